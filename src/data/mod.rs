@@ -1,0 +1,142 @@
+//! From a recipe's sources to batches of pictures and tokens, in an order that depends on the seed alone.
+
+pub mod tokenizer;
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where pairs come from and how they are prepared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Pairs to train on.
+    pub train: SourceConfig,
+    /// Pairs that training never sees; evaluators use them unless they name a source of their own.
+    #[serde(default)]
+    pub validation: Option<SourceConfig>,
+    /// Size of an epoch in samples, for durations in epochs (the official "virtual" epoch has 1,281,167).
+    /// Default: the size of the training source, where it has one.
+    #[serde(default)]
+    pub epoch_samples: Option<std::num::NonZeroU64>,
+    /// Random resized crop and flip.
+    #[serde(default)]
+    pub augment: AugmentConfig,
+    /// Threads that decode and tokenize. Default: one a core, at least one.
+    #[serde(default)]
+    pub workers: Option<std::num::NonZeroUsize>,
+}
+
+/// A source of image-text pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub enum SourceConfig {
+    /// The built-in procedural pictures: endless, deterministic, nothing to download.
+    Scenes(ScenesConfig),
+    /// Tar shards as img2dataset writes them: jpg, png or webp + txt + json per key.
+    WebDataset(WebDatasetConfig),
+    /// A folder per class, pictures inside.
+    Folder(FolderConfig),
+}
+
+/// Small pictures of coloured, textured, sized, placed shapes with varied English captions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScenesConfig {
+    /// Side of a picture, pixels.
+    #[schemars(range(min = 8))]
+    pub size: usize,
+    /// Which combinations of attributes are shown.
+    pub split: ScenesSplit,
+    /// Number of pictures, for an evaluation. Default: endless.
+    #[serde(default)]
+    pub samples: Option<std::num::NonZeroU64>,
+}
+
+/// Training never shows a held-out combination of attributes; evaluation shows nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ScenesSplit {
+    Train,
+    HeldOut,
+}
+
+/// Tar shards of image-text pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebDatasetConfig {
+    /// Path with braces or wildcards, for example `/data/laion400m/{00000..41455}.tar`.
+    pub shards: String,
+    /// Shards whose samples are shuffled together.
+    #[serde(default = "window")]
+    #[schemars(range(min = 1))]
+    pub shuffle_shards: usize,
+    /// Pictures with more pixels than this are skipped, counted as `image_too_large`.
+    #[serde(default = "max_pixels")]
+    pub max_pixels: u64,
+}
+
+fn window() -> usize {
+    4
+}
+fn max_pixels() -> u64 {
+    89_478_485
+}
+
+/// A folder with one sub-folder a class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FolderConfig {
+    /// The folder.
+    pub path: PathBuf,
+}
+
+/// Random resized crop and horizontal flip of training pictures, as the paper.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentConfig {
+    /// Smallest and largest area of the crop, as a share of the picture.
+    pub crop_area: (f64, f64),
+    /// Smallest and largest ratio of width to height of the crop.
+    pub crop_aspect: (f64, f64),
+    /// Whether pictures are mirrored half of the time. Turn it off where captions say left and right.
+    pub flip: bool,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        AugmentConfig { crop_area: (0.5, 1.0), crop_aspect: (0.75, 4.0 / 3.0), flip: true }
+    }
+}
+
+/// Where a pass over a source stands: the position of the next sample. Three integers resume it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Passes over the source that are complete.
+    pub epoch: u64,
+    /// Windows of shards of this epoch that are complete.
+    pub window: u64,
+    /// Samples of this window that are consumed, broken ones included.
+    pub position: u64,
+}
+
+/// Pairs ready for the encoders.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// [batch, size, size, 3], stored bytes.
+    pub pixels: Vec<u8>,
+    /// Side of the pictures.
+    pub size: usize,
+    /// [batch, context] token ids of one caption each, padded.
+    pub tokens: Vec<u32>,
+    /// Real tokens of each caption, at most `context`.
+    pub lengths: Vec<u32>,
+    /// Every caption of each picture, as text.
+    pub captions: Vec<Vec<String>>,
+    /// Class of each picture, where the plan asked for one and the sample has it.
+    pub labels: Vec<Option<i64>>,
+    /// Name of each sample, for messages.
+    pub keys: Vec<String>,
+    /// The cursor just past the last sample.
+    pub cursor: Cursor,
+}

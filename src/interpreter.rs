@@ -1,0 +1,1 @@
+//! Runs a recipe: device, then stage after stage.

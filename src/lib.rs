@@ -1,0 +1,39 @@
+//! `flip` pre-trains CLIP-style image-text models by masking ("Scaling Language-Image Pre-training via
+//! Masking", arXiv 2212.00794): most image patches are dropped before the encoder, so that a step costs
+//! two to four times less; a short unmasked tuning follows; then evaluation.
+//!
+//! Data flows one way: recipe -> data -> model -> train -> evaluate. The rooms:
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`recipe`] | one RON document, read, checked, explained |
+//! | [`interpreter`] | runs a recipe: device, then stage after stage |
+//! | [`stage`] | pretrain, unmask, evaluate |
+//! | [`model`] | both encoders and the contrastive loss, as a dfdx graph |
+//! | [`parameter`] | named parameters and their roles |
+//! | [`mask`] | which patches and tokens an encoder gets to see |
+//! | [`data`] | sources of image-text pairs, decoding, tokenizing, ordered prefetch |
+//! | [`optimizer`] | AdamW, learning-rate schedule, clipping |
+//! | [`evaluator`] | zero-shot classification, retrieval, held-out loss |
+//! | [`checkpoint`] | atomic, hashed snapshots |
+//! | [`log`] | tracing, reloadable while running; metrics files |
+//! | [`report`] | curves, masks and tables that a person looks at |
+//! | [`command`] | the command line: one file a subcommand |
+//! | [`device`], [`duration`], [`seed`] | small leaves |
+
+pub mod checkpoint;
+pub mod command;
+pub mod data;
+pub mod device;
+pub mod duration;
+pub mod evaluator;
+pub mod interpreter;
+pub mod log;
+pub mod mask;
+pub mod model;
+pub mod optimizer;
+pub mod parameter;
+pub mod recipe;
+pub mod report;
+pub mod seed;
+pub mod stage;

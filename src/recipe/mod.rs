@@ -1,0 +1,62 @@
+//! One RON document that says everything about a run. The configuration of a room lives in that room;
+//! this composes them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::CheckpointConfig;
+use crate::data::DataConfig;
+use crate::device::DeviceConfig;
+use crate::log::MetricsConfig;
+use crate::model::ModelConfig;
+use crate::stage::Stage;
+
+/// A run: model, data, and the stages in sequence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Names the run folder: `runs/<name>` unless `--out` says otherwise.
+    pub name: String,
+    /// Every random choice derives from it.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where to compute.
+    #[serde(default)]
+    pub device: DeviceConfig,
+    /// Numbers inside the encoders; masters, optimizer and loss are always 32-bit.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Which implementation of the encoders.
+    #[serde(default)]
+    pub compute: Compute,
+    /// The architecture.
+    pub model: ModelConfig,
+    /// Where pairs come from.
+    pub data: DataConfig,
+    /// Run in this order.
+    pub stages: Vec<Stage>,
+    /// Snapshots.
+    #[serde(default)]
+    pub checkpoints: CheckpointConfig,
+    /// Lines of `metrics.jsonl`.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
+}
+
+/// Numbers inside the encoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Precision {
+    #[default]
+    F32,
+    Bf16,
+}
+
+/// Which implementation of the encoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Compute {
+    /// Composed from dfdx operations: readable, the oracle of every test.
+    #[default]
+    Reference,
+    /// One node per encoder with kernels of our own.
+    Fused,
+}

@@ -1,0 +1,1 @@
+//! Curves, masks and tables that a person looks at.
