@@ -1,5 +1,6 @@
 //! From a recipe's sources to batches of pictures and tokens, in an order that depends on the seed alone.
 
+pub mod source;
 pub mod tokenizer;
 
 use std::path::PathBuf;
@@ -139,4 +140,19 @@ pub struct Batch {
     pub keys: Vec<String>,
     /// The cursor just past the last sample.
     pub cursor: Cursor,
+}
+
+/// What can go wrong with a whole source (a single broken sample is a [`source::Skip`]).
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error("{pattern} matches no shard; check the path, or quote the braces if a shell expanded them")]
+    NoShards { pattern: String },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("no usable sample in a whole pass over {source_name}: {skipped}")]
+    NothingUsable { source_name: String, skipped: String },
+    #[error("{0}")]
+    Tokenizer(String),
+    #[error("{0}")]
+    Invalid(String),
 }
