@@ -153,12 +153,18 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The next batch of the data that an evaluation is about; `None` at the end.
 pub type Batches<'a> = dyn FnMut() -> Result<Option<Batch>, DataError> + 'a;
 
+/// Embeds the pictures of a batch.
+pub type EmbedImages<'a> = dyn FnMut(&Batch) -> Result<Vec<f32>, BoxError> + 'a;
+
+/// Embeds texts.
+pub type EmbedTexts<'a> = dyn FnMut(&[String]) -> Result<Vec<f32>, BoxError> + 'a;
+
 /// A model as evaluators see it. Embeddings are of unit length, as the model compares them.
 pub struct Embedder<'a> {
     /// The pictures of a batch -> [batch, dim].
-    pub images: &'a mut dyn FnMut(&Batch) -> Result<Vec<f32>, BoxError>,
+    pub images: &'a mut EmbedImages<'a>,
     /// Texts, however many -> [texts, dim].
-    pub texts: &'a mut dyn FnMut(&[String]) -> Result<Vec<f32>, BoxError>,
+    pub texts: &'a mut EmbedTexts<'a>,
     /// Width of the embedding space.
     pub dim: usize,
 }
