@@ -1,5 +1,8 @@
 //! From a recipe's sources to batches of pictures and tokens, in an order that depends on the seed alone.
 
+pub mod folder;
+mod permutation;
+pub mod scenes;
 pub mod source;
 pub mod tokenizer;
 
