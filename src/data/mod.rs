@@ -1,12 +1,25 @@
 //! From a recipe's sources to batches of pictures and tokens, in an order that depends on the seed alone.
 
+pub mod archive;
+mod clip_bpe;
 pub mod folder;
+pub mod loader;
+pub mod pattern;
 mod permutation;
+pub mod picture;
+mod prefetch;
+mod prepare;
 pub mod scenes;
+pub mod shard;
+pub mod skipped;
 pub mod source;
 pub mod tokenizer;
+pub mod transform;
+pub mod webdataset;
+mod wordpiece;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,7 +97,7 @@ fn window() -> usize {
     4
 }
 fn max_pixels() -> u64 {
-    89_478_485
+    source::MAX_PIXELS
 }
 
 /// A folder with one sub-folder a class.
@@ -158,4 +171,17 @@ pub enum DataError {
     Tokenizer(String),
     #[error("{0}")]
     Invalid(String),
+}
+
+/// Opens the source that a recipe names. `seed` is the run's.
+///
+/// # Errors
+/// The source has nothing to offer or cannot be read.
+pub fn open_source(config: &SourceConfig, seed: u64) -> Result<Arc<dyn source::Source>, DataError> {
+    let _ = seed;
+    match config {
+        SourceConfig::WebDataset(config) => Ok(Arc::new(webdataset::WebDataset::open(config)?)),
+        SourceConfig::Scenes(_) => Err(DataError::Invalid("scenes are not part of this build".into())),
+        SourceConfig::Folder(_) => Err(DataError::Invalid("folders are not part of this build".into())),
+    }
 }
