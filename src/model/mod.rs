@@ -42,6 +42,10 @@ use image::ImageTower;
 use init::Initialiser;
 use text::TextTower;
 
+/// A device that trains: every operation of the graph, in single precision.
+pub trait GraphDevice: Device<f32> {}
+impl<D: Device<f32>> GraphDevice for D {}
+
 /// Image encoder, text encoder and the learnable temperature.
 #[derive(Debug, Clone)]
 pub struct Flip<E: Dtype, D: Storage<E>> {
