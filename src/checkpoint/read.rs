@@ -10,7 +10,8 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use super::manifest::{
     Fingerprint, Fingerprinting, Manifest, VersionOnly, MANIFEST, STATE, TENSORS, VERSION,
 };
-use super::{retain, CheckpointError, Found, Name, Snapshot, NamedTensor};
+use super::{retain, CheckpointError, Found, Name, Snapshot};
+use crate::parameter::NamedTensor;
 
 /// No manifest and no header is larger; a larger one is damage, and is not read into memory.
 const LARGEST_TEXT: u64 = 100_000_000;
