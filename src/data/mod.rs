@@ -2,11 +2,14 @@
 
 pub mod archive;
 mod clip_bpe;
+pub mod folder;
 pub mod loader;
 pub mod pattern;
+mod permutation;
 pub mod picture;
 mod prefetch;
 mod prepare;
+pub mod scenes;
 pub mod shard;
 pub mod skipped;
 pub mod source;
