@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn pax_names_and_sizes_are_read_with_line_breaks_inside() {
-        let records = b"22 path=line\nbreak.txt\n10 size=12\n";
+        let records = b"23 path=line\nbreak.txt\n11 size=12\n";
         let got: Vec<_> = pax_records(records).collect();
         assert_eq!(got, [(&b"path"[..], &b"line\nbreak.txt"[..]), (b"size", b"12")]);
         assert_eq!(pax_records(b"999 path=x\n").count(), 0);

@@ -100,13 +100,15 @@ fn build(vocabulary: Vocabulary, merges: Merges) -> tokenizers::Result<Tokenizer
         vocabulary.get(token).copied().ok_or_else(|| format!("{token} is missing from the vocabulary"))
     };
     let frame = vec![(START, id(START)?), (END, id(END)?)];
-    let model: BPE = serde_json::from_value(serde_json::json!({
+    let model = serde_json::json!({
         "type": "BPE",
         "vocab": vocabulary,
         "merges": merges,
         "end_of_word_suffix": WORD_END,
         "unk_token": END,
-    }))?;
+    });
+    // The library reads this only from text.
+    let model: BPE = serde_json::from_str(&model.to_string())?;
     let normalizers: Vec<NormalizerWrapper> = vec![
         NFC.into(),
         Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".into()), " ")?.into(),

@@ -130,14 +130,14 @@ fn range(inside: &str) -> Result<Option<Vec<String>>, String> {
     };
     let (Some(from), Some(to), Some(step)) = (number(first), number(last), step) else { return Ok(None) };
     let step = step.max(1);
-    let count = from.abs_diff(to) / step + 1;
-    if count > MOST_PATHS as u64 {
+    let steps = from.abs_diff(to) / step;
+    if steps >= MOST_PATHS as u64 {
         return Err(too_many());
     }
     let padded = |text: &str| text.len() > 1 && text.starts_with('0');
     let width = if padded(first) || padded(last) { first.len().max(last.len()) } else { 0 };
     let value = |i: u64| if from <= to { from + i * step } else { from - i * step };
-    Ok(Some((0..count).map(|i| format!("{:0width$}", value(i))).collect()))
+    Ok(Some((0..=steps).map(|i| format!("{:0width$}", value(i))).collect()))
 }
 
 #[cfg(test)]
