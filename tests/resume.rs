@@ -150,7 +150,8 @@ fn a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used() {
 fn a_run_is_neither_overwritten_nor_resumed_with_another_recipe() {
     let there = tempfile::tempdir().unwrap();
     let short = RECIPE.replace("Steps(60)", "Steps(3)").replace("Steps(40)", "Steps(6)");
-    fs::write(there.path().join("recipe.ron"), short.replace("warmup: Steps(5)", "warmup: Steps(1)")).unwrap();
+    fs::write(there.path().join("recipe.ron"), short.replace("warmup: Steps(5)", "warmup: Steps(1)"))
+        .unwrap();
     finish(there.path(), "run", false);
     let again = start(there.path(), "run", false).output().unwrap();
     assert_eq!(again.status.code(), Some(2));

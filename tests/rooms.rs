@@ -11,28 +11,59 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "command",
         &[
-            "checkpoint", "data", "device", "evaluator", "interpreter", "kernel", "log", "mask", "model", "optimizer",
-            "recipe", "report", "run_folder", "seed", "stage", "trained",
+            "checkpoint",
+            "data",
+            "device",
+            "evaluator",
+            "interpreter",
+            "kernel",
+            "log",
+            "mask",
+            "model",
+            "optimizer",
+            "recipe",
+            "report",
+            "run_folder",
+            "seed",
+            "stage",
+            "trained",
         ],
     ),
     (
         "interpreter",
-        &[
-            "checkpoint", "data", "device", "log", "model", "recipe", "report", "run_folder", "stage",
-        ],
+        &["checkpoint", "data", "device", "log", "model", "recipe", "report", "run_folder", "stage"],
     ),
     ("trained", &["checkpoint", "data", "model", "recipe", "stage"]),
     (
         "recipe",
         &[
-            "checkpoint", "data", "device", "duration", "evaluator", "log", "mask", "model", "optimizer", "stage",
+            "checkpoint",
+            "data",
+            "device",
+            "duration",
+            "evaluator",
+            "log",
+            "mask",
+            "model",
+            "optimizer",
+            "stage",
         ],
     ),
     (
         "stage",
         &[
-            "checkpoint", "data", "duration", "evaluator", "log", "mask", "model", "optimizer", "parameter", "report",
-            "run_folder", "seed",
+            "checkpoint",
+            "data",
+            "duration",
+            "evaluator",
+            "log",
+            "mask",
+            "model",
+            "optimizer",
+            "parameter",
+            "report",
+            "run_folder",
+            "seed",
         ],
     ),
     ("evaluator", &["data"]),
@@ -72,11 +103,8 @@ fn room(path: &Path, src: &Path) -> String {
 
 /// The rooms a source names: `crate::x` and each branch of `crate::{x, y}`; comments do not count.
 fn named(text: &str) -> BTreeSet<String> {
-    let code: String = text
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n");
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let mut rooms = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
         if code[..at].ends_with('$') {
@@ -89,7 +117,9 @@ fn named(text: &str) -> BTreeSet<String> {
                 let group = group.split("};").next().unwrap_or_default();
                 group
                     .split(',')
-                    .map(|name| name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+                    .map(|name| {
+                        name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+                    })
                     .collect()
             }
         };

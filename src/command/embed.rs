@@ -3,15 +3,17 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use dfdx::tensor::Cpu;
 use safetensors::tensor::{serialize_to_file, Dtype, TensorView};
 
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
-use crate::data::source::Order;
+use crate::data::source::{Order, Source};
 use crate::data::transform::Transform;
-use crate::data::{open_source, SourceConfig, WebDatasetConfig};
+use crate::data::webdataset::WebDataset;
+use crate::data::WebDatasetConfig;
 use crate::log::Progress;
 use crate::trained::Trained;
 
@@ -51,7 +53,6 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
         (None, Some(path)) => embed_lines(&trained, path)?,
         (None, None) => return Err(Failure::Usage("give --images or --texts".into())),
     };
-    progress.clear();
     write(&args.out, &embedded, trained.recipe.model.embed_dim)?;
     println!("{} rows of {} in {}", embedded.keys.len(), trained.recipe.model.embed_dim, args.out.display());
     Ok(Outcome::Done)
@@ -62,8 +63,7 @@ fn embed_shards(
     pattern: &str,
     progress: &Progress,
 ) -> Result<Embedded, Failure> {
-    let source =
-        open_source(&SourceConfig::WebDataset(WebDatasetConfig::new(pattern)), trained.recipe.seed)?;
+    let source = Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern))?);
     let bar = progress.bar("embed", source.samples().unwrap_or(0), "images");
     let mut loader = Loader::start(Plan {
         source,
@@ -73,7 +73,7 @@ fn embed_shards(
         batch: BATCH,
         keep_partial: true,
         transform: Transform::Evaluate { size: trained.recipe.model.image.size },
-        tokenizer: std::sync::Arc::new(trained.tokenizer.clone()),
+        tokenizer: Arc::new(trained.tokenizer.clone()),
         context: trained.recipe.model.text.context,
         label: LabelFrom::None,
         workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),

@@ -62,7 +62,6 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
         tracing::warn!(target: "flip", "interrupted; go on with --resume --out {}", folder.root().display());
         return Ok(Outcome::Interrupted);
     }
-    progress.clear();
     println!("{}", report::table::results(&serde_json::to_value(&rows)?));
     println!("run folder  {}", folder.root().display());
     println!("report      {}", page.display());

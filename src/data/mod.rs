@@ -94,6 +94,13 @@ pub struct WebDatasetConfig {
     pub max_pixels: u64,
 }
 
+impl WebDatasetConfig {
+    /// The shards of a pattern, with the defaults of the other fields.
+    pub fn new(shards: &str) -> Self {
+        WebDatasetConfig { shards: shards.into(), shuffle_shards: window(), max_pixels: max_pixels() }
+    }
+}
+
 fn window() -> usize {
     4
 }

@@ -35,7 +35,7 @@ pub use error::{ModelError, Violation};
 pub use input::{ImageInput, PatchValues, TextInput};
 pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
 pub use patch::{gather_patches, IMAGENET_MEAN, IMAGENET_STD};
-pub use replay::LossAndGradients;
+pub use replay::{LossAndGradients, Seconds};
 
 use crate::parameter::{host_f32, walk_fields, widened, Parameter, Role, Walk};
 use image::ImageTower;

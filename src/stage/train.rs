@@ -43,11 +43,7 @@ pub fn train<D: GraphDevice>(
         start: run.position.cursor,
         batch: plan.batch,
         keep_partial: false,
-        transform: Transform::Train {
-            size: plan.image_size,
-            augment: run.data.augment.clone(),
-            seed: run.seed,
-        },
+        transform: Transform::Train { size: plan.image_size, augment: run.data.augment.clone() },
         tokenizer: run.tokenizer.clone(),
         context: run.model_config.text.context,
         label: LabelFrom::None,
