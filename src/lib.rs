@@ -35,5 +35,7 @@ pub mod optimizer;
 pub mod parameter;
 pub mod recipe;
 pub mod report;
+pub mod run_folder;
 pub mod seed;
 pub mod stage;
+pub mod trained;

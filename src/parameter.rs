@@ -1,6 +1,10 @@
 //! Named parameters. dfdx's own module traits need sizes known at compile time; a recipe's are not, so
 //! the model is plain structs of these, and a walk over them serves optimizer and checkpoint.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
+use dfdx::optim::{Momentum, SgdConfig, WeightDecay};
 use dfdx::prelude::*;
 
 /// What weight decay and importers need to know of a parameter.
@@ -36,4 +40,195 @@ pub struct Parameter<E: Dtype, D: Storage<E>> {
     pub role: Role,
     pub shape: Vec<usize>,
     pub master: Tensor<(usize, usize), E, D>,
+}
+
+/// A tensor on the host, as checkpoints hold it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedTensor {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// Row-major; as many as the product of `shape`.
+    pub data: Vec<f32>,
+}
+
+/// How a set of tensors differs from what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mismatch {
+    /// Expected and not there.
+    pub missing: Vec<String>,
+    /// There and not expected, or there twice.
+    pub left_over: Vec<String>,
+    /// Name, the expected shape, the shape that is there.
+    pub reshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl Mismatch {
+    /// Pairs every expected name and shape with its tensor, in the expected order; or says everything that
+    /// does not fit.
+    pub fn pair<'a>(
+        expected: &[(String, Vec<usize>)],
+        tensors: &'a [NamedTensor],
+    ) -> Result<Vec<&'a NamedTensor>, Mismatch> {
+        let mut mismatch = Mismatch::default();
+        let mut by_name = BTreeMap::new();
+        for tensor in tensors {
+            if by_name.insert(tensor.name.as_str(), tensor).is_some() {
+                mismatch.left_over.push(tensor.name.clone());
+            }
+        }
+        let mut pairs = Vec::with_capacity(expected.len());
+        for (name, shape) in expected {
+            match by_name.remove(name.as_str()) {
+                Some(tensor) if tensor.shape == *shape && tensor.data.len() == count(shape) => {
+                    pairs.push(tensor);
+                }
+                Some(tensor) => mismatch.reshaped.push((name.clone(), shape.clone(), tensor.shape.clone())),
+                None => mismatch.missing.push(name.clone()),
+            }
+        }
+        mismatch.left_over.extend(by_name.into_keys().map(String::from));
+        if mismatch.is_empty() {
+            Ok(pairs)
+        } else {
+            Err(mismatch)
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.left_over.is_empty() && self.reshaped.is_empty()
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = self.missing.iter().map(|name| format!("{name}: missing"));
+        let left_over =
+            self.left_over.iter().map(|name| format!("{name}: expected no such tensor, or only one"));
+        let reshaped = self
+            .reshaped
+            .iter()
+            .map(|(name, expected, got)| format!("{name}: expected shape {expected:?}, got {got:?}"));
+        let lines: Vec<String> = missing.chain(left_over).chain(reshaped).collect();
+        write!(f, "{}", lines.join("\n"))
+    }
+}
+
+impl<E: Dtype, D: Storage<E>> Parameter<E, D> {
+    /// How many numbers it holds.
+    pub fn len(&self) -> usize {
+        count(&self.shape)
+    }
+
+    /// Whether it holds no number at all; a checked model has no such parameter.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A copy on the host.
+    pub fn to_host(&self) -> NamedTensor {
+        NamedTensor { name: self.name.clone(), shape: self.shape.clone(), data: host_f32(&self.master) }
+    }
+}
+
+impl<E: Dtype, D: CopySlice<E>> Parameter<E, D> {
+    /// Overwrites the master with `data`, row-major, exactly [`Parameter::len`] numbers.
+    pub fn set(&mut self, data: &[f32]) {
+        let data: Vec<E> = data.iter().map(|&x| rounded(f64::from(x))).collect();
+        self.master.copy_from(&data);
+    }
+}
+
+/// Something made of parameters: visits them in a fixed order, the order of checkpoints and draws.
+pub trait Walk<E: Dtype, D: Storage<E>> {
+    fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter<E, D>));
+    fn walk_mut<'a>(&'a mut self, visit: &mut dyn FnMut(&'a mut Parameter<E, D>));
+}
+
+impl<E: Dtype, D: Storage<E>> Walk<E, D> for Parameter<E, D> {
+    fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter<E, D>)) {
+        visit(self)
+    }
+    fn walk_mut<'a>(&'a mut self, visit: &mut dyn FnMut(&'a mut Parameter<E, D>)) {
+        visit(self)
+    }
+}
+
+impl<E: Dtype, D: Storage<E>, P: Walk<E, D>> Walk<E, D> for Option<P> {
+    fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter<E, D>)) {
+        self.iter().for_each(|part| part.walk(visit))
+    }
+    fn walk_mut<'a>(&'a mut self, visit: &mut dyn FnMut(&'a mut Parameter<E, D>)) {
+        self.iter_mut().for_each(|part| part.walk_mut(visit))
+    }
+}
+
+impl<E: Dtype, D: Storage<E>, P: Walk<E, D>> Walk<E, D> for Vec<P> {
+    fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter<E, D>)) {
+        self.iter().for_each(|part| part.walk(visit))
+    }
+    fn walk_mut<'a>(&'a mut self, visit: &mut dyn FnMut(&'a mut Parameter<E, D>)) {
+        self.iter_mut().for_each(|part| part.walk_mut(visit))
+    }
+}
+
+/// Implements [`Walk`] for a struct over `<E, D>` by visiting the listed fields in the listed order.
+macro_rules! walk_fields {
+    ($part:ident { $($field:ident),+ $(,)? }) => {
+        impl<E: dfdx::prelude::Dtype, D: dfdx::prelude::Storage<E>> $crate::parameter::Walk<E, D>
+            for $part<E, D>
+        {
+            fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a $crate::parameter::Parameter<E, D>)) {
+                $($crate::parameter::Walk::walk(&self.$field, visit);)+
+            }
+            fn walk_mut<'a>(
+                &'a mut self,
+                visit: &mut dyn FnMut(&'a mut $crate::parameter::Parameter<E, D>),
+            ) {
+                $($crate::parameter::Walk::walk_mut(&mut self.$field, visit);)+
+            }
+        }
+    };
+}
+pub(crate) use walk_fields;
+
+/// `gradients[parameter] <- keep * gradients[parameter] + value`, on the device, in one pass; an entry that
+/// is not there yet counts as zero. `value` has the master's size.
+///
+/// dfdx lends the storage of a gradient only to its own update rules. The velocity of its SGD,
+/// `v <- momentum * v + (g + decay * p)`, is this very formula with g = 0 and p = `value`; a learning
+/// rate of zero leaves p alone.
+pub fn blend<E: Dtype, D: Device<E>>(
+    gradients: &mut Gradients<E, D>,
+    parameter: &Parameter<E, D>,
+    keep: f64,
+    mut value: Tensor<(usize, usize), E, D>,
+) -> Result<(), D::Err> {
+    let velocity = SgdConfig {
+        lr: 0.0,
+        momentum: Some(Momentum::Classic(keep)),
+        weight_decay: Some(WeightDecay::L2(1.0)),
+    };
+    let mut zeros = Gradients::leaky();
+    let zeros = zeros.get_or_alloc_mut(&value)?;
+    velocity.try_update(&mut value, gradients.get_or_alloc_mut(&parameter.master)?, zeros)
+}
+
+fn count(shape: &[usize]) -> usize {
+    shape.iter().product()
+}
+
+/// The nearest `E` to `value`.
+pub(crate) fn rounded<E: Dtype>(value: f64) -> E {
+    E::from_f64(value).expect("the dtypes with a Device, f32 and f64, convert from every f64")
+}
+
+/// `value` in double precision.
+pub(crate) fn widened<E: Dtype>(value: E) -> f64 {
+    value.to_f64().expect("the dtypes with a Device, f32 and f64, convert to f64")
+}
+
+/// A tensor's values on the host, row-major, in single precision.
+pub(crate) fn host_f32<S: Shape, E: Dtype, D: Storage<E>>(tensor: &Tensor<S, E, D>) -> Vec<f32> {
+    tensor.as_vec().into_iter().map(|x| widened(x) as f32).collect()
 }

@@ -1,218 +1,139 @@
-//! Both encoders and the contrastive loss.
+//! Both encoders and the contrastive loss, as a dfdx graph over sizes that a recipe names.
+//!
+//! One model covers FLIP (arXiv 2212.00794; the default of every option) and open_clip. It is generic over
+//! the dtype, single precision for work and double for finite differences, and over the dfdx device.
+//! Everything here is composed of dfdx operations: it is the readable reference that faster kernels are
+//! held against.
+//!
+//! Activations are [rows, width], a row a token; matrices are [inputs, outputs], y = x W + b.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+mod activation;
+mod block;
+mod check;
+mod config;
+mod cost;
+mod error;
+mod exchange;
+mod image;
+mod init;
+mod input;
+mod layer;
+mod loss;
+mod patch;
+mod position;
+mod replay;
+mod text;
 
-use crate::data::tokenizer::TokenizerConfig;
+#[cfg(test)]
+mod tests;
 
-/// The architecture: two encoders and the space they share.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// Image encoder.
-    pub image: ImageTowerConfig,
-    /// Text encoder.
-    pub text: TextTowerConfig,
-    /// Width of the shared embedding space.
-    #[schemars(range(min = 1))]
-    pub embed_dim: usize,
-    /// How embeddings are brought to unit length.
-    #[serde(default)]
-    pub normalisation: Normalisation,
-    /// The learnable temperature.
-    #[serde(default)]
-    pub logit_scale: LogitScaleConfig,
+use dfdx::prelude::*;
+
+pub use config::*;
+pub use cost::ParameterCounts;
+pub use error::{ModelError, Violation};
+pub use input::{ImageInput, PatchValues, TextInput};
+pub use layer::layer_norm;
+pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
+pub use patch::{gather_patches, IMAGENET_MEAN, IMAGENET_STD};
+pub use replay::{LossAndGradients, Seconds};
+
+use crate::parameter::{host_f32, walk_fields, widened, Parameter, Role, Walk};
+use image::ImageTower;
+use init::Initialiser;
+use text::TextTower;
+
+/// A device that trains: every operation of the graph, in single precision.
+pub trait GraphDevice: Device<f32> {}
+impl<D: Device<f32>> GraphDevice for D {}
+
+/// Image encoder, text encoder and the learnable temperature.
+#[derive(Debug, Clone)]
+pub struct Flip<E: Dtype, D: Storage<E>> {
+    image: ImageTower<E, D>,
+    text: TextTower<E, D>,
+    logit_scale: Parameter<E, D>,
+    config: ModelConfig,
 }
 
-/// A vision transformer over the kept patches.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ImageTowerConfig {
-    /// Side of the square input picture, pixels. A multiple of `patch`.
-    #[schemars(range(min = 1))]
-    pub size: usize,
-    /// Side of a square patch, pixels.
-    #[schemars(range(min = 1))]
-    pub patch: usize,
-    /// Width of a token. A multiple of `heads`; of 4 with `SinCos` positions.
-    #[schemars(range(min = 1))]
-    pub width: usize,
-    /// Number of blocks.
-    #[schemars(range(min = 1))]
-    pub depth: usize,
-    /// Attention heads of a block.
-    #[schemars(range(min = 1))]
-    pub heads: usize,
-    /// Hidden width of the MLP over the token width.
-    #[serde(default = "four")]
-    pub mlp_ratio: f64,
-    #[serde(default)]
-    pub positions: ImagePositions,
-    /// LayerNorm before the first block (open_clip's `ln_pre`).
-    #[serde(default)]
-    pub pre_norm: bool,
-    #[serde(default)]
-    pub pool: ImagePool,
-    /// Whether the patch embedding has a bias (FLIP: yes, open_clip: no).
-    #[serde(default = "yes")]
-    pub patch_bias: bool,
-    #[serde(default)]
-    pub activation: Activation,
-    /// Added to the variance inside the square root of LayerNorm.
-    #[serde(default = "official_norm_eps")]
-    pub norm_eps: f64,
-}
+walk_fields!(Flip { image, text, logit_scale });
 
-/// A transformer over the caption's tokens.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TextTowerConfig {
-    /// Turns captions into token ids.
-    pub tokenizer: TokenizerConfig,
-    /// Rows of the token embedding; at least the size of the tokenizer's vocabulary.
-    #[schemars(range(min = 1))]
-    pub vocab_size: usize,
-    /// Tokens of a caption; longer ones are cut, shorter ones padded.
-    #[schemars(range(min = 1))]
-    pub context: usize,
-    /// Width of a token. A multiple of `heads`.
-    #[schemars(range(min = 1))]
-    pub width: usize,
-    /// Number of blocks.
-    #[schemars(range(min = 1))]
-    pub depth: usize,
-    /// Attention heads of a block.
-    #[schemars(range(min = 1))]
-    pub heads: usize,
-    /// Hidden width of the MLP over the token width.
-    #[serde(default = "four")]
-    pub mlp_ratio: f64,
-    /// Whether a token sees only itself and those before it (open_clip: yes, FLIP: no).
-    #[serde(default)]
-    pub causal: bool,
-    #[serde(default)]
-    pub pool: TextPool,
-    #[serde(default)]
-    pub activation: Activation,
-    /// Added to the variance inside the square root of LayerNorm.
-    #[serde(default = "official_norm_eps")]
-    pub norm_eps: f64,
-}
-
-/// Position embedding of image patches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum ImagePositions {
-    /// Fixed two-dimensional sin-cos, column first; none for the class token (FLIP).
-    #[default]
-    SinCos,
-    /// Learned, with a row for the class token (open_clip).
-    Learned,
-}
-
-/// How the image tokens become one vector, after the final LayerNorm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum ImagePool {
-    /// Mean over the class token and every kept patch (FLIP).
-    #[default]
-    Mean,
-    /// The class token (open_clip).
-    ClassToken,
-}
-
-/// How the text tokens become one vector, after the final LayerNorm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum TextPool {
-    /// The token at position 0 (FLIP).
-    #[default]
-    First,
-    /// The first occurrence of the largest token id: the end-of-text token (open_clip).
-    EndOfText,
-    /// Mean over all tokens.
-    Mean,
-}
-
-/// The non-linearity of the MLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Activation {
-    /// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (FLIP).
-    #[default]
-    GeluTanh,
-    /// x Phi(x) (open_clip).
-    GeluExact,
-    /// x sigmoid(1.702 x) (OpenAI's weights).
-    QuickGelu,
-}
-
-/// How an embedding is brought to unit length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Normalisation {
-    /// z / (|z| + 1e-8) (FLIP).
-    #[default]
-    AddEps,
-    /// z / max(|z|, 1e-12) (open_clip).
-    MaxEps,
-}
-
-/// The learnable temperature, kept as the natural log of the factor on the cosine similarities.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogitScaleConfig {
-    /// Value at the start; ln(1/0.07) = 2.6593.
-    pub init: f64,
-    pub clip: LogitScaleClip,
-}
-
-/// Where the logit scale is kept within [0, ln 100].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum LogitScaleClip {
-    /// In the forward pass; no gradient outside; the parameter itself is left alone (FLIP).
-    #[default]
-    Forward,
-    /// The parameter itself, after every update (open_clip).
-    AfterUpdate,
-}
-
-impl Default for LogitScaleConfig {
-    fn default() -> Self {
-        LogitScaleConfig { init: (1.0f64 / 0.07).ln(), clip: LogitScaleClip::default() }
+impl<E: Dtype, D: Device<E>> Flip<E, D> {
+    /// A model with initial weights, a function of `seed` alone. Fails on sizes that
+    /// [`ModelConfig::check`] objects to, and where the device has no room.
+    pub fn new(device: &D, config: &ModelConfig, seed: u64) -> Result<Self, ModelError> {
+        let violations = config.check();
+        if !violations.is_empty() {
+            return Err(ModelError::Sizes(violations));
+        }
+        Self::build(&mut Initialiser::new(device, seed), config).map_err(ModelError::device)
     }
-}
 
-fn four() -> f64 {
-    4.0
-}
-fn yes() -> bool {
-    true
-}
-fn official_norm_eps() -> f64 {
-    1e-6
-}
+    fn build(init: &mut Initialiser<D>, config: &ModelConfig) -> Result<Self, D::Err> {
+        Ok(Flip {
+            image: ImageTower::new(init, &config.image, config.embed_dim, config.normalisation)?,
+            text: TextTower::new(init, &config.text, config.embed_dim, config.normalisation)?,
+            logit_scale: init.constant("logit_scale".into(), Role::LogitScale, 1, config.logit_scale.init)?,
+            config: config.clone(),
+        })
+    }
 
-/// Values of patches on their way into the image encoder.
-#[derive(Debug, Clone, PartialEq)]
-pub enum PatchValues {
-    /// Stored bytes, 0..=255; the encoder normalises them with ImageNet's mean and deviation.
-    Bytes(Vec<u8>),
-    /// Already normalised.
-    Floats(Vec<f32>),
-}
+    /// What was built.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
 
-/// Input of the image encoder: only the kept patches, each flattened as (row, column, channel).
-#[derive(Debug, Clone, PartialEq)]
-pub struct ImageInput {
-    /// [batch, kept, patch * patch * 3].
-    pub patches: PatchValues,
-    /// Which patches of the picture they are, row-major over the grid.
-    pub kept: crate::mask::Kept,
-    /// Patches along a side of the picture the stage trains at. Positions follow it.
-    pub grid: usize,
-}
+    /// Every parameter, in a fixed order.
+    pub fn parameters(&self) -> Vec<&Parameter<E, D>> {
+        let mut all = Vec::new();
+        self.walk(&mut |parameter| all.push(parameter));
+        all
+    }
 
-/// Input of the text encoder: only the kept tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TextInput {
-    /// [batch, kept] token ids.
-    pub tokens: Vec<u32>,
-    /// Their positions in the caption.
-    pub kept: crate::mask::Kept,
+    /// Every parameter, in the same order.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Parameter<E, D>> {
+        let mut all = Vec::new();
+        self.walk_mut(&mut |parameter| all.push(parameter));
+        all
+    }
+
+    /// Unit embeddings of pictures, [batch, embed_dim] on the host. Nothing is recorded.
+    pub fn embed_images(&self, input: &ImageInput) -> Result<Vec<f32>, ModelError> {
+        input.check(self.config.image.patch)?;
+        let z = self.image.encode::<NoneTape>(input).map_err(ModelError::device)?;
+        Ok(host_f32(&z))
+    }
+
+    /// Unit embeddings of captions, [batch, embed_dim] on the host. Nothing is recorded.
+    pub fn embed_texts(&self, input: &TextInput) -> Result<Vec<f32>, ModelError> {
+        input.check(self.config.text.context, self.config.text.vocab_size)?;
+        let z = self.text.encode::<NoneTape>(input).map_err(ModelError::device)?;
+        Ok(host_f32(&z))
+    }
+
+    /// The natural log of the factor on the cosines, as the forward pass uses it.
+    pub fn logit_scale(&self) -> f64 {
+        let value = self.logit_scale.master.as_vec().first().map_or(0.0, |&x| widened(x));
+        match self.config.logit_scale.clip {
+            LogitScaleClip::Forward => value.clamp(LOGIT_SCALE_RANGE[0], LOGIT_SCALE_RANGE[1]),
+            LogitScaleClip::AfterUpdate => value,
+        }
+    }
+
+    /// Brings the logit scale back into its range where the recipe wants that after every update.
+    pub fn clip_logit_scale(&mut self) {
+        if self.config.logit_scale.clip == LogitScaleClip::AfterUpdate {
+            let [least, most] = LOGIT_SCALE_RANGE;
+            let value = self.logit_scale();
+            if !(least..=most).contains(&value) {
+                self.logit_scale.set(&[value.clamp(least, most) as f32]);
+            }
+        }
+    }
+
+    /// The loss, on the host, of n pairs of embeddings that all compete with each other; no gradients.
+    /// `images` and `texts` are [n, embed_dim].
+    pub fn contrastive_loss(&self, images: &[f32], texts: &[f32], n: usize) -> f64 {
+        host_contrastive(images, texts, n, self.logit_scale().exp())
+    }
 }

@@ -1,0 +1,90 @@
+//! Which sizes can be built. Everything that is wrong is told at once, without building anything.
+
+use super::config::{ImagePositions, ImageTowerConfig, ModelConfig, TextTowerConfig};
+use super::error::Violation;
+
+/// Largest width, vocabulary, picture and so on: far above any model, low enough that no count overflows.
+const LARGEST: usize = 1 << 20;
+/// Largest number of blocks.
+const DEEPEST: usize = 1 << 12;
+
+impl ModelConfig {
+    /// Every size that cannot be built, in the order of the fields; empty where the model can be.
+    pub fn check(&self) -> Vec<Violation> {
+        let mut found = Findings::default();
+        self.image.check(&mut found);
+        self.text.check(&mut found);
+        found.size("embed_dim", self.embed_dim, LARGEST);
+        if !self.logit_scale.init.is_finite() {
+            found.add("logit_scale.init", format!("expected a finite number, got {}", self.logit_scale.init));
+        }
+        found.0
+    }
+}
+
+impl ImageTowerConfig {
+    fn check(&self, found: &mut Findings) {
+        let sized =
+            found.size("image.size", self.size, LARGEST) & found.size("image.patch", self.patch, 1024);
+        if sized && self.size % self.patch != 0 {
+            let near = (self.size / self.patch).max(1) * self.patch;
+            let problem = format!(
+                "expected a multiple of image.patch ({}), got {}; {near} would do",
+                self.patch, self.size
+            );
+            found.add("image.size", problem);
+        }
+        found.blocks("image", self.width, self.depth, self.heads, self.mlp_ratio, self.norm_eps);
+        if self.positions == ImagePositions::SinCos && self.width % 4 != 0 {
+            let problem = format!(
+                "expected a multiple of 4, as the sines and cosines of row and column each take a quarter, got {}",
+                self.width
+            );
+            found.add("image.width", problem);
+        }
+    }
+}
+
+impl TextTowerConfig {
+    fn check(&self, found: &mut Findings) {
+        found.size("text.vocab_size", self.vocab_size, LARGEST);
+        found.size("text.context", self.context, LARGEST);
+        found.blocks("text", self.width, self.depth, self.heads, self.mlp_ratio, self.norm_eps);
+    }
+}
+
+#[derive(Default)]
+struct Findings(Vec<Violation>);
+
+impl Findings {
+    fn add(&mut self, field: impl Into<String>, problem: String) {
+        self.0.push(Violation { field: field.into(), problem });
+    }
+
+    /// Whether `value` is a size that can be counted with.
+    fn size(&mut self, field: &str, value: usize, largest: usize) -> bool {
+        let fits = (1..=largest).contains(&value);
+        if !fits {
+            self.add(field, format!("expected 1 to {largest}, got {value}"));
+        }
+        fits
+    }
+
+    fn blocks(&mut self, tower: &str, width: usize, depth: usize, heads: usize, mlp_ratio: f64, eps: f64) {
+        let wide = self.size(&format!("{tower}.width"), width, LARGEST);
+        self.size(&format!("{tower}.depth"), depth, DEEPEST);
+        let headed = self.size(&format!("{tower}.heads"), heads, LARGEST);
+        if wide && headed && width % heads != 0 {
+            let problem = format!("expected a divisor of {tower}.width ({width}), got {heads}");
+            self.add(format!("{tower}.heads"), problem);
+        }
+        let hidden = width as f64 * mlp_ratio;
+        if wide && !(1.0..=LARGEST as f64).contains(&hidden) {
+            let problem = format!("expected a hidden width of 1 to {LARGEST}, got {width} * {mlp_ratio}");
+            self.add(format!("{tower}.mlp_ratio"), problem);
+        }
+        if !(eps > 0.0 && eps.is_finite()) {
+            self.add(format!("{tower}.norm_eps"), format!("expected a positive number, got {eps}"));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What a recipe says about the architecture. FLIP's published model is the default of every option;
+//! open_clip's is the other value.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::data::tokenizer::TokenizerConfig;
+
+/// The architecture: two encoders and the space they share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Image encoder.
+    pub image: ImageTowerConfig,
+    /// Text encoder.
+    pub text: TextTowerConfig,
+    /// Width of the shared embedding space.
+    #[schemars(range(min = 1))]
+    pub embed_dim: usize,
+    /// How embeddings are brought to unit length.
+    #[serde(default)]
+    pub normalisation: Normalisation,
+    /// The learnable temperature.
+    #[serde(default)]
+    pub logit_scale: LogitScaleConfig,
+}
+
+/// A vision transformer over the kept patches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageTowerConfig {
+    /// Side of the square input picture, pixels. A multiple of `patch`.
+    #[schemars(range(min = 1))]
+    pub size: usize,
+    /// Side of a square patch, pixels.
+    #[schemars(range(min = 1))]
+    pub patch: usize,
+    /// Width of a token. A multiple of `heads`; of 4 with `SinCos` positions.
+    #[schemars(range(min = 1))]
+    pub width: usize,
+    /// Number of blocks.
+    #[schemars(range(min = 1))]
+    pub depth: usize,
+    /// Attention heads of a block.
+    #[schemars(range(min = 1))]
+    pub heads: usize,
+    /// Hidden width of the MLP over the token width.
+    #[serde(default = "four")]
+    pub mlp_ratio: f64,
+    #[serde(default)]
+    pub positions: ImagePositions,
+    /// LayerNorm before the first block (open_clip's `ln_pre`).
+    #[serde(default)]
+    pub pre_norm: bool,
+    #[serde(default)]
+    pub pool: ImagePool,
+    /// Whether the patch embedding has a bias (FLIP: yes, open_clip: no).
+    #[serde(default = "yes")]
+    pub patch_bias: bool,
+    #[serde(default)]
+    pub activation: Activation,
+    /// Added to the variance inside the square root of LayerNorm.
+    #[serde(default = "official_norm_eps")]
+    pub norm_eps: f64,
+}
+
+/// A transformer over the caption's tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextTowerConfig {
+    /// Turns captions into token ids.
+    pub tokenizer: TokenizerConfig,
+    /// Rows of the token embedding; at least the size of the tokenizer's vocabulary.
+    #[schemars(range(min = 1))]
+    pub vocab_size: usize,
+    /// Tokens of a caption; longer ones are cut, shorter ones padded.
+    #[schemars(range(min = 1))]
+    pub context: usize,
+    /// Width of a token. A multiple of `heads`.
+    #[schemars(range(min = 1))]
+    pub width: usize,
+    /// Number of blocks.
+    #[schemars(range(min = 1))]
+    pub depth: usize,
+    /// Attention heads of a block.
+    #[schemars(range(min = 1))]
+    pub heads: usize,
+    /// Hidden width of the MLP over the token width.
+    #[serde(default = "four")]
+    pub mlp_ratio: f64,
+    /// Whether a token sees only itself and those before it (open_clip: yes, FLIP: no).
+    #[serde(default)]
+    pub causal: bool,
+    #[serde(default)]
+    pub pool: TextPool,
+    #[serde(default)]
+    pub activation: Activation,
+    /// Added to the variance inside the square root of LayerNorm.
+    #[serde(default = "official_norm_eps")]
+    pub norm_eps: f64,
+}
+
+/// Position embedding of image patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePositions {
+    /// Fixed two-dimensional sin-cos, column first; none for the class token (FLIP).
+    #[default]
+    SinCos,
+    /// Learned, with a row for the class token (open_clip).
+    Learned,
+}
+
+/// How the image tokens become one vector, after the final LayerNorm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePool {
+    /// Mean over the class token and every kept patch (FLIP).
+    #[default]
+    Mean,
+    /// The class token (open_clip).
+    ClassToken,
+}
+
+/// How the text tokens become one vector, after the final LayerNorm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum TextPool {
+    /// The token at position 0 (FLIP).
+    #[default]
+    First,
+    /// The first occurrence of the largest token id: the end-of-text token (open_clip).
+    EndOfText,
+    /// Mean over all tokens.
+    Mean,
+}
+
+/// The non-linearity of the MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Activation {
+    /// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (FLIP).
+    #[default]
+    GeluTanh,
+    /// x Phi(x) (open_clip).
+    GeluExact,
+    /// x sigmoid(1.702 x) (OpenAI's weights).
+    QuickGelu,
+}
+
+/// How an embedding is brought to unit length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Normalisation {
+    /// z / (|z| + 1e-8) (FLIP).
+    #[default]
+    AddEps,
+    /// z / max(|z|, 1e-12) (open_clip).
+    MaxEps,
+}
+
+/// The learnable temperature, kept as the natural log of the factor on the cosine similarities.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogitScaleConfig {
+    /// Value at the start; ln(1/0.07) = 2.6593.
+    pub init: f64,
+    pub clip: LogitScaleClip,
+}
+
+/// Where the logit scale is kept within [0, ln 100].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum LogitScaleClip {
+    /// In the forward pass; no gradient outside; the parameter itself is left alone (FLIP).
+    #[default]
+    Forward,
+    /// The parameter itself, after every update (open_clip).
+    AfterUpdate,
+}
+
+impl ImageTowerConfig {
+    /// Patches along a side of the picture.
+    pub fn grid(&self) -> usize {
+        self.size / self.patch
+    }
+
+    /// Values of a patch: patch * patch * 3.
+    pub fn patch_values(&self) -> usize {
+        self.patch * self.patch * 3
+    }
+
+    /// Hidden width of the MLP.
+    pub fn hidden(&self) -> usize {
+        (self.width as f64 * self.mlp_ratio) as usize
+    }
+}
+
+impl TextTowerConfig {
+    /// Hidden width of the MLP.
+    pub fn hidden(&self) -> usize {
+        (self.width as f64 * self.mlp_ratio) as usize
+    }
+}
+
+impl Default for LogitScaleConfig {
+    fn default() -> Self {
+        LogitScaleConfig { init: (1.0f64 / 0.07).ln(), clip: LogitScaleClip::default() }
+    }
+}
+
+fn four() -> f64 {
+    4.0
+}
+fn yes() -> bool {
+    true
+}
+fn official_norm_eps() -> f64 {
+    1e-6
+}

@@ -1,0 +1,49 @@
+//! What can be wrong with a model's sizes, its input and its weights.
+
+use std::fmt;
+
+use crate::parameter::Mismatch;
+
+/// A size that cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Dotted path inside the model's configuration, for example `image.width`.
+    pub field: String,
+    /// What would be right, what was found, what to do.
+    pub problem: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "model.{}: {}", self.field, self.problem)
+    }
+}
+
+/// Why a model could not be built, fed or filled.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ModelError {
+    #[error("{}", lines(.0))]
+    Sizes(Vec<Violation>),
+    #[error("{encoder} input: {problem}")]
+    Input {
+        /// `image` or `text`.
+        encoder: &'static str,
+        problem: String,
+    },
+    #[error("{0} image micro-batches of {1:?} rows and {2} text micro-batches of {3:?} rows: expected the same, and at least one row each")]
+    Batches(usize, Vec<usize>, usize, Vec<usize>),
+    #[error("these tensors are not those of the model that the recipe describes:\n{0}")]
+    Weights(Mismatch),
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+impl ModelError {
+    pub(crate) fn device(error: impl fmt::Display) -> Self {
+        ModelError::Device(error.to_string())
+    }
+}
+
+fn lines(violations: &[Violation]) -> String {
+    violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,144 @@
+//! The image encoder: a vision transformer that embeds only the kept patches.
+
+use dfdx::prelude::*;
+
+use super::block::{Block, BlockSizes};
+use super::config::{ImagePool, ImagePositions, ImageTowerConfig, Normalisation};
+use super::init::Initialiser;
+use super::input::ImageInput;
+use super::layer::{LayerNorm, Linear, Matrix};
+use super::loss::unit_length;
+use super::{patch, position};
+use crate::parameter::{walk_fields, Parameter, Role};
+
+/// Patch embedding, class token, positions, blocks, norm, pool, projection.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageTower<E: Dtype, D: Storage<E>> {
+    /// [patch * patch * 3, width].
+    patch: Linear<E, D>,
+    /// [width].
+    class_token: Parameter<E, D>,
+    /// [1 + grid^2, width], the class token's first; none where they are computed.
+    positions: Option<Parameter<E, D>>,
+    pre_norm: Option<LayerNorm<E, D>>,
+    blocks: Vec<Block<E, D>>,
+    norm: LayerNorm<E, D>,
+    /// [width, embed_dim].
+    projection: Parameter<E, D>,
+    config: ImageTowerConfig,
+    normalisation: Normalisation,
+}
+
+walk_fields!(ImageTower { patch, class_token, positions, pre_norm, blocks, norm, projection });
+
+impl<E: Dtype, D: Device<E>> ImageTower<E, D> {
+    pub fn new(
+        init: &mut Initialiser<D>,
+        config: &ImageTowerConfig,
+        embed_dim: usize,
+        normalisation: Normalisation,
+    ) -> Result<Self, D::Err> {
+        let width = config.width;
+        let sizes = BlockSizes {
+            width,
+            heads: config.heads,
+            hidden: config.hidden(),
+            activation: config.activation,
+            norm_eps: config.norm_eps,
+        };
+        let position_rows = 1 + config.grid() * config.grid();
+        Ok(ImageTower {
+            patch: Linear::new(init, "image.patch", config.patch_values(), width, config.patch_bias)?,
+            class_token: init.tokens("image.class_token".into(), Role::Token, vec![width])?,
+            positions: match config.positions {
+                ImagePositions::SinCos => None,
+                ImagePositions::Learned => {
+                    Some(init.tokens("image.positions".into(), Role::Position, vec![position_rows, width])?)
+                }
+            },
+            pre_norm: match config.pre_norm {
+                true => Some(LayerNorm::new(init, "image.pre_norm", width, config.norm_eps)?),
+                false => None,
+            },
+            blocks: (0..config.depth)
+                .map(|i| Block::new(init, &format!("image.blocks.{i}"), sizes))
+                .collect::<Result<_, _>>()?,
+            norm: LayerNorm::new(init, "image.norm", width, config.norm_eps)?,
+            projection: init.matrix("image.projection".into(), width, embed_dim)?,
+            config: config.clone(),
+            normalisation,
+        })
+    }
+
+    /// Unit embeddings [batch, embed_dim] of a checked input. With an owned tape everything is recorded.
+    pub fn encode<T: Tape<E, D>>(&self, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
+        let (batch, tokens, width) = (input.kept.batch, 1 + input.kept.kept, self.config.width);
+        let mut x = self.embed::<T>(input)?;
+        if let Some(norm) = &self.pre_norm {
+            x = norm.forward(x)?;
+        }
+        for block in &self.blocks {
+            x = block.forward(x, batch, None)?;
+        }
+        let pooled = match self.config.pool {
+            ImagePool::Mean => {
+                self.norm.forward(x)?.try_reshape_like(&(batch, tokens, width))?.try_mean::<_, Axis<1>>()?
+            }
+            // The norm is one of each token alone, so only the pooled token needs it.
+            ImagePool::ClassToken => {
+                let first = self.device().try_tensor_from_vec(vec![0; batch], (batch,))?;
+                self.norm.forward(x.try_reshape_like(&(batch, tokens, width))?.try_select(first)?)?
+            }
+        };
+        unit_length(pooled.try_matmul(self.projection.master.clone())?, self.normalisation)
+    }
+
+    /// Class token and kept patches with their positions, [batch * (1 + kept), width].
+    fn embed<T: Tape<E, D>>(&self, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
+        let (kept, width) = (&input.kept, self.config.width);
+        let (batch, tokens) = (kept.batch, 1 + kept.kept);
+        let patches = patch::normalised(&input.patches);
+        let patches =
+            self.device().try_tensor_from_vec(patches, (kept.ids.len(), self.config.patch_values()))?;
+        let mut x = self.patch.forward(patches.put_tape(T::default()))?;
+        if self.positions.is_none() {
+            let rows = position::sin_cos(kept, input.grid, self.config.grid(), width);
+            x = x.try_add(self.device().try_tensor_from_vec(rows, (kept.ids.len(), width))?)?;
+        }
+        let class = self.class_token.master.retaped::<T>().try_reshape_like(&(width,))?;
+        let class = class.try_broadcast_like::<_, Axes2<0, 1>>(&(batch, 1, width))?;
+        let x = x.try_reshape_like(&(batch, kept.kept, width))?;
+        let x = (class, x).try_concat_along(Axis::<1>)?;
+        let x = match &self.positions {
+            Some(positions) => x.try_add(self.learned_positions::<T>(positions, input)?)?,
+            None => x,
+        };
+        x.try_reshape_like(&(batch * tokens, width))
+    }
+
+    /// Rows of the learned positions, the class token's first, [batch, 1 + kept, width].
+    fn learned_positions<T: Tape<E, D>>(
+        &self,
+        positions: &Parameter<E, D>,
+        input: &ImageInput,
+    ) -> Result<Tensor<(usize, usize, usize), E, D, T>, D::Err> {
+        let (kept, grid) = (&input.kept, self.config.grid());
+        let table = positions.master.retaped::<T>();
+        let table = if input.grid == grid {
+            table
+        } else {
+            let shape = (1 + input.grid * input.grid, 1 + grid * grid);
+            let resampling =
+                self.device().try_tensor_from_vec(position::resampling(input.grid, grid), shape)?;
+            resampling.put_tape(T::default()).try_matmul(table)?
+        };
+        let rows = kept.ids.chunks_exact(kept.kept);
+        let rows =
+            rows.flat_map(|ids| [0].into_iter().chain(ids.iter().map(|&id| 1 + id as usize))).collect();
+        table.try_gather(self.device().try_tensor_from_vec(rows, (kept.batch, 1 + kept.kept))?)
+    }
+
+    fn device(&self) -> &D {
+        self.projection.master.device()
+    }
+}

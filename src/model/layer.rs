@@ -1,0 +1,108 @@
+//! The two layers everything is made of. Activations are matrices [rows, width], a row a token.
+
+use dfdx::prelude::*;
+
+use super::init::Initialiser;
+use crate::parameter::{walk_fields, Parameter, Role};
+
+/// Activations or a master: [rows, columns].
+pub(crate) type Matrix<E, D, T = NoneTape> = Tensor<(usize, usize), E, D, T>;
+
+/// y = x W + b, W [inputs, outputs].
+#[derive(Debug, Clone)]
+pub(crate) struct Linear<E: Dtype, D: Storage<E>> {
+    pub weight: Parameter<E, D>,
+    pub bias: Option<Parameter<E, D>>,
+}
+
+/// Zero mean and unit variance along the width, then a learned scale and shift.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerNorm<E: Dtype, D: Storage<E>> {
+    pub scale: Parameter<E, D>,
+    pub shift: Parameter<E, D>,
+    /// Added to the variance inside the square root.
+    eps: f64,
+}
+
+walk_fields!(Linear { weight, bias });
+walk_fields!(LayerNorm { scale, shift });
+
+impl<E: Dtype, D: Device<E>> Linear<E, D> {
+    pub fn new(
+        init: &mut Initialiser<D>,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        biased: bool,
+    ) -> Result<Self, D::Err> {
+        let weight = init.matrix(format!("{name}.weight"), inputs, outputs)?;
+        Self::with_weight(init, name, weight, biased)
+    }
+
+    /// Query, key and value in one: [width, 3 width].
+    pub fn query_key_value(init: &mut Initialiser<D>, name: &str, width: usize) -> Result<Self, D::Err> {
+        let weight = init.query_key_value(format!("{name}.weight"), width)?;
+        Self::with_weight(init, name, weight, true)
+    }
+
+    fn with_weight(
+        init: &mut Initialiser<D>,
+        name: &str,
+        weight: Parameter<E, D>,
+        biased: bool,
+    ) -> Result<Self, D::Err> {
+        let outputs = weight.shape[1];
+        let bias =
+            biased.then(|| init.constant(format!("{name}.bias"), Role::Bias, outputs, 0.0)).transpose()?;
+        Ok(Linear { weight, bias })
+    }
+
+    /// [rows, inputs] -> [rows, outputs].
+    pub fn forward<T: Tape<E, D>>(&self, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
+        let y = x.try_matmul(self.weight.master.clone())?;
+        match &self.bias {
+            Some(bias) => {
+                let bias = rows_of(bias.master.clone(), y.shape().0)?;
+                y.try_add(bias)
+            }
+            None => Ok(y),
+        }
+    }
+}
+
+impl<E: Dtype, D: Device<E>> LayerNorm<E, D> {
+    pub fn new(init: &mut Initialiser<D>, name: &str, width: usize, eps: f64) -> Result<Self, D::Err> {
+        Ok(LayerNorm {
+            scale: init.constant(format!("{name}.scale"), Role::Norm, width, 1.0)?,
+            shift: init.constant(format!("{name}.shift"), Role::Norm, width, 0.0)?,
+            eps,
+        })
+    }
+
+    /// [rows, width] -> [rows, width].
+    pub fn forward<T: Tape<E, D>>(&self, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
+        layer_norm(x, self.scale.master.clone(), self.shift.master.clone(), self.eps)
+    }
+}
+
+/// Rows of `x` [rows, width] brought to zero mean and unit (biased) variance, then scaled and shifted by
+/// `scale` and `shift`, both [1, width]. `eps` is added to the variance inside the square root.
+pub fn layer_norm<E: Dtype, D: Device<E>, T: Tape<E, D>>(
+    x: Tensor<(usize, usize), E, D, T>,
+    scale: Tensor<(usize, usize), E, D>,
+    shift: Tensor<(usize, usize), E, D>,
+    eps: f64,
+) -> Result<Tensor<(usize, usize), E, D, T>, D::Err> {
+    let rows = x.shape().0;
+    let (scale, shift) = (rows_of(scale, rows)?, rows_of(shift, rows)?);
+    x.try_normalize::<Axis<1>>(eps)?.try_mul(scale)?.try_add(shift)
+}
+
+/// The vector [1, columns] seen as `rows` equal rows; nothing is copied.
+pub(crate) fn rows_of<E: Dtype, D: Device<E>, T: Tape<E, D>>(
+    vector: Matrix<E, D, T>,
+    rows: usize,
+) -> Result<Matrix<E, D, T>, D::Err> {
+    let columns = vector.shape().1;
+    vector.try_reshape_like(&(columns,))?.try_broadcast_like::<_, Axis<0>>(&(rows, columns))
+}

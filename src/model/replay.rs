@@ -1,0 +1,160 @@
+//! Loss and gradients of a batch, at once or in micro-batches. The loss compares every pair with every
+//! other, so micro-batches cannot simply be averaged: all are embedded first, unrecorded; the loss of
+//! the full batch gives the gradient of every embedding; then each micro-batch is encoded once more,
+//! recorded, and its embeddings' gradients are sent back. The result is the full batch's gradient.
+
+use std::time::Instant;
+
+use dfdx::prelude::*;
+
+use super::error::ModelError;
+use super::input::{ImageInput, TextInput};
+use super::layer::Matrix;
+use super::loss::contrastive;
+use super::Flip;
+use crate::parameter::{blend, widened, Walk};
+
+/// What one step learns about a batch.
+#[derive(Debug)]
+pub struct LossAndGradients<E: Dtype, D: Storage<E>> {
+    /// Of the full batch.
+    pub loss: f64,
+    /// See [`Flip::logit_scale`].
+    pub logit_scale: f64,
+    /// An entry for every parameter's master.
+    pub gradients: Gradients<E, D>,
+    pub seconds: Seconds,
+}
+
+/// Where the time of a step went.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seconds {
+    /// Both encoders and the loss; with several micro-batches, their first, unrecorded pass.
+    pub forward: f64,
+    /// The rest: the backward pass, and with several micro-batches the second, recorded forward pass.
+    pub backward: f64,
+}
+
+/// A loss, its gradients, and when the way back to them began.
+struct Derivatives<E: Dtype, D: Storage<E>> {
+    loss: f64,
+    gradients: Gradients<E, D>,
+    from: Instant,
+}
+
+type Recorded<E, D> = Matrix<E, D, OwnedTape<E, D>>;
+
+impl<E: Dtype, D: Device<E>> Flip<E, D> {
+    /// Loss and gradients of the batch made of all micro-batches; `images[i]` and `texts[i]` are the same
+    /// pairs. A single one is encoded once, several twice.
+    pub fn loss_and_gradients(
+        &self,
+        images: &[ImageInput],
+        texts: &[TextInput],
+    ) -> Result<LossAndGradients<E, D>, ModelError> {
+        let rows = |kept: &crate::mask::Kept| kept.batch;
+        let image_rows: Vec<usize> = images.iter().map(|input| rows(&input.kept)).collect();
+        let text_rows: Vec<usize> = texts.iter().map(|input| rows(&input.kept)).collect();
+        if image_rows != text_rows || images.is_empty() {
+            return Err(ModelError::Batches(images.len(), image_rows, texts.len(), text_rows));
+        }
+        for (image, text) in images.iter().zip(texts) {
+            image.check(self.config.image.patch)?;
+            text.check(self.config.text.context, self.config.text.vocab_size)?;
+        }
+        let began = Instant::now();
+        let Derivatives { loss, gradients, from } = match (images, texts) {
+            ([images], [texts]) => self.at_once(images, texts),
+            _ => self.replayed(images, texts),
+        }
+        .map_err(ModelError::device)?;
+        let seconds = Seconds {
+            forward: (from - began).as_secs_f64(),
+            backward: from.elapsed().as_secs_f64(),
+        };
+        Ok(LossAndGradients { loss, logit_scale: self.logit_scale(), gradients, seconds })
+    }
+
+    fn at_once(&self, images: &ImageInput, texts: &TextInput) -> Result<Derivatives<E, D>, D::Err> {
+        self.backward_of_loss(self.image.encode(images)?, self.text.encode(texts)?)
+    }
+
+    fn replayed(&self, images: &[ImageInput], texts: &[TextInput]) -> Result<Derivatives<E, D>, D::Err> {
+        let z_images = self.gathered(images.iter().map(|input| self.image.encode::<NoneTape>(input)))?;
+        let z_texts = self.gathered(texts.iter().map(|input| self.text.encode::<NoneTape>(input)))?;
+        let Derivatives { loss, gradients: of_loss, from } = self.backward_of_loss(z_images.retaped(), z_texts.retaped())?;
+
+        let mut gradients = Gradients::leaky();
+        blend(&mut gradients, &self.logit_scale, 0.0, of_loss.get(&self.logit_scale.master))?;
+        let wanted = of_loss.get(&z_images).as_vec();
+        self.send_back(
+            &self.image,
+            images.iter().map(|input| self.image.encode(input)),
+            &wanted,
+            &mut gradients,
+        )?;
+        let wanted = of_loss.get(&z_texts).as_vec();
+        self.send_back(
+            &self.text,
+            texts.iter().map(|input| self.text.encode(input)),
+            &wanted,
+            &mut gradients,
+        )?;
+        Ok(Derivatives { loss, gradients, from })
+    }
+
+    fn backward_of_loss(
+        &self,
+        images: Recorded<E, D>,
+        texts: Recorded<E, D>,
+    ) -> Result<Derivatives<E, D>, D::Err> {
+        let loss = contrastive(images, texts, &self.logit_scale, self.config.logit_scale.clip)?;
+        let value = loss.as_vec().first().map_or(f64::NAN, |&x| widened(x));
+        let from = Instant::now();
+        Ok(Derivatives { loss: value, gradients: loss.try_backward()?, from })
+    }
+
+    /// The embeddings of all micro-batches, [batch, embed_dim].
+    fn gathered(
+        &self,
+        parts: impl Iterator<Item = Result<Matrix<E, D>, D::Err>>,
+    ) -> Result<Matrix<E, D>, D::Err> {
+        let mut all = Vec::new();
+        for z in parts {
+            all.extend(z?.as_vec());
+        }
+        let width = self.config.embed_dim;
+        let rows = all.len() / width;
+        self.logit_scale.master.device().try_tensor_from_vec(all, (rows, width))
+    }
+
+    /// Adds to `gradients` what the recorded embeddings `parts` of `tower` contribute, where `wanted`
+    /// [batch, embed_dim] is the loss's gradient of all of them. Every part has a tape of its own, so
+    /// that one part's activations are freed before the next is encoded.
+    fn send_back(
+        &self,
+        tower: &impl Walk<E, D>,
+        parts: impl Iterator<Item = Result<Recorded<E, D>, D::Err>>,
+        mut wanted: &[E],
+        gradients: &mut Gradients<E, D>,
+    ) -> Result<(), D::Err> {
+        for z in parts {
+            let z = z?;
+            let shape = *z.shape();
+            let (of_part, rest) = wanted.split_at(shape.0 * shape.1);
+            wanted = rest;
+            // d <z, wanted> / dz = wanted.
+            let of_part = z.device().try_tensor_from_vec(of_part.to_vec(), shape)?;
+            let product: Tensor<(), E, D, _> = z.try_mul(of_part)?.try_sum()?;
+            let part = product.try_backward()?;
+            let mut outcome = Ok(());
+            tower.walk(&mut |parameter| {
+                if outcome.is_ok() {
+                    outcome = blend(gradients, parameter, 1.0, part.get(&parameter.master));
+                }
+            });
+            outcome?;
+        }
+        Ok(())
+    }
+}
