@@ -4,7 +4,6 @@ use std::num::NonZeroUsize;
 
 use super::{evaluators, Findings};
 use crate::duration::{Duration, DurationError};
-use crate::mask::ImageMask;
 use crate::optimizer::{AdamWConfig, OptimizerConfig, ScheduleConfig};
 use crate::recipe::cost::{kept_patches, kept_tokens};
 use crate::recipe::plan::{peak_lr, Epoch};
@@ -53,12 +52,6 @@ fn masks(recipe: &Recipe, config: &PretrainConfig, path: &str, findings: &mut Fi
     if kept_tokens(&config.text_mask, context) == 0 {
         let message = format!("keeps none of the {context} tokens; at least one must stay");
         findings.add(&format!("{path}.text_mask"), message).help("lower the ratio");
-    }
-    if let ImageMask::Centred { strength, .. } = config.image_mask {
-        if strength < 0.0 {
-            let message = format!("expected strength >= 0, got {strength}");
-            findings.add(&format!("{path}.image_mask.strength"), message);
-        }
     }
 }
 
