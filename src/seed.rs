@@ -19,7 +19,7 @@ pub enum Purpose {
     ImageMask = 4,
     /// Text mask; counters: step, row in the batch.
     TextMask = 5,
-    /// A generated scene and its caption; counters: sample, 0.
+    /// A generated scene and its captions; counters: sample, split.
     Scene = 6,
     /// Choice among several captions; counters: epoch, position of the sample in the epoch.
     Caption = 7,

@@ -1,11 +1,42 @@
 //! Atomic, hashed snapshots of a run.
+//!
+//! A snapshot is a folder that is either whole or not there:
+//!
+//! ```text
+//! checkpoints/stage0-step00000500/
+//!   model.safetensors       f32, little-endian, sorted by name; one file a part
+//!   optimizer.safetensors
+//!   state.json              whatever the caller needs to continue
+//!   manifest.json           format version, name, bytes and sha256 of every other file
+//! ```
+//!
+//! It is written into a hidden sibling folder, every file is synced, and one rename makes it appear. A kill
+//! at any moment leaves the former snapshots and at most a hidden folder, which [`prepare`] removes. The
+//! same tensors and state give the same bytes: nothing in it depends on time or order of insertion.
+//!
+//! Values are stored bit for bit, non-finite ones included: whether a NaN may be saved is for the stage to
+//! say, which knows the step that made it.
 
+mod manifest;
+mod read;
+mod retain;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
+use crate::parameter::NamedTensor;
+
+pub use read::{newest, read};
+pub use retain::{prepare, retain};
+pub use write::write;
 
 /// When snapshots are written and how many are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -20,5 +51,142 @@ pub struct CheckpointConfig {
 impl Default for CheckpointConfig {
     fn default() -> Self {
         CheckpointConfig { every: Duration::Steps(500), keep: NonZeroUsize::new(3).expect("3 is not 0") }
+    }
+}
+
+/// Where in a run a snapshot was taken. Snapshots are ordered by it, never by file times, which copying
+/// changes. Written `stage0-step00000500`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// Index of the stage in the recipe.
+    pub stage: usize,
+    /// Updates of that stage that are done.
+    pub step: u64,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stage{}-step{:08}", self.stage, self.step)
+    }
+}
+
+impl FromStr for Name {
+    type Err = ();
+
+    /// Accepts exactly what `Display` writes, so that a folder has one name and a name one folder.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (stage, step) = text.strip_prefix("stage").and_then(|rest| rest.split_once("-step")).ok_or(())?;
+        let name = Name { stage: stage.parse().map_err(drop)?, step: step.parse().map_err(drop)? };
+        if name.to_string() == text {
+            Ok(name)
+        } else {
+            Err(())
+        }
+    }
+}
+
+/// A tensor lent for writing.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    /// Dotted path, unique within its part.
+    pub name: &'a str,
+    /// Logical shape; its product is `data.len()`.
+    pub shape: &'a [usize],
+    /// Row-major values.
+    pub data: &'a [f32],
+}
+
+/// A snapshot that was read and verified as a whole.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its folder.
+    pub path: PathBuf,
+    pub name: Name,
+    /// What the caller of [`write()`] gave.
+    pub state: serde_json::Value,
+    /// Tensors of each part, sorted by name.
+    pub parts: BTreeMap<String, Vec<NamedTensor>>,
+}
+
+impl Snapshot {
+    /// The tensors of one part, or an error that lists the parts there are.
+    pub fn part(&self, part: &str) -> Result<&[NamedTensor], CheckpointError> {
+        match self.parts.get(part) {
+            Some(tensors) => Ok(tensors),
+            None => Err(CheckpointError::NoPart {
+                path: self.path.clone(),
+                part: part.to_string(),
+                there: self.parts.keys().cloned().collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+
+    /// The state as the type it was written from.
+    pub fn state<T: serde::de::DeserializeOwned>(&self) -> Result<T, CheckpointError> {
+        T::deserialize(&self.state)
+            .map_err(|source| CheckpointError::Json { path: self.path.join(manifest::STATE), source })
+    }
+}
+
+/// What [`newest`] came back with.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The newest whole snapshot, if there is one.
+    pub snapshot: Option<Snapshot>,
+    /// Newer ones that are broken, newest first, and why. They are left as they are.
+    pub refused: Vec<(PathBuf, CheckpointError)>,
+}
+
+/// Why a snapshot could not be written or is refused. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("cannot {action} {path}: {source}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    /// A tensor that the format cannot hold; a mistake of the calling code.
+    #[error("tensor {tensor} of {part} cannot be saved: {reason}")]
+    Unsaveable { part: String, tensor: String, reason: String },
+    #[error("{path} is missing: the snapshot was not copied as a whole")]
+    Missing { path: PathBuf },
+    #[error("{path} has {found} bytes where its manifest says {expected}: truncated or replaced")]
+    Size { path: PathBuf, expected: u64, found: u64 },
+    #[error("{path} does not hash to what its manifest says: damaged or edited")]
+    Hash { path: PathBuf },
+    #[error("{path} is not the JSON it should be: {source}")]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("{path} is of checkpoint format {found}, this program reads {}", manifest::VERSION)]
+    Version { path: PathBuf, found: u64 },
+    #[error("{path} is not a safetensors file of f32 tensors: {reason}")]
+    Format { path: PathBuf, reason: String },
+    #[error("{path} says it is {written}: the folder was renamed")]
+    Renamed { path: PathBuf, written: String },
+    #[error("{path} lists a file named {file:?}: only plain file names are read")]
+    FileName { path: PathBuf, file: String },
+    #[error("{path} has no part {part}, only: {there}")]
+    NoPart { path: PathBuf, part: String, there: String },
+}
+
+impl CheckpointError {
+    fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        move |source| CheckpointError::Io { action, path: path.to_path_buf(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_order_by_stage_then_step_and_have_one_spelling() {
+        let name = Name { stage: 0, step: 500 };
+        assert_eq!(name.to_string(), "stage0-step00000500");
+        assert_eq!("stage0-step00000500".parse(), Ok(name));
+        let long = Name { stage: 12, step: 123_456_789_012 };
+        assert_eq!(long.to_string().parse(), Ok(long));
+        assert!(Name { stage: 2, step: 0 } < Name { stage: 10, step: 0 });
+        assert!(Name { stage: 0, step: 99_999_999 } < Name { stage: 0, step: 100_000_000 });
+        for other in ["stage0-step500", "stage00-step00000500", "stage0-step+0000500", "stage0", "model", ""]
+        {
+            assert_eq!(other.parse::<Name>(), Err(()), "{other}");
+        }
     }
 }

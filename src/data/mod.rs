@@ -1,9 +1,27 @@
 //! From a recipe's sources to batches of pictures and tokens, in an order that depends on the seed alone.
 
+pub mod archive;
+pub mod captions;
+mod clip_bpe;
+pub mod folder;
+pub mod inspection;
+pub mod loader;
+pub mod pattern;
+mod permutation;
+pub mod picture;
+mod prefetch;
+mod prepare;
+pub mod scenes;
+pub mod shard;
+pub mod skipped;
 pub mod source;
 pub mod tokenizer;
+pub mod transform;
+pub mod webdataset;
+mod wordpiece;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -77,11 +95,18 @@ pub struct WebDatasetConfig {
     pub max_pixels: u64,
 }
 
+impl WebDatasetConfig {
+    /// The shards of a pattern, with the defaults of the other fields.
+    pub fn new(shards: &str) -> Self {
+        WebDatasetConfig { shards: shards.into(), shuffle_shards: window(), max_pixels: max_pixels() }
+    }
+}
+
 fn window() -> usize {
     4
 }
 fn max_pixels() -> u64 {
-    89_478_485
+    source::MAX_PIXELS
 }
 
 /// A folder with one sub-folder a class.
@@ -155,4 +180,16 @@ pub enum DataError {
     Tokenizer(String),
     #[error("{0}")]
     Invalid(String),
+}
+
+/// Opens the source that a recipe names. `seed` is the run's.
+///
+/// # Errors
+/// The source has nothing to offer or cannot be read.
+pub fn open_source(config: &SourceConfig, seed: u64) -> Result<Arc<dyn source::Source>, DataError> {
+    match config {
+        SourceConfig::WebDataset(config) => Ok(Arc::new(webdataset::WebDataset::open(config)?)),
+        SourceConfig::Scenes(config) => Ok(Arc::new(scenes::Scenes::new(config, seed)?)),
+        SourceConfig::Folder(config) => Ok(Arc::new(folder::Folder::open(config)?)),
+    }
 }

@@ -15,7 +15,8 @@ pub enum Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
     pub epoch: u64,
-    /// Position in the order of the epoch; random choices for the sample derive from it.
+    /// Place in the order of the epoch: it grows along the order and never repeats within an epoch, but a
+    /// source may leave gaps. Random choices for the sample derive from it.
     pub index: u64,
     /// The source's own name for it: (shard, sample in the shard), or (0, sample).
     pub item: (u64, u64),
@@ -55,10 +56,33 @@ pub struct Skip {
     pub detail: String,
 }
 
+/// What is wrong with a sample, before it is known which one it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defect {
+    /// What is counted.
+    pub reason: &'static str,
+    pub detail: String,
+}
+
+impl Defect {
+    pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
+        Defect { reason, detail: detail.into() }
+    }
+
+    /// The defect of this sample.
+    pub fn of(self, sample: impl Into<String>) -> Skip {
+        Skip { reason: self.reason, sample: sample.into(), detail: self.detail }
+    }
+}
+
+/// Pictures with more pixels than this are skipped where a source does not say otherwise.
+pub const MAX_PIXELS: u64 = 89_478_485;
+
 /// A source of image-text pairs. The order is decided sequentially and cheaply by `ticket`; the work of
 /// `load` runs on many threads.
 pub trait Source: Send + Sync {
-    /// Samples of one pass, broken ones included; `None` where endless.
+    /// Samples of one pass, broken ones included; `None` where endless. It may have to read the headers of
+    /// every shard the first time.
     fn samples(&self) -> Option<u64>;
 
     /// The sample at `cursor`; `None` at the end of the cursor's epoch.
@@ -66,6 +90,21 @@ pub trait Source: Send + Sync {
 
     /// Reads one sample.
     fn load(&self, ticket: &Ticket) -> Result<Raw, Skip>;
+
+    /// Names the source in messages.
+    fn name(&self) -> String {
+        "the source".into()
+    }
+
+    /// Names a sample in messages: where it is, and its key.
+    fn sample_name(&self, _ticket: &Ticket, key: &str) -> String {
+        key.to_owned()
+    }
+
+    /// Pictures with more pixels than this are skipped before they are decoded.
+    fn max_pixels(&self) -> u64 {
+        MAX_PIXELS
+    }
 
     /// Names of the classes that `Raw::label` counts, where the source knows them.
     fn classes(&self) -> Vec<String> {

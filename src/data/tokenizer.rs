@@ -1,9 +1,12 @@
 //! Captions to token ids.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokenizers::PaddingParams;
+
+use super::{clip_bpe, wordpiece, DataError};
 
 /// Which tokenizer a model was trained with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,4 +30,129 @@ pub struct TrainTokenizerConfig {
     /// Captions to learn from, taken from the start of the training source.
     #[schemars(range(min = 1))]
     pub captions: usize,
+}
+
+/// Captions to token ids, with everything decided: vocabulary, start and end tokens, padding.
+#[derive(Clone)]
+pub struct Tokenizer {
+    /// Without truncation and padding of its own; its post-processor adds `start` and `end`.
+    inner: tokenizers::Tokenizer,
+    start: Vec<u32>,
+    end: Vec<u32>,
+    pad: u32,
+}
+
+impl Tokenizer {
+    /// Opens the tokenizer that a recipe names.
+    ///
+    /// # Errors
+    /// A file is missing or is not what it should be; or the recipe asks for a vocabulary to be trained, which
+    /// [`Tokenizer::train`] does.
+    pub fn open(config: &TokenizerConfig) -> Result<Self, DataError> {
+        match config {
+            TokenizerConfig::WordPiece(path) => wordpiece::open(path),
+            TokenizerConfig::Json(path) => Tokenizer::load(path),
+            TokenizerConfig::ClipBpe(path) => clip_bpe::open(path),
+            TokenizerConfig::Train(_) => {
+                Err(DataError::Tokenizer("the vocabulary has not been trained yet".into()))
+            }
+        }
+    }
+
+    /// Learns a lower-case WordPiece vocabulary of at most `vocab_size` entries. The same captions give the
+    /// same vocabulary on every machine.
+    ///
+    /// # Errors
+    /// No caption has a word, or the vocabulary cannot even hold every character of the captions.
+    pub fn train(captions: impl Iterator<Item = String>, vocab_size: usize) -> Result<Self, DataError> {
+        wordpiece::train(captions, vocab_size)
+    }
+
+    /// Wraps a tokenizer of the library, taking start, end and padding tokens from it.
+    pub(super) fn wrap(mut inner: tokenizers::Tokenizer) -> tokenizers::Result<Self> {
+        let pad = inner.get_padding().map_or(0, |padding| padding.pad_id);
+        inner.with_padding(None).with_truncation(None)?;
+        // Captions are text: "[SEP]" or "<|endoftext|>" inside one is spelled out, never a control token.
+        inner.set_encode_special_tokens(true);
+        let framed = inner.encode_fast("a", true)?;
+        let plain = inner.encode_fast("a", false)?;
+        let (start, end) = frame(framed.get_ids(), plain.get_ids());
+        Ok(Tokenizer { inner, start, end, pad })
+    }
+
+    /// Reads a `tokenizer.json`, written by [`Tokenizer::save`] or by other tools.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no such thing.
+    pub fn load(path: &Path) -> Result<Self, DataError> {
+        let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+        tokenizers::Tokenizer::from_bytes(bytes).and_then(Tokenizer::wrap).map_err(|error| {
+            let path = path.display();
+            DataError::Tokenizer(format!(
+                "{path}: expected a tokenizer.json of the Hugging Face tokenizers library: {error}"
+            ))
+        })
+    }
+
+    /// Writes a `tokenizer.json` from which [`Tokenizer::load`] makes the same tokenizer.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), DataError> {
+        let mut inner = self.inner.clone();
+        inner.with_padding(Some(PaddingParams {
+            pad_id: self.pad,
+            pad_token: self.inner.id_to_token(self.pad).unwrap_or_default(),
+            ..PaddingParams::default()
+        }));
+        let text = inner
+            .to_string(true)
+            .map_err(|error| DataError::Tokenizer(format!("{}: {error}", path.display())))?;
+        std::fs::write(path, text).map_err(|source| DataError::Io { path: path.to_owned(), source })
+    }
+
+    /// Token ids of a caption, cut and padded to `context`, and how many of them are real. A cut caption keeps
+    /// its end token.
+    ///
+    /// # Errors
+    /// The library cannot encode the text, which its models do only where they know neither a character nor
+    /// an unknown token.
+    pub fn encode(&self, caption: &str, context: usize) -> Result<(Vec<u32>, usize), DataError> {
+        let encoding = self
+            .inner
+            .encode_fast(caption, false)
+            .map_err(|error| DataError::Tokenizer(format!("cannot encode {caption:?}: {error}")))?;
+        let room = context.saturating_sub(self.start.len() + self.end.len());
+        let words = &encoding.get_ids()[..room.min(encoding.get_ids().len())];
+        let mut ids = Vec::with_capacity(context);
+        for part in [&self.start[..], words, &self.end] {
+            ids.extend_from_slice(&part[..part.len().min(context - ids.len())]);
+        }
+        let length = ids.len();
+        ids.resize(context, self.pad);
+        Ok((ids, length))
+    }
+
+    /// Rows that an embedding of tokens needs: one more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        let largest = self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        largest.max(self.pad as usize + 1)
+    }
+
+    /// The token that ends every caption, where there is one.
+    pub fn end_id(&self) -> Option<u32> {
+        self.end.last().copied()
+    }
+
+    /// The token that fills the rest of a context.
+    pub fn pad_id(&self) -> u32 {
+        self.pad
+    }
+}
+
+/// What stands before and behind `plain` in `framed`.
+fn frame(framed: &[u32], plain: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let at = framed.windows(plain.len().max(1)).position(|window| window == plain).unwrap_or(framed.len());
+    let behind = framed.get(at + plain.len()..).unwrap_or_default();
+    (framed[..at].to_vec(), behind.to_vec())
 }

@@ -1,5 +1,22 @@
 //! Which patches and which tokens an encoder gets to see. The mask belongs to the stage, not to the
 //! model; the ratio ends here: everything later sees only how many are kept, and which.
+//!
+//! Every strategy works as FLIP's does: it scores the positions of one row, and those with the lowest
+//! scores are kept ([`random_mask`] is the routine; uniform noise is one way to score). So whatever a
+//! strategy computes, the number kept is the same for all rows, no position occurs twice, and none is out
+//! of range. A row is scored with a generator of its own, made from (seed, step, row): a batch may be
+//! drawn whole or in micro-batches.
+//!
+//! A strategy of one's own is an implementation of [`ImageStrategy`] or [`TextStrategy`]; for recipes it
+//! needs a line in [`ImageMask`] or [`TextMask`] too.
+
+pub mod image;
+mod random_mask;
+pub mod text;
+
+pub use image::{draw_images, ImageStrategy};
+pub use random_mask::{random_mask, RandomMask};
+pub use text::{draw_texts, Captions, TextStrategy, TokenFrequencies};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,7 +51,30 @@ impl Ratio {
     }
 }
 
-/// How image patches are dropped.
+/// How much a centre is preferred: finite, 0 or more.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "f64", into = "f64")]
+#[schemars(extend("minimum" = 0.0))]
+pub struct Strength(f64);
+
+impl TryFrom<f64> for Strength {
+    type Error = String;
+    fn try_from(strength: f64) -> Result<Self, String> {
+        if strength.is_finite() && strength >= 0.0 {
+            Ok(Strength(strength))
+        } else {
+            Err(format!("expected a finite strength of 0 or more, got {strength}"))
+        }
+    }
+}
+
+impl From<Strength> for f64 {
+    fn from(strength: Strength) -> f64 {
+        strength.0
+    }
+}
+
+/// How image patches are dropped. Of n patches int(n * (1 - ratio)) are kept, whatever the strategy.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum ImageMask {
@@ -47,16 +87,48 @@ pub enum ImageMask {
     Centred {
         /// Fraction of patches dropped.
         ratio: Ratio,
-        /// How strong the bias is: added to the noise of a corner patch; 0 is `Random`.
-        strength: f64,
+        /// How strong the bias is: added to the noise (0 to 1) of a corner patch, and in proportion to
+        /// the distance from the centre elsewhere; 0 is `Random`, 1 or more is nearly a disc.
+        strength: Strength,
     },
-    /// The same number of patches is kept in every cell of a grid laid over the picture.
+    /// Random within the cells of a grid: every cell keeps its share of patches, so that no large area
+    /// goes unseen. Cells are the smallest squares that keep at least one patch (2 x 2 at 0.5 and 0.75);
+    /// shares that are not whole are rounded up or down at random.
     Grid(Ratio),
-    /// One rectangle of neighbouring patches is kept.
+    /// One block of neighbouring patches at a random place is kept: the square that holds them, or the
+    /// nearest to it, with a last row that may be incomplete.
     Block(Ratio),
 }
 
-/// How caption tokens are dropped.
+impl ImageMask {
+    /// Patches kept of a picture of `grid` x `grid` patches.
+    pub fn kept(&self, grid: usize) -> usize {
+        let patches = grid * grid;
+        self.strategy().map_or(patches, |strategy| strategy.kept(patches))
+    }
+
+    /// Draws the mask of `batch` pictures, which are the rows `first_row..` of the batch of this step.
+    pub fn draw(&self, grid: usize, batch: usize, seed: u64, step: u64, first_row: u64) -> Kept {
+        match self.strategy() {
+            None => Kept::all(batch, grid * grid),
+            Some(strategy) => draw_images(strategy.as_ref(), grid, batch, seed, step, first_row),
+        }
+    }
+
+    /// The strategy behind the recipe's words; `None` where everything is kept.
+    fn strategy(&self) -> Option<Box<dyn ImageStrategy>> {
+        match *self {
+            ImageMask::Keep => None,
+            ImageMask::Random(ratio) => Some(Box::new(image::Random { ratio })),
+            ImageMask::Centred { ratio, strength } => Some(Box::new(image::Centred { ratio, strength })),
+            ImageMask::Grid(ratio) => Some(Box::new(image::Grid { ratio })),
+            ImageMask::Block(ratio) => Some(Box::new(image::Block { ratio })),
+        }
+    }
+}
+
+/// How caption tokens are dropped. Of n positions int(n * (1 - ratio)) are kept, whatever the strategy
+/// and however short the caption; where the model reads the end-of-text token, that one is always kept.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum TextMask {
@@ -69,10 +141,60 @@ pub enum TextMask {
     Prioritised(Ratio),
     /// The end of the caption is dropped.
     Truncate(Ratio),
-    /// One run of neighbouring tokens is kept, at a random place.
+    /// One run of neighbouring tokens is kept, at a random place; padding only after the last token.
     Block(Ratio),
     /// Padding first, then frequent words with a higher probability (CLIPF, arXiv 2412.16148).
     Frequency(Ratio),
+}
+
+impl TextMask {
+    /// Positions kept of `context`.
+    pub fn kept(&self, context: usize) -> usize {
+        match *self {
+            TextMask::Keep => context,
+            TextMask::Random(ratio)
+            | TextMask::Prioritised(ratio)
+            | TextMask::Truncate(ratio)
+            | TextMask::Block(ratio)
+            | TextMask::Frequency(ratio) => ratio.kept(context),
+        }
+    }
+
+    /// Whether `draw` wants the counts of tokens in the training captions.
+    pub fn needs_frequencies(&self) -> bool {
+        matches!(self, TextMask::Frequency(_))
+    }
+
+    /// Draws the mask of captions, which are the rows `first_row..` of the batch of this step. Without
+    /// `frequencies` all tokens count as equally rare, and `Frequency` is `Prioritised`.
+    pub fn draw(
+        &self,
+        captions: &Captions<'_>,
+        frequencies: Option<&TokenFrequencies>,
+        seed: u64,
+        step: u64,
+        first_row: u64,
+    ) -> Kept {
+        match self.strategy(frequencies) {
+            None => Kept::all(captions.lengths.len(), captions.context),
+            Some(strategy) => draw_texts(strategy.as_ref(), captions, seed, step, first_row),
+        }
+    }
+
+    /// The strategy behind the recipe's words; `None` where everything is kept.
+    fn strategy<'a>(&self, frequencies: Option<&'a TokenFrequencies>) -> Option<Box<dyn TextStrategy + 'a>> {
+        match *self {
+            TextMask::Keep => None,
+            TextMask::Random(ratio) => Some(Box::new(text::Random { ratio })),
+            TextMask::Prioritised(ratio) => Some(Box::new(text::Prioritised { ratio })),
+            TextMask::Truncate(ratio) => Some(Box::new(text::Truncate { ratio })),
+            TextMask::Block(ratio) => Some(Box::new(text::Block { ratio })),
+            TextMask::Frequency(ratio) => match frequencies {
+                None => Some(Box::new(text::Prioritised { ratio })),
+                Some(frequencies) => Some(Box::new(text::Frequency { ratio, frequencies })),
+            },
+        }
+    }
 }
 
 /// What is kept, for a whole batch: `ids[b * kept + k]` is the position of the k-th kept patch (or token)

@@ -1,0 +1,49 @@
+//! What the built-in scenes look like and how fast they are made.
+//!
+//!     cargo run --release --example scenes_sheet -- sheet.png [SIDE]
+
+use std::time::Instant;
+
+use flip::data::scenes::Scenes;
+use flip::data::source::{Picture, Source};
+use flip::data::{ScenesConfig, ScenesSplit};
+use image::{imageops, RgbImage};
+
+const COLUMNS: u32 = 16;
+const ROWS: u32 = 9;
+/// Each picture is shown this many times as large.
+const ZOOM: u32 = 3;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments.next().unwrap_or_else(|| "scenes.png".into());
+    let size = arguments.next().map_or(Ok(32), |side| side.parse())?;
+    let side = size as u32 * ZOOM + 4;
+    let mut sheet = RgbImage::new(COLUMNS * side, ROWS * side);
+    for (split, rows) in [(ScenesSplit::Train, 0..ROWS - 3), (ScenesSplit::HeldOut, ROWS - 3..ROWS)] {
+        let scenes = Scenes::new(&ScenesConfig { size, split, samples: None }, 0)?;
+        println!("{split:?}: {} classes", scenes.classes().len());
+        for (number, place) in rows.flat_map(|row| (0..COLUMNS).map(move |column| (column, row))).enumerate()
+        {
+            let (_, raw) = scenes.sample(number as u64);
+            if number < 8 {
+                println!("  {number}: {}", raw.captions.join(" | "));
+            }
+            let Picture::Rgb { width, height, pixels } = raw.picture else { continue };
+            let picture = RgbImage::from_raw(width, height, pixels).ok_or("a picture of another size")?;
+            let large = imageops::resize(&picture, width * ZOOM, height * ZOOM, imageops::Nearest);
+            imageops::replace(&mut sheet, &large, i64::from(place.0 * side), i64::from(place.1 * side));
+        }
+        let (start, pictures) = (Instant::now(), 20_000);
+        let captions: usize = (0..pictures).map(|number| scenes.sample(number).1.captions.len()).sum();
+        let seconds = start.elapsed().as_secs_f64();
+        println!(
+            "  {:.0} pictures of {size} px a second, {:.2} captions each",
+            pictures as f64 / seconds,
+            captions as f64 / pictures as f64
+        );
+    }
+    sheet.save(&path)?;
+    println!("wrote {path}");
+    Ok(())
+}

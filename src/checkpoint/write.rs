@@ -1,0 +1,241 @@
+//! Writing a snapshot: into a hidden sibling, synced, then renamed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::Serialize;
+
+use super::manifest::{Fingerprint, Fingerprinting, Manifest, MANIFEST, STATE, TENSORS, VERSION};
+use super::retain::{self, Hidden};
+use super::{CheckpointError, Name, TensorView};
+
+/// Bytes converted and written at a time; tensors are never copied as a whole.
+const CHUNK: usize = 1 << 16;
+
+/// Writes the snapshot `name` into `dir` (created where needed) and returns its folder. `parts` are pairs of
+/// a file stem, for example `model`, and its tensors in any order. A snapshot of the same name is replaced.
+///
+/// On an error nothing of the new snapshot stays behind and the former ones are as they were.
+///
+/// `state` goes through JSON: integers, text and f32 come back exactly; a non-finite float comes back as
+/// null, and an f64 may lose its last bit, so store one as `to_bits()` if it must not.
+pub fn write<S: Serialize>(
+    dir: &Path,
+    name: Name,
+    parts: &[(&str, Vec<TensorView<'_>>)],
+    state: &S,
+) -> Result<PathBuf, CheckpointError> {
+    let mut sorted = BTreeMap::new();
+    for (part, tensors) in parts {
+        sorted.insert(*part, saveable(part, tensors)?);
+    }
+    fs::create_dir_all(dir).map_err(CheckpointError::io("create", dir))?;
+    let hidden = Hidden::Writing.path(dir, name);
+    retain::remove_folder(&hidden)?;
+
+    let folder = dir.join(name.to_string());
+    let written = fill(&hidden, name, &sorted, state).and_then(|()| publish(&hidden, &folder, name));
+    if let Err(error) = written {
+        // The first error is the one to tell; what cannot be removed now is removed by `prepare`.
+        let _ = retain::remove_folder(&hidden);
+        return Err(error);
+    }
+    Ok(folder)
+}
+
+/// Refuses what the format cannot hold, and sorts: same tensors, same bytes.
+fn saveable<'a>(part: &str, tensors: &[TensorView<'a>]) -> Result<Vec<TensorView<'a>>, CheckpointError> {
+    let unsaveable = |tensor: &str, reason: String| CheckpointError::Unsaveable {
+        part: part.to_string(),
+        tensor: tensor.to_string(),
+        reason,
+    };
+    if part.is_empty() || !part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+        return Err(unsaveable("*", format!("{part:?} is not a file stem of letters, digits, - and _")));
+    }
+    let mut sorted = tensors.to_vec();
+    sorted.sort_by_key(|tensor| tensor.name);
+    for pair in sorted.windows(2) {
+        if pair[0].name == pair[1].name {
+            return Err(unsaveable(pair[0].name, "the name is there twice".into()));
+        }
+    }
+    for tensor in &sorted {
+        if tensor.name.is_empty() || tensor.name == "__metadata__" {
+            return Err(unsaveable(tensor.name, "safetensors reserves this name".into()));
+        }
+        let elements = tensor.shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
+        if elements != Some(tensor.data.len()) {
+            let reason = format!("shape {:?} does not hold {} values", tensor.shape, tensor.data.len());
+            return Err(unsaveable(tensor.name, reason));
+        }
+    }
+    Ok(sorted)
+}
+
+/// Writes and syncs every file of the hidden folder, then the folder itself.
+fn fill<S: Serialize>(
+    hidden: &Path,
+    name: Name,
+    parts: &BTreeMap<&str, Vec<TensorView<'_>>>,
+    state: &S,
+) -> Result<(), CheckpointError> {
+    fs::create_dir(hidden).map_err(CheckpointError::io("create", hidden))?;
+    let mut files = BTreeMap::new();
+    for (part, tensors) in parts {
+        let file = format!("{part}{TENSORS}");
+        let fingerprint = write_file(&hidden.join(&file), |out| write_tensors(out, tensors))?;
+        files.insert(file, fingerprint);
+    }
+    let state_path = hidden.join(STATE);
+    let state = to_json(&state_path, state)?;
+    files.insert(STATE.to_string(), write_file(&state_path, |out| out.write_all(&state))?);
+
+    let manifest_path = hidden.join(MANIFEST);
+    let manifest = to_json(&manifest_path, &Manifest { version: VERSION, name: name.to_string(), files })?;
+    write_file(&manifest_path, |out| out.write_all(&manifest))?;
+    sync_folder(hidden)
+}
+
+/// Makes the finished folder appear under its name.
+fn publish(hidden: &Path, folder: &Path, name: Name) -> Result<(), CheckpointError> {
+    let dir = folder.parent().unwrap_or(Path::new("."));
+    let replaced = Hidden::Replaced.path(dir, name);
+    // A rename onto a folder that is not empty fails, so the former one steps aside first. Killed between
+    // the two renames, `prepare` brings it back.
+    let replaces = folder.exists();
+    if replaces {
+        retain::remove_folder(&replaced)?;
+        fs::rename(folder, &replaced).map_err(CheckpointError::io("move aside", folder))?;
+    }
+    if let Err(source) = fs::rename(hidden, folder) {
+        if replaces {
+            let _ = fs::rename(&replaced, folder);
+        }
+        return Err(CheckpointError::Io { action: "create", path: folder.to_path_buf(), source });
+    }
+    sync_folder(dir)?;
+    retain::remove_folder(&replaced)
+}
+
+fn to_json<S: Serialize>(path: &Path, value: &S) -> Result<Vec<u8>, CheckpointError> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|source| CheckpointError::Json { path: path.to_path_buf(), source })?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Creates, fills and syncs a file.
+fn write_file(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Fingerprint, CheckpointError> {
+    let write = || {
+        let mut out = BufWriter::with_capacity(CHUNK, Fingerprinting::new(File::create(path)?));
+        fill(&mut out)?;
+        let (file, fingerprint) = out.into_inner().map_err(io::IntoInnerError::into_error)?.finish();
+        file.sync_all()?;
+        Ok(fingerprint)
+    };
+    write().map_err(CheckpointError::io("write", path))
+}
+
+/// The safetensors format: length of the header as u64, header as JSON padded to 8 bytes, values.
+/// `tensors` are sorted and of fitting shapes.
+fn write_tensors(out: &mut dyn Write, tensors: &[TensorView<'_>]) -> io::Result<()> {
+    let mut infos = Vec::with_capacity(tensors.len());
+    let mut end = 0;
+    for tensor in tensors {
+        let start = end;
+        end += size_of_val(tensor.data);
+        let info = TensorInfo { dtype: Dtype::F32, shape: tensor.shape.to_vec(), data_offsets: (start, end) };
+        infos.push((tensor.name.to_string(), info));
+    }
+    let metadata = Metadata::new(None, infos).map_err(io::Error::other)?;
+    let mut header = serde_json::to_vec(&metadata)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+
+    let mut bytes = [0u8; CHUNK];
+    for tensor in tensors {
+        for values in tensor.data.chunks(CHUNK / 4) {
+            for (slot, value) in bytes.chunks_exact_mut(4).zip(values) {
+                slot.copy_from_slice(&value.to_le_bytes());
+            }
+            out.write_all(&bytes[..values.len() * 4])?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes renames and new entries of a folder survive a power loss.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), CheckpointError> {
+    // Elsewhere a folder cannot be opened as a file, and the rename is as durable as the system makes it.
+    if cfg!(unix) {
+        File::open(folder)
+            .and_then(|handle| handle.sync_all())
+            .map_err(CheckpointError::io("sync", folder))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Accepts so many bytes, then is as full as a full disk.
+    struct Disk(usize);
+
+    impl Write for Disk {
+        fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = buffer.len().min(self.0);
+            self.0 -= taken;
+            Ok(taken)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_at_every_byte() {
+        let data = vec![1.0; 3 * CHUNK / 4 + 5];
+        let shape = [data.len()];
+        let tensors = [TensorView { name: "a", shape: &shape, data: &data }];
+        let mut whole = Vec::new();
+        write_tensors(&mut whole, &tensors).unwrap();
+        for room in [0, 1, 8, 9, 70, 80, CHUNK, 2 * CHUNK, whole.len() - 1] {
+            let error = write_tensors(&mut Disk(room), &tensors).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull, "after {room} bytes");
+        }
+        write_tensors(&mut Disk(whole.len()), &tensors).unwrap();
+    }
+
+    #[test]
+    fn the_safetensors_crate_reads_what_is_written() {
+        let data: Vec<f32> = (0..40_000).map(|i| i as f32 * 0.5).collect();
+        let tensors = [
+            TensorView { name: "a", shape: &[], data: &[f32::NEG_INFINITY] },
+            TensorView { name: "b", shape: &[200, 200], data: &data },
+            TensorView { name: "c", shape: &[0, 7], data: &[] },
+        ];
+        let mut whole = Vec::new();
+        write_tensors(&mut whole, &tensors).unwrap();
+        let read = safetensors::SafeTensors::deserialize(&whole).unwrap();
+        assert_eq!(read.len(), 3);
+        for tensor in tensors {
+            let view = read.tensor(tensor.name).unwrap();
+            assert_eq!((view.dtype(), view.shape()), (Dtype::F32, tensor.shape));
+            let values: Vec<f32> =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+            assert_eq!(values, tensor.data);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Walks the headers of a tar archive and leaves the bodies where they are.
+//!
+//! Nothing that an archive says is trusted: a declared size is compared with the length of the file before
+//! anything is read, names are only names, and no link is followed.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::source::Defect;
+
+/// Tar is made of blocks of this many bytes.
+const BLOCK: u64 = 512;
+/// Bytes read at once where a header is expected: small members and their headers come along.
+const READ_AHEAD: usize = 8 * BLOCK as usize;
+/// Longest name or extended header that is read, bytes.
+const LONGEST_EXTENSION: u64 = 64 * 1024;
+
+/// A regular file inside an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// As stored; bytes that are not UTF-8 are replaced.
+    pub name: String,
+    /// Where its body begins, bytes from the start of the archive.
+    pub offset: u64,
+    /// Length of its body.
+    pub bytes: u64,
+}
+
+/// Where an archive stops being one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// `shard_truncated`, `shard_header`, `shard_compressed` or `shard_unreadable`.
+    pub defect: Defect,
+    /// The member whose body is cut, where the damage lies in one.
+    pub member: Option<String>,
+}
+
+/// The regular files of an archive in its order; links, folders, pipes and devices are passed over. The
+/// walk ends at the first block of zeros, at the end of the file, or after one damage.
+pub struct Walk<'f> {
+    file: &'f File,
+    length: u64,
+    /// Where the next header is.
+    at: u64,
+    done: bool,
+    ahead: Vec<u8>,
+    ahead_at: u64,
+}
+
+/// What a block of header says.
+struct Header {
+    name: Vec<u8>,
+    kind: u8,
+    bytes: u64,
+    sparse_continues: bool,
+}
+
+impl<'f> Walk<'f> {
+    /// # Errors
+    /// The length of the file cannot be told.
+    pub fn new(file: &'f File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        Ok(Walk { file, length, at: 0, done: false, ahead: Vec::new(), ahead_at: 0 })
+    }
+
+    /// The next member, following extension headers to the one they describe.
+    fn member(&mut self) -> Result<Option<Member>, Damage> {
+        let mut long_name = None;
+        let mut long_size = None;
+        loop {
+            let Some(header) = self.header()? else { return Ok(None) };
+            let name = |long: Option<Vec<u8>>, short: Vec<u8>| {
+                String::from_utf8_lossy(&long.unwrap_or(short)).into_owned()
+            };
+            // As other readers: a link, device, folder or pipe has no body whatever its size field says.
+            let bodiless = matches!(header.kind, b'1'..=b'6');
+            let bytes = if bodiless { 0 } else { long_size.unwrap_or(header.bytes) };
+            let offset = self.at;
+            let end = offset.checked_add(bytes).filter(|&end| end <= self.length);
+            let Some(end) = end else {
+                let detail = format!(
+                    "a member declares {bytes} bytes where the file has {}",
+                    self.length.saturating_sub(offset)
+                );
+                let member = matches!(header.kind, b'0' | b'7' | 0).then(|| name(long_name, header.name));
+                return Err(Damage { defect: Defect::new("shard_truncated", detail), member });
+            };
+            self.at = end.div_ceil(BLOCK).saturating_mul(BLOCK);
+            match header.kind {
+                b'L' => {
+                    let mut text = self.extension(offset, bytes)?;
+                    text.truncate(text.iter().position(|&byte| byte == 0).unwrap_or(text.len()));
+                    long_name = Some(text);
+                }
+                b'x' => {
+                    let records = self.extension(offset, bytes)?;
+                    for (key, value) in pax_records(&records) {
+                        match key {
+                            b"path" => long_name = Some(value.to_vec()),
+                            b"size" => {
+                                long_size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok())
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                // Long link names and global headers describe nothing that is needed here.
+                b'K' | b'g' => {}
+                b'0' | b'7' | 0 => {
+                    return Ok(Some(Member { name: name(long_name, header.name), offset, bytes }))
+                }
+                _ => (long_name, long_size) = (None, None),
+            }
+        }
+    }
+
+    /// Reads the header at the current place and moves past it; `None` at the end of the archive.
+    fn header(&mut self) -> Result<Option<Header>, Damage> {
+        let at = self.at;
+        let Some(block) = self.block(at)? else { return Ok(None) };
+        if block.iter().all(|&byte| byte == 0) {
+            return Ok(None);
+        }
+        let bad = |what: &str| {
+            let defect = if at == 0 && block.starts_with(&[0x1f, 0x8b]) {
+                Defect::new("shard_compressed", "the file is compressed with gzip; decompress it first")
+            } else if at == 0 {
+                Defect::new("shard_header", format!("the file does not begin with a tar header ({what})"))
+            } else {
+                Defect::new("shard_header", format!("no valid tar header at byte {at} ({what})"))
+            };
+            Damage { defect, member: None }
+        };
+        let parsed = tar::Header::from_byte_slice(&block);
+        let sum: u32 = block
+            .iter()
+            .enumerate()
+            // The checksum counts its own field as blanks.
+            .map(|(i, &byte)| u32::from(if (148..156).contains(&i) { b' ' } else { byte }))
+            .sum();
+        if parsed.cksum().ok() != Some(sum) {
+            return Err(bad("its checksum is wrong"));
+        }
+        let header = Header {
+            name: parsed.path_bytes().into_owned(),
+            kind: parsed.entry_type().as_byte(),
+            bytes: parsed.entry_size().map_err(|_| bad("its size is not a number"))?,
+            sparse_continues: parsed.entry_type().is_gnu_sparse()
+                && parsed.as_gnu().is_some_and(|gnu| gnu.is_extended()),
+        };
+        self.at += BLOCK;
+        let mut continues = header.sparse_continues;
+        while continues {
+            let Some(block) = self.block(self.at)? else { break };
+            // GNU's sparse map says in byte 504 whether another block of it follows.
+            continues = block[504] != 0;
+            self.at += BLOCK;
+        }
+        Ok(Some(header))
+    }
+
+    /// The block at this place; `None` at the end of the file.
+    fn block(&mut self, at: u64) -> Result<Option<[u8; BLOCK as usize]>, Damage> {
+        let unread = self.length.saturating_sub(at);
+        let known = at.checked_sub(self.ahead_at).unwrap_or(self.ahead.len() as u64);
+        if known + BLOCK.min(unread) > self.ahead.len() as u64 {
+            let wanted = unread.min(READ_AHEAD as u64) as usize;
+            self.ahead.resize(wanted, 0);
+            self.ahead_at = at;
+            self.file.read_exact_at(&mut self.ahead, at).map_err(unreadable)?;
+        }
+        let start = (at - self.ahead_at) as usize;
+        let here = &self.ahead[start..self.ahead.len().min(start + BLOCK as usize)];
+        match <[u8; BLOCK as usize]>::try_from(here) {
+            Ok(block) => Ok(Some(block)),
+            // Some writers do not fill the last block.
+            Err(_) if here.iter().all(|&byte| byte == 0) => Ok(None),
+            Err(_) => Err(Damage {
+                defect: Defect::new("shard_truncated", "the file ends inside a tar header"),
+                member: None,
+            }),
+        }
+    }
+
+    /// The body of a header that describes the next one.
+    fn extension(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, Damage> {
+        if bytes > LONGEST_EXTENSION {
+            let detail = format!("an extended header of {bytes} bytes at byte {offset}");
+            return Err(Damage { defect: Defect::new("shard_header", detail), member: None });
+        }
+        let mut body = vec![0; bytes as usize];
+        self.file.read_exact_at(&mut body, offset).map_err(unreadable)?;
+        Ok(body)
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Result<Member, Damage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let item = self.member().transpose();
+        self.done = !matches!(item, Some(Ok(_)));
+        item
+    }
+}
+
+fn unreadable(error: io::Error) -> Damage {
+    Damage { defect: Defect::new("shard_unreadable", error.to_string()), member: None }
+}
+
+/// The records `LENGTH KEY=VALUE\n` of an extended header; stops at the first malformed one.
+fn pax_records(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::from_fn(move || {
+        let blank = rest.iter().position(|&byte| byte == b' ')?;
+        let length: usize = std::str::from_utf8(&rest[..blank]).ok()?.parse().ok()?;
+        let record = rest.get(blank + 1..length)?.strip_suffix(b"\n")?;
+        rest = &rest[length..];
+        let equals = record.iter().position(|&byte| byte == b'=')?;
+        Some((&record[..equals], &record[equals + 1..]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    fn walk(bytes: &[u8]) -> Vec<Result<Member, Damage>> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        Walk::new(&file).unwrap().collect()
+    }
+
+    fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, body) in members {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(body.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, *body).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn members_are_found_where_they_are() {
+        let long = "d".repeat(300) + ".txt";
+        let big = vec![7; 20_000];
+        let bytes = archive(&[("a.jpg", b"picture"), (&long, b"caption"), ("b.jpg", &big), ("c", b"")]);
+        let members: Vec<Member> = walk(&bytes).into_iter().map(Result::unwrap).collect();
+        let names: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["a.jpg", &long, "b.jpg", "c"]);
+        let body = |m: &Member| bytes[m.offset as usize..][..m.bytes as usize].to_vec();
+        assert_eq!(body(&members[0]), b"picture");
+        assert_eq!(body(&members[1]), b"caption");
+        assert_eq!(body(&members[2]), big);
+    }
+
+    #[test]
+    fn pax_names_and_sizes_are_read_with_line_breaks_inside() {
+        let records = b"23 path=line\nbreak.txt\n11 size=12\n";
+        let got: Vec<_> = pax_records(records).collect();
+        assert_eq!(got, [(&b"path"[..], &b"line\nbreak.txt"[..]), (b"size", b"12")]);
+        assert_eq!(pax_records(b"999 path=x\n").count(), 0);
+        assert_eq!(pax_records(b"2 path=x\n").count(), 0);
+        assert_eq!(pax_records(b"x").count(), 0);
+    }
+
+    #[test]
+    fn every_cut_of_an_archive_ends_the_walk() {
+        let bytes = archive(&[("a.txt", b"one"), ("b.txt", b"two")]);
+        for cut in 0..bytes.len() {
+            let items = walk(&bytes[..cut]);
+            assert!(items.len() <= 3, "cut at {cut}");
+            let whole = items.iter().filter(|item| item.is_ok()).count();
+            assert_eq!(whole, usize::from(cut >= 515) + usize::from(cut >= 1539), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_the_file_are_damage_and_name_the_member() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("huge.jpg").unwrap();
+        header.set_size(1 << 40);
+        header.set_cksum();
+        let items = walk(header.as_bytes());
+        let [Err(damage)] = &items[..] else { panic!("{items:?}") };
+        assert_eq!(damage.defect.reason, "shard_truncated");
+        assert_eq!(damage.member.as_deref(), Some("huge.jpg"));
+        header.set_size(u64::MAX);
+        header.set_cksum();
+        assert!(walk(header.as_bytes())[0].is_err());
+    }
+}

@@ -1,0 +1,186 @@
+//! A folder with one sub-folder a class, pictures inside: for evaluation.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::permutation::Permutations;
+use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
+use super::{Cursor, DataError, FolderConfig};
+
+/// Files that are taken for pictures; others are passed over.
+const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+
+/// The source. Classes are the sub-folders sorted by name; the caption of a picture is the name of its
+/// class, with `_` and `-` read as spaces. A sub-folder without pictures is a class all the same.
+#[derive(Debug)]
+pub struct Folder {
+    /// By label.
+    classes: Vec<String>,
+    /// Sorted by class, then by file name: (label, file).
+    pictures: Vec<(usize, PathBuf)>,
+    permutations: Permutations,
+}
+
+impl Folder {
+    /// Lists the folder; no picture is opened.
+    pub fn open(config: &FolderConfig) -> Result<Self, DataError> {
+        let folder = &config.path;
+        let sub_folders: Vec<PathBuf> = list(folder)?.into_iter().filter(|path| path.is_dir()).collect();
+        let mut pictures = Vec::new();
+        for (label, sub_folder) in sub_folders.iter().enumerate() {
+            let files = list(sub_folder)?.into_iter().filter(|path| is_picture(path));
+            pictures.extend(files.map(|file| (label, file)));
+        }
+        if pictures.is_empty() {
+            let found = match sub_folders.len() {
+                0 => "no sub-folder".to_owned(),
+                classes => format!("{classes} sub-folders without a picture"),
+            };
+            return Err(DataError::Invalid(format!(
+                "{}: found {found}; expected one sub-folder a class, with {} files inside",
+                folder.display(),
+                EXTENSIONS.join(", ")
+            )));
+        }
+        let classes = sub_folders.iter().map(|path| name(path).replace(['_', '-'], " ")).collect();
+        Ok(Folder { classes, pictures, permutations: Permutations::default() })
+    }
+}
+
+impl Source for Folder {
+    fn samples(&self) -> Option<u64> {
+        Some(self.pictures.len() as u64)
+    }
+
+    fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
+        let samples = self.pictures.len() as u64;
+        if cursor.position >= samples {
+            return Ok(None);
+        }
+        let item = self.permutations.item(order, cursor.epoch, cursor.position, samples);
+        Ok(Some(Ticket {
+            epoch: cursor.epoch,
+            index: cursor.position,
+            item: (0, item),
+            after: Cursor { position: cursor.position + 1, ..cursor },
+        }))
+    }
+
+    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+        let (label, path) = &self.pictures[ticket.item.1 as usize];
+        let bytes = fs::read(path).map_err(|error| Skip {
+            reason: "file_unreadable",
+            sample: path.display().to_string(),
+            detail: error.to_string(),
+        })?;
+        Ok(Raw {
+            key: path.display().to_string(),
+            picture: Picture::Encoded(bytes),
+            captions: vec![self.classes[*label].clone()],
+            meta: None,
+            label: Some(*label as i64),
+        })
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.classes.clone()
+    }
+}
+
+/// What is in a folder, sorted by name; hidden entries are left out.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let failed = |source| DataError::Io { path: folder.into(), source };
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if !name(&path).starts_with('.') {
+            entries.push(path);
+        }
+    }
+    entries.sort();
+    Ok(entries)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn is_picture(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    EXTENSIONS.contains(&extension.as_str()) && path.is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("created");
+            fs::write(path, file).expect("written");
+        }
+        folder
+    }
+
+    fn open(path: &Path) -> Result<Folder, DataError> {
+        Folder::open(&FolderConfig { path: path.into() })
+    }
+
+    #[test]
+    fn classes_and_pictures_come_sorted_with_labels_and_captions() {
+        let folder = folder(&[
+            "great_white-shark/b.JPG",
+            "great_white-shark/a.png",
+            "great_white-shark/notes.txt",
+            "cat/1.webp",
+            "cat/.hidden.png",
+            "README.md",
+            ".cache/x.png",
+        ]);
+        fs::create_dir(folder.path().join("dog")).expect("created");
+        let source = open(folder.path()).expect("a folder of classes");
+        assert_eq!(source.classes(), ["cat", "dog", "great white shark"]);
+        assert_eq!(source.samples(), Some(3));
+        let mut cursor = Cursor::default();
+        let mut seen = Vec::new();
+        while let Some(ticket) = source.ticket(cursor, Order::Stored).expect("a ticket") {
+            let raw = source.load(&ticket).expect("a picture");
+            let Picture::Encoded(bytes) = &raw.picture else { panic!("expected a file") };
+            seen.push((raw.label, raw.captions[0].clone(), String::from_utf8(bytes.clone()).expect("text")));
+            cursor = ticket.after;
+        }
+        let expected = [
+            (Some(0), "cat", "cat/1.webp"),
+            (Some(2), "great white shark", "great_white-shark/a.png"),
+            (Some(2), "great white shark", "great_white-shark/b.JPG"),
+        ];
+        let expected = expected.map(|(label, caption, file)| (label, caption.to_owned(), file.to_owned()));
+        assert_eq!(seen, expected);
+        assert_eq!(cursor, Cursor { epoch: 0, window: 0, position: 3 });
+    }
+
+    #[test]
+    fn a_missing_folder_and_one_without_pictures_are_named() {
+        let empty = folder(&["readme.txt"]);
+        let message = open(empty.path()).expect_err("no classes").to_string();
+        assert!(message.contains("found no sub-folder; expected one sub-folder a class"), "{message}");
+        let wordy = folder(&["cat/readme.txt"]);
+        let message = open(wordy.path()).expect_err("no pictures").to_string();
+        assert!(message.contains("found 1 sub-folders without a picture"), "{message}");
+        let missing = open(&empty.path().join("none")).expect_err("no folder").to_string();
+        assert!(missing.contains("none: "), "{missing}");
+    }
+
+    #[test]
+    fn a_picture_that_vanished_is_skipped_by_name() {
+        let folder = folder(&["cat/1.png"]);
+        let source = open(folder.path()).expect("a folder of classes");
+        fs::remove_file(folder.path().join("cat/1.png")).expect("removed");
+        let ticket = source.ticket(Cursor::default(), Order::Stored).expect("a ticket").expect("a sample");
+        let skip = source.load(&ticket).expect_err("gone");
+        assert_eq!(skip.reason, "file_unreadable");
+        assert!(skip.sample.ends_with("1.png"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Batches in the order of the source, prepared ahead by worker threads.
+//!
+//! What comes out depends on the plan alone, never on the number of threads or on their timing; a loader that
+//! starts at the cursor of a batch goes on with the very next sample.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::prefetch::{Delivery, Prefetch};
+use super::skipped::Skipped;
+use super::source::{Order, Source};
+use super::tokenizer::Tokenizer;
+use super::transform::Transform;
+use super::{Batch, Cursor, DataError};
+
+/// Everything that decides what a loader yields.
+#[derive(Clone)]
+pub struct Plan {
+    pub source: Arc<dyn Source>,
+    pub order: Order,
+    pub passes: Passes,
+    /// The first sample.
+    pub start: Cursor,
+    /// Pairs in a batch.
+    pub batch: usize,
+    /// Whether a pass may end with a smaller batch; otherwise its last pairs are left out. Endless passes have
+    /// no end: a batch may hold the last pairs of one epoch and the first of the next.
+    pub keep_partial: bool,
+    pub transform: Transform,
+    pub tokenizer: Arc<Tokenizer>,
+    /// Tokens of a caption.
+    pub context: usize,
+    pub label: LabelFrom,
+    /// Threads that read, decode and tokenize; at least one. They change the speed and nothing else.
+    pub workers: usize,
+    /// Crops and the choice among several captions derive from it.
+    pub seed: u64,
+}
+
+/// How often the source is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passes {
+    /// Epoch after epoch.
+    Endless,
+    /// To the end of the epoch of the first sample. The source has to have an end.
+    Once,
+}
+
+/// Where the class of a picture comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelFrom {
+    None,
+    /// The source knows it: `.cls` members, folders, scenes.
+    Source,
+    /// A number in the sample's json. Anything else there, or a negative number, is no label.
+    JsonField(String),
+}
+
+/// Yields the batches of a plan.
+pub struct Loader {
+    prefetch: Prefetch,
+    skipped: Skipped,
+    waited: Duration,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Ended,
+    Failed,
+}
+
+impl Loader {
+    /// Starts the threads; they begin to work at once and are joined when the loader is dropped. Beside the
+    /// batch that was handed out last, at most two more are held in memory.
+    ///
+    /// # Errors
+    /// The plan asks for empty batches, pictures or captions, or the system refuses a thread.
+    pub fn start(plan: Plan) -> Result<Self, DataError> {
+        for (what, value) in
+            [("batch", plan.batch), ("picture size", plan.transform.size()), ("context", plan.context)]
+        {
+            if value == 0 {
+                return Err(DataError::Invalid(format!("a loader needs a {what} of at least 1, got 0")));
+            }
+        }
+        Ok(Loader {
+            prefetch: Prefetch::start(plan)?,
+            skipped: Skipped::default(),
+            waited: Duration::ZERO,
+            state: State::Running,
+        })
+    }
+
+    /// The next batch; waits for it. `None` at the end of a single pass. Broken samples are left out and
+    /// counted.
+    ///
+    /// # Errors
+    /// The source fails as a whole, a whole pass has not one usable sample, or a thread panicked. After an
+    /// error nothing more comes.
+    #[allow(clippy::should_implement_trait)] // An iterator of results would go on after an error.
+    pub fn next(&mut self) -> Result<Option<Batch>, DataError> {
+        match self.state {
+            State::Running => {}
+            State::Ended => return Ok(None),
+            State::Failed => return Err(DataError::Invalid("the loader stopped at an earlier error".into())),
+        }
+        let began = Instant::now();
+        let Delivery { outcome, skipped } = self.prefetch.receive();
+        self.waited += began.elapsed();
+        self.skipped.merge(skipped);
+        self.state = match &outcome {
+            Ok(Some(_)) => State::Running,
+            Ok(None) => State::Ended,
+            Err(_) => State::Failed,
+        };
+        outcome
+    }
+
+    /// Samples left out before the last batch that was handed out.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
+
+    /// How long `next` has waited for data, all in all.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+}

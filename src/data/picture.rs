@@ -1,0 +1,139 @@
+//! Bytes of a picture file to pixels, by content and whatever the name says.
+
+use std::io::Cursor;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use image::error::{ImageError, LimitErrorKind};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+
+use super::source::Defect;
+
+/// Memory a decoder may take beside its output, bytes.
+const SCRATCH: u64 = 64 << 20;
+/// Bytes a pixel can take while it is decoded: 16 bits of four channels.
+const WIDEST_PIXEL: u64 = 8;
+
+/// A decoded picture: [height, width, 3] bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rgb {
+    pub width: u32,
+    pub height: u32,
+    pub pixels: Vec<u8>,
+}
+
+/// Decodes a JPEG, PNG, WebP, GIF or BMP to 8-bit RGB: the first frame of an animation, 16 bits scaled to 8,
+/// gray expanded, transparency over white, EXIF orientation applied, colour profiles ignored.
+///
+/// # Errors
+/// The picture has to be left out: `image_empty`, `image_decode`, `image_format` (a format that is not read),
+/// `image_mode` (colours that are not read) or `image_too_large` (more than `max_pixels` by its header, which is
+/// looked at before any memory is taken).
+pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<Rgb, Defect> {
+    if bytes.is_empty() {
+        return Err(Defect::new("image_empty", "zero bytes"));
+    }
+    // Decoders of hostile bytes have had panics; one picture must not end a run.
+    catch_unwind(AssertUnwindSafe(|| decode_inside(bytes, max_pixels)))
+        .unwrap_or_else(|_| Err(Defect::new("image_decode", "the decoder panicked")))
+}
+
+fn decode_inside(bytes: &[u8], max_pixels: u64) -> Result<Rgb, Defect> {
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| Defect::new("image_decode", error.to_string()))?;
+    if reader.format().is_none() {
+        return Err(Defect::new("image_decode", "not a picture"));
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(max_pixels.saturating_mul(WIDEST_PIXEL).saturating_add(SCRATCH));
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(defect)?;
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(Defect::new("image_decode", format!("its header says {width} x {height} pixels")));
+    }
+    if u64::from(width) * u64::from(height) > max_pixels {
+        let detail = format!("{width} x {height} pixels, more than {max_pixels}");
+        return Err(Defect::new("image_too_large", detail));
+    }
+    // Without a readable orientation the picture is taken as it is stored.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(defect)?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
+    let picture = over_white(picture);
+    let (width, height) = picture.dimensions();
+    Ok(Rgb { width, height, pixels: picture.into_raw() })
+}
+
+/// 8-bit RGB, transparent parts over white.
+fn over_white(picture: DynamicImage) -> image::RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.into_rgb8();
+    }
+    let picture = picture.into_rgba8();
+    let blend = |colour: u8, alpha: u8| {
+        let (colour, alpha) = (u32::from(colour), u32::from(alpha));
+        ((colour * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+    };
+    image::RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
+        let [r, g, b, alpha] = picture.get_pixel(x, y).0;
+        image::Rgb([blend(r, alpha), blend(g, alpha), blend(b, alpha)])
+    })
+}
+
+fn defect(error: ImageError) -> Defect {
+    let reason = match &error {
+        ImageError::Limits(limit) if !matches!(limit.kind(), LimitErrorKind::Unsupported { .. }) => {
+            "image_too_large"
+        }
+        ImageError::Unsupported(unsupported) => match unsupported.kind() {
+            image::error::UnsupportedErrorKind::Color(_) => "image_mode",
+            _ => "image_format",
+        },
+        _ => "image_decode",
+    };
+    Defect::new(reason, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ImageFormat, Rgba, RgbaImage};
+
+    fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.into().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn transparency_lies_over_white() {
+        let bytes = encoded(RgbaImage::from_pixel(1, 1, Rgba([200, 0, 100, 51])), ImageFormat::Png);
+        let blended = |colour: f64| (colour * 0.2 + 255.0 * 0.8).round() as u8;
+        assert_eq!(decode(&bytes, 1).unwrap().pixels, [blended(200.0), blended(0.0), blended(100.0)]);
+    }
+
+    #[test]
+    fn sixteen_bits_are_scaled() {
+        let picture = image::ImageBuffer::<image::Luma<u16>, _>::from_vec(3, 1, vec![0, 257 * 77, 65535]);
+        let picture = DynamicImage::ImageLuma16(picture.unwrap());
+        let got = decode(&encoded(picture, ImageFormat::Png), 3).unwrap();
+        assert_eq!(got.pixels, [0, 0, 0, 77, 77, 77, 255, 255, 255]);
+    }
+
+    #[test]
+    fn the_limit_counts_pixels_of_the_header() {
+        let bytes = encoded(image::RgbImage::new(8, 8), ImageFormat::Png);
+        assert!(decode(&bytes, 64).is_ok());
+        assert_eq!(decode(&bytes, 63).unwrap_err().reason, "image_too_large");
+    }
+
+    #[test]
+    fn what_is_no_picture_says_so() {
+        assert_eq!(decode(b"", 1).unwrap_err().reason, "image_empty");
+        assert_eq!(decode(b"<html>", 1).unwrap_err().reason, "image_decode");
+        assert_eq!(decode(b"II*\0\x08\0\0\0\0\0\0\0\0\0\0\0", 1).unwrap_err().reason, "image_format");
+    }
+}

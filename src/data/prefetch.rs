@@ -1,0 +1,316 @@
+//! The threads behind a loader.
+//!
+//! One thread walks the order of the source and hands out chunks of tickets, each with a slot for its result;
+//! workers fill the slots in any order; one thread empties them in the order in which they were handed out and
+//! stacks batches. Every queue is bounded, so the walk stops when nobody takes batches.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
+
+use super::loader::{Passes, Plan};
+use super::prepare::{Prepared, Preparer};
+use super::skipped::Skipped;
+use super::source::{Skip, Ticket};
+use super::{Batch, Cursor, DataError};
+
+/// Samples that a worker takes at a time.
+const CHUNK: usize = 8;
+/// Chunks on their way for each worker.
+const AHEAD: usize = 3;
+/// Time without any sample after which a warning is due.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What the threads hand to the loader.
+pub(super) struct Delivery {
+    pub outcome: Result<Option<Batch>, DataError>,
+    /// Left out since the delivery before.
+    pub skipped: Skipped,
+}
+
+/// A chunk of rows, or the message of the panic that ended it.
+type Rows = Result<Vec<Result<Prepared, Skip>>, String>;
+
+/// The order of the source, as the walking thread passes it on.
+enum Step {
+    /// Rows to come.
+    Rows(Receiver<Rows>),
+    /// The epoch is over; `whole` where it was walked from its first sample.
+    EpochEnd {
+        whole: bool,
+    },
+    /// The only pass is over.
+    End,
+    Failed(DataError),
+}
+
+struct Job {
+    tickets: Vec<Ticket>,
+    slot: Sender<Rows>,
+}
+
+/// Running threads; joined when dropped.
+pub(super) struct Prefetch {
+    /// `None` only while being dropped.
+    deliveries: Option<Receiver<Delivery>>,
+    stopped: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Prefetch {
+    pub fn start(plan: Plan) -> Result<Self, DataError> {
+        let plan = Arc::new(plan);
+        let workers = plan.workers.max(1);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (steps_in, steps) = bounded(AHEAD * workers);
+        let (jobs_in, jobs) = unbounded::<Job>();
+        let (deliveries_in, deliveries) = bounded(1);
+        // From here on a failure drops `prefetch`, which joins what has been started.
+        let mut prefetch =
+            Prefetch { deliveries: Some(deliveries), stopped: stopped.clone(), threads: Vec::new() };
+        for _ in 0..workers {
+            let (plan, jobs, stopped) = (plan.clone(), jobs.clone(), stopped.clone());
+            prefetch.spawn("flip-decode", move || work(&plan, &jobs, &stopped))?;
+        }
+        drop(jobs);
+        let walked = plan.clone();
+        prefetch.spawn("flip-order", move || walk(&walked, &steps_in, &jobs_in))?;
+        prefetch.spawn("flip-batch", move || Collator::new(plan, deliveries_in, stopped).collate(&steps))?;
+        Ok(prefetch)
+    }
+
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), DataError> {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(body);
+        let thread = thread.map_err(|error| DataError::Invalid(format!("cannot start a thread: {error}")))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Waits for the next delivery.
+    pub fn receive(&self) -> Delivery {
+        let delivery = self.deliveries.as_ref().and_then(|deliveries| deliveries.recv().ok());
+        delivery.unwrap_or_else(|| Delivery {
+            outcome: Err(DataError::Invalid("a thread of the loader panicked; see the message above".into())),
+            skipped: Skipped::default(),
+        })
+    }
+}
+
+impl Drop for Prefetch {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        // Whoever waits to hand something on finds its receiver gone.
+        self.deliveries = None;
+        for thread in self.threads.drain(..) {
+            // A panic has been reported by its message, and by `receive`.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Hands out the tickets of the plan; ends when nobody takes them any more.
+fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
+    let mut cursor = plan.start;
+    loop {
+        let whole = (cursor.window, cursor.position) == (0, 0);
+        loop {
+            let mut tickets = Vec::with_capacity(CHUNK);
+            let mut failure = None;
+            while tickets.len() < CHUNK {
+                match plan.source.ticket(cursor, plan.order) {
+                    Ok(Some(ticket)) => {
+                        cursor = ticket.after;
+                        tickets.push(ticket);
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        failure = Some(error);
+                        break;
+                    }
+                }
+            }
+            let last = tickets.len() < CHUNK;
+            if !tickets.is_empty() {
+                let (slot, rows) = bounded(1);
+                if steps.send(Step::Rows(rows)).is_err() || jobs.send(Job { tickets, slot }).is_err() {
+                    return;
+                }
+            }
+            if let Some(error) = failure {
+                let _ = steps.send(Step::Failed(error));
+                return;
+            }
+            if last {
+                break;
+            }
+        }
+        if steps.send(Step::EpochEnd { whole }).is_err() {
+            return;
+        }
+        if plan.passes == Passes::Once {
+            let _ = steps.send(Step::End);
+            return;
+        }
+        cursor = Cursor { epoch: cursor.epoch + 1, window: 0, position: 0 };
+    }
+}
+
+/// Fills slots until there are no more jobs.
+fn work(plan: &Plan, jobs: &Receiver<Job>, stopped: &AtomicBool) {
+    let mut preparer = Preparer::default();
+    for Job { tickets, slot } in jobs {
+        let mut rows = Vec::with_capacity(tickets.len());
+        let mut panicked = None;
+        for ticket in &tickets {
+            if stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            match catch_unwind(AssertUnwindSafe(|| preparer.prepare(plan, ticket))) {
+                Ok(row) => rows.push(row),
+                Err(panic) => {
+                    let what = panic.downcast_ref::<&str>().map(|text| text.to_string());
+                    let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                    panicked = Some(format!("preparing {ticket:?} panicked: {what}"));
+                    break;
+                }
+            }
+        }
+        // Where the receiver is gone, the loader is being dropped.
+        let _ = slot.send(panicked.map_or(Ok(rows), Err));
+    }
+}
+
+/// Stacks rows to batches.
+struct Collator {
+    plan: Arc<Plan>,
+    deliveries: Sender<Delivery>,
+    stopped: Arc<AtomicBool>,
+    batch: Batch,
+    /// Since the last delivery.
+    skipped: Skipped,
+    skipped_before: u64,
+    /// Of this epoch.
+    usable: u64,
+}
+
+/// The loader is gone, or has been told of an error.
+struct Stop;
+
+impl Collator {
+    fn new(plan: Arc<Plan>, deliveries: Sender<Delivery>, stopped: Arc<AtomicBool>) -> Self {
+        let batch = empty_batch(&plan);
+        let skipped = Skipped::default();
+        Collator { plan, deliveries, stopped, batch, skipped, skipped_before: 0, usable: 0 }
+    }
+
+    fn collate(mut self, steps: &Receiver<Step>) {
+        while let Ok(()) = self.take_step(steps) {}
+    }
+
+    fn take_step(&mut self, steps: &Receiver<Step>) -> Result<(), Stop> {
+        match self.wait(steps, "the next shards to be indexed")? {
+            Step::Rows(rows) => match self.wait(&rows, "a sample to be read and decoded")? {
+                Ok(rows) => rows.into_iter().try_for_each(|row| self.take_row(row)),
+                Err(panic) => self.fail(DataError::Invalid(panic)),
+            },
+            Step::EpochEnd { whole } if whole && self.usable == 0 => {
+                // Counted over the whole pass, as nothing has been delivered in it.
+                let skipped = self.skipped.to_string();
+                self.fail(DataError::NothingUsable { source_name: self.plan.source.name(), skipped })
+            }
+            Step::EpochEnd { .. } => {
+                self.usable = 0;
+                Ok(())
+            }
+            Step::End => {
+                if self.plan.keep_partial && !self.batch.keys.is_empty() {
+                    self.deliver_batch()?;
+                }
+                self.deliver(Ok(None))
+            }
+            Step::Failed(error) => self.fail(error),
+        }
+    }
+
+    fn take_row(&mut self, row: Result<Prepared, Skip>) -> Result<(), Stop> {
+        match row {
+            Err(skip) => {
+                let number = self.skipped_before + self.skipped.total() + 1;
+                self.skipped.add_and_log(skip, number);
+                Ok(())
+            }
+            Ok(row) => {
+                self.usable += 1;
+                self.batch.pixels.extend_from_slice(&row.pixels);
+                self.batch.tokens.extend_from_slice(&row.tokens);
+                self.batch.lengths.push(row.length);
+                self.batch.captions.push(row.captions);
+                self.batch.labels.push(row.label);
+                self.batch.keys.push(row.key);
+                self.batch.cursor = row.after;
+                if self.batch.keys.len() == self.plan.batch {
+                    self.deliver_batch()
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn deliver_batch(&mut self) -> Result<(), Stop> {
+        let batch = std::mem::replace(&mut self.batch, empty_batch(&self.plan));
+        self.deliver(Ok(Some(batch)))
+    }
+
+    fn fail(&mut self, error: DataError) -> Result<(), Stop> {
+        self.deliver(Err(error)).and(Err(Stop))
+    }
+
+    fn deliver(&mut self, outcome: Result<Option<Batch>, DataError>) -> Result<(), Stop> {
+        self.skipped_before += self.skipped.total();
+        let skipped = std::mem::take(&mut self.skipped);
+        self.deliveries.send(Delivery { outcome, skipped }).map_err(|_| Stop)
+    }
+
+    /// Receives, warning of every minute without a result.
+    fn wait<T>(&self, from: &Receiver<T>, what: &str) -> Result<T, Stop> {
+        let mut waited = Duration::ZERO;
+        loop {
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(Stop);
+            }
+            match from.recv_timeout(STALL) {
+                Ok(received) => return Ok(received),
+                // The other side ended without a word; the loader reports it when it finds this side gone too.
+                Err(RecvTimeoutError::Disconnected) => return Err(Stop),
+                Err(RecvTimeoutError::Timeout) => {
+                    waited += STALL;
+                    tracing::warn!(
+                        target: "flip::data",
+                        "{}: waiting for {what} for {} s; is the storage stalled?",
+                        self.plan.source.name(),
+                        waited.as_secs()
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn empty_batch(plan: &Plan) -> Batch {
+    let size = plan.transform.size();
+    Batch {
+        pixels: Vec::with_capacity(plan.batch * size * size * 3),
+        size,
+        tokens: Vec::with_capacity(plan.batch * plan.context),
+        lengths: Vec::with_capacity(plan.batch),
+        captions: Vec::with_capacity(plan.batch),
+        labels: Vec::with_capacity(plan.batch),
+        keys: Vec::with_capacity(plan.batch),
+        cursor: plan.start,
+    }
+}

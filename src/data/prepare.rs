@@ -1,0 +1,76 @@
+//! One ticket to one row of a batch: read, decode, crop, tokenize.
+
+use fast_image_resize::Resizer;
+use rand::Rng;
+
+use super::loader::{LabelFrom, Plan};
+use super::picture::{decode, Rgb};
+use super::source::{Defect, Order, Picture, Raw, Skip, Ticket};
+use super::Cursor;
+use crate::seed::{rng, Purpose};
+
+/// A row of a batch.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub key: String,
+    /// [size, size, 3]
+    pub pixels: Vec<u8>,
+    /// [context]
+    pub tokens: Vec<u32>,
+    pub length: u32,
+    pub captions: Vec<String>,
+    pub label: Option<i64>,
+    pub after: Cursor,
+}
+
+/// Does the work of one thread; it keeps what can be used again.
+#[derive(Default)]
+pub(super) struct Preparer {
+    resizer: Resizer,
+}
+
+impl Preparer {
+    /// # Errors
+    /// The sample has to be left out.
+    pub fn prepare(&mut self, plan: &Plan, ticket: &Ticket) -> Result<Prepared, Skip> {
+        let Raw { key, picture, captions, meta, label } = plan.source.load(ticket)?;
+        let label = match &plan.label {
+            LabelFrom::None => None,
+            LabelFrom::Source => label,
+            LabelFrom::JsonField(field) => meta.as_ref().and_then(|meta| meta.get(field)?.as_i64()),
+        };
+        let drawn = (ticket.epoch, ticket.index);
+        let caption = match plan.order {
+            Order::Shuffled { .. } if captions.len() > 1 => {
+                rng(plan.seed, Purpose::Caption, drawn.0, drawn.1).gen_range(0..captions.len())
+            }
+            _ => 0,
+        };
+        let caption = captions.get(caption).map_or("", String::as_str);
+        let row = || -> Result<_, Defect> {
+            let (tokens, length) = plan
+                .tokenizer
+                .encode(caption, plan.context)
+                .map_err(|error| Defect::new("caption_tokens", error.to_string()))?;
+            let picture = match picture {
+                Picture::Encoded(bytes) => decode(&bytes, plan.source.max_pixels())?,
+                Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
+            };
+            let pixels = plan.transform.apply(&mut self.resizer, &picture, plan.seed, drawn)?;
+            Ok((tokens, length, pixels))
+        };
+        match row() {
+            Ok((tokens, length, pixels)) => Ok(Prepared {
+                key,
+                pixels,
+                tokens,
+                length: length as u32,
+                captions,
+                // A negative class number is the usual way to say that there is none.
+                label: label.filter(|&label| label >= 0),
+                after: ticket.after,
+            }),
+            Err(defect) => Err(defect.of(plan.source.sample_name(ticket, &key))),
+        }
+    }
+}

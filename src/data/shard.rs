@@ -1,0 +1,289 @@
+//! One tar shard: which samples it holds, and reading one of them.
+//!
+//! Members that follow each other and share a key (their name up to the first dot of its last part) are one
+//! sample, as in webdataset. Members that are not neighbours are never joined.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::archive::{Damage, Walk};
+use super::source::{Defect, Picture, Raw, Skip};
+
+/// Longest picture that is read, bytes.
+const LONGEST_PICTURE: u64 = 256 << 20;
+/// Longest caption that is read, bytes.
+const LONGEST_CAPTION: u64 = 64 << 10;
+/// Longest json that is read, bytes.
+const LONGEST_META: u64 = 1 << 20;
+/// Longest class number that is read, bytes.
+const LONGEST_LABEL: u64 = 32;
+
+/// An indexed shard. Opening one never fails: a shard that cannot be read is a damaged one.
+#[derive(Debug)]
+pub struct Shard {
+    path: PathBuf,
+    file: Option<File>,
+    samples: Vec<Sample>,
+    damage: Option<Defect>,
+}
+
+/// Where the members of a sample are.
+#[derive(Debug, Default)]
+struct Sample {
+    key: Box<str>,
+    picture: Option<Span>,
+    caption: Option<Span>,
+    meta: Option<Span>,
+    label: Option<Span>,
+    /// Extensions seen so far, to tell a repeated one; emptied when the shard is indexed.
+    extensions: Vec<Box<str>>,
+    fault: Option<Fault>,
+}
+
+/// Why a sample cannot be loaded, as far as the headers tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The sample before it has the same key.
+    Duplicate,
+    /// The damage of the shard lies in it.
+    Damaged,
+}
+
+/// Bytes of a member.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    offset: u64,
+    bytes: u64,
+}
+
+impl Shard {
+    /// Walks the headers of a shard.
+    pub fn open(path: &Path) -> Shard {
+        let mut shard = Shard { path: path.to_owned(), file: None, samples: Vec::new(), damage: None };
+        match File::open(path).and_then(|file| shard.index(&file).map(|()| file)) {
+            Ok(file) => shard.file = Some(file),
+            Err(error) => shard.take_damage(Damage {
+                defect: Defect::new("shard_unreadable", error.to_string()),
+                member: None,
+            }),
+        }
+        for sample in &mut shard.samples {
+            sample.extensions = Vec::new();
+        }
+        shard.samples.shrink_to_fit();
+        shard
+    }
+
+    fn index(&mut self, file: &File) -> std::io::Result<()> {
+        for member in Walk::new(file)? {
+            match member {
+                Ok(member) => {
+                    let Some((key, extension)) = split(&member.name) else { continue };
+                    self.take_member(key, extension, Span { offset: member.offset, bytes: member.bytes });
+                }
+                Err(damage) => self.take_damage(damage),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_member(&mut self, key: &str, extension: &str, span: Span) {
+        let extension = extension.to_lowercase();
+        let mut fault = None;
+        let continues = match self.samples.last_mut() {
+            Some(last) if &*last.key == key => {
+                // A member that repeats one of a complete sample begins a second sample of the same key;
+                // while the sample is incomplete the later member stands, as if the archive were unpacked.
+                let repeats = last.extensions.iter().any(|seen| **seen == *extension);
+                let complete = last.picture.is_some() && last.caption.is_some();
+                fault = (repeats && complete).then_some(Fault::Duplicate);
+                fault.is_none()
+            }
+            _ => false,
+        };
+        if !continues {
+            self.samples.push(Sample { key: key.into(), fault, ..Sample::default() });
+        }
+        let Some(sample) = self.samples.last_mut() else { return };
+        let repeats = sample.extensions.iter().any(|seen| **seen == *extension);
+        match extension.as_str() {
+            // Of pictures in several formats the first is taken.
+            "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" => {
+                if sample.picture.is_none() || repeats {
+                    sample.picture = Some(span);
+                }
+            }
+            "txt" => sample.caption = Some(span),
+            "json" => sample.meta = Some(span),
+            "cls" => sample.label = Some(span),
+            _ => {}
+        }
+        if !repeats {
+            sample.extensions.push(extension.into());
+        }
+    }
+
+    /// Marks the sample that the damage lies in. Damage that lies in no sample stands as one without a key, so
+    /// that it is counted and named like any other.
+    fn take_damage(&mut self, damage: Damage) {
+        let key = damage.member.as_deref().and_then(split).map_or("", |(key, _)| key);
+        match self.samples.last_mut() {
+            Some(last) if *last.key == *key => last.fault = Some(Fault::Damaged),
+            Some(last) if key.is_empty() && (last.picture.is_none() || last.caption.is_none()) => {
+                last.fault = Some(Fault::Damaged)
+            }
+            _ => {
+                let sample = Sample { key: key.into(), fault: Some(Fault::Damaged), ..Sample::default() };
+                self.samples.push(sample);
+            }
+        }
+        self.damage = Some(damage.defect);
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Samples, broken ones included.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// What is wrong with the shard as a whole.
+    pub fn damage(&self) -> Option<&Defect> {
+        self.damage.as_ref()
+    }
+
+    /// The key of a sample; empty where it stands for damage outside of any sample.
+    pub fn key(&self, sample: usize) -> &str {
+        &self.samples[sample].key
+    }
+
+    /// Reads a sample; the picture stays encoded.
+    ///
+    /// # Errors
+    /// The sample has to be left out; the reason says why.
+    pub fn load(&self, sample: usize) -> Result<Raw, Skip> {
+        let sample = &self.samples[sample];
+        self.read_sample(sample).map_err(|defect| {
+            let path = self.path.display();
+            let name =
+                if sample.key.is_empty() { path.to_string() } else { format!("{path}: {}", sample.key) };
+            defect.of(name)
+        })
+    }
+
+    fn read_sample(&self, sample: &Sample) -> Result<Raw, Defect> {
+        match (sample.fault, &self.damage) {
+            (Some(Fault::Duplicate), _) => {
+                return Err(Defect::new("key_duplicate", "the sample before it has the same key"))
+            }
+            (Some(Fault::Damaged), Some(damage)) => return Err(damage.clone()),
+            _ => {}
+        }
+        let picture = sample
+            .picture
+            .ok_or_else(|| Defect::new("image_missing", "no jpg, jpeg, png, webp, gif or bmp member"))?;
+        let caption = sample.caption.ok_or_else(|| Defect::new("caption_missing", "no txt member"))?;
+        let caption = self
+            .read(caption, LONGEST_CAPTION)?
+            .ok_or_else(|| Defect::new("caption_too_long", format!("over {LONGEST_CAPTION} bytes")))?;
+        let caption = read_caption(&caption)?;
+        let meta = match sample.meta {
+            Some(span) => self.read(span, LONGEST_META)?.and_then(|bytes| read_meta(&bytes)),
+            None => None,
+        };
+        let label = match sample.label {
+            Some(span) => self.read(span, LONGEST_LABEL)?.and_then(|bytes| read_label(&bytes)),
+            None => None,
+        };
+        let picture = self
+            .read(picture, LONGEST_PICTURE)?
+            .ok_or_else(|| Defect::new("image_too_large", format!("over {LONGEST_PICTURE} bytes")))?;
+        Ok(Raw {
+            key: sample.key.to_string(),
+            picture: Picture::Encoded(picture),
+            captions: vec![caption],
+            meta,
+            label,
+        })
+    }
+
+    /// The bytes of a member; `None` where there are more than `longest`.
+    fn read(&self, span: Span, longest: u64) -> Result<Option<Vec<u8>>, Defect> {
+        let unreadable = |detail: String| Defect::new("shard_unreadable", detail);
+        let file = self.file.as_ref().ok_or_else(|| unreadable("the shard could not be opened".into()))?;
+        if span.bytes > longest {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; span.bytes as usize];
+        file.read_exact_at(&mut bytes, span.offset).map_err(|error| unreadable(error.to_string()))?;
+        Ok(Some(bytes))
+    }
+}
+
+/// Key and extension of a member: split at the first dot of the last part of its name. `None` for names
+/// without either, and for the `._*` files that macOS leaves in archives.
+fn split(name: &str) -> Option<(&str, &str)> {
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    let dot = file + name[file..].find('.')?;
+    let nameless = dot == file;
+    (!nameless && dot + 1 < name.len()).then(|| (&name[..dot], &name[dot + 1..]))
+}
+
+/// Text as stored, without byte order mark and surrounding white space.
+fn read_caption(bytes: &[u8]) -> Result<String, Defect> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Defect::new("caption_encoding", format!("not UTF-8: {error}")))?;
+    if text.contains('\0') {
+        return Err(Defect::new("caption_encoding", "a NUL inside; is it UTF-16?"));
+    }
+    let text = text.trim();
+    if text.chars().all(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Defect::new("caption_empty", "nothing but white space"));
+    }
+    Ok(text.replace("\r\n", "\n"))
+}
+
+/// A json value; what cannot be read is as good as absent.
+fn read_meta(bytes: &[u8]) -> Option<serde_json::Value> {
+    serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)).ok()
+}
+
+fn read_label(bytes: &[u8]) -> Option<i64> {
+    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_ends_at_the_first_dot_of_the_last_part() {
+        assert_eq!(split("part.v1/sample.jpg"), Some(("part.v1/sample", "jpg")));
+        assert_eq!(split("photo.final.v2.jpg"), Some(("photo", "final.v2.jpg")));
+        assert_eq!(split("../../up.txt"), Some(("../../up", "txt")));
+        assert_eq!(split("./here/sample.txt"), Some(("./here/sample", "txt")));
+        for nothing in ["README", ".hidden", "._a.jpg", "a/._a.jpg", "folder.d/", "end.", ""] {
+            assert_eq!(split(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn captions_are_text_or_say_why_not() {
+        let reason = |bytes: &[u8]| read_caption(bytes).map_err(|defect| defect.reason);
+        assert_eq!(reason(b"\xef\xbb\xbfa cat\r\n"), Ok("a cat".into()));
+        assert_eq!(reason(b"two\r\nlines"), Ok("two\nlines".into()));
+        assert_eq!(reason(b"\xff\xfea\0"), Err("caption_encoding"));
+        assert_eq!(reason(b"a\0b"), Err("caption_encoding"));
+        assert_eq!(reason(b" \r\n\t"), Err("caption_empty"));
+        assert_eq!(reason(b"\x01\x02"), Err("caption_empty"));
+        assert_eq!(reason(b""), Err("caption_empty"));
+    }
+}

@@ -1,0 +1,67 @@
+//! What was left out, and why.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::source::Skip;
+
+/// Skips that are kept with their names, and logged one by one.
+const NAMED: u64 = 10;
+/// Of later ones, one in this many is logged.
+const LOGGED_EVERY: u64 = 1000;
+
+/// Samples that were left out: counts by reason, and the first few by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Skipped {
+    pub counts: BTreeMap<&'static str, u64>,
+    pub first: Vec<Skip>,
+}
+
+impl Skipped {
+    pub fn total(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// Counts a sample.
+    pub fn add(&mut self, skip: Skip) {
+        *self.counts.entry(skip.reason).or_default() += 1;
+        if (self.first.len() as u64) < NAMED {
+            self.first.push(skip);
+        }
+    }
+
+    /// Counts what came after.
+    pub fn merge(&mut self, later: Skipped) {
+        for (reason, count) in later.counts {
+            *self.counts.entry(reason).or_default() += count;
+        }
+        let room = (NAMED as usize).saturating_sub(self.first.len());
+        self.first.extend(later.first.into_iter().take(room));
+    }
+
+    /// Counts a sample, the `number`th of its loader, and logs it where it is one of the first or the next in a
+    /// thousand.
+    pub(super) fn add_and_log(&mut self, skip: Skip, number: u64) {
+        if number <= NAMED || number % LOGGED_EVERY == 0 {
+            let Skip { reason, sample, detail } = &skip;
+            tracing::warn!(target: "flip::data", number, reason, "skipped {sample}: {detail}");
+        }
+        self.add(skip);
+    }
+}
+
+impl fmt::Display for Skipped {
+    /// `3 image_decode, 1 caption_missing; first: a.tar: 0001: not a picture`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.counts.is_empty() {
+            return f.write_str("it has no samples");
+        }
+        for (i, (reason, count)) in self.counts.iter().enumerate() {
+            write!(f, "{}{count} {reason}", if i == 0 { "" } else { ", " })?;
+        }
+        match self.first.first() {
+            Some(first) => write!(f, "; first: {}: {}", first.sample, first.detail),
+            None => Ok(()),
+        }
+    }
+}

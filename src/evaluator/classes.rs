@@ -1,0 +1,185 @@
+//! Class names, prompt templates, and where the label of a sample is found.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{ClassesConfig, EvaluatorError};
+
+/// What zero-shot classification asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classes {
+    /// What the classes are called together: the task, or where they come from.
+    pub task: String,
+    /// By index.
+    pub names: Vec<String>,
+    /// Each with `{}` where the class name goes.
+    pub templates: Vec<String>,
+    /// Field of a sample's json that holds its label; `None` for the label that the source itself gives
+    /// (sub-folder, scene, `.cls` member).
+    pub label_field: Option<String>,
+    /// Label to index.
+    index: HashMap<i64, usize>,
+    /// The label that means "none".
+    missing: i64,
+}
+
+/// The label of a sample that belongs to no class, unless a class file names another.
+const MISSING: i64 = -1;
+
+impl Classes {
+    /// Reads what a recipe names. `source_classes` are the names that the source gives its labels.
+    pub fn read(config: &ClassesConfig, source_classes: &[String]) -> Result<Self, EvaluatorError> {
+        let classes = match config {
+            ClassesConfig::Source { templates } => {
+                if source_classes.is_empty() {
+                    return Err(EvaluatorError::Classes(
+                        "the source has no classes of its own (scenes and folders have); use Task, Names or Lines"
+                            .into(),
+                    ));
+                }
+                Classes::listed("source classes", source_classes.to_vec(), templates.clone(), None)
+            }
+            ClassesConfig::Task { file, task } => Classes::task(file, task)?,
+            ClassesConfig::Names { names, templates, label_field } => {
+                Classes::listed(label_field, names.clone(), templates.clone(), Some(label_field.clone()))
+            }
+            ClassesConfig::Lines { names, templates } => {
+                let (name_lines, template_lines) = (lines(names)?, lines(templates)?);
+                if let Some(blank) = name_lines.iter().position(|name| name.trim().is_empty()) {
+                    return Err(EvaluatorError::ClassFile {
+                        path: names.clone(),
+                        detail: format!(
+                            "line {}: expected the name of class {blank}, found nothing",
+                            blank + 1
+                        ),
+                    });
+                }
+                let template_lines = template_lines
+                    .into_iter()
+                    .filter(|template| !template.trim().is_empty())
+                    .map(|template| template.replace("{c}", "{}"))
+                    .collect();
+                let stem = names.file_stem().unwrap_or(names.as_os_str()).to_string_lossy();
+                Classes::listed(&stem, name_lines, template_lines, None)
+            }
+        };
+        classes.checked()
+    }
+
+    /// Classes whose label is the index into the list.
+    fn listed(task: &str, names: Vec<String>, templates: Vec<String>, label_field: Option<String>) -> Self {
+        let index = (0..names.len()).map(|class| (class as i64, class)).collect();
+        Classes { task: task.into(), names, templates, label_field, index, missing: MISSING }
+    }
+
+    /// One task of a class file.
+    fn task(path: &Path, name: &str) -> Result<Self, EvaluatorError> {
+        let wrong = |detail: String| EvaluatorError::ClassFile { path: path.into(), detail };
+        let file: ClassFile = serde_json::from_str(&text(path)?).map_err(|error| {
+            wrong(format!(
+                "{error}; expected {{\"tasks\": [{{\"task\", \"label_field\", \"templates\", \"classes\": \
+                 [{{\"id\", \"phrase\"}}]}}]}}"
+            ))
+        })?;
+        let known: Vec<String> = file.tasks.iter().map(|task| format!("\"{}\"", task.task)).collect();
+        let task = file
+            .tasks
+            .into_iter()
+            .find(|task| task.task == name)
+            .ok_or_else(|| wrong(format!("has no task \"{name}\"; its tasks: {}", known.join(", "))))?;
+        let mut index = HashMap::new();
+        let mut names = Vec::new();
+        for class in task.classes {
+            if index.insert(class.id, names.len()).is_some() {
+                return Err(wrong(format!("task \"{name}\": two classes have the id {}", class.id)));
+            }
+            names.push(class.phrase);
+        }
+        Ok(Classes {
+            task: task.task,
+            names,
+            templates: task.templates,
+            label_field: Some(task.label_field),
+            index,
+            missing: file.missing_label.unwrap_or(MISSING),
+        })
+    }
+
+    fn checked(self) -> Result<Self, EvaluatorError> {
+        let what = &self.task;
+        if self.names.is_empty() {
+            return Err(EvaluatorError::Classes(format!("\"{what}\" has no class names")));
+        }
+        if self.templates.is_empty() {
+            return Err(EvaluatorError::Classes(format!(
+                "\"{what}\" has no prompt template; the plainest is \"{{}}\""
+            )));
+        }
+        match self.templates.iter().find(|template| !template.contains("{}")) {
+            None => Ok(self),
+            Some(template) => Err(EvaluatorError::Classes(format!(
+                "template \"{template}\" of \"{what}\" has no place for the class name; expected {{}} in it"
+            ))),
+        }
+    }
+
+    /// Every template filled with the name of a class.
+    pub fn prompts(&self, class: usize) -> impl Iterator<Item = String> + '_ {
+        self.templates.iter().map(move |template| template.replace("{}", &self.names[class]))
+    }
+
+    /// The class of a sample; `None` where it is labelled as belonging to none, or not at all. A label
+    /// that is none of the classes is an error that names the sample.
+    pub fn class_of(&self, label: Option<i64>, key: &str) -> Result<Option<usize>, EvaluatorError> {
+        match label {
+            None => Ok(None),
+            Some(label) => match self.index.get(&label) {
+                Some(&class) => Ok(Some(class)),
+                None if label == self.missing => Ok(None),
+                None => Err(EvaluatorError::Label {
+                    key: key.into(),
+                    label,
+                    classes: self.names.len(),
+                    expected: self.expected_labels(),
+                }),
+            },
+        }
+    }
+
+    fn expected_labels(&self) -> String {
+        let least = self.index.keys().min().copied().unwrap_or(0);
+        let most = self.index.keys().max().copied().unwrap_or(0);
+        format!("{least} to {most}, or {} for none of them", self.missing)
+    }
+}
+
+/// A `classes.json`; fields that are not needed are ignored.
+#[derive(Deserialize)]
+struct ClassFile {
+    missing_label: Option<i64>,
+    tasks: Vec<Task>,
+}
+
+#[derive(Deserialize)]
+struct Task {
+    task: String,
+    label_field: String,
+    templates: Vec<String>,
+    classes: Vec<Class>,
+}
+
+#[derive(Deserialize)]
+struct Class {
+    id: i64,
+    phrase: String,
+}
+
+fn text(path: &Path) -> Result<String, EvaluatorError> {
+    std::fs::read_to_string(path).map_err(|source| EvaluatorError::Io { path: path.into(), source })
+}
+
+fn lines(path: &Path) -> Result<Vec<String>, EvaluatorError> {
+    Ok(text(path)?.lines().map(str::to_owned).collect())
+}

@@ -1,0 +1,103 @@
+//! The symmetric contrastive loss on pairs that training never sees. It depends on the batch: only values
+//! of the same batch size can be compared.
+
+use super::similarity::dot;
+use super::{Batches, Embedder, Evaluation, EvaluatorError, HeldOutLossConfig};
+
+pub(super) fn evaluate(
+    config: &HeldOutLossConfig,
+    batches: &mut Batches<'_>,
+    embedder: &mut Embedder<'_>,
+    logit_scale: f64,
+) -> Result<Evaluation, EvaluatorError> {
+    let nothing = |detail: String| EvaluatorError::NothingToMeasure { name: config.name.clone(), detail };
+    if config.batch < 2 {
+        return Err(nothing(format!(
+            "a batch of {} has nothing to compare; expected 2 or more",
+            config.batch
+        )));
+    }
+    let whole = config.batch * embedder.dim;
+    let (mut images, mut texts) = (Vec::new(), Vec::new());
+    let mut losses = Vec::new();
+    let mut pairs = 0;
+    while let Some(batch) = batches()? {
+        images.extend(embedder.embed_images(&batch)?);
+        let captions: Vec<String> =
+            batch.captions.iter().map(|captions| captions.first().cloned().unwrap_or_default()).collect();
+        texts.extend(embedder.embed_texts(&captions)?);
+        pairs += captions.len();
+        while images.len() >= whole {
+            losses.push(contrastive_loss(&images[..whole], &texts[..whole], embedder.dim, logit_scale));
+            images.drain(..whole);
+            texts.drain(..whole);
+        }
+    }
+    if losses.is_empty() {
+        return Err(nothing(format!(
+            "needs at least one whole batch of {} pairs, the data has {pairs}",
+            config.batch
+        )));
+    }
+    Ok(Evaluation {
+        kind: "held_out_loss".into(),
+        dataset: config.name.clone(),
+        task: format!("batch {}", config.batch),
+        metrics: vec![
+            ("loss".into(), losses.iter().sum::<f64>() / losses.len() as f64),
+            ("batches".into(), losses.len() as f64),
+        ],
+        n: (losses.len() * config.batch) as u64,
+        per_class: Vec::new(),
+    })
+}
+
+/// Mean over both directions of the cross-entropy of the right partner among all of the batch.
+/// `images` and `texts` are [batch, dim]; one row of logits is in memory at a time.
+fn contrastive_loss(images: &[f32], texts: &[f32], dim: usize, logit_scale: f64) -> f64 {
+    let batch = images.len() / dim;
+    let mut columns = vec![LogSumExp::default(); batch];
+    let (mut rows, mut right) = (0.0, 0.0);
+    for (i, image) in images.chunks_exact(dim).enumerate() {
+        let mut row = LogSumExp::default();
+        for (j, (text, column)) in texts.chunks_exact(dim).zip(&mut columns).enumerate() {
+            let logit = logit_scale * f64::from(dot(image, text));
+            row.add(logit);
+            column.add(logit);
+            if i == j {
+                right += logit;
+            }
+        }
+        rows += row.value();
+    }
+    let columns: f64 = columns.iter().map(LogSumExp::value).sum();
+    (0.5 * (rows + columns) - right) / batch as f64
+}
+
+/// ln of a sum of exponentials, shifted by the largest exponent seen so far.
+#[derive(Debug, Clone, Copy)]
+struct LogSumExp {
+    largest: f64,
+    sum: f64,
+}
+
+impl Default for LogSumExp {
+    fn default() -> Self {
+        LogSumExp { largest: f64::NEG_INFINITY, sum: 0.0 }
+    }
+}
+
+impl LogSumExp {
+    fn add(&mut self, exponent: f64) {
+        if exponent > self.largest {
+            self.sum = self.sum * (self.largest - exponent).exp() + 1.0;
+            self.largest = exponent;
+        } else {
+            self.sum += (exponent - self.largest).exp();
+        }
+    }
+
+    fn value(&self) -> f64 {
+        self.largest + self.sum.ln()
+    }
+}

@@ -1,0 +1,50 @@
+//! Which patches of a picture are encoded.
+
+mod block;
+mod centred;
+mod grid;
+mod random;
+
+pub use block::Block;
+pub use centred::Centred;
+pub use grid::Grid;
+pub use random::Random;
+
+use rand::RngCore;
+
+use super::random_mask::Ascending;
+use super::Kept;
+use crate::seed::{rng, Purpose};
+
+/// A way to choose patches: scores those of one picture; the lowest scores are kept.
+pub trait ImageStrategy {
+    /// How many of `patches` are kept, at most `patches`; the same for every picture.
+    fn kept(&self, patches: usize) -> usize;
+
+    /// Scores the patches of one picture. `scores` is [grid * grid], row-major, all 0 at first; among
+    /// equal scores the earlier patch is kept first. `rng` is this picture's own.
+    fn score(&self, scores: &mut [f32], grid: usize, rng: &mut dyn RngCore);
+}
+
+/// Draws the mask of `batch` pictures of `grid` x `grid` patches, which are the rows `first_row..` of the
+/// batch of this step. The ids of a row come by increasing score, as in the official code.
+pub fn draw_images(
+    strategy: &dyn ImageStrategy,
+    grid: usize,
+    batch: usize,
+    seed: u64,
+    step: u64,
+    first_row: u64,
+) -> Kept {
+    let of = grid * grid;
+    let kept = strategy.kept(of).min(of);
+    let mut ids = Vec::with_capacity(batch * kept);
+    let mut scores = vec![0.0; of];
+    let mut order = Ascending::default();
+    for row in first_row..first_row + batch as u64 {
+        scores.fill(0.0);
+        strategy.score(&mut scores, grid, &mut rng(seed, Purpose::ImageMask, step, row));
+        ids.extend(order.positions(&scores).take(kept));
+    }
+    Kept { ids, batch, kept, of }
+}
