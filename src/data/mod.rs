@@ -3,6 +3,7 @@
 pub mod archive;
 mod clip_bpe;
 pub mod folder;
+pub mod inspection;
 pub mod loader;
 pub mod pattern;
 mod permutation;
