@@ -35,9 +35,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             imageops::replace(&mut sheet, &large, i64::from(place.0 * side), i64::from(place.1 * side));
         }
         let (start, pictures) = (Instant::now(), 20_000);
-        let bytes: usize = (0..pictures).map(|number| scenes.sample(number).1.captions.len()).sum();
+        let captions: usize = (0..pictures).map(|number| scenes.sample(number).1.captions.len()).sum();
         let seconds = start.elapsed().as_secs_f64();
-        println!("  {:.0} pictures of {size} px a second, {bytes} captions", pictures as f64 / seconds);
+        println!(
+            "  {:.0} pictures of {size} px a second, {:.2} captions each",
+            pictures as f64 / seconds,
+            captions as f64 / pictures as f64
+        );
     }
     sheet.save(&path)?;
     println!("wrote {path}");

@@ -1,1 +1,205 @@
-//! Runs a recipe: device, then stage after stage.
+//! Runs a recipe: device, then stage after stage, from the start or from where a checkpoint left off.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+use crate::checkpoint::{self, CheckpointError, Snapshot};
+use crate::data::captions::first_captions;
+use crate::data::source::Source;
+use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
+use crate::data::{open_source, DataError};
+use crate::device::DeviceConfig;
+use crate::log::{JsonLines, Progress};
+use crate::model::{Flip, GraphDevice, ModelError};
+use crate::recipe::{Compute, Precision, Recipe};
+use crate::report::EventWriter;
+use crate::run_folder::{RunFolder, RunFolderError};
+use crate::stage::evaluate::{evaluate, read_rows, write_rows};
+use crate::stage::plan::TrainingPlan;
+use crate::stage::train::train;
+use crate::stage::training::{Position, Run, MODEL};
+use crate::stage::{Ended, Stage, StageError};
+
+/// A run that could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum InterpreterError {
+    #[error("{0}")]
+    Device(String),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error("data.train: {0}")]
+    Train(DataError),
+    #[error("model.text.tokenizer: {0}")]
+    Tokenizer(#[from] DataError),
+    #[error(
+        "model.text.vocab_size is {expected}, but the tokenizer has {found} tokens; set it to {found} or more"
+    )]
+    Vocabulary { expected: usize, found: usize },
+    #[error(
+        "{path}: no usable checkpoint is left; all of them were refused. Start again with --restart, or restore one"
+    )]
+    AllRefused { path: PathBuf },
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error(transparent)]
+    RunFolder(#[from] RunFolderError),
+    #[error(transparent)]
+    Log(#[from] crate::log::LogError),
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
+}
+
+/// Runs the recipe in its folder to the end, or to an interruption. With `resume`, goes on from the
+/// newest usable checkpoint in the folder.
+pub fn run(
+    recipe: &Recipe,
+    folder: &RunFolder,
+    resume: bool,
+    progress: &Progress,
+    interrupt: &AtomicBool,
+) -> Result<Ended, InterpreterError> {
+    supported(recipe)?;
+    match recipe.device {
+        DeviceConfig::Auto | DeviceConfig::Cpu => {
+            tracing::info!(target: "flip", "computing on the CPU");
+            run_on(dfdx::tensor::Cpu::default(), recipe, folder, resume, progress, interrupt)
+        }
+        DeviceConfig::Cuda(ordinal) => Err(InterpreterError::Device(format!(
+            "device: Cuda({ordinal}) is not available in this build; use device: Auto or Cpu"
+        ))),
+    }
+}
+
+/// Refuses what the composed graph cannot do.
+fn supported(recipe: &Recipe) -> Result<(), InterpreterError> {
+    if recipe.precision == Precision::Bf16 && recipe.compute == Compute::Reference {
+        return Err(InterpreterError::Device(
+            "precision: Bf16 needs compute: Fused; the composed graph computes in 32 bits (--set precision=F32)"
+                .into(),
+        ));
+    }
+    if recipe.compute == Compute::Fused {
+        return Err(InterpreterError::Device(
+            "compute: Fused is not available in this build; use compute: Reference".into(),
+        ));
+    }
+    Ok(())
+}
+
+fn run_on<D: GraphDevice>(
+    device: D,
+    recipe: &Recipe,
+    folder: &RunFolder,
+    resume: bool,
+    progress: &Progress,
+    interrupt: &AtomicBool,
+) -> Result<Ended, InterpreterError> {
+    let train_source = open_source(&recipe.data.train, recipe.seed).map_err(InterpreterError::Train)?;
+    let snapshot = if resume { newest(folder)? } else { None };
+    let tokenizer = tokenizer(recipe, folder, train_source.as_ref())?;
+    let mut model = Flip::new(&device, &recipe.model, recipe.seed)?;
+    let position = match &snapshot {
+        Some(snapshot) => {
+            model.import(snapshot.part(MODEL)?)?;
+            snapshot.state()?
+        }
+        None => Position::default(),
+    };
+    let mut run = Run {
+        seed: recipe.seed,
+        model_config: &recipe.model,
+        data: &recipe.data,
+        checkpoints: &recipe.checkpoints,
+        metrics_config: &recipe.metrics,
+        folder,
+        progress,
+        interrupt,
+        device,
+        model,
+        tokenizer: Arc::new(tokenizer),
+        train: train_source,
+        metrics: JsonLines::open(&folder.metrics(), Some(position.metrics_bytes))?,
+        timing: JsonLines::open(&folder.timing(), Some(position.timing_bytes))?,
+        events: EventWriter::create(&folder.tensorboard(), position.global_step)?,
+        position,
+        saved: snapshot.as_ref().map(|snapshot| snapshot.path.clone()),
+    };
+    let mut rows = read_rows(folder)?;
+    rows.retain(|row| row.stage < position.stage);
+    write_rows(folder, &rows)?;
+
+    let first = position.stage;
+    for (index, stage) in recipe.stages.iter().enumerate().skip(first) {
+        if index != run.position.stage {
+            run.position = Position { stage: index, step: 0, ..run.position };
+        }
+        let resumed = snapshot.as_ref().filter(|_| index == first && position.step > 0);
+        let at_stage = |source| StageError::Plan { stage: index, source };
+        let ended = match stage {
+            Stage::Pretrain(config) => {
+                let plan =
+                    TrainingPlan::pretrain(config, &recipe.model, run.epoch_samples()).map_err(at_stage)?;
+                train(&mut run, &plan, resumed)?
+            }
+            Stage::Unmask(config) => {
+                let plan =
+                    TrainingPlan::unmask(config, &recipe.model, run.epoch_samples()).map_err(at_stage)?;
+                train(&mut run, &plan, resumed)?
+            }
+            Stage::Evaluate(configs) => evaluate(&mut run, configs)?,
+        };
+        if ended == Ended::Interrupted {
+            return Ok(ended);
+        }
+    }
+    Ok(Ended::Complete)
+}
+
+/// The newest usable checkpoint; refused ones are named.
+fn newest(folder: &RunFolder) -> Result<Option<Snapshot>, InterpreterError> {
+    checkpoint::prepare(&folder.checkpoints())?;
+    let found = checkpoint::newest(&folder.checkpoints())?;
+    for (path, reason) in &found.refused {
+        tracing::warn!(target: "flip::checkpoint", path = %path.display(), %reason, "checkpoint refused");
+    }
+    match found.snapshot {
+        Some(snapshot) => {
+            tracing::info!(target: "flip::checkpoint", path = %snapshot.path.display(), "resuming");
+            Ok(Some(snapshot))
+        }
+        None if found.refused.is_empty() => {
+            tracing::info!(target: "flip::checkpoint", "no checkpoint was written yet: starting from the beginning");
+            Ok(None)
+        }
+        None => Err(InterpreterError::AllRefused { path: folder.checkpoints() }),
+    }
+}
+
+/// The tokenizer of the run: the one saved in its folder, else the recipe's, which is saved there.
+fn tokenizer(recipe: &Recipe, folder: &RunFolder, train: &dyn Source) -> Result<Tokenizer, InterpreterError> {
+    let saved = folder.tokenizer();
+    let text = &recipe.model.text;
+    let tokenizer = if saved.exists() {
+        Tokenizer::load(&saved)?
+    } else {
+        let tokenizer = match &text.tokenizer {
+            TokenizerConfig::Train(config) => {
+                let captions = first_captions(train, config.captions).map_err(InterpreterError::Train)?;
+                Tokenizer::train(captions.into_iter(), text.vocab_size)?
+            }
+            config => Tokenizer::open(config)?,
+        };
+        tokenizer.save(&saved)?;
+        tokenizer
+    };
+    if tokenizer.vocab_size() > text.vocab_size {
+        return Err(InterpreterError::Vocabulary {
+            expected: text.vocab_size,
+            found: tokenizer.vocab_size(),
+        });
+    }
+    Ok(tokenizer)
+}

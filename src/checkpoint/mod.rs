@@ -32,6 +32,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
+use crate::parameter::NamedTensor;
 
 pub use read::{newest, read};
 pub use retain::{prepare, retain};
@@ -95,15 +96,6 @@ pub struct TensorView<'a> {
     pub data: &'a [f32],
 }
 
-/// A tensor read back.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredTensor {
-    pub name: String,
-    pub shape: Vec<usize>,
-    /// Row-major values.
-    pub data: Vec<f32>,
-}
-
 /// A snapshot that was read and verified as a whole.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -113,12 +105,12 @@ pub struct Snapshot {
     /// What the caller of [`write()`] gave.
     pub state: serde_json::Value,
     /// Tensors of each part, sorted by name.
-    pub parts: BTreeMap<String, Vec<StoredTensor>>,
+    pub parts: BTreeMap<String, Vec<NamedTensor>>,
 }
 
 impl Snapshot {
     /// The tensors of one part, or an error that lists the parts there are.
-    pub fn part(&self, part: &str) -> Result<&[StoredTensor], CheckpointError> {
+    pub fn part(&self, part: &str) -> Result<&[NamedTensor], CheckpointError> {
         match self.parts.get(part) {
             Some(tensors) => Ok(tensors),
             None => Err(CheckpointError::NoPart {

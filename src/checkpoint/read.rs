@@ -10,7 +10,8 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use super::manifest::{
     Fingerprint, Fingerprinting, Manifest, VersionOnly, MANIFEST, STATE, TENSORS, VERSION,
 };
-use super::{retain, CheckpointError, Found, Name, Snapshot, StoredTensor};
+use super::{retain, CheckpointError, Found, Name, Snapshot};
+use crate::parameter::NamedTensor;
 
 /// No manifest and no header is larger; a larger one is damage, and is not read into memory.
 const LARGEST_TEXT: u64 = 100_000_000;
@@ -133,7 +134,7 @@ fn read_tensors(
     reader: &mut dyn Read,
     length: u64,
     path: &Path,
-) -> Result<Vec<StoredTensor>, CheckpointError> {
+) -> Result<Vec<NamedTensor>, CheckpointError> {
     let format = |reason: String| CheckpointError::Format { path: path.to_path_buf(), reason };
     let io = |source| CheckpointError::Io { action: "read", path: path.to_path_buf(), source };
 
@@ -163,7 +164,7 @@ fn read_tensors(
         }
         let elements = (info.data_offsets.1 - info.data_offsets.0) / 4;
         let data = read_values(reader, elements).map_err(io)?;
-        tensors.push(StoredTensor { name, shape: info.shape.clone(), data });
+        tensors.push(NamedTensor { name, shape: info.shape.clone(), data });
     }
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tensors)

@@ -1,1 +1,191 @@
 //! The command line: one file a subcommand.
+
+pub mod bench;
+pub mod data;
+pub mod embed;
+pub mod run;
+pub mod schema;
+pub mod validate;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::recipe::RecipeErrors;
+
+/// Pre-trains CLIP-style image-text models by masking (FLIP), tunes them without masks, evaluates them.
+#[derive(Debug, Parser)]
+#[command(name = "flip", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a recipe: its stages in sequence, to the end.
+    Run(run::RunArgs),
+    /// Check a recipe and say what it would cost, in a second.
+    Validate(ValidateArgs),
+    /// The JSON Schema of recipes, for editors.
+    Schema {
+        #[command(subcommand)]
+        command: SchemaCommand,
+    },
+    /// Time training steps of the recipe's model on random input.
+    Bench(bench::BenchArgs),
+    /// Look at data.
+    Data {
+        #[command(subcommand)]
+        command: DataCommand,
+    },
+    /// Embed pictures or texts with a trained model.
+    Embed(embed::EmbedArgs),
+}
+
+/// A recipe and what is changed in it.
+#[derive(Debug, Args)]
+pub struct RecipeArgs {
+    /// The recipe, a RON file.
+    pub recipe: PathBuf,
+    /// Override a field, for example --set stages.0.batch=256 (may be given several times).
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct ValidateArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum SchemaCommand {
+    /// Write schema/recipe.json.
+    Export {
+        /// Folder to write into.
+        #[arg(long, default_value = "schema")]
+        out: PathBuf,
+        /// Write nothing; fail if the file there is not up to date.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Read every sample of webdataset shards and say what a training run would load and skip.
+    Inspect {
+        /// Shards, for example 'data/{00000..00041}.tar'.
+        pattern: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// List every sample.
+        #[arg(long)]
+        samples: bool,
+    },
+}
+
+/// How a command ended: the exit codes of `flip`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// Interrupted, after writing a checkpoint.
+    Interrupted,
+}
+
+/// A failed command.
+#[derive(Debug)]
+pub enum Failure {
+    /// The recipe or the arguments are wrong: exit code 2.
+    Usage(String),
+    /// Anything else: exit code 1.
+    Other(Box<dyn std::error::Error>),
+}
+
+impl Failure {
+    pub fn other(error: impl std::error::Error + 'static) -> Self {
+        Failure::Other(Box::new(error))
+    }
+}
+
+/// Errors of the rooms below that mean exit code 1.
+macro_rules! other_failures {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Failure::other(error)
+            }
+        })+
+    };
+}
+
+other_failures!(
+    std::io::Error,
+    serde_json::Error,
+    ron::Error,
+    safetensors::SafeTensorError,
+    crate::data::DataError,
+    crate::interpreter::InterpreterError,
+    crate::log::LogError,
+    crate::model::ModelError,
+    crate::optimizer::OptimizerError,
+    crate::report::ReportError,
+    crate::run_folder::RunFolderError,
+    crate::trained::TrainedError,
+);
+
+impl From<RecipeErrors> for Failure {
+    fn from(errors: RecipeErrors) -> Self {
+        Failure::Usage(errors.render(std::io::stderr().is_terminal()))
+    }
+}
+
+impl Cli {
+    /// Runs the command and turns its end into an exit code: 0 done, 2 wrong recipe or arguments, 1 anything
+    /// else, 130 interrupted.
+    pub fn execute(self) -> ExitCode {
+        let mut out = std::io::stdout();
+        let ended = match &self.command {
+            Command::Run(args) => run::run(args),
+            Command::Validate(args) => {
+                match validate::validate(&args.recipe.recipe, &args.recipe.sets, args.json, &mut out) {
+                    Ok(_) => Ok(Outcome::Done),
+                    Err(validate::ValidateError::Recipe(errors)) => Err(Failure::from(errors)),
+                    Err(error) => Err(Failure::other(error)),
+                }
+            }
+            Command::Schema { command: SchemaCommand::Export { out: folder, check } } => {
+                schema::export(folder, *check, &mut out).map(|()| Outcome::Done).map_err(Failure::other)
+            }
+            Command::Bench(args) => bench::bench(args),
+            Command::Data { command: DataCommand::Inspect { pattern, json, samples } } => {
+                data::inspect(pattern, *json, *samples, &mut out)
+            }
+            Command::Embed(args) => embed::embed(args),
+        };
+        match ended {
+            Ok(Outcome::Done) => ExitCode::SUCCESS,
+            Ok(Outcome::Interrupted) => ExitCode::from(130),
+            Err(Failure::Usage(message)) => {
+                eprintln!("{message}");
+                ExitCode::from(2)
+            }
+            Err(Failure::Other(error)) => {
+                eprintln!("error: {error}");
+                let mut cause = error.source();
+                while let Some(source) = cause {
+                    eprintln!("  because: {source}");
+                    cause = source.source();
+                }
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

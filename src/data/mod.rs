@@ -1,6 +1,7 @@
 //! From a recipe's sources to batches of pictures and tokens, in an order that depends on the seed alone.
 
 pub mod archive;
+pub mod captions;
 mod clip_bpe;
 pub mod folder;
 pub mod inspection;
@@ -94,6 +95,13 @@ pub struct WebDatasetConfig {
     pub max_pixels: u64,
 }
 
+impl WebDatasetConfig {
+    /// The shards of a pattern, with the defaults of the other fields.
+    pub fn new(shards: &str) -> Self {
+        WebDatasetConfig { shards: shards.into(), shuffle_shards: window(), max_pixels: max_pixels() }
+    }
+}
+
 fn window() -> usize {
     4
 }
@@ -179,10 +187,9 @@ pub enum DataError {
 /// # Errors
 /// The source has nothing to offer or cannot be read.
 pub fn open_source(config: &SourceConfig, seed: u64) -> Result<Arc<dyn source::Source>, DataError> {
-    let _ = seed;
     match config {
         SourceConfig::WebDataset(config) => Ok(Arc::new(webdataset::WebDataset::open(config)?)),
-        SourceConfig::Scenes(_) => Err(DataError::Invalid("scenes are not part of this build".into())),
-        SourceConfig::Folder(_) => Err(DataError::Invalid("folders are not part of this build".into())),
+        SourceConfig::Scenes(config) => Ok(Arc::new(scenes::Scenes::new(config, seed)?)),
+        SourceConfig::Folder(config) => Ok(Arc::new(folder::Folder::open(config)?)),
     }
 }

@@ -7,8 +7,12 @@ use rand::seq::SliceRandom;
 use super::source::Order;
 use crate::seed::{rng, Purpose};
 
-/// A permutation per epoch of a fixed number of items. The latest one is kept; it is drawn again when the
-/// epoch, the seed or the number changes.
+/// Items that are shuffled together: all of them, up to a number (64 MiB of memory) where a source of
+/// billions could not hold its order.
+const BLOCK: u64 = 1 << 24;
+
+/// A permutation per epoch of a fixed number of items. The latest block of it is kept, and drawn again
+/// when the epoch, the seed or the block changes.
 #[derive(Debug, Default)]
 pub struct Permutations {
     latest: Mutex<Option<Latest>>,
@@ -16,9 +20,18 @@ pub struct Permutations {
 
 #[derive(Debug)]
 struct Latest {
+    of: Block,
+    /// By position in the block.
+    items: Arc<[u32]>,
+}
+
+/// What a block's order depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Block {
     seed: u64,
     epoch: u64,
-    items: Arc<[u64]>,
+    block: u64,
+    items: u32,
 }
 
 impl Permutations {
@@ -26,22 +39,26 @@ impl Permutations {
     pub fn item(&self, order: Order, epoch: u64, position: u64, samples: u64) -> u64 {
         match order {
             Order::Stored => position,
-            Order::Shuffled { seed } => self.shuffled(seed, epoch, samples)[position as usize],
+            Order::Shuffled { seed } => {
+                let block = position / BLOCK;
+                let first = block * BLOCK;
+                let items = (samples - first).min(BLOCK) as u32;
+                let shuffled = self.shuffled(Block { seed, epoch, block, items });
+                first + u64::from(shuffled[(position - first) as usize])
+            }
         }
     }
 
-    fn shuffled(&self, seed: u64, epoch: u64, samples: u64) -> Arc<[u64]> {
-        // A permutation is replaced whole, so a panic elsewhere cannot have left half of one.
+    fn shuffled(&self, of: Block) -> Arc<[u32]> {
+        // A block is replaced whole, so a panic elsewhere cannot have left half of one.
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         match &*latest {
-            Some(known) if (known.seed, known.epoch, known.items.len() as u64) == (seed, epoch, samples) => {
-                known.items.clone()
-            }
+            Some(known) if known.of == of => known.items.clone(),
             _ => {
-                let mut items: Vec<u64> = (0..samples).collect();
-                items.shuffle(&mut rng(seed, Purpose::Order, epoch, 0));
-                let items: Arc<[u64]> = items.into();
-                *latest = Some(Latest { seed, epoch, items: items.clone() });
+                let mut items: Vec<u32> = (0..of.items).collect();
+                items.shuffle(&mut rng(of.seed, Purpose::Order, of.epoch, of.block));
+                let items: Arc<[u32]> = items.into();
+                *latest = Some(Latest { of, items: items.clone() });
                 items
             }
         }
@@ -66,5 +83,16 @@ mod tests {
         assert_ne!(first, epoch(2, 0));
         assert_eq!(first, epoch(1, 0));
         assert_eq!(permutations.item(Order::Stored, 3, 7, 50), 7);
+    }
+
+    #[test]
+    fn a_source_of_billions_is_shuffled_block_by_block() {
+        let permutations = Permutations::default();
+        let samples = 3 * BLOCK + 4;
+        let mut tail: Vec<u64> = (3 * BLOCK..samples)
+            .map(|position| permutations.item(Order::Shuffled { seed: 0 }, 0, position, samples))
+            .collect();
+        tail.sort_unstable();
+        assert_eq!(tail, (3 * BLOCK..samples).collect::<Vec<u64>>());
     }
 }

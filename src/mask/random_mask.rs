@@ -16,7 +16,7 @@ pub struct RandomMask {
 
 /// Masks rows of `n` positions by their noise, as the official code.
 ///
-/// `noise` is [batch, n]. `bias`, where given, is added to it: [n], the same for every row, or
+/// `noise` is [batch, n]. `bias`, where given, is added to it: `[n]`, the same for every row, or
 /// [batch, n]. `kept` is K, for a ratio [`Ratio::kept`](super::Ratio::kept) of n.
 ///
 /// # Panics

@@ -9,12 +9,13 @@ use super::layer::Matrix;
 use crate::parameter::rounded;
 
 impl Activation {
-    pub(crate) fn forward<E: Dtype, D: Device<E>, T: Tape<E, D>>(
+    /// Element by element; recorded where `x` has a tape.
+    pub fn forward<E: Dtype, D: Device<E>, T: Tape<E, D>>(
         self,
-        x: Matrix<E, D, T>,
-    ) -> Result<Matrix<E, D, T>, D::Err> {
+        x: Tensor<(usize, usize), E, D, T>,
+    ) -> Result<Tensor<(usize, usize), E, D, T>, D::Err> {
         match self {
-            Activation::GeluTanh => x.try_fast_gelu(),
+            Activation::GeluTanh => gelu_tanh(x),
             Activation::GeluExact => gelu_exact(x),
             Activation::QuickGelu => {
                 let gate = x.retaped::<T>().try_mul(rounded::<E>(1.702))?.try_sigmoid()?;
@@ -22,6 +23,15 @@ impl Activation {
             }
         }
     }
+}
+
+/// 0.5 x (1 + tanh(u)) with u = sqrt(2/pi) (x + 0.044715 x^3), written as x sigmoid(2u): the same function,
+/// and on a CPU dfdx's sigmoid takes a fraction of the time of its tanh.
+fn gelu_tanh<E: Dtype, D: Device<E>, T: Tape<E, D>>(x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
+    let twice_root = 2.0 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
+    let cubic = x.retaped::<T>().try_square()?.try_mul(rounded::<E>(0.044715 * twice_root))?;
+    let gate = cubic.try_add(rounded::<E>(twice_root))?.try_mul(x.retaped::<T>())?.try_sigmoid()?;
+    x.try_mul(gate)
 }
 
 /// x Phi(x), Phi the normal distribution function.

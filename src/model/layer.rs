@@ -81,11 +81,21 @@ impl<E: Dtype, D: Device<E>> LayerNorm<E, D> {
 
     /// [rows, width] -> [rows, width].
     pub fn forward<T: Tape<E, D>>(&self, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
-        let rows = x.shape().0;
-        let scale = rows_of(self.scale.master.clone(), rows)?;
-        let shift = rows_of(self.shift.master.clone(), rows)?;
-        x.try_normalize::<Axis<1>>(self.eps)?.try_mul(scale)?.try_add(shift)
+        layer_norm(x, self.scale.master.clone(), self.shift.master.clone(), self.eps)
     }
+}
+
+/// Rows of `x` [rows, width] brought to zero mean and unit (biased) variance, then scaled and shifted by
+/// `scale` and `shift`, both [1, width]. `eps` is added to the variance inside the square root.
+pub fn layer_norm<E: Dtype, D: Device<E>, T: Tape<E, D>>(
+    x: Tensor<(usize, usize), E, D, T>,
+    scale: Tensor<(usize, usize), E, D>,
+    shift: Tensor<(usize, usize), E, D>,
+    eps: f64,
+) -> Result<Tensor<(usize, usize), E, D, T>, D::Err> {
+    let rows = x.shape().0;
+    let (scale, shift) = (rows_of(scale, rows)?, rows_of(shift, rows)?);
+    x.try_normalize::<Axis<1>>(eps)?.try_mul(scale)?.try_add(shift)
 }
 
 /// The vector [1, columns] seen as `rows` equal rows; nothing is copied.

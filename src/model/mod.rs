@@ -33,14 +33,19 @@ pub use config::*;
 pub use cost::ParameterCounts;
 pub use error::{ModelError, Violation};
 pub use input::{ImageInput, PatchValues, TextInput};
+pub use layer::layer_norm;
 pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
 pub use patch::{gather_patches, IMAGENET_MEAN, IMAGENET_STD};
-pub use replay::LossAndGradients;
+pub use replay::{LossAndGradients, Seconds};
 
 use crate::parameter::{host_f32, walk_fields, widened, Parameter, Role, Walk};
 use image::ImageTower;
 use init::Initialiser;
 use text::TextTower;
+
+/// A device that trains: every operation of the graph, in single precision.
+pub trait GraphDevice: Device<f32> {}
+impl<D: Device<f32>> GraphDevice for D {}
 
 /// Image encoder, text encoder and the learnable temperature.
 #[derive(Debug, Clone)]

@@ -3,6 +3,8 @@
 //! the full batch gives the gradient of every embedding; then each micro-batch is encoded once more,
 //! recorded, and its embeddings' gradients are sent back. The result is the full batch's gradient.
 
+use std::time::Instant;
+
 use dfdx::prelude::*;
 
 use super::error::ModelError;
@@ -21,6 +23,23 @@ pub struct LossAndGradients<E: Dtype, D: Storage<E>> {
     pub logit_scale: f64,
     /// An entry for every parameter's master.
     pub gradients: Gradients<E, D>,
+    pub seconds: Seconds,
+}
+
+/// Where the time of a step went.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seconds {
+    /// Both encoders and the loss; with several micro-batches, their first, unrecorded pass.
+    pub forward: f64,
+    /// The rest: the backward pass, and with several micro-batches the second, recorded forward pass.
+    pub backward: f64,
+}
+
+/// A loss, its gradients, and when the way back to them began.
+struct Derivatives<E: Dtype, D: Storage<E>> {
+    loss: f64,
+    gradients: Gradients<E, D>,
+    from: Instant,
 }
 
 type Recorded<E, D> = Matrix<E, D, OwnedTape<E, D>>;
@@ -43,22 +62,26 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
             image.check(self.config.image.patch)?;
             text.check(self.config.text.context, self.config.text.vocab_size)?;
         }
-        let (loss, gradients) = match (images, texts) {
+        let began = Instant::now();
+        let Derivatives { loss, gradients, from } = match (images, texts) {
             ([images], [texts]) => self.at_once(images, texts),
             _ => self.replayed(images, texts),
         }
         .map_err(ModelError::device)?;
-        Ok(LossAndGradients { loss, logit_scale: self.logit_scale(), gradients })
+        let seconds =
+            Seconds { forward: (from - began).as_secs_f64(), backward: from.elapsed().as_secs_f64() };
+        Ok(LossAndGradients { loss, logit_scale: self.logit_scale(), gradients, seconds })
     }
 
-    fn at_once(&self, images: &ImageInput, texts: &TextInput) -> Result<(f64, Gradients<E, D>), D::Err> {
+    fn at_once(&self, images: &ImageInput, texts: &TextInput) -> Result<Derivatives<E, D>, D::Err> {
         self.backward_of_loss(self.image.encode(images)?, self.text.encode(texts)?)
     }
 
-    fn replayed(&self, images: &[ImageInput], texts: &[TextInput]) -> Result<(f64, Gradients<E, D>), D::Err> {
+    fn replayed(&self, images: &[ImageInput], texts: &[TextInput]) -> Result<Derivatives<E, D>, D::Err> {
         let z_images = self.gathered(images.iter().map(|input| self.image.encode::<NoneTape>(input)))?;
         let z_texts = self.gathered(texts.iter().map(|input| self.text.encode::<NoneTape>(input)))?;
-        let (loss, of_loss) = self.backward_of_loss(z_images.retaped(), z_texts.retaped())?;
+        let Derivatives { loss, gradients: of_loss, from } =
+            self.backward_of_loss(z_images.retaped(), z_texts.retaped())?;
 
         let mut gradients = Gradients::leaky();
         blend(&mut gradients, &self.logit_scale, 0.0, of_loss.get(&self.logit_scale.master))?;
@@ -76,17 +99,18 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
             &wanted,
             &mut gradients,
         )?;
-        Ok((loss, gradients))
+        Ok(Derivatives { loss, gradients, from })
     }
 
     fn backward_of_loss(
         &self,
         images: Recorded<E, D>,
         texts: Recorded<E, D>,
-    ) -> Result<(f64, Gradients<E, D>), D::Err> {
+    ) -> Result<Derivatives<E, D>, D::Err> {
         let loss = contrastive(images, texts, &self.logit_scale, self.config.logit_scale.clip)?;
         let value = loss.as_vec().first().map_or(f64::NAN, |&x| widened(x));
-        Ok((value, loss.try_backward()?))
+        let from = Instant::now();
+        Ok(Derivatives { loss: value, gradients: loss.try_backward()?, from })
     }
 
     /// The embeddings of all micro-batches, [batch, embed_dim].

@@ -1,5 +1,33 @@
 //! One RON document that says everything about a run. The configuration of a room lives in that room;
 //! this composes them.
+//!
+//! The way of a text ([`read`]): a document with its `--set` overrides spliced in, a tree with places,
+//! held against the shapes that the JSON Schema gives, deserialised by ron, then held against the invariants
+//! that span rooms. What is wrong is told all at once, each error where it was written.
+
+mod check;
+pub mod cost;
+mod document;
+mod error;
+mod field_path;
+pub mod files;
+mod overrides;
+pub mod plan;
+mod problem;
+mod read;
+mod scan;
+mod schema;
+mod shape;
+mod suggest;
+mod syntax;
+pub mod validate;
+mod write;
+
+pub use error::{RecipeError, RecipeErrors};
+pub use field_path::{FieldPath, Segment};
+pub use read::{read, read_text};
+pub use schema::recipe_json;
+pub use write::write;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

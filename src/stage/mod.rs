@@ -1,6 +1,14 @@
 //! Pretrain, unmask, evaluate.
 
+pub mod evaluate;
+pub mod inputs;
+pub mod pictures;
+pub mod plan;
+pub mod train;
+pub mod training;
+
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,4 +77,67 @@ pub struct UnmaskConfig {
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub clip_grad_norm: Option<f64>,
+}
+
+/// How a stage ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Complete,
+    /// By SIGINT or SIGTERM, after writing a checkpoint.
+    Interrupted,
+}
+
+/// A stage that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error("stages[{stage}]: {source}")]
+    Plan { stage: usize, source: plan::PlanError },
+    #[error("checkpoints.every: {0}")]
+    CheckpointEvery(crate::duration::DurationError),
+    #[error(
+        "stages[{stage}] ({kind}), step {step}: the loss is {loss} and the gradient norm {norm}, so nothing was updated; \
+         the batch went from sample {first} to {last}. {}. Try a lower learning rate, a longer warm-up or clip_grad_norm",
+        last_good(.saved)
+    )]
+    NotFinite {
+        stage: usize,
+        kind: &'static str,
+        step: u64,
+        loss: f64,
+        norm: f64,
+        first: String,
+        last: String,
+        saved: Option<PathBuf>,
+    },
+    #[error("evaluation {evaluator:?} has no data: set data.validation, or data in the evaluation itself")]
+    NoEvaluationData { evaluator: String },
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
+    #[error(transparent)]
+    Optimizer(#[from] crate::optimizer::OptimizerError),
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    #[error(transparent)]
+    Evaluator(#[from] crate::evaluator::EvaluatorError),
+    #[error(transparent)]
+    Log(#[from] crate::log::LogError),
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
+    #[error(transparent)]
+    RunFolder(#[from] crate::run_folder::RunFolderError),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("the training source ended although it should repeat; this is a bug in the source")]
+    NoMoreData,
+    #[error("{path}: the state in this checkpoint is not readable: {source}")]
+    State { path: PathBuf, source: serde_json::Error },
+}
+
+fn last_good(saved: &Option<PathBuf>) -> String {
+    match saved {
+        Some(path) => format!("The last good checkpoint is {}", path.display()),
+        None => "No checkpoint had been written yet".into(),
+    }
 }

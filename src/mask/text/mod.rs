@@ -26,7 +26,7 @@ pub trait TextStrategy {
     /// How many of `context` positions are kept, at most `context`; the same for every caption.
     fn kept(&self, context: usize) -> usize;
 
-    /// Scores the positions of one caption. `scores` is [context], all 0 at first; among equal scores the
+    /// Scores the positions of one caption. `scores` is `[context]`, all 0 at first; among equal scores the
     /// earlier position is kept first. `caption` holds the real tokens: what lies beyond is padding.
     /// `rng` is this caption's own.
     fn score(&self, scores: &mut [f32], caption: &[u32], rng: &mut dyn RngCore);
@@ -37,7 +37,7 @@ pub trait TextStrategy {
 pub struct Captions<'a> {
     /// [batch, context] token ids, padded.
     pub tokens: &'a [u32],
-    /// [batch] real tokens of each caption, at most `context`.
+    /// `[batch]` real tokens of each caption, at most `context`.
     pub lengths: &'a [u32],
     /// Tokens of a padded caption.
     pub context: usize,

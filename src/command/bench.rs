@@ -1,0 +1,256 @@
+//! `flip bench`: how long a training step takes, apart from loading data.
+
+use clap::{Args, ValueEnum};
+use dfdx::prelude::*;
+use rand::{Rng, RngCore};
+use serde::Serialize;
+
+use crate::mask::{Captions, ImageMask, Ratio, TextMask};
+use crate::model::{Flip, ImageInput, ModelConfig, PatchValues, TextInput};
+use crate::optimizer::{AdamW, AdamWConfig};
+use crate::recipe::{self, Compute, Precision, Recipe};
+use crate::seed::{rng, Purpose};
+use crate::stage::Stage;
+
+use super::{Failure, Outcome, RecipeArgs};
+
+/// Steps before the clock starts.
+const WARM_UP: usize = 2;
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Share of the patches dropped at random [default: the first training stage's mask].
+    #[arg(long)]
+    mask: Option<f64>,
+    /// Pairs of a step [default: the first training stage's].
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Numbers inside the encoders [default: the recipe's].
+    #[arg(long, ignore_case = true)]
+    precision: Option<PrecisionArg>,
+    /// Which implementation of the encoders [default: the recipe's].
+    #[arg(long, ignore_case = true)]
+    compute: Option<ComputeArg>,
+    /// Steps that are timed; medians are reported.
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+    /// Print one JSON object, last and on one line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PrecisionArg {
+    #[value(name = "F32")]
+    F32,
+    #[value(name = "Bf16")]
+    Bf16,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ComputeArg {
+    #[value(name = "Fused")]
+    Fused,
+    #[value(name = "Reference")]
+    Reference,
+}
+
+/// What was measured: medians over the timed steps.
+#[derive(Debug, Serialize)]
+struct Measured {
+    images_per_s: f64,
+    ms_step: f64,
+    ms_min: f64,
+    ms_max: f64,
+    ms_forward: f64,
+    ms_backward: f64,
+    ms_optimizer: f64,
+    gflop_per_s: f64,
+    /// Rate of a bare 1600x768x3072 matrix product in the precision of the run, right after the steps.
+    gemm_gflop_per_s: f64,
+    /// Largest resident memory of the process so far.
+    peak_mib: f64,
+    batch: usize,
+    kept_patches: usize,
+    steps: usize,
+}
+
+pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
+    let recipe = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
+    let setting = Setting::of(args, &recipe)?;
+    let measured = setting.measure(&recipe.model, recipe.seed)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&measured)?);
+    } else {
+        println!("{}", table(&measured));
+    }
+    Ok(Outcome::Done)
+}
+
+/// What is timed.
+struct Setting {
+    image_mask: ImageMask,
+    text_mask: TextMask,
+    batch: usize,
+    steps: usize,
+}
+
+impl Setting {
+    fn of(args: &BenchArgs, recipe: &Recipe) -> Result<Setting, Failure> {
+        let precision = match args.precision {
+            None => recipe.precision,
+            Some(PrecisionArg::F32) => Precision::F32,
+            Some(PrecisionArg::Bf16) => Precision::Bf16,
+        };
+        let compute = match args.compute {
+            None => recipe.compute,
+            Some(ComputeArg::Fused) => Compute::Fused,
+            Some(ComputeArg::Reference) => Compute::Reference,
+        };
+        if compute == Compute::Fused || precision == Precision::Bf16 {
+            return Err(Failure::Usage(
+                "this build has --compute Reference with --precision F32 only".into(),
+            ));
+        }
+        let first = recipe.stages.iter().find_map(|stage| match stage {
+            Stage::Pretrain(config) => {
+                Some((config.batch, config.image_mask.clone(), config.text_mask.clone()))
+            }
+            Stage::Unmask(config) => Some((config.batch, ImageMask::Keep, TextMask::Keep)),
+            Stage::Evaluate(_) => None,
+        });
+        let (batch, image_mask, text_mask) =
+            first.ok_or_else(|| Failure::Usage("the recipe has no training stage to time".into()))?;
+        let image_mask = match args.mask {
+            None => image_mask,
+            Some(0.0) => ImageMask::Keep,
+            Some(ratio) => ImageMask::Random(
+                Ratio::try_from(ratio).map_err(|error| Failure::Usage(format!("--mask: {error}")))?,
+            ),
+        };
+        let batch = args.batch.unwrap_or(batch.get());
+        if batch < 2 || args.steps == 0 {
+            return Err(Failure::Usage("--batch must be at least 2 and --steps at least 1".into()));
+        }
+        Ok(Setting { image_mask, text_mask, batch, steps: args.steps })
+    }
+
+    fn measure(&self, model: &ModelConfig, seed: u64) -> Result<Measured, Failure> {
+        let device = Cpu::default();
+        let mut flip = Flip::<f32, Cpu>::new(&device, model, seed)?;
+        let mut optimizer = AdamW::new(&AdamWConfig::default());
+        let (mut steps, mut forward, mut backward, mut update) = (vec![], vec![], vec![], vec![]);
+        for step in 0..WARM_UP + self.steps {
+            let (image, text) = self.random_inputs(model, seed, step as u64);
+            let started = std::time::Instant::now();
+            let mut result = flip.loss_and_gradients(&[image], &[text])?;
+            let updating = std::time::Instant::now();
+            optimizer.update(flip.parameters_mut(), &mut result.gradients, 1e-6)?;
+            if step >= WARM_UP {
+                steps.push(started.elapsed().as_secs_f64() * 1e3);
+                forward.push(result.seconds.forward * 1e3);
+                backward.push(result.seconds.backward * 1e3);
+                update.push(updating.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        let grid = model.image.size / model.image.patch;
+        let kept_patches = self.image_mask.kept(grid);
+        let flops = model.flops_per_pair(kept_patches, self.text_mask.kept(model.text.context), self.batch);
+        let ms_step = median(&steps);
+        let images_per_s = self.batch as f64 * 1e3 / ms_step;
+        Ok(Measured {
+            images_per_s,
+            ms_step,
+            ms_min: steps.iter().copied().fold(f64::INFINITY, f64::min),
+            ms_max: steps.iter().copied().fold(0.0, f64::max),
+            ms_forward: median(&forward),
+            ms_backward: median(&backward),
+            ms_optimizer: median(&update),
+            gflop_per_s: images_per_s * flops / 1e9,
+            gemm_gflop_per_s: gemm_rate(&device),
+            peak_mib: peak_resident_mib(),
+            batch: self.batch,
+            kept_patches,
+            steps: self.steps,
+        })
+    }
+
+    fn random_inputs(&self, model: &ModelConfig, seed: u64, step: u64) -> (ImageInput, TextInput) {
+        let mut rng = rng(seed, Purpose::Bench, step, 0);
+        let grid = model.image.size / model.image.patch;
+        let kept = self.image_mask.draw(grid, self.batch, seed, step, 0);
+        let mut bytes = vec![0; kept.ids.len() * model.image.patch * model.image.patch * 3];
+        rng.fill_bytes(&mut bytes);
+        let context = model.text.context;
+        let tokens: Vec<u32> =
+            (0..self.batch * context).map(|_| rng.gen_range(0..model.text.vocab_size as u32)).collect();
+        let lengths = vec![context as u32; self.batch];
+        let captions = Captions { tokens: &tokens, lengths: &lengths, context, keep_end: false };
+        let kept_tokens = self.text_mask.draw(&captions, None, seed, step, 0);
+        let tokens = kept_tokens
+            .ids
+            .chunks_exact(kept_tokens.kept)
+            .zip(tokens.chunks_exact(context))
+            .flat_map(|(ids, row)| ids.iter().map(|&id| row[id as usize]))
+            .collect();
+        (
+            ImageInput { patches: PatchValues::Bytes(bytes), kept, grid },
+            TextInput { tokens, kept: kept_tokens },
+        )
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 {
+        sorted[middle]
+    } else {
+        (sorted[middle - 1] + sorted[middle]) / 2.0
+    }
+}
+
+/// GFLOP/s of a bare 1600x768x3072 product, the best of a few.
+fn gemm_rate(device: &Cpu) -> f64 {
+    let (m, k, n) = (1600, 768, 3072);
+    let a: Tensor<(usize, usize), f32, Cpu> = device.ones_like(&(m, k));
+    let b: Tensor<(usize, usize), f32, Cpu> = device.ones_like(&(k, n));
+    let seconds = (0..5)
+        .map(|_| {
+            let started = std::time::Instant::now();
+            let product = a.clone().matmul(b.clone());
+            let seconds = started.elapsed().as_secs_f64();
+            drop(product);
+            seconds
+        })
+        .fold(f64::INFINITY, f64::min);
+    2.0 * (m * k * n) as f64 / seconds / 1e9
+}
+
+/// The process's largest resident memory, MiB; 0 where the system does not say.
+fn peak_resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.trim().parse::<f64>().ok()).map_or(0.0, |kib| kib / 1024.0)
+}
+
+fn table(measured: &Measured) -> String {
+    format!(
+        "{:.1} images/s   {:.1} ms/step ({:.1}-{:.1})\nforward {:.1} ms   backward {:.1} ms   optimizer {:.1} ms\n\
+         {:.1} GFLOP/s, {:.0} % of a bare matrix product ({:.1})\npeak resident {:.0} MiB",
+        measured.images_per_s,
+        measured.ms_step,
+        measured.ms_min,
+        measured.ms_max,
+        measured.ms_forward,
+        measured.ms_backward,
+        measured.ms_optimizer,
+        measured.gflop_per_s,
+        100.0 * measured.gflop_per_s / measured.gemm_gflop_per_s,
+        measured.gemm_gflop_per_s,
+        measured.peak_mib,
+    )
+}

@@ -1,0 +1,99 @@
+//! `flip run`: a recipe to its end.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::interpreter;
+use crate::log::{Logging, Progress};
+use crate::recipe::{self, Recipe};
+use crate::report::{self, EvalRow};
+use crate::run_folder::{Entry, RunFolder};
+use crate::stage::Ended;
+
+use super::{Failure, Outcome, RecipeArgs};
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Folder of the run [default: runs/<name of the recipe>].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on from the newest checkpoint in the folder.
+    #[arg(long, conflicts_with = "restart")]
+    resume: bool,
+    /// Delete the run that is in the folder, and start again.
+    #[arg(long)]
+    restart: bool,
+    /// Log levels, format and sinks, watched while the run goes on [default: logging.ron in the run folder].
+    #[arg(long, value_name = "FILE")]
+    logging: Option<PathBuf>,
+}
+
+pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
+    let recipe = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
+    let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
+    let entry = match (args.resume, args.restart) {
+        (true, _) => Entry::Resume,
+        (_, true) => Entry::Restart,
+        _ => Entry::Start,
+    };
+    let folder = RunFolder::enter(&root, entry).map_err(|error| Failure::Usage(error.to_string()))?;
+    let written = recipe::write(&recipe)?;
+    if args.resume {
+        same_recipe(&folder, &recipe, &written)?;
+    } else {
+        folder.replace(&folder.recipe(), written.as_bytes())?;
+    }
+
+    let progress = Progress::new();
+    let logging_file = args.logging.clone().unwrap_or_else(|| folder.logging());
+    let _logging = Logging::start(Some(&logging_file), &progress)?;
+    let interrupt = catch_signals()?;
+    tracing::info!(target: "flip", folder = %folder.root().display(), "run \"{}\"", recipe.name);
+
+    let ended = interpreter::run(&recipe, &folder, args.resume, &progress, &interrupt)?;
+    let page = report::write(folder.root())?;
+    if ended == Ended::Interrupted {
+        tracing::warn!(target: "flip", "interrupted; go on with --resume --out {}", folder.root().display());
+        return Ok(Outcome::Interrupted);
+    }
+    let results = EvalRow::read(&folder.evaluations())?;
+    println!("{}", report::table::text(&results, &report::stage_titles(&written)));
+    println!("run folder  {}", folder.root().display());
+    println!("report      {}", page.display());
+    Ok(Outcome::Done)
+}
+
+/// A run goes on with the recipe it was started with, or not at all.
+fn same_recipe(folder: &RunFolder, recipe: &Recipe, now: &str) -> Result<(), Failure> {
+    let path = folder.recipe();
+    let stored = recipe::read(&path, &[])?;
+    if stored == *recipe {
+        return Ok(());
+    }
+    let before = recipe::write(&stored)?;
+    let first = before.lines().zip(now.lines()).find(|(before, now)| before != now);
+    let difference = first.map_or(String::new(), |(before, now)| {
+        format!("\n  run folder: {}\n  now:        {}", before.trim(), now.trim())
+    });
+    Err(Failure::Usage(format!(
+        "{} was started with a different recipe, so the run cannot go on exactly; give the same recipe and --set, or \
+         another --out. The first difference:{difference}",
+        path.display()
+    )))
+}
+
+/// The flag that SIGINT and SIGTERM raise. A second signal ends the process at once, as people expect.
+fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let interrupt = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, interrupt.clone())?;
+        signal_hook::flag::register(signal, interrupt.clone())?;
+    }
+    Ok(interrupt)
+}

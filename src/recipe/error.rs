@@ -1,0 +1,153 @@
+//! Everything wrong with a recipe, each error with its place and what would be right.
+
+use std::fmt;
+
+use annotate_snippets::{normalize_untrusted_str, AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::Serialize;
+
+use super::document::{line_column, Document, Place, Source};
+use super::problem::Problem;
+
+/// All errors of a recipe, in the order of the text.
+#[derive(Debug, Clone)]
+pub struct RecipeErrors {
+    document: Document,
+    problems: Vec<Problem>,
+}
+
+/// One error, as facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RecipeError {
+    /// The recipe's file.
+    pub file: String,
+    /// From 1; none for an error of the file as a whole or inside a `--set`.
+    pub line: Option<usize>,
+    /// In characters, from 1.
+    pub column: Option<usize>,
+    /// The `--set` argument at fault.
+    pub set: Option<String>,
+    /// Path of the field, for example `stages[0].image_mask`; empty for the recipe as a whole.
+    pub field: String,
+    /// What was expected and what was found.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl RecipeErrors {
+    pub(super) fn new(document: Document, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| {
+            let place = place(&document, problem);
+            (place.as_ref().map(|place| place.source), place.map_or(0, |place| place.span.start))
+        });
+        RecipeErrors { document, problems }
+    }
+
+    /// The errors as facts, for machines.
+    pub fn errors(&self) -> Vec<RecipeError> {
+        self.problems.iter().map(|problem| self.facts(problem)).collect()
+    }
+
+    /// The errors with the lines they concern, as rustc shows its own; `styled` adds terminal colours.
+    pub fn render(&self, styled: bool) -> String {
+        let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
+        let rendered: Vec<_> =
+            self.problems.iter().map(|problem| self.render_one(problem, &renderer)).collect();
+        rendered.join("\n\n")
+    }
+
+    fn facts(&self, problem: &Problem) -> RecipeError {
+        let place = place(&self.document, problem);
+        let (mut position, mut set) = (None, None);
+        if let Some(place) = place {
+            let text = self.document.source(place.source);
+            match place.source {
+                Source::File => position = Some(line_column(text, place.span.start)),
+                Source::Argument(_) => set = Some(text.to_owned()),
+            }
+        }
+        RecipeError {
+            file: self.document.name().to_owned(),
+            line: position.map(|(line, _)| line),
+            column: position.map(|(_, column)| column),
+            set,
+            field: problem.path.to_string(),
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+        }
+    }
+
+    fn render_one(&self, problem: &Problem, renderer: &Renderer) -> String {
+        let headline = normalize_untrusted_str(&self.facts(problem).to_string());
+        let mut group = Group::with_title(Level::ERROR.no_name().primary_title(headline.as_str()));
+        if let Some(place) = place(&self.document, problem).filter(|place| self.shown(place)) {
+            let text = self.document.source(place.source);
+            let mut snippet = Snippet::source(match place.source {
+                Source::File => text.to_owned(),
+                Source::Argument(_) => format!("{SET}{text}"),
+            })
+            .fold(true)
+            .line_numbering(place.source == Source::File)
+            .annotation(AnnotationKind::Primary.span(underlined(text, &place)));
+            for (span, label) in &problem.related {
+                let other = self.document.place(span);
+                if other.source == place.source {
+                    let label = normalize_untrusted_str(label);
+                    snippet = snippet
+                        .annotation(AnnotationKind::Context.span(underlined(text, &other)).label(label));
+                }
+            }
+            group = group.element(snippet);
+        }
+        if let Some(help) = &problem.help {
+            group = group.element(Level::HELP.message(normalize_untrusted_str(help)));
+        }
+        renderer.render(&[group])
+    }
+
+    fn shown(&self, place: &Place) -> bool {
+        !self.document.source(place.source).is_empty()
+    }
+}
+
+const SET: &str = "--set ";
+
+/// The first line of a span, at least one byte wide, so that a whole stage is not drawn out.
+fn underlined(text: &str, place: &Place) -> std::ops::Range<usize> {
+    let span = &place.span;
+    let line = text[span.start..].find('\n').map_or(text.len(), |newline| span.start + newline);
+    let end = span.end.min(line).max(span.start);
+    let shift = if place.source == Source::File { 0 } else { SET.len() };
+    span.start + shift..end + shift
+}
+
+fn place(document: &Document, problem: &Problem) -> Option<Place> {
+    match (&problem.argument, &problem.span) {
+        (Some((index, span)), _) => Some(Place { source: Source::Argument(*index), span: span.clone() }),
+        (None, Some(span)) => Some(document.place(span)),
+        (None, None) => None,
+    }
+}
+
+/// `recipes/x.ron:7:33: stages[0].image_mask: expected 0 <= ratio < 1, got 1.5`
+impl fmt::Display for RecipeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.set, self.line, self.column) {
+            (Some(set), _, _) => write!(f, "--set {set}: ")?,
+            (None, Some(line), Some(column)) => write!(f, "{}:{line}:{column}: ", self.file)?,
+            _ => write!(f, "{}: ", self.file)?,
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Display for RecipeErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for RecipeErrors {}

@@ -1,0 +1,151 @@
+//! From the text of a recipe to a [`Recipe`], or to everything that is wrong with it.
+//!
+//! The text is RON with two conveniences switched on: an optional value is written without `Some`, and the
+//! fields of a variant's struct stand directly in its parentheses: `Pretrain(length: Steps(100), ...)`.
+
+use std::path::Path;
+
+use ron::extensions::Extensions;
+use ron::Options;
+
+use super::document::{byte_at, Document};
+use super::error::RecipeErrors;
+use super::problem::Problem;
+use super::syntax::{self, Node};
+use super::validate::Violation;
+use super::{check, files, overrides, validate, Recipe};
+
+/// Bytes of the largest file that is taken for a recipe.
+const LARGEST: u64 = 1 << 20;
+
+/// Reads and checks the recipe at `path` with `--set` arguments (`PATH=VALUE`) applied.
+///
+/// A relative path inside the recipe (tokenizer, classes, shards, folders) is used as written if it exists
+/// relative to the working directory, else relative to the recipe's folder if it exists there.
+///
+/// # Errors
+/// All errors at once, each with line, column, field, expectation and, where there is one, a suggestion.
+pub fn read(path: &Path, sets: &[String]) -> Result<Recipe, RecipeErrors> {
+    let name = path.display().to_string();
+    let text = text_of(path)
+        .map_err(|(text, problem)| RecipeErrors::new(Document::new(&name, &text, sets), vec![problem]))?;
+    let (mut recipe, document, root) = read_document(&name, &text, sets)?;
+    files::locate(&mut recipe, path.parent().unwrap_or(Path::new("")));
+    let problems = spanned(&root, files::check(&recipe));
+    if problems.is_empty() {
+        Ok(recipe)
+    } else {
+        Err(RecipeErrors::new(document, problems))
+    }
+}
+
+/// The text of a file, or as much of it as is text and what is wrong with the rest.
+fn text_of(path: &Path) -> Result<String, (String, Problem)> {
+    let general = |message: String| (String::new(), Problem::general(message));
+    let unreadable = |error: std::io::Error| general(format!("cannot be read: {error}"));
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > LARGEST {
+        return Err(general(format!("has {size} bytes; a recipe is a text of a few thousand")));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let byte = error.as_bytes()[valid];
+        let text = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
+        (text, Problem::new(valid..valid, format!("expected UTF-8 text, got the byte 0x{byte:02x}")))
+    })
+}
+
+/// Reads and checks the text of a recipe; `name` stands for the file in messages. Paths stay as written and
+/// no file is looked at.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_text(name: &str, text: &str, sets: &[String]) -> Result<Recipe, RecipeErrors> {
+    read_document(name, text, sets).map(|(recipe, _, _)| recipe)
+}
+
+fn read_document(name: &str, text: &str, sets: &[String]) -> Result<(Recipe, Document, Node), RecipeErrors> {
+    // A byte-order mark is how some editors begin a file; RON knows none.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut document = Document::new(name, text, sets);
+    let checked = parsed(&document)
+        .and_then(|_| overridden(&mut document, sets))
+        .and_then(|root| well_formed(&document, root));
+    match checked {
+        Ok((recipe, root)) => Ok((recipe, document, root)),
+        Err(problems) => Err(RecipeErrors::new(document, problems)),
+    }
+}
+
+/// The tree of the text; where its syntax is broken but readable, what else is wrong is told as well.
+fn parsed(document: &Document) -> Result<Node, Vec<Problem>> {
+    let (root, mut problems) = syntax::parse(document.text());
+    match root {
+        Some(root) if problems.is_empty() => Ok(root),
+        Some(root) => {
+            problems.extend(check::check(document.text(), &root));
+            Err(problems)
+        }
+        None => Err(problems),
+    }
+}
+
+/// The tree with the overrides applied.
+fn overridden(document: &mut Document, sets: &[String]) -> Result<Node, Vec<Problem>> {
+    let mut problems = overrides::apply(document, sets);
+    let root = parsed(document)?;
+    if problems.is_empty() {
+        return Ok(root);
+    }
+    problems.extend(check::check(document.text(), &root));
+    Err(problems)
+}
+
+fn well_formed(document: &Document, root: Node) -> Result<(Recipe, Node), Vec<Problem>> {
+    let problems = check::check(document.text(), &root);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let recipe = deserialise(document.text())?;
+    let problems = spanned(&root, validate::validate(&recipe));
+    if problems.is_empty() {
+        Ok((recipe, root))
+    } else {
+        Err(problems)
+    }
+}
+
+/// ron has the last word on what a text means.
+fn deserialise(text: &str) -> Result<Recipe, Vec<Problem>> {
+    options().from_str(text).map_err(|error| {
+        let start = byte_at(text, error.span.start.line, error.span.start.col);
+        let end = byte_at(text, error.span.end.line, error.span.end.col).max(start);
+        let mut message = error.code.to_string();
+        if let Some(first) = message.get_mut(..1) {
+            first.make_ascii_lowercase();
+        }
+        vec![Problem::new(start..end, message)]
+    })
+}
+
+/// How recipes are read and written.
+pub(super) fn options() -> Options {
+    Options::default()
+        .with_default_extension(Extensions::IMPLICIT_SOME)
+        .with_default_extension(Extensions::UNWRAP_VARIANT_NEWTYPES)
+}
+
+/// Finds the bytes of the fields that broken invariants concern.
+fn spanned(root: &Node, violations: Vec<Violation>) -> Vec<Problem> {
+    let problem = |violation: Violation| {
+        let span = root.nearest(&violation.path).head();
+        let mut problem = Problem::new(span, violation.message).at(&violation.path);
+        problem.help = violation.help;
+        for (path, label) in violation.also {
+            problem.related.extend(root.exactly(&path).map(|node| (node.head(), label)));
+        }
+        problem
+    };
+    violations.into_iter().map(problem).collect()
+}

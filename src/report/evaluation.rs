@@ -1,0 +1,177 @@
+//! The rows of `eval.json`, and the same measurement side by side at different stages.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+
+use super::{read_if_there, ReportError};
+
+/// One evaluation, as `eval.json` has it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct EvalRow {
+    /// Index of the evaluating stage in the recipe.
+    pub stage: usize,
+    /// `zero_shot`, `retrieval` or `held_out_loss`.
+    pub kind: String,
+    pub dataset: String,
+    #[serde(default)]
+    pub task: String,
+    /// Metric names and values in the order of the file, the main one first; NaN where the file has null.
+    /// Both an object and a list of pairs are read.
+    #[serde(deserialize_with = "metrics")]
+    pub metrics: Vec<(String, f64)>,
+    /// Samples that counted.
+    pub n: u64,
+    #[serde(default)]
+    pub per_class: Vec<ClassRow>,
+}
+
+/// How one class fared.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct ClassRow {
+    pub name: String,
+    pub n: u64,
+    /// Share that was right, 0 to 1; NaN where the file has null.
+    #[serde(deserialize_with = "number")]
+    pub top1: f64,
+}
+
+impl EvalRow {
+    /// Reads `eval.json`; an absent file has no rows.
+    pub fn read(path: &Path) -> Result<Vec<EvalRow>, ReportError> {
+        let text = read_if_there(path)?.unwrap_or_else(|| "[]".into());
+        serde_json::from_str(&text)
+            .map_err(|source| ReportError::Evaluations { path: path.to_path_buf(), source })
+    }
+
+    /// Two rows with the same subject measure the same thing.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { kind: &self.kind, dataset: &self.dataset, task: &self.task }
+    }
+}
+
+/// What was measured, whenever that was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject<'a> {
+    pub kind: &'a str,
+    pub dataset: &'a str,
+    pub task: &'a str,
+}
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.replace('_', " "), self.dataset)?;
+        if !self.task.is_empty() && self.task != self.dataset {
+            write!(f, " / {}", self.task)?;
+        }
+        Ok(())
+    }
+}
+
+/// One metric of one subject at every stage that measured it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison<'a> {
+    pub subject: Subject<'a>,
+    pub metric: &'a str,
+    /// By the stages of [`stages`]; none where a stage did not measure it.
+    pub values: Vec<Option<f64>>,
+    /// Samples that counted, the last time.
+    pub n: u64,
+}
+
+impl Comparison<'_> {
+    /// Shares of 1 are shown as per cent; a loss is not one even when it is small.
+    pub fn is_share(&self) -> bool {
+        !self.metric.contains("loss") && self.values.iter().flatten().all(|v| (0.0..=1.0).contains(v))
+    }
+
+    /// A value as text, with its unit.
+    pub fn format(&self, value: f64) -> String {
+        match self.is_share() {
+            _ if !value.is_finite() => "not finite".into(),
+            true => format!("{:.2} %", 100.0 * value),
+            false => format!("{value:.4}"),
+        }
+    }
+
+    /// The last value less the first, in points or units, where there are two.
+    pub fn change(&self) -> Option<String> {
+        let mut there = self.values.iter().flatten();
+        let (first, last) = (there.next()?, there.next_back()?);
+        match self.is_share() {
+            _ if !(last - first).is_finite() => None,
+            true => Some(format!("{:+.2}", 100.0 * (last - first))),
+            false => Some(format!("{:+.4}", last - first)),
+        }
+    }
+}
+
+/// The stages that evaluated, in sequence.
+pub fn stages(rows: &[EvalRow]) -> Vec<usize> {
+    rows.iter().map(|row| row.stage).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Every metric of every subject, in the order in which they first appear. Where a stage measured the same
+/// twice, the later row counts.
+pub fn comparisons(rows: &[EvalRow]) -> Vec<Comparison<'_>> {
+    let stages = stages(rows);
+    let mut comparisons: Vec<Comparison<'_>> = Vec::new();
+    for row in rows {
+        for (metric, value) in &row.metrics {
+            let column = stages.iter().position(|stage| *stage == row.stage);
+            let same = |known: &&mut Comparison<'_>| known.subject == row.subject() && known.metric == metric;
+            let comparison = match comparisons.iter_mut().find(same) {
+                Some(known) => known,
+                None => {
+                    // Beside the other metrics of its subject, also if an earlier stage did not have it.
+                    let last = comparisons.iter().rposition(|known| known.subject == row.subject());
+                    let at = last.map_or(comparisons.len(), |last| last + 1);
+                    let values = vec![None; stages.len()];
+                    comparisons.insert(at, Comparison { subject: row.subject(), metric, values, n: 0 });
+                    &mut comparisons[at]
+                }
+            };
+            comparison.n = row.n;
+            if let Some(column) = column {
+                comparison.values[column] = Some(*value);
+            }
+        }
+    }
+    comparisons
+}
+
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// An object or a list of pairs; a map type would forget the order.
+fn metrics<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, f64)>, D::Error> {
+    struct Metrics;
+    impl<'de> Visitor<'de> for Metrics {
+        type Value = Vec<(String, f64)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("metrics as {\"name\": value} or [[\"name\", value]]")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut metrics = Vec::new();
+            while let Some((name, value)) = map.next_entry::<String, Option<f64>>()? {
+                metrics.push((name, value.unwrap_or(f64::NAN)));
+            }
+            Ok(metrics)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut metrics = Vec::new();
+            while let Some((name, value)) = list.next_element::<(String, Option<f64>)>()? {
+                metrics.push((name, value.unwrap_or(f64::NAN)));
+            }
+            Ok(metrics)
+        }
+    }
+    deserializer.deserialize_any(Metrics)
+}

@@ -1,0 +1,86 @@
+//! What the stages of a recipe are called in tables and curves.
+
+use serde::de::IgnoredAny;
+use serde::Deserialize;
+
+/// The little of a recipe that a title needs. The recipe itself is above this room.
+#[derive(Deserialize)]
+struct Outline {
+    stages: Vec<Kind>,
+}
+
+#[derive(Deserialize)]
+enum Kind {
+    Pretrain(#[allow(dead_code)] IgnoredAny),
+    Unmask(#[allow(dead_code)] IgnoredAny),
+    Evaluate(#[allow(dead_code)] IgnoredAny),
+}
+
+/// A title for every stage of the recipe in `recipe`: "pretrain", "unmask", and for an evaluation what came
+/// before it, "after pretrain". Titles that would be there twice carry the index of their stage. Empty where
+/// the text is no recipe; [`title`] then still has an answer.
+pub fn stage_titles(recipe: &str) -> Vec<String> {
+    use ron::extensions::Extensions;
+    let options = ron::Options::default().with_default_extension(
+        Extensions::UNWRAP_VARIANT_NEWTYPES | Extensions::UNWRAP_NEWTYPES | Extensions::IMPLICIT_SOME,
+    );
+    let Ok(outline) = options.from_str::<Outline>(recipe) else { return Vec::new() };
+    let mut titles = Vec::new();
+    let mut trained: Option<String> = None;
+    for (index, stage) in outline.stages.iter().enumerate() {
+        let mut title = match (stage, &trained) {
+            (Kind::Pretrain(_), _) => "pretrain".to_string(),
+            (Kind::Unmask(_), _) => "unmask".to_string(),
+            (Kind::Evaluate(_), Some(trained)) => format!("after {trained}"),
+            (Kind::Evaluate(_), None) => "untrained".to_string(),
+        };
+        if titles.contains(&title) {
+            title = format!("{title} ({index})");
+        }
+        if !matches!(stage, Kind::Evaluate(_)) {
+            trained = Some(title.clone());
+        }
+        titles.push(title);
+    }
+    titles
+}
+
+/// The title of a stage.
+pub fn title(titles: &[String], stage: usize) -> String {
+    titles.get(stage).cloned().unwrap_or_else(|| format!("stage {stage}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_named_by_what_they_do() {
+        let recipe = r#"#![enable(implicit_some)]
+            // A comment with Pretrain( in it.
+            (name: "x", model: (image: (size: 32)), data: (train: Scenes((size: 32, split: Train))),
+             stages: [
+                Evaluate([ZeroShot((name: "scenes", classes: Source(templates: ["a {}"])))]),
+                Pretrain((length: Steps(400), batch: 256, image_mask: Random(0.5), schedule: Cosine(peak: 1e-3))),
+                Evaluate([]),
+                Unmask((length: Epochs(1.0), batch: 256, clip_grad_norm: Some(1.0))),
+                Evaluate([HeldOutLoss((name: "b", batch: 64))]),
+                Unmask(length: Samples(10), batch: 2),
+                Evaluate([]),
+             ])"#;
+        let titles = stage_titles(recipe);
+        let expected = [
+            "untrained",
+            "pretrain",
+            "after pretrain",
+            "unmask",
+            "after unmask",
+            "unmask (5)",
+            "after unmask (5)",
+        ];
+        assert_eq!(titles, expected);
+        assert_eq!(title(&titles, 3), "unmask");
+        assert_eq!(title(&titles, 9), "stage 9");
+        assert_eq!(stage_titles("no recipe"), Vec::<String>::new());
+    }
+}

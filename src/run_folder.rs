@@ -1,0 +1,169 @@
+//! The folder of one run: where each file lies, and the lock that keeps two processes out of it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Something is wrong with a run folder.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFolderError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{path} already holds a run; continue it with --resume, start it again with --restart (which deletes it), or \
+         choose another folder with --out"
+    )]
+    Occupied { path: PathBuf },
+    #[error("{path} holds no run to resume (there is no recipe.ron in it); leave out --resume to start one")]
+    NothingToResume { path: PathBuf },
+    #[error("{path} is in use by another process that is still running")]
+    Locked { path: PathBuf },
+}
+
+/// How a command wants to enter a run folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// The folder must be new or empty of runs.
+    Start,
+    /// A run that is there is deleted first.
+    Restart,
+    /// A run must be there.
+    Resume,
+}
+
+/// An entered run folder. The lock is held until this is dropped.
+#[derive(Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Creates or opens the folder, and locks it.
+    pub fn enter(root: &Path, entry: Entry) -> Result<RunFolder, RunFolderError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| RunFolderError::Io { path, source }
+        };
+        let recipe = root.join("recipe.ron");
+        match entry {
+            Entry::Resume if !recipe.exists() => {
+                return Err(RunFolderError::NothingToResume { path: root.into() })
+            }
+            Entry::Start if recipe.exists() => return Err(RunFolderError::Occupied { path: root.into() }),
+            _ => {}
+        }
+        fs::create_dir_all(root).map_err(io(root))?;
+        let lock_path = root.join(".lock");
+        let lock = File::create(&lock_path).map_err(io(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(RunFolderError::Locked { path: root.into() }),
+            Err(TryLockError::Error(source)) => return Err(RunFolderError::Io { path: lock_path, source }),
+        }
+        let folder = RunFolder { root: root.into(), _lock: lock };
+        if entry == Entry::Restart {
+            folder.delete_run()?;
+        }
+        Ok(folder)
+    }
+
+    /// Removes what a run wrote, and nothing else that a person may have put there.
+    fn delete_run(&self) -> Result<(), RunFolderError> {
+        for file in [
+            self.recipe(),
+            self.metrics(),
+            self.timing(),
+            self.evaluations(),
+            self.tokenizer(),
+            self.masks(),
+            self.root.join("report.html"),
+        ] {
+            match fs::remove_file(&file) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(RunFolderError::Io { path: file, source }),
+            }
+        }
+        for folder in [self.checkpoints(), self.tensorboard()] {
+            match fs::remove_dir_all(&folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(RunFolderError::Io { path: folder, source }),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    /// The recipe with every default and override written out.
+    pub fn recipe(&self) -> PathBuf {
+        self.root.join("recipe.ron")
+    }
+    /// A line per logged step: what the seed determines.
+    pub fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
+    }
+    /// A line per logged step: what the clock says.
+    pub fn timing(&self) -> PathBuf {
+        self.root.join("timing.jsonl")
+    }
+    /// Results of the evaluation stages.
+    pub fn evaluations(&self) -> PathBuf {
+        self.root.join("eval.json")
+    }
+    /// The tokenizer the model was trained with.
+    pub fn tokenizer(&self) -> PathBuf {
+        self.root.join("tokenizer.json")
+    }
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+    pub fn tensorboard(&self) -> PathBuf {
+        self.root.join("tensorboard")
+    }
+    /// Training pictures beside what their masks leave.
+    pub fn masks(&self) -> PathBuf {
+        self.root.join("masks.png")
+    }
+    /// Log levels, format and sinks; watched while the run goes on.
+    pub fn logging(&self) -> PathBuf {
+        self.root.join("logging.ron")
+    }
+
+    /// Writes a whole file so that a reader (or a crash) sees the old or the new one, never half of it.
+    pub fn replace(&self, path: &Path, contents: &[u8]) -> Result<(), RunFolderError> {
+        let io = |source| RunFolderError::Io { path: path.into(), source };
+        let beside = path.with_extension("partial");
+        let mut file = File::create(&beside).map_err(io)?;
+        file.write_all(contents).and_then(|()| file.sync_all()).map_err(io)?;
+        fs::rename(&beside, path).map_err(io)?;
+        File::open(&self.root).and_then(|folder| folder.sync_all()).map_err(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_not_overwritten_and_not_shared() {
+        let there = tempfile::tempdir().unwrap();
+        let root = there.path().join("run");
+        assert!(matches!(
+            RunFolder::enter(&root, Entry::Resume),
+            Err(RunFolderError::NothingToResume { .. })
+        ));
+        let folder = RunFolder::enter(&root, Entry::Start).unwrap();
+        folder.replace(&folder.recipe(), b"()").unwrap();
+        assert!(matches!(RunFolder::enter(&root, Entry::Resume), Err(RunFolderError::Locked { .. })));
+        drop(folder);
+        assert!(matches!(RunFolder::enter(&root, Entry::Start), Err(RunFolderError::Occupied { .. })));
+        let note = root.join("note.txt");
+        fs::write(&note, "mine").unwrap();
+        RunFolder::enter(&root, Entry::Restart).unwrap();
+        assert!(note.exists() && !root.join("recipe.ron").exists());
+    }
+}

@@ -1,0 +1,121 @@
+//! What a training run consists of while it runs, and exactly what a checkpoint of it holds.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{self, CheckpointConfig, Name, TensorView};
+use crate::data::source::Source;
+use crate::data::tokenizer::Tokenizer;
+use crate::data::{Cursor, DataConfig};
+use crate::log::{Metrics, MetricsConfig, Progress, Timing};
+use crate::model::{Flip, GraphDevice, ModelConfig};
+use crate::optimizer::AdamW;
+use crate::parameter::NamedTensor;
+use crate::report::EventWriter;
+use crate::run_folder::RunFolder;
+
+use super::StageError;
+
+/// Name of the model's part of a checkpoint.
+pub const MODEL: &str = "model";
+/// Name of the optimizer's part of a checkpoint.
+pub const OPTIMIZER: &str = "optimizer";
+
+/// Where a run stands: together with model and optimizer, all that is needed to go on exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// Index of the stage.
+    pub stage: usize,
+    /// Updates done in this stage.
+    pub step: u64,
+    /// Updates done in the whole run; masks are drawn from it.
+    pub global_step: u64,
+    /// Pairs seen in the whole run.
+    pub samples: u64,
+    /// The next pair of the training source.
+    pub cursor: Cursor,
+    /// Length of `metrics.jsonl`.
+    pub metrics_bytes: u64,
+    /// Length of `timing.jsonl`.
+    pub timing_bytes: u64,
+}
+
+impl Position {
+    /// Name of the checkpoint taken here.
+    pub fn name(&self) -> Name {
+        Name { stage: self.stage, step: self.step }
+    }
+}
+
+/// What the stages of one run share.
+pub struct Run<'a, D: GraphDevice> {
+    pub seed: u64,
+    pub model_config: &'a ModelConfig,
+    pub data: &'a DataConfig,
+    pub checkpoints: &'a CheckpointConfig,
+    pub metrics_config: &'a MetricsConfig,
+    pub folder: &'a RunFolder,
+    pub progress: &'a Progress,
+    /// Set by SIGINT and SIGTERM.
+    pub interrupt: &'a AtomicBool,
+    pub device: D,
+    pub model: Flip<f32, D>,
+    pub tokenizer: Arc<Tokenizer>,
+    pub train: Arc<dyn Source>,
+    pub metrics: Metrics,
+    pub timing: Timing,
+    pub events: EventWriter,
+    pub position: Position,
+    /// The newest checkpoint written or read.
+    pub saved: Option<PathBuf>,
+}
+
+impl<D: GraphDevice> Run<'_, D> {
+    pub fn interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed)
+    }
+
+    /// Size of an epoch in samples, where one is known.
+    pub fn epoch_samples(&self) -> Option<u64> {
+        self.data.epoch_samples.map(|samples| samples.get()).or_else(|| self.train.samples())
+    }
+
+    /// Threads that decode and tokenize.
+    pub fn workers(&self) -> usize {
+        self.data.workers.map_or_else(
+            || std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            |workers| workers.get(),
+        )
+    }
+
+    /// Writes a checkpoint of this very moment, and removes those that are no longer kept.
+    pub fn save(&mut self, optimizer: Option<&mut AdamW<f32, D>>) -> Result<(), StageError> {
+        self.metrics.sync()?;
+        self.timing.sync()?;
+        self.position.metrics_bytes = self.metrics.position();
+        self.position.timing_bytes = self.timing.position();
+        let model = self.model.export();
+        let moments = optimizer.map(|optimizer| optimizer.export(&self.model.parameters())).transpose()?;
+        let mut parts = vec![(MODEL, views(&model))];
+        if let Some(moments) = &moments {
+            parts.push((OPTIMIZER, views(moments)));
+        }
+        let folder = self.folder.checkpoints();
+        let name = self.position.name();
+        let path = checkpoint::write(&folder, name, &parts, &self.position)?;
+        tracing::info!(target: "flip::checkpoint", path = %path.display(), "checkpoint written");
+        checkpoint::retain(&folder, name, self.checkpoints.keep, &[])?;
+        self.saved = Some(path);
+        Ok(())
+    }
+}
+
+fn views(tensors: &[NamedTensor]) -> Vec<TensorView<'_>> {
+    tensors
+        .iter()
+        .map(|tensor| TensorView { name: &tensor.name, shape: &tensor.shape, data: &tensor.data })
+        .collect()
+}

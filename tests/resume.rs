@@ -1,0 +1,162 @@
+//! Runs that survive: the binary is killed at many moments, resumed each time, and must leave the very bytes
+//! of an uninterrupted run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+
+/// Every kind of stage, with checkpoints close together.
+const RECIPE: &str = r#"
+Recipe(
+    name: "resume",
+    seed: 3,
+    device: Cpu,
+    model: (
+        image: (size: 32, patch: 8, width: 16, depth: 1, heads: 2),
+        text: (tokenizer: Train(captions: 200), vocab_size: 300, context: 12, width: 16, depth: 1, heads: 2),
+        embed_dim: 16,
+    ),
+    data: (
+        train: Scenes(size: 32, split: Train),
+        validation: Scenes(size: 32, split: HeldOut, samples: 200),
+        workers: 2,
+    ),
+    stages: [
+        Pretrain(
+            length: Steps(60), batch: 16, micro_batch: 8, image_mask: Random(0.5), text_mask: Frequency(0.25),
+            schedule: Cosine(lr: Absolute(1e-3), warmup: Steps(5)), clip_grad_norm: 1.0,
+        ),
+        Evaluate([ZeroShot(name: "held out", classes: Source()), Retrieval(name: "held out")]),
+        Unmask(length: Steps(40), batch: 16, schedule: Constant(lr: Absolute(1e-4), warmup: Steps(5))),
+        Evaluate([ZeroShot(name: "held out", classes: Source()), HeldOutLoss(name: "loss", batch: 50)]),
+    ],
+    checkpoints: (every: Steps(7), keep: 2),
+    metrics: (every_steps: 3),
+)
+"#;
+
+fn flip(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flip"));
+    command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+fn start(folder: &Path, out: &str, resume: bool) -> Command {
+    let mut command = flip(folder);
+    command.args(["run", "recipe.ron", "--out", out]);
+    if resume {
+        command.arg("--resume");
+    }
+    command
+}
+
+fn finish(folder: &Path, out: &str, resume: bool) {
+    let done = start(folder, out, resume).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// What a run must leave the same: metrics, results, and the weights of the last checkpoint.
+fn left(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut checkpoints: Vec<PathBuf> =
+        fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    checkpoints.sort();
+    let last = checkpoints.pop().unwrap();
+    let mut files = vec![run.join("metrics.jsonl"), run.join("eval.json"), run.join("tokenizer.json")];
+    files.extend(["model.safetensors", "optimizer.safetensors"].map(|name| last.join(name)));
+    files
+        .into_iter()
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+        })
+        .collect()
+}
+
+fn assert_same(expected: &[(String, Vec<u8>)], run: &Path) {
+    for ((name, before), (_, after)) in expected.iter().zip(left(run)) {
+        assert!(*before == after, "{name} differs from that of the uninterrupted run in {}", run.display());
+    }
+}
+
+fn prepared() -> (tempfile::TempDir, Vec<(String, Vec<u8>)>, Duration) {
+    let there = tempfile::tempdir().unwrap();
+    fs::write(there.path().join("recipe.ron"), RECIPE).unwrap();
+    let started = Instant::now();
+    finish(there.path(), "whole", false);
+    let whole = left(&there.path().join("whole"));
+    (there, whole, started.elapsed())
+}
+
+#[test]
+fn killed_ten_times_and_resumed_a_run_leaves_the_same_bytes() {
+    let (there, whole, length) = prepared();
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let mut kills = 0;
+    let mut resume = false;
+    while kills < 10 {
+        let mut child = start(there.path(), "killed", resume).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(length.mul_f64(rng.gen_range(0.05..0.6)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        resume = there.path().join("killed/recipe.ron").exists();
+    }
+    finish(there.path(), "killed", resume);
+    assert_same(&whole, &there.path().join("killed"));
+}
+
+#[test]
+fn an_interrupt_saves_first_and_says_how_to_go_on() {
+    let (there, whole, length) = prepared();
+    for (round, signal) in ["INT", "TERM"].into_iter().enumerate() {
+        let out = format!("interrupted-{signal}");
+        let child = start(there.path(), &out, false).spawn().unwrap();
+        std::thread::sleep(length.mul_f64(0.25 + 0.2 * round as f64));
+        let killed = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(130), "{}", String::from_utf8_lossy(&done.stderr));
+        assert!(String::from_utf8_lossy(&done.stderr).contains("--resume"));
+        finish(there.path(), &out, true);
+        assert_same(&whole, &there.path().join(&out));
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used() {
+    let (there, whole, _) = prepared();
+    let checkpoints = there.path().join("whole/checkpoints");
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(&checkpoints).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    let newest = names.last().unwrap();
+    let weights = newest.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let done = start(there.path(), "whole", true).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains(newest.file_name().unwrap().to_str().unwrap()), "{said}");
+    assert!(said.contains("refused"), "{said}");
+    assert_same(&whole, &there.path().join("whole"));
+}
+
+#[test]
+fn a_run_is_neither_overwritten_nor_resumed_with_another_recipe() {
+    let there = tempfile::tempdir().unwrap();
+    let short = RECIPE.replace("Steps(60)", "Steps(3)").replace("Steps(40)", "Steps(6)");
+    fs::write(there.path().join("recipe.ron"), short.replace("warmup: Steps(5)", "warmup: Steps(1)"))
+        .unwrap();
+    finish(there.path(), "run", false);
+    let again = start(there.path(), "run", false).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("--resume"));
+    let other = start(there.path(), "run", true).args(["--set", "seed=4"]).output().unwrap();
+    assert_eq!(other.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("seed: 4"), "{other:?}");
+}

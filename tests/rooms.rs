@@ -1,0 +1,165 @@
+//! The arrows between the rooms of src/: data flows recipe -> data -> model -> train -> evaluate, and nothing
+//! reaches upward. This reads the sources and holds every `crate::room` in them against the list below.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room and the rooms it may name. A room may always name itself.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("main", &["command"]),
+    (
+        "command",
+        &[
+            "checkpoint",
+            "data",
+            "device",
+            "evaluator",
+            "interpreter",
+            "kernel",
+            "log",
+            "mask",
+            "model",
+            "optimizer",
+            "recipe",
+            "report",
+            "run_folder",
+            "seed",
+            "stage",
+            "trained",
+        ],
+    ),
+    (
+        "interpreter",
+        &["checkpoint", "data", "device", "log", "model", "recipe", "report", "run_folder", "stage"],
+    ),
+    ("trained", &["checkpoint", "data", "model", "recipe", "stage"]),
+    (
+        "recipe",
+        &[
+            "checkpoint",
+            "data",
+            "device",
+            "duration",
+            "evaluator",
+            "log",
+            "mask",
+            "model",
+            "optimizer",
+            "stage",
+        ],
+    ),
+    (
+        "stage",
+        &[
+            "checkpoint",
+            "data",
+            "duration",
+            "evaluator",
+            "log",
+            "mask",
+            "model",
+            "optimizer",
+            "parameter",
+            "report",
+            "run_folder",
+            "seed",
+        ],
+    ),
+    ("evaluator", &["data"]),
+    ("model", &["data", "kernel", "mask", "parameter", "seed"]),
+    ("optimizer", &["duration", "kernel", "model", "parameter"]),
+    ("data", &["seed"]),
+    ("mask", &["seed"]),
+    ("checkpoint", &["duration", "parameter"]),
+    ("parameter", &[]),
+    ("kernel", &[]),
+    ("log", &[]),
+    ("report", &[]),
+    ("run_folder", &[]),
+    ("device", &[]),
+    ("duration", &[]),
+    ("seed", &[]),
+];
+
+/// Rooms that may name dfdx.
+const GRAPH: &[&str] = &["model", "parameter", "optimizer", "interpreter", "command", "trained"];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn room(path: &Path, src: &Path) -> String {
+    let first = path.strip_prefix(src).unwrap().components().next().unwrap();
+    Path::new(first.as_os_str()).file_stem().unwrap().to_str().unwrap().to_owned()
+}
+
+/// The rooms a source names: `crate::x` and each branch of `crate::{x, y}`; comments do not count.
+fn named(text: &str) -> BTreeSet<String> {
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let mut rooms = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        if code[..at].ends_with('$') {
+            continue;
+        }
+        let rest = &code[at + "crate::".len()..];
+        let names: Vec<String> = match rest.strip_prefix('{') {
+            None => vec![rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()],
+            Some(group) => {
+                let group = group.split("};").next().unwrap_or_default();
+                group
+                    .split(',')
+                    .map(|name| {
+                        name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+                    })
+                    .collect()
+            }
+        };
+        rooms.extend(names.into_iter().filter(|name| !name.is_empty()));
+    }
+    rooms
+}
+
+#[test]
+fn no_room_reaches_upward() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    assert!(files.len() > 20, "the sources were not found under {}", src.display());
+    let mut wrong = Vec::new();
+    for file in files {
+        let room = room(&file, &src);
+        if room == "lib" {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let shown = file.strip_prefix(&src).unwrap().display().to_string();
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == room) else {
+            wrong.push(format!("src/{shown}: the room `{room}` is not in the list of this test"));
+            continue;
+        };
+        for other in named(&text) {
+            if other != room && !allowed.contains(&other.as_str()) {
+                wrong.push(format!("src/{shown}: `{room}` may not reach `{other}`"));
+            }
+        }
+        if text.contains("dfdx::") && !GRAPH.contains(&room.as_str()) {
+            wrong.push(format!("src/{shown}: dfdx may not be named in `{room}`"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_sources_sees_groups_and_paths() {
+    let seen = named("use crate::{a, b::C};\nlet x = crate::d::e(); // crate::not_this\n");
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["a", "b", "d"]);
+}
