@@ -1,0 +1,49 @@
+//! What the encoders, the loss and the optimizer compute, on slices and sizes only.
+pub mod activation;
+pub mod element;
+pub mod gemm;
+pub mod isa;
+pub mod lanes;
+pub mod math;
+pub mod scratch;
+pub mod threads;
+
+use std::sync::Mutex;
+
+use isa::Isa;
+use scratch::Scratch;
+use threads::Threads;
+
+/// The processor as kernels see it: an instruction set, threads, and scratch memory of each.
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    threads: Threads,
+    /// One for each thread.
+    own: Vec<Mutex<Scratch>>,
+    /// Packed operands that all threads read.
+    left: Mutex<Scratch>,
+    right: Mutex<Scratch>,
+}
+
+impl Cpu {
+    /// Kernels on an instruction set and a number of threads.
+    ///
+    /// # Errors
+    /// If this processor lacks the instruction set, or threads cannot be started.
+    pub fn new(isa: Isa, threads: usize) -> Result<Self, String> {
+        if !isa.available() {
+            return Err(format!("this processor has no {}", isa.name()));
+        }
+        let threads = Threads::new(threads)?;
+        let own = (0..threads.count()).map(|_| Mutex::default()).collect();
+        Ok(Cpu { isa, threads, own, left: Mutex::default(), right: Mutex::default() })
+    }
+
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
+}
