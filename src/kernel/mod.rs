@@ -1,5 +1,6 @@
 //! What the encoders, the loss and the optimizer compute, on slices and sizes only.
 pub mod activation;
+pub mod attention;
 pub mod element;
 pub mod gemm;
 pub mod isa;
@@ -8,7 +9,7 @@ pub mod math;
 pub mod scratch;
 pub mod threads;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use isa::Isa;
 use scratch::Scratch;
@@ -38,6 +39,12 @@ impl Cpu {
         let threads = Threads::new(threads)?;
         let own = (0..threads.count()).map(|_| Mutex::default()).collect();
         Ok(Cpu { isa, threads, own, left: Mutex::default(), right: Mutex::default() })
+    }
+
+    /// Scratch memory of the thread `slot`.
+    fn own(&self, slot: usize) -> MutexGuard<'_, Scratch> {
+        // What a panicking thread left is overwritten before it is read.
+        self.own[slot].lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub fn isa(&self) -> Isa {

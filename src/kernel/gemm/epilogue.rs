@@ -13,6 +13,9 @@ pub trait Epilogue: Sync {
     /// # Safety
     /// No two threads may hand in the same columns of a row.
     unsafe fn take<L: Lanes>(&self, l: L, row: usize, column: usize, sums: &[f32]);
+
+    /// Asks for the memory that [`take`](Self::take) of `len` columns will touch.
+    fn prefetch(&self, row: usize, column: usize, len: usize);
 }
 
 /// A row-major output that several threads write, each its own columns of a row.
@@ -36,10 +39,26 @@ impl<'a, T> Grid<'a, T> {
     /// No two threads may hold overlapping segments.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
-    unsafe fn segment(&self, row: usize, column: usize, len: usize) -> &mut [T] {
+    pub unsafe fn segment(&self, row: usize, column: usize, len: usize) -> &mut [T] {
         let at = row * self.stride + column;
         assert!(at + len <= self.len, "a product is larger than its output");
         std::slice::from_raw_parts_mut(self.data.add(at), len)
+    }
+
+    /// Asks for the memory of a segment.
+    #[inline(always)]
+    pub fn prefetch(&self, row: usize, column: usize, len: usize) {
+        let from = self.data.wrapping_add(row * self.stride + column).cast::<i8>();
+        for line in (0..len * size_of::<T>()).step_by(64) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a prefetch has no effect that a program could see, whatever the address.
+            unsafe {
+                use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line));
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = from.wrapping_add(line);
+        }
     }
 }
 
@@ -50,6 +69,10 @@ pub struct Write<'a, T> {
 }
 
 impl<T: Element> Epilogue for Write<'_, T> {
+    #[inline(always)]
+    fn prefetch(&self, row: usize, column: usize, len: usize) {
+        self.to.prefetch(row, column, len);
+    }
     #[inline(always)]
     unsafe fn take<L: Lanes>(&self, l: L, row: usize, column: usize, sums: &[f32]) {
         let to = self.to.segment(row, column, sums.len());
@@ -70,6 +93,10 @@ pub struct Add<'a> {
 }
 
 impl Epilogue for Add<'_> {
+    #[inline(always)]
+    fn prefetch(&self, row: usize, column: usize, len: usize) {
+        self.to.prefetch(row, column, len);
+    }
     #[inline(always)]
     unsafe fn take<L: Lanes>(&self, l: L, row: usize, column: usize, sums: &[f32]) {
         let to = self.to.segment(row, column, sums.len());
@@ -94,6 +121,11 @@ pub struct Activate<'a, E> {
 
 impl<E: Element> Epilogue for Activate<'_, E> {
     #[inline(always)]
+    fn prefetch(&self, row: usize, column: usize, len: usize) {
+        self.before.prefetch(row, column, len);
+        self.after.prefetch(row, column, len);
+    }
+    #[inline(always)]
     unsafe fn take<L: Lanes>(&self, l: L, row: usize, column: usize, sums: &[f32]) {
         let before = self.before.segment(row, column, sums.len());
         let after = self.after.segment(row, column, sums.len());
@@ -114,6 +146,11 @@ pub struct ActivateBackward<'a, E> {
 }
 
 impl<E: Element> Epilogue for ActivateBackward<'_, E> {
+    #[inline(always)]
+    fn prefetch(&self, row: usize, column: usize, len: usize) {
+        self.before.prefetch(row, column, len);
+        self.gradient.prefetch(row, column, len);
+    }
     #[inline(always)]
     unsafe fn take<L: Lanes>(&self, l: L, row: usize, column: usize, sums: &[f32]) {
         let before = self.before.segment(row, column, sums.len());

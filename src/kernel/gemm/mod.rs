@@ -11,6 +11,7 @@
 
 pub mod epilogue;
 pub mod pack;
+pub mod small;
 pub mod tile;
 
 use std::ops::Range;
@@ -181,14 +182,7 @@ fn chunk<E: Element>(
     let mut own = cpu.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let left = match left {
         Left::Rows { data, stride } if reduced.len() % E::GROUP == 0 => {
-            assert!(data.len() >= (m - 1) * stride + reduced.end, "a left operand of [{m}, {}]", reduced.end);
-            Rows {
-                base: data[reduced.start..].as_ptr().cast(),
-                row: stride * size_of::<E>(),
-                tile: None,
-                last: m - 1,
-                step: 4,
-            }
+            Rows::direct(&data[reduced.start..], stride, m, reduced.len())
         }
         left => {
             let own = own.room(m.div_ceil(ROWS) * ROWS * groups);
@@ -196,7 +190,7 @@ fn chunk<E: Element>(
             cpu.threads.each(blocks, |_, (block, tiles)| {
                 dispatch!(cpu.isa, l => pack::tiles(l, tiles, left, block * BLOCK, m, reduced.clone()))
             });
-            Rows { base: own.as_ptr().cast(), row: 4, tile: Some(groups * ROWS * 4), last: ROWS - 1, step: ROWS * 4 }
+            Rows::packed(own, groups)
         }
     };
     let together = (PANEL_BYTES / (panel * 4).max(1)).clamp(1, panels);
@@ -212,7 +206,8 @@ fn chunk<E: Element>(
             n,
             groups,
         };
-        dispatch!(cpu.isa, l => compute::<_, E, _>(l, epilogue, left, right, part))
+        // SAFETY: pieces are disjoint; the operands were checked or packed for all rows and groups.
+        dispatch!(cpu.isa, l => unsafe { compute::<_, E, _>(l, epilogue, left, right, part, width) })
     });
 }
 
@@ -273,6 +268,17 @@ struct Rows {
 unsafe impl Sync for Rows {}
 
 impl Rows {
+    /// Tiles as [`pack::tiles`] leaves them.
+    fn packed(tiles: &[u32], groups: usize) -> Self {
+        Rows { base: tiles.as_ptr().cast(), row: 4, tile: Some(groups * ROWS * 4), last: ROWS - 1, step: ROWS * 4 }
+    }
+
+    /// `m` rows of `k` elements as they lie; `k` is a whole number of groups.
+    fn direct<E: Element>(data: &[E], stride: usize, m: usize, k: usize) -> Self {
+        assert!(data.len() >= (m - 1) * stride + k && k % E::GROUP == 0, "a left operand of [{m}, {k}]");
+        Rows { base: data.as_ptr().cast(), row: stride * size_of::<E>(), tile: None, last: m - 1, step: 4 }
+    }
+
     /// Rows beyond the last repeat it; their sums are dropped.
     #[inline(always)]
     fn tile(&self, at: usize) -> LeftTile {
@@ -293,21 +299,32 @@ struct Part {
     groups: usize,
 }
 
+/// One part of a product; panels are `width` columns.
+///
+/// # Safety
+/// The left operand must have the rows and groups of the part. No other thread may hand the same rows and
+/// columns to the epilogue.
 #[inline(always)]
-fn compute<L: Lanes, E: Element, F: Epilogue>(l: L, epilogue: &F, left: Rows, right: &[u32], part: Part) {
-    let width = L::N * L::TILE;
+unsafe fn compute<L: Lanes, E: Element, F: Epilogue>(
+    l: L,
+    epilogue: &F,
+    left: Rows,
+    right: &[u32],
+    part: Part,
+    width: usize,
+) {
     let panel = part.groups * width;
     let mut sums = Sums([0.0; ROWS * MAX_COLUMNS]);
     for row in part.rows.clone().step_by(ROWS) {
         let rows = left.tile(row);
         for p in part.panels.clone() {
             let panel = &right[p * panel..][..panel];
-            // SAFETY: the operands were checked or packed for this many rows and groups.
-            unsafe { tile::<L, E>(l, &mut sums, rows, panel.as_ptr().cast(), part.groups) };
             let columns = width.min(part.n - p * width);
-            for i in 0..ROWS.min(part.rows.end - row) {
-                // SAFETY: parts are disjoint, and so are the rows and panels of a part.
-                unsafe { epilogue.take(l, row + i, p * width, &sums.0[i * width..][..columns]) };
+            let height = ROWS.min(part.rows.end - row);
+            (0..height).for_each(|i| epilogue.prefetch(row + i, p * width, columns));
+            tile::<L, E>(l, &mut sums, rows, panel.as_ptr().cast(), part.groups, width / L::N);
+            for i in 0..height {
+                epilogue.take(l, row + i, p * width, &sums.0[i * width..][..columns]);
             }
         }
     }

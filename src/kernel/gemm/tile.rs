@@ -8,7 +8,7 @@ pub const ROWS: usize = 6;
 /// Columns of the widest tile: four vectors of 16.
 pub const MAX_COLUMNS: usize = 64;
 
-/// Sums of one tile, row after row, `TILE * N` columns each.
+/// Sums of one tile, row after row, `vectors * N` columns each.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Sums(pub [f32; ROWS * MAX_COLUMNS]);
@@ -20,16 +20,26 @@ pub struct LeftTile {
     pub step: usize,
 }
 
-/// sums[i][j] = sum over g < groups of left[i][g] * panel[g][j].
+/// sums[i][j] = sum over g < groups of left[i][g] * panel[g][j], for a panel of `vectors * N` columns,
+/// `vectors <= TILE`.
 ///
 /// # Safety
-/// Every row must be readable for `groups` groups, the panel for `groups * TILE * N` groups.
+/// Every row must be readable for `groups` groups, the panel for `groups * vectors * N` groups.
 #[inline(always)]
-pub unsafe fn tile<L: Lanes, E: Element>(l: L, sums: &mut Sums, left: LeftTile, panel: *const u8, groups: usize) {
-    // The length of an array cannot name `L::TILE`.
-    match L::TILE {
-        4 => accumulate::<L, E, 4>(l, sums, left, panel, groups),
-        _ => accumulate::<L, E, 2>(l, sums, left, panel, groups),
+pub unsafe fn tile<L: Lanes, E: Element>(
+    l: L,
+    sums: &mut Sums,
+    left: LeftTile,
+    panel: *const u8,
+    groups: usize,
+    vectors: usize,
+) {
+    match vectors {
+        1 => accumulate::<L, E, 1>(l, sums, left, panel, groups),
+        2 => accumulate::<L, E, 2>(l, sums, left, panel, groups),
+        3 if L::TILE > 2 => accumulate::<L, E, 3>(l, sums, left, panel, groups),
+        4 if L::TILE > 2 => accumulate::<L, E, 4>(l, sums, left, panel, groups),
+        _ => unreachable!("a panel has at most TILE vectors"),
     }
 }
 
