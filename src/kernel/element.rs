@@ -129,6 +129,14 @@ impl Element for Bf16 {
     }
 }
 
+/// Rounds every number of `from`.
+#[inline(always)]
+pub fn convert<L: Lanes, E: Element>(l: L, to: &mut [E], from: &[f32]) {
+    for i in (0..from.len()).step_by(L::N) {
+        E::store(l, l.load(&from[i..]), &mut to[i..]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,22 @@
 //! What the encoders, the loss and the optimizer compute, on slices and sizes only.
 pub mod activation;
+pub mod adamw;
 pub mod attention;
+pub mod contrastive;
 pub mod element;
 pub mod gemm;
+pub mod global_norm;
 pub mod isa;
 pub mod lanes;
+pub mod layer_norm;
 pub mod math;
+pub mod patches;
+pub mod pool;
 pub mod scratch;
 pub mod threads;
+pub mod tokens;
+pub mod transformer;
+pub mod unit_norm;
 
 use std::sync::{Mutex, MutexGuard};
 

@@ -16,7 +16,7 @@ pub mod tile;
 
 use std::ops::Range;
 
-use crate::kernel::element::Element;
+use crate::kernel::element::{convert, Element};
 use crate::kernel::isa::dispatch;
 use crate::kernel::lanes::Lanes;
 use crate::kernel::scratch::Scratch;
@@ -34,6 +34,13 @@ pub enum Left<'a, E> {
     Columns { data: &'a [E], stride: usize },
     /// As `Columns`, of which row i of the operand is `data * scale[i] + shift[i]`.
     ScaledColumns { data: &'a [E], stride: usize, scale: &'a [f32], shift: &'a [f32] },
+}
+
+impl<'a, E> Left<'a, E> {
+    /// Rows of `k` elements without anything between them.
+    pub fn whole(data: &'a [E], k: usize) -> Self {
+        Left::Rows { data, stride: k }
+    }
 }
 
 /// The right operand, [k, n].
@@ -101,13 +108,6 @@ impl<E: Element> Packed<E> {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.groups.bytes()
-    }
-}
-
-#[inline(always)]
-fn convert<L: Lanes, E: Element>(l: L, to: &mut [E], from: &[f32]) {
-    for i in (0..from.len()).step_by(L::N) {
-        E::store(l, l.load(&from[i..]), &mut to[i..]);
     }
 }
 

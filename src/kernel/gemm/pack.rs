@@ -56,16 +56,29 @@ pub fn panel_from_columns<E: Element>(
     width: usize,
 ) {
     let whole = reduced / E::GROUP;
-    if columns < width {
+    if columns < width || whole * E::GROUP < reduced {
         panel.fill(0);
     }
-    for j in 0..columns {
+    // Lines of the panel are written whole, sixteen rows being read side by side.
+    const SIDE: usize = 16;
+    let sixteens = columns / SIDE * SIDE;
+    for j in (0..sixteens).step_by(SIDE) {
+        let rows: [&[E]; SIDE] = std::array::from_fn(|i| &from[(j + i) * stride..][..whole * E::GROUP]);
+        for (g, to) in panel.chunks_exact_mut(width).take(whole).enumerate() {
+            for (to, row) in to[j..j + SIDE].iter_mut().zip(&rows) {
+                *to = whole_group(&row[g * E::GROUP..(g + 1) * E::GROUP]);
+            }
+        }
+    }
+    for j in sixteens..columns {
         let row = &from[j * stride..][..reduced];
         for (to, group) in panel[j..].iter_mut().step_by(width).zip(row.chunks_exact(E::GROUP)) {
             *to = whole_group(group);
         }
-        if whole * E::GROUP < reduced {
-            panel[whole * width + j] = bytemuck::cast_slice::<E, u16>(row)[reduced - 1] as u32;
+    }
+    if whole * E::GROUP < reduced {
+        for (j, to) in panel[whole * width..][..columns].iter_mut().enumerate() {
+            *to = bytemuck::cast_slice::<E, u16>(&from[j * stride..])[reduced - 1] as u32;
         }
     }
 }
