@@ -109,8 +109,16 @@ mod tests {
                     });
                     let (want, slope) = activation.value_and_slope(x as f64);
                     let tolerance = 1e-6 * (x.abs() as f64).clamp(1.0, 300.0);
-                    assert!((y[0] as f64 - want).abs() <= tolerance, "{activation:?} {isa:?} {x}: {} {want}", y[0]);
-                    assert!((dy[0] as f64 - slope).abs() <= 2e-6, "{activation:?}' {isa:?} {x}: {} {slope}", dy[0]);
+                    assert!(
+                        (y[0] as f64 - want).abs() <= tolerance,
+                        "{activation:?} {isa:?} {x}: {} {want}",
+                        y[0]
+                    );
+                    assert!(
+                        (dy[0] as f64 - slope).abs() <= 2e-6,
+                        "{activation:?}' {isa:?} {x}: {} {slope}",
+                        dy[0]
+                    );
                 }
             }
         }
