@@ -1,14 +1,15 @@
 //! `flip validate`: what a recipe will cost and need, told without building anything.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::recipe::cost::{self, Parameters};
 use crate::recipe::files::{self, Presence};
-use crate::recipe::plan::{self, StagePlan, TrainingPlan};
-use crate::recipe::{self, Compute, Precision, Recipe, RecipeError, RecipeErrors};
+use crate::recipe::forecast::{forecast, StageForecast, TrainingForecast};
+use crate::recipe::{self, Compute, Precision, Recipe, RecipeError};
+
+use super::{Failure, Outcome};
 
 /// Everything about a recipe that is known before it runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,7 +19,7 @@ pub struct Report {
     pub precision: Precision,
     pub compute: Compute,
     pub parameters: Parameters,
-    pub stages: Vec<StagePlan>,
+    pub stages: Vec<StageForecast>,
     /// Of all training stages; `None` where only the source can tell.
     pub flops: Option<f64>,
     pub files: Vec<Presence>,
@@ -26,44 +27,29 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-pub enum ValidateError {
-    /// The recipe is wrong: exit code 2.
-    #[error(transparent)]
-    Recipe(#[from] RecipeErrors),
-    #[error("cannot print: {0}")]
-    Print(#[from] io::Error),
-}
-
 /// Reads the recipe and prints its report, as a table or as one line of JSON. With `json`, the errors of a
-/// broken recipe are printed as well: `{"valid": false, "errors": [...]}`.
+/// broken recipe are printed there as well: `{"valid": false, "errors": [...]}`.
 ///
 /// # Errors
 /// The recipe is wrong, or `out` cannot be written.
-pub fn validate(
-    path: &Path,
-    sets: &[String],
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Report, ValidateError> {
+pub fn validate(path: &Path, sets: &[String], json: bool, out: &mut dyn Write) -> Result<Outcome, Failure> {
     let recipe = match recipe::read(path, sets) {
         Ok(recipe) => recipe,
         Err(errors) => {
             if json {
                 let broken = Broken { valid: false, errors: errors.errors() };
-                writeln!(out, "{}", serde_json::to_string(&broken).map_err(io::Error::from)?)?;
+                writeln!(out, "{}", serde_json::to_string(&broken)?)?;
             }
-            return Err(errors.into());
+            return Err(Failure::Usage(errors.render(io::stderr().is_terminal())));
         }
     };
     let report = report(&recipe);
     if json {
-        writeln!(out, "{}", serde_json::to_string(&report).map_err(io::Error::from)?)?;
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
         print(&report, out)?;
     }
-    Ok(report)
+    Ok(Outcome::Done)
 }
 
 #[derive(Serialize)]
@@ -72,9 +58,21 @@ struct Broken {
     errors: Vec<RecipeError>,
 }
 
+/// Trainable numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Parameters {
+    /// The image encoder with its projection.
+    pub image: u64,
+    /// The text encoder with its projection.
+    pub text: u64,
+    /// All, the logit scale included.
+    pub total: u64,
+}
+
 /// The report of a valid recipe.
 pub fn report(recipe: &Recipe) -> Report {
-    let stages = plan::plan(recipe);
+    let stages = forecast(recipe);
+    let counts = recipe.model.parameter_counts();
     let flops = stages.iter().map(|stage| training(stage).map_or(Some(0.0), |plan| plan.flops)).sum();
     let files = files::inventory(recipe);
     let warnings = files.iter().filter_map(warning).collect();
@@ -83,7 +81,7 @@ pub fn report(recipe: &Recipe) -> Report {
         valid: true,
         precision: recipe.precision,
         compute: recipe.compute,
-        parameters: cost::parameters(&recipe.model),
+        parameters: Parameters { image: counts.image, text: counts.text, total: counts.total() },
         stages,
         flops,
         files,
@@ -91,10 +89,10 @@ pub fn report(recipe: &Recipe) -> Report {
     }
 }
 
-fn training(stage: &StagePlan) -> Option<&TrainingPlan> {
+fn training(stage: &StageForecast) -> Option<&TrainingForecast> {
     match stage {
-        StagePlan::Pretrain(plan) | StagePlan::Unmask(plan) => Some(plan),
-        StagePlan::Evaluate { .. } => None,
+        StageForecast::Pretrain(plan) | StageForecast::Unmask(plan) => Some(plan),
+        StageForecast::Evaluate { .. } => None,
     }
 }
 
@@ -123,9 +121,9 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     row(out, "precision", &format!("{:?}, compute {:?}", report.precision, report.compute))?;
     for (index, stage) in report.stages.iter().enumerate() {
         match stage {
-            StagePlan::Pretrain(plan) => print_training(index, "pretrain", plan, out)?,
-            StagePlan::Unmask(plan) => print_training(index, "unmask", plan, out)?,
-            StagePlan::Evaluate { evaluations } => {
+            StageForecast::Pretrain(plan) => print_training(index, "pretrain", plan, out)?,
+            StageForecast::Unmask(plan) => print_training(index, "unmask", plan, out)?,
+            StageForecast::Evaluate { evaluations } => {
                 writeln!(out, "\nstage {index}: evaluate")?;
                 row(out, "evaluations", &evaluations.join(", "))?;
             }
@@ -150,7 +148,7 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 const UNKNOWN: &str = "known once the shards are counted; or set data.epoch_samples";
 
-fn print_training(index: usize, kind: &str, plan: &TrainingPlan, out: &mut dyn Write) -> io::Result<()> {
+fn print_training(index: usize, kind: &str, plan: &TrainingForecast, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\nstage {index}: {kind}")?;
     let length = match (plan.steps, plan.samples) {
         (Some(steps), Some(samples)) => format!("{} steps, {} pairs", grouped(steps), scaled(samples)),
@@ -178,7 +176,7 @@ fn print_training(index: usize, kind: &str, plan: &TrainingPlan, out: &mut dyn W
     row(
         out,
         "memory",
-        &format!("about {}, pictures of the batch in host memory included", bytes(memory.total)),
+        &format!("about {}, pictures of the batch in host memory included", bytes(memory.total())),
     )?;
     let parts = [
         ("parameters", memory.parameters),
