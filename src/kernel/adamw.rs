@@ -59,10 +59,9 @@ impl AdamW {
         assert!(p.len() == g.len() && m.len() == g.len() && v.len() == g.len(), "one gradient a parameter");
         const BLOCK: usize = 16 << 10;
         let c = self.constants();
-        let pieces = p.chunks_mut(BLOCK).zip(m.chunks_mut(BLOCK)).zip(v.chunks_mut(BLOCK)).zip(g.chunks(BLOCK));
-        cpu.threads.each(pieces, |_, (((p, m), v), g)| {
-            dispatch!(cpu.isa, l => update(l, p, m, v, g, c))
-        });
+        let pieces =
+            p.chunks_mut(BLOCK).zip(m.chunks_mut(BLOCK)).zip(v.chunks_mut(BLOCK)).zip(g.chunks(BLOCK));
+        cpu.threads.each(pieces, |_, (((p, m), v), g)| dispatch!(cpu.isa, l => update(l, p, m, v, g, c)));
     }
 
     /// The reference: one parameter in double precision.

@@ -10,13 +10,7 @@ use super::Cpu;
 const BLOCK: usize = 3 * 4096;
 
 /// out = (bytes / 255 - mean) / deviation of each channel.
-pub fn from_bytes<E: Element>(
-    cpu: &Cpu,
-    out: &mut [E],
-    bytes: &[u8],
-    mean: [f32; 3],
-    deviation: [f32; 3],
-) {
+pub fn from_bytes<E: Element>(cpu: &Cpu, out: &mut [E], bytes: &[u8], mean: [f32; 3], deviation: [f32; 3]) {
     assert!(out.len() == bytes.len() && bytes.len() % 3 == 0, "pixels of three channels");
     let factor: [f32; 48] = std::array::from_fn(|i| 1.0 / (255.0 * deviation[i % 3]));
     let offset: [f32; 48] = std::array::from_fn(|i| -mean[i % 3] / deviation[i % 3]);
@@ -30,7 +24,13 @@ pub fn from_bytes<E: Element>(
 }
 
 #[inline(always)]
-fn normalise<L: Lanes, E: Element>(l: L, out: &mut [E], bytes: &[u8], factor: &[f32; 48], offset: &[f32; 48]) {
+fn normalise<L: Lanes, E: Element>(
+    l: L,
+    out: &mut [E],
+    bytes: &[u8],
+    factor: &[f32; 48],
+    offset: &[f32; 48],
+) {
     let mut pixels = [0.0f32; 48];
     for (pixel, &byte) in pixels.iter_mut().zip(bytes) {
         *pixel = byte as f32;
@@ -44,7 +44,8 @@ fn normalise<L: Lanes, E: Element>(l: L, out: &mut [E], bytes: &[u8], factor: &[
 /// out = floats, rounded.
 pub fn from_floats<E: Element>(cpu: &Cpu, out: &mut [E], floats: &[f32]) {
     assert_eq!(out.len(), floats.len(), "values to convert");
-    cpu.threads.each(out.chunks_mut(BLOCK).zip(floats.chunks(BLOCK)), |_, (out, floats)| {
-        dispatch!(cpu.isa, l => convert(l, out, floats))
-    });
+    cpu.threads.each(
+        out.chunks_mut(BLOCK).zip(floats.chunks(BLOCK)),
+        |_, (out, floats)| dispatch!(cpu.isa, l => convert(l, out, floats)),
+    );
 }

@@ -13,7 +13,14 @@ pub enum Pool<'a> {
 }
 
 /// out [batch, width] from x [batch, tokens, width].
-pub fn forward<X: Element, Y: Element>(cpu: &Cpu, out: &mut [Y], x: &[X], pool: Pool, tokens: usize, width: usize) {
+pub fn forward<X: Element, Y: Element>(
+    cpu: &Cpu,
+    out: &mut [Y],
+    x: &[X],
+    pool: Pool,
+    tokens: usize,
+    width: usize,
+) {
     assert_eq!(x.len(), out.len() * tokens, "sequences of {tokens} tokens");
     let pieces = out.chunks_mut(width).zip(x.chunks(tokens * width)).enumerate();
     cpu.threads.each(pieces, |_, (b, (out, x))| match pool {

@@ -36,7 +36,10 @@ pub fn forward(cpu: &Cpu, z: &mut [f32], norms: &mut [f32], x: &[f32], length: L
 /// where the length does not depend on x.
 pub fn backward(cpu: &Cpu, dx: &mut [f32], dz: &[f32], z: &[f32], norms: &[f32], length: Length) {
     let width = dz.len() / norms.len().max(1);
-    assert!(dx.len() == dz.len() && z.len() == dz.len() && norms.len() * width == dz.len(), "rows of one width");
+    assert!(
+        dx.len() == dz.len() && z.len() == dz.len() && norms.len() * width == dz.len(),
+        "rows of one width"
+    );
     let pieces = dx.chunks_mut(width).zip(dz.chunks(width).zip(z.chunks(width))).zip(norms);
     cpu.threads.each(pieces, |_, ((dx, (dz, z)), &norm)| {
         let (divisor, along) = match length {

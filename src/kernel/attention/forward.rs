@@ -50,7 +50,8 @@ fn head<L: Lanes, E: Element>(
     unsafe { small::multiply::<L, E>(l, &Write { to: Grid::new(s, columns), bias: None }, q, k, t) };
 
     for i in 0..t {
-        lse[i] = exponentials(l, &mut p[i * columns..][..columns], &s[i * columns..][..of.seen(i)], of.scale());
+        lse[i] =
+            exponentials(l, &mut p[i * columns..][..columns], &s[i * columns..][..of.seen(i)], of.scale());
     }
     let v = small::right_from_rows(l, right, part(2), stride, (t, of.head));
     let p = small::left(l, left, Left::Rows { data: p, stride: columns }, (t, t.next_multiple_of(E::GROUP)));

@@ -24,8 +24,9 @@ pub fn backward(dout: &[f64], qkv: &[f64], of: Attention) -> Vec<f64> {
         for i in 0..of.tokens {
             let p = probabilities(qkv, of, &at, i);
             let dout = &dout[to(i)..][..of.head];
-            let dp: Vec<f64> =
-                (0..of.seen(i)).map(|j| dout.iter().zip(&qkv[at(2, j)..]).map(|(a, b)| a * b).sum()).collect();
+            let dp: Vec<f64> = (0..of.seen(i))
+                .map(|j| dout.iter().zip(&qkv[at(2, j)..]).map(|(a, b)| a * b).sum())
+                .collect();
             let mean: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
             for j in 0..of.seen(i) {
                 let ds = scale * p[j] * (dp[j] - mean);

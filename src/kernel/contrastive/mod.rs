@@ -150,7 +150,8 @@ fn gradient(cpu: &Cpu, da: &mut [f32], a: Side, b: Side, scale: f32, width: usiz
     let rows = rows_of(n);
     let right = right_words(width, COLUMNS, 1).max(right_words(COLUMNS, width, 1));
     let mut dscale = vec![0.0f64; n.div_ceil(rows)];
-    let pieces = da.chunks_mut(rows * width).zip(a.z.chunks(rows * width).zip(a.lse.chunks(rows))).zip(&mut dscale);
+    let pieces =
+        da.chunks_mut(rows * width).zip(a.z.chunks(rows * width).zip(a.lse.chunks(rows))).zip(&mut dscale);
     cpu.threads.each(pieces.enumerate(), |slot, (piece, ((da, (z, lse)), dscale))| {
         let mut scratch = cpu.own(slot);
         let (cosines, packed) = scratch.room::<u32>(rows * COLUMNS + right).split_at_mut(rows * COLUMNS);

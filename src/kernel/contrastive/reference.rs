@@ -17,7 +17,8 @@ pub fn loss_and_gradients(
         largest + x.iter().map(|x| (x - largest).exp()).sum::<f64>().ln()
     };
     let rows: Vec<f64> = (0..n).map(|i| lse((0..n).map(|j| scale * cosines[i * n + j]).collect())).collect();
-    let columns: Vec<f64> = (0..n).map(|j| lse((0..n).map(|i| scale * cosines[i * n + j]).collect())).collect();
+    let columns: Vec<f64> =
+        (0..n).map(|j| lse((0..n).map(|i| scale * cosines[i * n + j]).collect())).collect();
     let (mut dimages, mut dtexts) = (vec![0.0; images.len()], vec![0.0; texts.len()]);
     let (mut loss, mut dscale) = (0.0, 0.0);
     for i in 0..n {

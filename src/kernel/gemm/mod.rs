@@ -270,7 +270,13 @@ unsafe impl Sync for Rows {}
 impl Rows {
     /// Tiles as [`pack::tiles`] leaves them.
     fn packed(tiles: &[u32], groups: usize) -> Self {
-        Rows { base: tiles.as_ptr().cast(), row: 4, tile: Some(groups * ROWS * 4), last: ROWS - 1, step: ROWS * 4 }
+        Rows {
+            base: tiles.as_ptr().cast(),
+            row: 4,
+            tile: Some(groups * ROWS * 4),
+            last: ROWS - 1,
+            step: ROWS * 4,
+        }
     }
 
     /// `m` rows of `k` elements as they lie; `k` is a whole number of groups.

@@ -32,7 +32,8 @@ pub fn panel_from_rows<E: Element>(
             to[..columns].copy_from_slice(bytemuck::cast_slice(top));
         } else if first + 1 < reduced {
             let below = &from[(first + 1) * stride..][..columns];
-            let halves = bytemuck::cast_slice::<E, u16>(top).iter().zip(bytemuck::cast_slice::<E, u16>(below));
+            let halves =
+                bytemuck::cast_slice::<E, u16>(top).iter().zip(bytemuck::cast_slice::<E, u16>(below));
             for (to, (&a, &b)) in to.iter_mut().zip(halves) {
                 *to = a as u32 | (b as u32) << 16;
             }
@@ -152,7 +153,8 @@ pub fn tiles<L: Lanes, E: Element>(
                     let row = &data[(first + i) * stride + at..][..some];
                     for j in (0..some).step_by(L::N) {
                         let x = E::load(l, &row[j..]);
-                        let y = l.fma(x, l.load(&scale[at + j..at + some]), l.load(&shift[at + j..at + some]));
+                        let y =
+                            l.fma(x, l.load(&scale[at + j..at + some]), l.load(&shift[at + j..at + some]));
                         E::store(l, y, &mut scaled[j..some]);
                     }
                 }

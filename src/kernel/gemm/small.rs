@@ -70,20 +70,17 @@ fn panels<L: Lanes, E: Element>(
 ) -> impl Iterator<Item = (usize, usize, &mut [u32])> {
     let groups = k.div_ceil(E::GROUP);
     let widest = L::N * L::TILE;
-    words[..groups * n.next_multiple_of(L::N)].chunks_mut(groups * widest).enumerate().map(move |(p, panel)| {
-        let width = panel.len() / groups;
-        (p * widest, width, panel)
-    })
+    words[..groups * n.next_multiple_of(L::N)].chunks_mut(groups * widest).enumerate().map(
+        move |(p, panel)| {
+            let width = panel.len() / groups;
+            (p * widest, width, panel)
+        },
+    )
 }
 
 /// A left operand [m, k]; packed into `words` if it must be.
 #[inline(always)]
-pub fn left<L: Lanes, E: Element>(
-    l: L,
-    words: &mut [u32],
-    from: Left<E>,
-    (m, k): (usize, usize),
-) -> Operand {
+pub fn left<L: Lanes, E: Element>(l: L, words: &mut [u32], from: Left<E>, (m, k): (usize, usize)) -> Operand {
     let groups = k.div_ceil(E::GROUP);
     match from {
         Left::Rows { data, stride } if k % E::GROUP == 0 => Operand(Rows::direct(data, stride, m, k)),

@@ -61,11 +61,17 @@ pub fn class_token(x: &mut [f32], row: &[f32], tokens: usize) {
 
 /// Backward of [`PatchTokens`]: out [batch * kept, width] = the rows of dx [batch * (prefix + kept), width]
 /// that came from patches, rounded.
-pub fn patch_rows<E: Element>(cpu: &Cpu, out: &mut [E], dx: &[f32], kept: usize, prefix: usize, width: usize) {
+pub fn patch_rows<E: Element>(
+    cpu: &Cpu,
+    out: &mut [E],
+    dx: &[f32],
+    kept: usize,
+    prefix: usize,
+    width: usize,
+) {
     let sequences = out.chunks_mut(kept * width).zip(dx.chunks((prefix + kept) * width));
-    cpu.threads.each(sequences, |_, (out, dx)| {
-        dispatch!(cpu.isa, l => convert(l, out, &dx[prefix * width..]))
-    });
+    cpu.threads
+        .each(sequences, |_, (out, dx)| dispatch!(cpu.isa, l => convert(l, out, &dx[prefix * width..])));
 }
 
 /// x [rows, width] = table[ids[row]] + positions[places[row]].

@@ -49,13 +49,25 @@ impl<E: Element> Block<E> {
             gradient: Grid::new(dhidden, hidden),
             activation: shape.activation,
         };
-        product(cpu, &to, Left::whole(rounded, width), Right::PackedTransposed(&down.weight), (rows, width, hidden));
+        product(
+            cpu,
+            &to,
+            Left::whole(rounded, width),
+            Right::PackedTransposed(&down.weight),
+            (rows, width, hidden),
+        );
         let (dw, db) = layout.pair(gradients, index, Part::DownWeight);
         let x = Left::Columns { data: &saved.hidden, stride: hidden };
         weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, hidden, width));
 
         let to = Write { to: Grid::new(normed, width), bias: None };
-        product(cpu, &to, Left::whole(dhidden, hidden), Right::PackedTransposed(&up.weight), (rows, hidden, width));
+        product(
+            cpu,
+            &to,
+            Left::whole(dhidden, hidden),
+            Right::PackedTransposed(&up.weight),
+            (rows, hidden, width),
+        );
         let (dw, db) = layout.pair(gradients, index, Part::UpWeight);
         let x = Left::ScaledColumns {
             data: &saved.normal2,
@@ -69,7 +81,13 @@ impl<E: Element> Block<E> {
         layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm2.scale);
 
         let to = Write { to: Grid::new(dmixed, width), bias: None };
-        product(cpu, &to, Left::whole(rounded, width), Right::PackedTransposed(&out.weight), (rows, width, width));
+        product(
+            cpu,
+            &to,
+            Left::whole(rounded, width),
+            Right::PackedTransposed(&out.weight),
+            (rows, width, width),
+        );
         let (dw, db) = layout.pair(gradients, index, Part::OutWeight);
         let x = Left::Columns { data: &saved.mixed, stride: width };
         weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, width, width));
@@ -77,7 +95,13 @@ impl<E: Element> Block<E> {
         let dqkv = &mut wide[..rows * 3 * width];
         attention::backward(cpu, dqkv, dmixed, &saved.qkv, &saved.lse, shape.attention(*batch, *tokens));
         let to = Write { to: Grid::new(normed, width), bias: None };
-        product(cpu, &to, Left::whole(dqkv, 3 * width), Right::PackedTransposed(&qkv.weight), (rows, 3 * width, width));
+        product(
+            cpu,
+            &to,
+            Left::whole(dqkv, 3 * width),
+            Right::PackedTransposed(&qkv.weight),
+            (rows, 3 * width, width),
+        );
         let (dw, db) = layout.pair(gradients, index, Part::QkvWeight);
         let x = Left::ScaledColumns {
             data: &saved.normal1,

@@ -29,7 +29,16 @@ impl<E: Element> Block<E> {
 
         let Block { norm1, qkv, out, norm2, up, down } = self;
         let (scale, shift) = (&norm1.scale, &norm1.shift);
-        layer_norm::forward(cpu, normed, &mut saved.normal1, &mut saved.rstd1, x, scale, shift, shape.norm_eps);
+        layer_norm::forward(
+            cpu,
+            normed,
+            &mut saved.normal1,
+            &mut saved.rstd1,
+            x,
+            scale,
+            shift,
+            shape.norm_eps,
+        );
         let to = Write { to: Grid::new(&mut saved.qkv, 3 * width), bias: Some(&qkv.bias) };
         product(cpu, &to, Left::whole(normed, width), Right::Packed(&qkv.weight), (rows, width, 3 * width));
         let attention = shape.attention(*batch, *tokens);
@@ -38,7 +47,16 @@ impl<E: Element> Block<E> {
         product(cpu, &to, Left::whole(&saved.mixed, width), Right::Packed(&out.weight), (rows, width, width));
 
         let (scale, shift) = (&norm2.scale, &norm2.shift);
-        layer_norm::forward(cpu, normed, &mut saved.normal2, &mut saved.rstd2, x, scale, shift, shape.norm_eps);
+        layer_norm::forward(
+            cpu,
+            normed,
+            &mut saved.normal2,
+            &mut saved.rstd2,
+            x,
+            scale,
+            shift,
+            shape.norm_eps,
+        );
         let wide = &mut wide[..rows * hidden];
         let to = Activate {
             before: Grid::new(&mut saved.hidden, hidden),

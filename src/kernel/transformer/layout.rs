@@ -106,7 +106,12 @@ impl Layout {
     }
 
     /// A part and the one that follows it: a weight and its bias, a scale and its shift.
-    pub(super) fn pair<'a>(&self, flat: &'a mut [f32], block: usize, first: Part) -> (&'a mut [f32], &'a mut [f32]) {
+    pub(super) fn pair<'a>(
+        &self,
+        flat: &'a mut [f32],
+        block: usize,
+        first: Part,
+    ) -> (&'a mut [f32], &'a mut [f32]) {
         let index = block * Part::ALL.len() + first as usize;
         let (a, b) = (&self.entries[index].range, &self.entries[index + 1].range);
         flat[a.start..b.end].split_at_mut(a.len())

@@ -23,12 +23,14 @@ pub fn forward_and_backward(
     let mut saved = Vec::new();
     for i in 0..shape.depth {
         let before = x.clone();
-        let normed1 = layer_norm::reference::forward(&x, part(i, Part::Norm1Scale), part(i, Part::Norm1Shift), eps);
+        let normed1 =
+            layer_norm::reference::forward(&x, part(i, Part::Norm1Scale), part(i, Part::Norm1Shift), eps);
         let qkv = linear(&normed1, part(i, Part::QkvWeight), part(i, Part::QkvBias));
         let mixed = attention::reference::forward(&qkv, attention);
         add(&mut x, &linear(&mixed, part(i, Part::OutWeight), part(i, Part::OutBias)));
         let between = x.clone();
-        let normed2 = layer_norm::reference::forward(&x, part(i, Part::Norm2Scale), part(i, Part::Norm2Shift), eps);
+        let normed2 =
+            layer_norm::reference::forward(&x, part(i, Part::Norm2Scale), part(i, Part::Norm2Shift), eps);
         let up = linear(&normed2, part(i, Part::UpWeight), part(i, Part::UpBias));
         let active: Vec<f64> = up.iter().map(|&x| shape.activation.value_and_slope(x).0).collect();
         add(&mut x, &linear(&active, part(i, Part::DownWeight), part(i, Part::DownBias)));
