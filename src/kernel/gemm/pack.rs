@@ -5,10 +5,13 @@
 use crate::kernel::element::Element;
 use crate::kernel::gemm::tile::ROWS;
 use crate::kernel::gemm::Left;
-use crate::kernel::lanes::Lanes;
+use crate::kernel::lanes::{prefetch, Lanes};
 
 /// Rows of a left operand that are packed together.
 pub const BLOCK: usize = 16 * ROWS;
+
+/// Rows that are asked for before they are packed.
+const AHEAD: usize = 16;
 
 /// A panel from a right operand [reduced, columns], row-major with `stride` elements a row:
 /// panel[g][j] = rows g * GROUP .. of column j.
@@ -26,6 +29,10 @@ pub fn panel_from_rows<E: Element>(
         if first >= reduced {
             to.fill(0);
             continue;
+        }
+        // Rows are far apart: no processor guesses the next one.
+        for ahead in first + AHEAD..first + AHEAD + E::GROUP {
+            prefetch(from.as_ptr().wrapping_add(ahead * stride), columns);
         }
         let top = &from[first * stride..][..columns];
         if E::GROUP == 1 {
@@ -150,6 +157,7 @@ pub fn tiles<L: Lanes, E: Element>(
             Left::ScaledColumns { data, stride, scale, shift } => {
                 let mut scaled = [E::default(); 2 * BLOCK];
                 for (i, scaled) in scaled.chunks_exact_mut(BLOCK).take(left).enumerate() {
+                    prefetch(data.as_ptr().wrapping_add((first + AHEAD + i) * stride + at), some);
                     let row = &data[(first + i) * stride + at..][..some];
                     for j in (0..some).step_by(L::N) {
                         let x = E::load(l, &row[j..]);

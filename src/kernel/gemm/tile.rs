@@ -57,7 +57,10 @@ unsafe fn accumulate<L: Lanes, E: Element, const T: usize>(
     let mut panel = panel;
     let mut at = 0;
     for _ in 0..groups {
-        let b: [E::Group<L>; T] = std::array::from_fn(|j| E::load_group(l, panel.add(j * L::N * 4)));
+        let mut b = [E::load_group(l, panel); T];
+        for (j, b) in b.iter_mut().enumerate().skip(1) {
+            *b = E::load_group(l, panel.add(j * L::N * 4));
+        }
         for i in 0..ROWS {
             let a = E::splat_group(l, left.rows[i].add(at));
             for j in 0..T {
