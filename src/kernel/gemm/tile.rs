@@ -61,10 +61,10 @@ unsafe fn accumulate<L: Lanes, E: Element, const T: usize>(
         for (j, b) in b.iter_mut().enumerate().skip(1) {
             *b = E::load_group(l, panel.add(j * L::N * 4));
         }
-        for i in 0..ROWS {
-            let a = E::splat_group(l, left.rows[i].add(at));
-            for j in 0..T {
-                acc[i][j] = E::dot(l, acc[i][j], a, b[j]);
+        for (acc, row) in acc.iter_mut().zip(left.rows) {
+            let a = E::splat_group(l, row.add(at));
+            for (acc, &b) in acc.iter_mut().zip(&b) {
+                *acc = E::dot(l, *acc, a, b);
             }
         }
         panel = panel.add(T * L::N * 4);
