@@ -143,7 +143,7 @@ pub fn product<E: Element>(
     chunk(cpu, epilogue, left, right, None, (m, n), 0..k);
 }
 
-/// Gradients of a linear layer Y = X W + b: dw [k, n] += X^T dY, db [n] += column sums of dY. `x` is X^T
+/// Gradients of a linear layer Y = X W + b: dw `[k, n]` += X^T dY, db `[n]` += column sums of dY. `x` is X^T
 /// [k, rows] as a left operand, `dy` [rows, n] with `stride` elements a row.
 pub fn weight_gradient<E: Element>(
     cpu: &Cpu,

@@ -1,4 +1,4 @@
-//! Operands laid out for [`tile`](super::tile). A *group* is four bytes: one f32, or two bf16 that are
+//! Operands laid out for [`tile`](mod@super::tile). A *group* is four bytes: one f32, or two bf16 that are
 //! neighbours along the reduced dimension. A *panel* holds `width` columns, [groups, width]; a *tile* holds
 //! six rows, [groups, 6]. What lies beyond the end of an operand is zero.
 
@@ -14,7 +14,7 @@ pub const BLOCK: usize = 16 * ROWS;
 const AHEAD: usize = 16;
 
 /// A panel from a right operand [reduced, columns], row-major with `stride` elements a row:
-/// panel[g][j] = rows g * GROUP .. of column j.
+/// `panel[g][j]` = rows `g * GROUP ..` of column j.
 #[inline(always)]
 pub fn panel_from_rows<E: Element>(
     panel: &mut [u32],
@@ -175,7 +175,7 @@ pub fn tiles<L: Lanes, E: Element>(
     }
 }
 
-/// sums[j] += sum over groups of column j of a panel.
+/// `sums[j]` += sum over the groups of column j of a panel.
 #[inline(always)]
 pub fn add_column_sums<L: Lanes, E: Element>(l: L, sums: &mut [f32], panel: &[u32], width: usize) {
     let ones = [E::from_f32(1.0); 2];

@@ -20,7 +20,7 @@ pub struct LeftTile {
     pub step: usize,
 }
 
-/// sums[i][j] = sum over g < groups of left[i][g] * panel[g][j], for a panel of `vectors * N` columns,
+/// `sums[i][j]` = sum over g < groups of `left[i][g] * panel[g][j]`, for a panel of `vectors * N` columns,
 /// `vectors <= TILE`.
 ///
 /// # Safety
