@@ -81,11 +81,6 @@ fn supported(recipe: &Recipe) -> Result<(), InterpreterError> {
                 .into(),
         ));
     }
-    if recipe.compute == Compute::Fused {
-        return Err(InterpreterError::Device(
-            "compute: Fused is not available in this build; use compute: Reference".into(),
-        ));
-    }
     Ok(())
 }
 
@@ -100,7 +95,11 @@ fn run_on<D: GraphDevice>(
     let train_source = open_source(&recipe.data.train, recipe.seed).map_err(InterpreterError::Train)?;
     let snapshot = if resume { newest(folder)? } else { None };
     let tokenizer = tokenizer(recipe, folder, train_source.as_ref())?;
-    let mut model = Flip::new(&device, &recipe.model, recipe.seed)?;
+    let model = Flip::new(&device, &recipe.model, recipe.seed)?;
+    let mut model = match recipe.compute {
+        Compute::Reference => model,
+        Compute::Fused => D::fuse(model, recipe.precision)?,
+    };
     let position = match &snapshot {
         Some(snapshot) => {
             model.import(snapshot.part(MODEL)?)?;

@@ -143,6 +143,13 @@ impl<E: Dtype, D: CopySlice<E>> Parameter<E, D> {
 pub trait Walk<E: Dtype, D: Storage<E>> {
     fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter<E, D>));
     fn walk_mut<'a>(&'a mut self, visit: &mut dyn FnMut(&'a mut Parameter<E, D>));
+
+    /// Every parameter, in that order.
+    fn parameters(&self) -> Vec<&Parameter<E, D>> {
+        let mut all = Vec::new();
+        self.walk(&mut |parameter| all.push(parameter));
+        all
+    }
 }
 
 impl<E: Dtype, D: Storage<E>> Walk<E, D> for Parameter<E, D> {

@@ -6,7 +6,7 @@ use crate::checkpoint::{self, CheckpointError};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::DataError;
 use crate::model::{Flip, GraphDevice, ModelError};
-use crate::recipe::{self, Recipe, RecipeErrors};
+use crate::recipe::{self, Compute, Recipe, RecipeErrors};
 use crate::stage::inputs::{whole_pictures, whole_texts};
 use crate::stage::training::MODEL;
 
@@ -41,7 +41,11 @@ impl<D: GraphDevice> Trained<D> {
         let snapshot = checkpoint::newest(&folder.join("checkpoints"))?
             .snapshot
             .ok_or_else(|| TrainedError::NoCheckpoint { path: folder.into() })?;
-        let mut model = Flip::new(device, &recipe.model, recipe.seed)?;
+        let model = Flip::new(device, &recipe.model, recipe.seed)?;
+        let mut model = match recipe.compute {
+            Compute::Reference => model,
+            Compute::Fused => D::fuse(model, recipe.precision)?,
+        };
         model.import(snapshot.part(MODEL)?)?;
         let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
         Ok(Trained { recipe, model, tokenizer, checkpoint: snapshot.path })

@@ -212,3 +212,21 @@ fn yes() -> bool {
 fn official_norm_eps() -> f64 {
     1e-6
 }
+
+/// Numbers inside the encoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Precision {
+    #[default]
+    F32,
+    Bf16,
+}
+
+/// Which implementation of the encoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Compute {
+    /// Composed from dfdx operations: readable, the oracle of every test.
+    Reference,
+    /// One node per encoder with kernels of our own.
+    #[default]
+    Fused,
+}

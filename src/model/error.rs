@@ -44,6 +44,8 @@ pub enum ModelError {
     Weights(Mismatch),
     #[error("the device failed: {0}")]
     Device(String),
+    #[error("the kernels of this processor: {0}")]
+    Kernels(String),
 }
 
 impl ModelError {

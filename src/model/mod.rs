@@ -12,8 +12,10 @@ mod block;
 mod check;
 mod config;
 mod cost;
+mod engine;
 mod error;
 mod exchange;
+mod fused;
 mod image;
 mod init;
 mod input;
@@ -27,6 +29,8 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use dfdx::prelude::*;
 
 pub use config::*;
@@ -38,14 +42,36 @@ pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
 pub use patch::{gather_patches, IMAGENET_MEAN, IMAGENET_STD};
 pub use replay::{LossAndGradients, Seconds};
 
+use crate::kernel::element::Bf16;
+use crate::kernel::isa::Isa;
+use crate::kernel::Cpu as Kernels;
 use crate::parameter::{host_f32, walk_fields, widened, Parameter, Role, Walk};
+use engine::Engine;
+use fused::Fused;
 use image::ImageTower;
 use init::Initialiser;
+use loss::contrastive;
 use text::TextTower;
 
-/// A device that trains: every operation of the graph, in single precision.
-pub trait GraphDevice: Device<f32> {}
-impl<D: Device<f32>> GraphDevice for D {}
+/// A device that trains: every operation of the graph, in single precision, and perhaps kernels of our own.
+pub trait GraphDevice: Device<f32> {
+    /// Makes a model compute whole encoders at a time, in this precision, on kernels of our own.
+    fn fuse(flip: Flip<f32, Self>, precision: Precision) -> Result<Flip<f32, Self>, ModelError>;
+}
+
+impl GraphDevice for Cpu {
+    fn fuse(mut flip: Flip<f32, Cpu>, precision: Precision) -> Result<Flip<f32, Cpu>, ModelError> {
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let isa = Isa::detect().map_err(ModelError::Kernels)?;
+        let kernels = Arc::new(Kernels::new(isa, threads).map_err(ModelError::Kernels)?);
+        tracing::info!(target: "flip::model", isa = isa.name(), threads, ?precision, "fused encoders");
+        flip.engine = Some(match precision {
+            Precision::F32 => Arc::new(Fused::<f32>::new(kernels, &flip.config)),
+            Precision::Bf16 => Arc::new(Fused::<Bf16>::new(kernels, &flip.config)),
+        });
+        Ok(flip)
+    }
+}
 
 /// Image encoder, text encoder and the learnable temperature.
 #[derive(Debug, Clone)]
@@ -54,6 +80,8 @@ pub struct Flip<E: Dtype, D: Storage<E>> {
     text: TextTower<E, D>,
     logit_scale: Parameter<E, D>,
     config: ModelConfig,
+    /// Computes instead of the composed graph, where there is one.
+    engine: Option<Arc<dyn Engine<E, D>>>,
 }
 
 walk_fields!(Flip { image, text, logit_scale });
@@ -75,6 +103,7 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
             text: TextTower::new(init, &config.text, config.embed_dim, config.normalisation)?,
             logit_scale: init.constant("logit_scale".into(), Role::LogitScale, 1, config.logit_scale.init)?,
             config: config.clone(),
+            engine: None,
         })
     }
 
@@ -90,8 +119,11 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         all
     }
 
-    /// Every parameter, in the same order.
+    /// Every parameter, in the same order. Copies of them that kernels read are made anew before the next use.
     pub fn parameters_mut(&mut self) -> Vec<&mut Parameter<E, D>> {
+        if let Some(engine) = &self.engine {
+            engine.masters_change();
+        }
         let mut all = Vec::new();
         self.walk_mut(&mut |parameter| all.push(parameter));
         all
@@ -100,15 +132,48 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     /// Unit embeddings of pictures, [batch, embed_dim] on the host. Nothing is recorded.
     pub fn embed_images(&self, input: &ImageInput) -> Result<Vec<f32>, ModelError> {
         input.check(self.config.image.patch)?;
-        let z = self.image.encode::<NoneTape>(input).map_err(ModelError::device)?;
+        let z = self.encode_images::<NoneTape>(input).map_err(ModelError::device)?;
         Ok(host_f32(&z))
     }
 
     /// Unit embeddings of captions, [batch, embed_dim] on the host. Nothing is recorded.
     pub fn embed_texts(&self, input: &TextInput) -> Result<Vec<f32>, ModelError> {
         input.check(self.config.text.context, self.config.text.vocab_size)?;
-        let z = self.text.encode::<NoneTape>(input).map_err(ModelError::device)?;
+        let z = self.encode_texts::<NoneTape>(input).map_err(ModelError::device)?;
         Ok(host_f32(&z))
+    }
+
+    /// Unit embeddings of a checked input, on a tape of their own or on none.
+    fn encode_images<T: Tape<E, D>>(&self, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
+        match &self.engine {
+            None => self.image.encode(input),
+            Some(engine) => Ok(engine.images(&self.image.parameters(), input, T::OWNS_TAPE)?.taped()),
+        }
+    }
+
+    /// Unit embeddings of a checked input, on a tape of their own or on none.
+    fn encode_texts<T: Tape<E, D>>(&self, input: &TextInput) -> Result<Matrix<E, D, T>, D::Err> {
+        match &self.engine {
+            None => self.text.encode(input),
+            Some(engine) => Ok(engine.texts(&self.text.parameters(), input, T::OWNS_TAPE)?.taped()),
+        }
+    }
+
+    /// The contrastive loss, on the tape of both sides.
+    fn loss<T: Tape<E, D>>(
+        &self,
+        images: Matrix<E, D, T>,
+        texts: Matrix<E, D, T>,
+    ) -> Result<Tensor<(), E, D, T>, D::Err> {
+        let clip = self.config.logit_scale.clip;
+        let Some(engine) = &self.engine else { return contrastive(images, texts, &self.logit_scale, clip) };
+        let (images, tape) = images.split_tape();
+        let (texts, other) = texts.split_tape();
+        let raw = self.logit_scale.master.as_vec().first().map_or(0.0, |&x| widened(x));
+        let inside = (LOGIT_SCALE_RANGE[0]..=LOGIT_SCALE_RANGE[1]).contains(&raw);
+        let learning = clip == LogitScaleClip::AfterUpdate || inside;
+        let node = engine.loss(&images, &texts, &self.logit_scale, self.logit_scale(), learning)?;
+        Ok(node.on(tape.merge(other)))
     }
 
     /// The natural log of the factor on the cosines, as the forward pass uses it.

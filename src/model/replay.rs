@@ -10,7 +10,6 @@ use dfdx::prelude::*;
 use super::error::ModelError;
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
-use super::loss::contrastive;
 use super::Flip;
 use crate::parameter::{blend, widened, Walk};
 
@@ -74,12 +73,12 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     }
 
     fn at_once(&self, images: &ImageInput, texts: &TextInput) -> Result<Derivatives<E, D>, D::Err> {
-        self.backward_of_loss(self.image.encode(images)?, self.text.encode(texts)?)
+        self.backward_of_loss(self.encode_images(images)?, self.encode_texts(texts)?)
     }
 
     fn replayed(&self, images: &[ImageInput], texts: &[TextInput]) -> Result<Derivatives<E, D>, D::Err> {
-        let z_images = self.gathered(images.iter().map(|input| self.image.encode::<NoneTape>(input)))?;
-        let z_texts = self.gathered(texts.iter().map(|input| self.text.encode::<NoneTape>(input)))?;
+        let z_images = self.gathered(images.iter().map(|input| self.encode_images::<NoneTape>(input)))?;
+        let z_texts = self.gathered(texts.iter().map(|input| self.encode_texts::<NoneTape>(input)))?;
         let Derivatives { loss, gradients: of_loss, from } =
             self.backward_of_loss(z_images.retaped(), z_texts.retaped())?;
 
@@ -88,14 +87,14 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         let wanted = of_loss.get(&z_images).as_vec();
         self.send_back(
             &self.image,
-            images.iter().map(|input| self.image.encode(input)),
+            images.iter().map(|input| self.encode_images(input)),
             &wanted,
             &mut gradients,
         )?;
         let wanted = of_loss.get(&z_texts).as_vec();
         self.send_back(
             &self.text,
-            texts.iter().map(|input| self.text.encode(input)),
+            texts.iter().map(|input| self.encode_texts(input)),
             &wanted,
             &mut gradients,
         )?;
@@ -107,7 +106,7 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         images: Recorded<E, D>,
         texts: Recorded<E, D>,
     ) -> Result<Derivatives<E, D>, D::Err> {
-        let loss = contrastive(images, texts, &self.logit_scale, self.config.logit_scale.clip)?;
+        let loss = self.loss(images, texts)?;
         let value = loss.as_vec().first().map_or(f64::NAN, |&x| widened(x));
         let from = Instant::now();
         Ok(Derivatives { loss: value, gradients: loss.try_backward()?, from })

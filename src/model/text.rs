@@ -102,7 +102,7 @@ impl<E: Dtype, D: Device<E>> TextTower<E, D> {
 }
 
 /// Which kept token of each row stands for the caption; none where all do.
-fn pooled_tokens(input: &TextInput, pool: TextPool) -> Option<Vec<usize>> {
+pub(crate) fn pooled_tokens(input: &TextInput, pool: TextPool) -> Option<Vec<usize>> {
     let kept = input.kept.kept;
     match pool {
         TextPool::Mean => None,

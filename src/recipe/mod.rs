@@ -23,6 +23,7 @@ mod syntax;
 pub mod validate;
 mod write;
 
+pub use crate::model::{Compute, Precision};
 pub use error::{RecipeError, RecipeErrors};
 pub use field_path::{FieldPath, Segment};
 pub use read::{read, read_text};
@@ -69,22 +70,4 @@ pub struct Recipe {
     /// Lines of `metrics.jsonl`.
     #[serde(default)]
     pub metrics: MetricsConfig,
-}
-
-/// Numbers inside the encoders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Precision {
-    #[default]
-    F32,
-    Bf16,
-}
-
-/// Which implementation of the encoders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Compute {
-    /// Composed from dfdx operations: readable, the oracle of every test.
-    #[default]
-    Reference,
-    /// One node per encoder with kernels of our own.
-    Fused,
 }

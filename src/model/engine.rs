@@ -1,0 +1,68 @@
+//! Another way to compute the encoders and the loss than operation by operation: whole encoders at a time,
+//! each one node on the tape. What they compute is what the composed graph computes.
+
+use std::fmt;
+
+use dfdx::prelude::*;
+
+use super::input::{ImageInput, TextInput};
+use super::layer::Matrix;
+use crate::parameter::Parameter;
+
+/// What a node does on the way back: adds the gradients of its inputs and parameters.
+pub(crate) type Back<E, D> =
+    Box<dyn FnOnce(&mut Gradients<E, D>) -> Result<(), <D as HasErr>::Err> + 'static>;
+
+/// A node's result, and its way back where one was asked for.
+pub(crate) struct Node<S: Shape, E: Dtype, D: Storage<E>> {
+    pub value: Tensor<S, E, D>,
+    pub back: Option<Back<E, D>>,
+}
+
+/// Encoders and loss as nodes. Parameters come in the order of the model's walk over the tower.
+pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
+    /// The masters have changed, or are about to.
+    fn masters_change(&self);
+
+    /// Unit embeddings [batch, embed_dim] of a checked input.
+    fn images(
+        &self,
+        parameters: &[&Parameter<E, D>],
+        input: &ImageInput,
+        record: bool,
+    ) -> Result<Node<(usize, usize), E, D>, D::Err>;
+
+    /// Unit embeddings [batch, embed_dim] of a checked input.
+    fn texts(
+        &self,
+        parameters: &[&Parameter<E, D>],
+        input: &TextInput,
+        record: bool,
+    ) -> Result<Node<(usize, usize), E, D>, D::Err>;
+
+    /// The loss of pairs of unit embeddings [n, embed_dim]. `scale` is the logit scale as the forward pass
+    /// uses it; its parameter gets a gradient where `learning`.
+    fn loss(
+        &self,
+        images: &Matrix<E, D>,
+        texts: &Matrix<E, D>,
+        logit_scale: &Parameter<E, D>,
+        scale: f64,
+        learning: bool,
+    ) -> Result<Node<(), E, D>, D::Err>;
+}
+
+impl<S: Shape, E: Dtype, D: Storage<E>> Node<S, E, D> {
+    /// On a tape of its own, or on none.
+    pub fn taped<T: Tape<E, D>>(self) -> Tensor<S, E, D, T> {
+        self.on(T::default())
+    }
+
+    /// On the tape of its inputs.
+    pub fn on<T: Tape<E, D>>(self, mut tape: T) -> Tensor<S, E, D, T> {
+        if let Some(back) = self.back {
+            tape.add_backward_op(back);
+        }
+        self.value.put_tape(tape)
+    }
+}

@@ -1,0 +1,304 @@
+//! The image encoder on kernels.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dfdx::tensor::Cpu;
+
+use super::memory::{Arenas, Purpose};
+use super::tower::{parts, Head, HeadSaved, Places, Recorded};
+use super::{image_shape, length};
+use crate::kernel::element::Element;
+use crate::kernel::gemm::epilogue::Grid;
+use crate::kernel::gemm::{product, weight_gradient, Left, Packed, Right};
+use crate::kernel::layer_norm::{self, Saved};
+use crate::kernel::tokens::{self, PatchTokens};
+use crate::kernel::transformer::{Activations, Norm, Stack};
+use crate::kernel::{patches, Cpu as Kernels};
+use crate::mask::Kept;
+use crate::model::config::{ImagePool, ImagePositions, ModelConfig};
+use crate::model::input::{ImageInput, PatchValues};
+use crate::model::patch::{IMAGENET_MEAN, IMAGENET_STD};
+use crate::model::position;
+use crate::parameter::Parameter;
+
+/// Weights as kernels read them, and memory.
+#[derive(Debug, Clone)]
+pub(super) struct FusedImages<K> {
+    config: ModelConfig,
+    /// [patch * patch * 3, width].
+    patch: Packed<K>,
+    patch_bias: Option<Vec<f32>>,
+    class_token: Vec<f32>,
+    /// [1 + grid^2, width], the class token's first, where they are learned.
+    positions: Option<Vec<f32>>,
+    pre_norm: Option<Norm>,
+    stack: Stack<K>,
+    head: Head<K>,
+    arenas: Arenas<K>,
+    /// Sin-cos positions of the grid that was last asked for.
+    sin_cos: Arc<Mutex<Option<(usize, Arc<Vec<f32>>)>>>,
+}
+
+/// What the backward pass needs besides the arena.
+struct Pass<K: Element> {
+    tower: Arc<FusedImages<K>>,
+    purpose: Purpose,
+    arena: Activations<K>,
+    /// [batch * kept, patch * patch * 3].
+    patches: Vec<K>,
+    kept: Kept,
+    grid: usize,
+    pre_norm: Option<(Vec<K>, Vec<f32>)>,
+    head: HeadSaved<K>,
+}
+
+impl<K: Element> FusedImages<K> {
+    pub fn new(kernels: &Kernels, config: &ModelConfig) -> Self {
+        let (image, shape) = (&config.image, image_shape(config));
+        let width = image.width;
+        let norm = || Norm { scale: vec![0.0; width], shift: vec![0.0; width] };
+        FusedImages {
+            patch: Packed::zeroed(kernels, image.patch_values(), width),
+            patch_bias: image.patch_bias.then(|| vec![0.0; width]),
+            class_token: vec![0.0; width],
+            positions: (image.positions == ImagePositions::Learned).then(Vec::new),
+            pre_norm: image.pre_norm.then(norm),
+            stack: Stack::zeroed(kernels, shape),
+            head: Head::zeroed(
+                kernels,
+                width,
+                config.embed_dim,
+                image.norm_eps as f32,
+                length(config.normalisation),
+            ),
+            arenas: Arenas::new(),
+            sin_cos: Arc::default(),
+            config: config.clone(),
+        }
+    }
+
+    /// Copies the masters, given in the order of the model's walk.
+    pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>]) {
+        let mut masters = parameters.iter().map(|parameter| parameter.master.as_vec());
+        let mut next = || masters.next().unwrap_or_default();
+        self.patch.pack(kernels, &next());
+        if let Some(bias) = &mut self.patch_bias {
+            *bias = next();
+        }
+        self.class_token = next();
+        if let Some(positions) = &mut self.positions {
+            *positions = next();
+        }
+        if let Some(norm) = &mut self.pre_norm {
+            *norm = Norm { scale: next(), shift: next() };
+        }
+        for entry in self.stack.layout().entries().to_vec() {
+            self.stack.load_part(kernels, entry.block, entry.part, &next());
+        }
+        self.head.norm = Norm { scale: next(), shift: next() };
+        self.head.projection.pack(kernels, &next());
+    }
+
+    /// Unit embeddings [batch, embed_dim], and the way back where `record`.
+    pub fn forward(
+        self: Arc<Self>,
+        kernels: &Kernels,
+        input: &ImageInput,
+        record: bool,
+    ) -> (Vec<f32>, Option<Box<dyn Recorded>>) {
+        let (width, values) = (self.config.image.width, self.config.image.patch_values());
+        let kept = &input.kept;
+        let (rows, tokens) = (kept.ids.len(), 1 + kept.kept);
+        let purpose = Purpose { batch: kept.batch, tokens, record };
+        let mut arena = self.arenas.take(self.stack.shape(), purpose);
+
+        let mut pixels = vec![K::default(); rows * values];
+        match &input.patches {
+            PatchValues::Bytes(bytes) => {
+                let [mean, deviation] = [IMAGENET_MEAN, IMAGENET_STD].map(|three| three.map(|x| x as f32));
+                patches::from_bytes(kernels, &mut pixels, bytes, mean, deviation)
+            }
+            PatchValues::Floats(floats) => patches::from_floats(kernels, &mut pixels, floats),
+        }
+        let table = self.table(input.grid);
+        let (class_position, of_patches) = match &self.positions {
+            Some(_) => (Some(&table[..width]), &table[width..]),
+            None => (None, &table[..]),
+        };
+        let to = PatchTokens {
+            to: Grid::new(&mut arena.x, width),
+            bias: self.patch_bias.as_deref(),
+            positions: of_patches,
+            ids: &kept.ids,
+            kept: kept.kept,
+            prefix: 1,
+            width,
+        };
+        product(
+            kernels,
+            &to,
+            Left::whole(&pixels, values),
+            Right::Packed(&self.patch),
+            (rows, values, width),
+        );
+        let mut class = self.class_token.clone();
+        if let Some(position) = class_position {
+            class.iter_mut().zip(position).for_each(|(class, position)| *class += position);
+        }
+        tokens::class_token(&mut arena.x, &class, tokens);
+
+        let pre_norm = self.pre_norm.as_ref().map(|Norm { scale, shift }| {
+            let mut y = vec![0.0; arena.x.len()];
+            let mut normal = vec![K::default(); y.len()];
+            let mut rstd = vec![0.0; kept.batch * tokens];
+            let eps = self.config.image.norm_eps as f32;
+            layer_norm::forward(kernels, &mut y, &mut normal, &mut rstd, &arena.x, scale, shift, eps);
+            arena.x.copy_from_slice(&y);
+            (normal, rstd)
+        });
+        self.stack.forward(kernels, &mut arena);
+        let (z, head) = self.head.forward(kernels, &arena.x, tokens, &self.places(kept.batch));
+        if !record {
+            self.arenas.give_back(purpose, arena);
+            return (z, None);
+        }
+        let pass = Pass {
+            purpose,
+            arena,
+            patches: pixels,
+            kept: kept.clone(),
+            grid: input.grid,
+            pre_norm,
+            head,
+            tower: self,
+        };
+        (z, Some(Box::new(pass)))
+    }
+
+    /// Positions of the patches of a picture of `grid` x `grid`, [grid^2, width]; learned ones with a row for
+    /// the class token before them.
+    fn table(&self, grid: usize) -> Arc<Vec<f32>> {
+        let (own, width) = (self.config.image.grid(), self.config.image.width);
+        match &self.positions {
+            Some(positions) if grid == own => Arc::new(positions.clone()),
+            Some(positions) => {
+                let mut table = vec![0.0; (1 + grid * grid) * width];
+                let matrix = position::resampling::<f32>(grid, own);
+                for (to, shares) in table.chunks_mut(width).zip(matrix.chunks(1 + own * own)) {
+                    add_rows(to, shares, positions);
+                }
+                Arc::new(table)
+            }
+            None => {
+                let mut cached = self.sin_cos.lock().unwrap_or_else(PoisonError::into_inner);
+                match &*cached {
+                    Some((of, table)) if *of == grid => table.clone(),
+                    _ => {
+                        let table = Arc::new(position::sin_cos(&Kept::all(1, grid * grid), grid, own, width));
+                        *cached = Some((grid, table.clone()));
+                        table
+                    }
+                }
+            }
+        }
+    }
+
+    fn places(&self, batch: usize) -> Places {
+        match self.config.image.pool {
+            ImagePool::Mean => None,
+            ImagePool::ClassToken => Some(vec![0; batch]),
+        }
+    }
+
+    /// Numbers of each parameter, in the order of the model's walk: patch weight and bias, class token,
+    /// positions, pre-norm scale and shift, blocks, norm scale and shift, projection.
+    fn lengths(&self) -> [usize; 10] {
+        let (image, width) = (&self.config.image, self.config.image.width);
+        let pre_norm = if self.pre_norm.is_some() { width } else { 0 };
+        [
+            image.patch_values() * width,
+            self.patch_bias.as_ref().map_or(0, Vec::len),
+            width,
+            self.positions.as_ref().map_or(0, Vec::len),
+            pre_norm,
+            pre_norm,
+            self.stack.layout().len(),
+            width,
+            width,
+            width * self.config.embed_dim,
+        ]
+    }
+
+    /// Adds to `dpositions` [1 + own grid^2, width] what the positions of another grid got, `dtable`.
+    fn resample_back(&self, dpositions: &mut [f32], dtable: &[f32], grid: usize) {
+        let (own, width) = (self.config.image.grid(), self.config.image.width);
+        let matrix = position::resampling::<f32>(grid, own);
+        for (from, shares) in dtable.chunks(width).zip(matrix.chunks(1 + own * own)) {
+            for (to, &share) in dpositions.chunks_mut(width).zip(shares) {
+                if share != 0.0 {
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to += share * from);
+                }
+            }
+        }
+    }
+}
+
+/// to += the rows of `table`, each times its share.
+fn add_rows(to: &mut [f32], shares: &[f32], table: &[f32]) {
+    for (row, &share) in table.chunks(to.len()).zip(shares) {
+        if share != 0.0 {
+            to.iter_mut().zip(row).for_each(|(to, row)| *to += share * row);
+        }
+    }
+}
+
+impl<K: Element> Recorded for Pass<K> {
+    fn backward(self: Box<Self>, kernels: &Kernels, of_z: &[f32]) -> Vec<f32> {
+        let Pass { tower, purpose, mut arena, patches, kept, grid, pre_norm, head } = *self;
+        let (width, values) = (tower.config.image.width, tower.config.image.patch_values());
+        let (rows, tokens) = (kept.ids.len(), purpose.tokens);
+        let lengths = tower.lengths();
+        let mut flat = vec![0.0; lengths.iter().sum()];
+        let [dpatch, dbias, dclass, dpositions, dpre_scale, dpre_shift, dstack, dscale, dshift, dprojection] =
+            parts(&mut flat, lengths);
+
+        let places = tower.places(kept.batch);
+        let of_head = [dscale, dshift, dprojection];
+        tower.head.backward(kernels, &mut arena.dx, of_head, of_z, &head, tokens, &places);
+        tower.stack.backward(kernels, &mut arena, dstack);
+        if let (Some((normal, rstd)), Some(norm)) = (&pre_norm, &tower.pre_norm) {
+            let mut dy = vec![K::default(); arena.dx.len()];
+            patches::from_floats(kernels, &mut dy, &arena.dx);
+            arena.dx.fill(0.0);
+            let saved = Saved { normal, rstd };
+            layer_norm::backward(
+                kernels,
+                &mut arena.dx,
+                None,
+                dpre_scale,
+                dpre_shift,
+                &dy,
+                saved,
+                &norm.scale,
+            );
+        }
+
+        for sequence in arena.dx.chunks(tokens * width) {
+            dclass.iter_mut().zip(sequence).for_each(|(to, from)| *to += from);
+        }
+        if tower.positions.is_some() {
+            let mut dtable = vec![0.0; (1 + grid * grid) * width];
+            dtable[..width].copy_from_slice(dclass);
+            let source = |r: usize| r / kept.kept * tokens + 1 + r % kept.kept;
+            tokens::scatter_add(kernels, &mut dtable[width..], &kept.ids, &arena.dx, source, width);
+            tower.resample_back(dpositions, &dtable, grid);
+        }
+        let mut dy = vec![K::default(); rows * width];
+        tokens::patch_rows(kernels, &mut dy, &arena.dx, kept.kept, 1, width);
+        let dbias = (!dbias.is_empty()).then_some(dbias);
+        let x = Left::Columns { data: &patches, stride: values };
+        weight_gradient(kernels, dpatch, dbias, x, (&dy, width), (rows, values, width));
+        tower.arenas.give_back(purpose, arena);
+        flat
+    }
+}

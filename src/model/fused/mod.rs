@@ -1,0 +1,209 @@
+//! The encoders and the loss on the kernels of the CPU: each one node of the dfdx tape. dfdx keeps the 32-bit
+//! masters, the tape and the gradients; here are copies of the weights as products read them (the mirror),
+//! activations, and both passes.
+
+mod image;
+mod memory;
+mod text;
+mod tower;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dfdx::prelude::*;
+
+use super::config::{Activation, ModelConfig, Normalisation};
+use super::engine::{Back, Engine, Node};
+use super::input::{ImageInput, TextInput};
+use super::layer::Matrix;
+use crate::kernel::element::Element;
+use crate::kernel::transformer::Shape as StackShape;
+use crate::kernel::unit_norm::Length;
+use crate::kernel::{activation, contrastive, Cpu as Kernels};
+use crate::parameter::Parameter;
+use image::FusedImages;
+use text::FusedTexts;
+use tower::Recorded;
+
+/// An encoder whose mirror may be behind its masters.
+#[derive(Debug)]
+struct Mirrored<T> {
+    tower: Mutex<Arc<T>>,
+    stale: AtomicBool,
+}
+
+/// Both encoders, in the number type `K` inside.
+#[derive(Debug)]
+pub(crate) struct Fused<K: Element> {
+    kernels: Arc<Kernels>,
+    images: Mirrored<FusedImages<K>>,
+    texts: Mirrored<FusedTexts<K>>,
+}
+
+impl<T: Clone> Mirrored<T> {
+    fn new(tower: T) -> Self {
+        Mirrored { tower: Mutex::new(Arc::new(tower)), stale: AtomicBool::new(true) }
+    }
+
+    /// The encoder with the weights of its masters, loaded where they have changed.
+    fn current(&self, load: impl FnOnce(&mut T)) -> Arc<T> {
+        let mut tower: MutexGuard<'_, Arc<T>> = self.tower.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stale.swap(false, Ordering::AcqRel) {
+            // Cloned only while a tape that was never run back still holds it.
+            load(Arc::make_mut(&mut tower));
+        }
+        tower.clone()
+    }
+}
+
+impl<K: Element> Fused<K> {
+    pub fn new(kernels: Arc<Kernels>, config: &ModelConfig) -> Self {
+        Fused {
+            images: Mirrored::new(FusedImages::new(&kernels, config)),
+            texts: Mirrored::new(FusedTexts::new(&kernels, config)),
+            kernels,
+        }
+    }
+}
+
+impl<K: Element> Engine<f32, Cpu> for Fused<K> {
+    fn masters_change(&self) {
+        self.images.stale.store(true, Ordering::Release);
+        self.texts.stale.store(true, Ordering::Release);
+    }
+
+    fn images(
+        &self,
+        parameters: &[&Parameter<f32, Cpu>],
+        input: &ImageInput,
+        record: bool,
+    ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
+        let tower = self.images.current(|tower| tower.load(&self.kernels, parameters));
+        let (z, recorded) = tower.clone().forward(&self.kernels, input, record);
+        node(self.kernels.clone(), parameters, z, input.kept.batch, recorded)
+    }
+
+    fn texts(
+        &self,
+        parameters: &[&Parameter<f32, Cpu>],
+        input: &TextInput,
+        record: bool,
+    ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
+        let tower = self.texts.current(|tower| tower.load(&self.kernels, parameters));
+        let (z, recorded) = tower.clone().forward(&self.kernels, input, record);
+        node(self.kernels.clone(), parameters, z, input.kept.batch, recorded)
+    }
+
+    fn loss(
+        &self,
+        images: &Matrix<f32, Cpu>,
+        texts: &Matrix<f32, Cpu>,
+        logit_scale: &Parameter<f32, Cpu>,
+        scale: f64,
+        learning: bool,
+    ) -> Result<Node<(), f32, Cpu>, CpuError> {
+        let width = images.shape().1;
+        let (z_images, z_texts) = (images.as_vec(), texts.as_vec());
+        let (mut of_images, mut of_texts) = (vec![0.0; z_images.len()], vec![0.0; z_texts.len()]);
+        let factor = scale.exp();
+        let loss = contrastive::loss_and_gradients(
+            &self.kernels,
+            &mut of_images,
+            &mut of_texts,
+            &z_images,
+            &z_texts,
+            factor as f32,
+            width,
+        );
+        let value = images.device().try_tensor_from_vec(vec![loss.loss as f32], ())?;
+        let (to, to_images, to_texts) = (value.ghost(), images.ghost(), texts.ghost());
+        let to_scale = logit_scale.master.ghost();
+        let back: Back<f32, Cpu> = Box::new(move |gradients| {
+            let outer = gradients.get_or_alloc_mut(&to)?[0];
+            let scaled = |into: &mut [f32], from: &[f32]| {
+                into.iter_mut().zip(from).for_each(|(into, from)| *into += outer * from);
+            };
+            scaled(gradients.get_or_alloc_mut(&to_images)?, &of_images);
+            scaled(gradients.get_or_alloc_mut(&to_texts)?, &of_texts);
+            if learning {
+                // The parameter is the logarithm of the factor.
+                scaled(gradients.get_or_alloc_mut(&to_scale)?, &[(loss.dscale * factor) as f32]);
+            }
+            Ok(())
+        });
+        Ok(Node { value, back: Some(back) })
+    }
+}
+
+/// Embeddings as a node whose way back is that of `recorded`.
+fn node(
+    kernels: Arc<Kernels>,
+    parameters: &[&Parameter<f32, Cpu>],
+    z: Vec<f32>,
+    batch: usize,
+    recorded: Option<Box<dyn Recorded>>,
+) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
+    let device = parameters.first().map_or_else(Cpu::default, |parameter| parameter.master.device().clone());
+    let width = z.len() / batch;
+    let value = device.try_tensor_from_vec(z, (batch, width))?;
+    let to = value.ghost();
+    let masters: Vec<_> = parameters.iter().map(|parameter| parameter.master.ghost()).collect();
+    let back = recorded.map(|recorded| -> Back<f32, Cpu> {
+        Box::new(move |gradients| {
+            let of_z = gradients.get_or_alloc_mut(&to)?.to_vec();
+            let flat = recorded.backward(&kernels, &of_z);
+            let mut rest = flat.as_slice();
+            for master in &masters {
+                let into = gradients.get_or_alloc_mut(master)?;
+                let (own, others) = rest.split_at(into.len());
+                rest = others;
+                into.iter_mut().zip(own).for_each(|(into, own)| *into += own);
+            }
+            Ok(())
+        })
+    });
+    Ok(Node { value, back })
+}
+
+fn length(normalisation: Normalisation) -> Length {
+    match normalisation {
+        Normalisation::AddEps => Length::Plus(1e-8),
+        Normalisation::MaxEps => Length::AtLeast(1e-12),
+    }
+}
+
+fn curve(activation: Activation) -> activation::Activation {
+    match activation {
+        Activation::GeluTanh => activation::Activation::GeluTanh,
+        Activation::GeluExact => activation::Activation::GeluExact,
+        Activation::QuickGelu => activation::Activation::QuickGelu,
+    }
+}
+
+/// Sizes of the image encoder's blocks.
+fn image_shape(config: &ModelConfig) -> StackShape {
+    let image = &config.image;
+    StackShape {
+        width: image.width,
+        depth: image.depth,
+        heads: image.heads,
+        hidden: image.hidden(),
+        activation: curve(image.activation),
+        causal: false,
+        norm_eps: image.norm_eps as f32,
+    }
+}
+
+/// Sizes of the text encoder's blocks.
+fn text_shape(config: &ModelConfig) -> StackShape {
+    let text = &config.text;
+    StackShape {
+        width: text.width,
+        depth: text.depth,
+        heads: text.heads,
+        hidden: text.hidden(),
+        activation: curve(text.activation),
+        causal: text.causal,
+        norm_eps: text.norm_eps as f32,
+    }
+}
