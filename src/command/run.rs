@@ -9,12 +9,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::interpreter;
 use crate::log::{Logging, Progress};
+use crate::recipe::files::{self, Presence};
 use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
 use crate::run_folder::{Entry, RunFolder};
 use crate::stage::Ended;
 
-use super::{Failure, Outcome, RecipeArgs};
+use super::{read_recipe, Failure, Outcome, RecipeArgs};
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -35,7 +36,8 @@ pub struct RunArgs {
 }
 
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
-    let recipe = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
+    let recipe = read_recipe(&args.recipe)?;
+    everything_is_here(&recipe)?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
     let entry = match (args.resume, args.restart) {
         (true, _) => Entry::Resume,
@@ -43,7 +45,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
         _ => Entry::Start,
     };
     let folder = RunFolder::enter(&root, entry).map_err(|error| Failure::Usage(error.to_string()))?;
-    let written = recipe::write(&recipe)?;
+    let written = recipe::write(&recipe);
     if args.resume {
         same_recipe(&folder, &recipe, &written)?;
     } else {
@@ -69,6 +71,24 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
+/// Refuses a recipe that names files this machine does not have, before hours are spent on the stages
+/// before they are needed.
+fn everything_is_here(recipe: &Recipe) -> Result<(), Failure> {
+    let missing: Vec<String> = files::inventory(recipe)
+        .iter()
+        .filter(|presence| presence.found == 0)
+        .map(|Presence { field, path, shards, .. }| {
+            let problem = if *shards { "matches nothing" } else { "is not there" };
+            format!("{field}: {path} {problem}; set it with --set {field}=...")
+        })
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Usage(missing.join("\n")))
+    }
+}
+
 /// A run goes on with the recipe it was started with, or not at all.
 fn same_recipe(folder: &RunFolder, recipe: &Recipe, now: &str) -> Result<(), Failure> {
     let path = folder.recipe();
@@ -76,7 +96,7 @@ fn same_recipe(folder: &RunFolder, recipe: &Recipe, now: &str) -> Result<(), Fai
     if stored == *recipe {
         return Ok(());
     }
-    let before = recipe::write(&stored)?;
+    let before = recipe::write(&stored);
     let first = before.lines().zip(now.lines()).find(|(before, now)| before != now);
     let difference = first.map_or(String::new(), |(before, now)| {
         format!("\n  run folder: {}\n  now:        {}", before.trim(), now.trim())
