@@ -1,15 +1,13 @@
 //! `flip validate`: what a recipe will cost and need, told without building anything.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::recipe::files::{self, Presence};
 use crate::recipe::forecast::{forecast, StageForecast, TrainingForecast};
-use crate::recipe::{self, Compute, Precision, Recipe, RecipeError};
-
-use super::{Failure, Outcome};
+use crate::recipe::{self, Compute, Precision, Recipe, RecipeError, RecipeErrors};
 
 /// Everything about a recipe that is known before it runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,29 +25,44 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ValidateError {
+    /// The recipe is wrong: exit code 2.
+    #[error(transparent)]
+    Recipe(#[from] RecipeErrors),
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+}
+
 /// Reads the recipe and prints its report, as a table or as one line of JSON. With `json`, the errors of a
-/// broken recipe are printed there as well: `{"valid": false, "errors": [...]}`.
+/// broken recipe are printed as well: `{"valid": false, "errors": [...]}`.
 ///
 /// # Errors
 /// The recipe is wrong, or `out` cannot be written.
-pub fn validate(path: &Path, sets: &[String], json: bool, out: &mut dyn Write) -> Result<Outcome, Failure> {
+pub fn validate(
+    path: &Path,
+    sets: &[String],
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Report, ValidateError> {
     let recipe = match recipe::read(path, sets) {
         Ok(recipe) => recipe,
         Err(errors) => {
             if json {
                 let broken = Broken { valid: false, errors: errors.errors() };
-                writeln!(out, "{}", serde_json::to_string(&broken)?)?;
+                writeln!(out, "{}", serde_json::to_string(&broken).map_err(io::Error::from)?)?;
             }
-            return Err(Failure::Usage(errors.render(io::stderr().is_terminal())));
+            return Err(errors.into());
         }
     };
     let report = report(&recipe);
     if json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        writeln!(out, "{}", serde_json::to_string(&report).map_err(io::Error::from)?)?;
     } else {
         print(&report, out)?;
     }
-    Ok(Outcome::Done)
+    Ok(report)
 }
 
 #[derive(Serialize)]
@@ -176,17 +189,10 @@ fn print_training(index: usize, kind: &str, plan: &TrainingForecast, out: &mut d
     row(
         out,
         "memory",
-        &format!("about {}, pictures of the batch in host memory included", bytes(memory.total())),
+        &format!("about {}, pictures of the batch in host memory included", bytes(memory.total)),
     )?;
-    let parts = [
-        ("parameters", memory.parameters),
-        ("gradients", memory.gradients),
-        ("moments", memory.moments),
-        ("activations", memory.activations),
-        ("loss", memory.loss),
-        ("pictures", memory.pictures),
-    ];
-    let parts: Vec<_> = parts.iter().map(|(name, size)| format!("{name} {}", bytes(*size))).collect();
+    let parts: Vec<_> =
+        memory.parts().iter().map(|(name, size)| format!("{name} {}", bytes(*size))).collect();
     row(out, "", &parts.join(", "))
 }
 

@@ -13,12 +13,14 @@ pub struct Memory {
     pub gradients: f64,
     /// AdamW's first and second moments.
     pub moments: f64,
-    /// What a micro-batch's forward pass leaves for its backward pass.
+    /// What a micro-batch's forward pass leaves for its backward pass; in the composed graph also the logits
+    /// of the batch, each pair with each other.
     pub activations: f64,
-    /// Embeddings of the whole batch, and their products where those are kept.
-    pub loss: f64,
+    /// Embeddings of the whole batch and their gradients.
+    pub embeddings: f64,
     /// Decoded pictures of one batch, in host memory.
     pub pictures: f64,
+    pub total: f64,
 }
 
 /// What one update works on.
@@ -39,57 +41,48 @@ impl Memory {
             Precision::F32 => (4.0, 0.0),
             Precision::Bf16 => (2.0, 2.0),
         };
-        let [width, depth, heads] =
-            [model.image.width, model.image.depth, model.image.heads].map(|n| n as f64);
-        let image = Blocks { width, hidden: model.image.hidden() as f64, depth, heads };
-        let [width, depth, heads] = [model.text.width, model.text.depth, model.text.heads].map(|n| n as f64);
-        let text = Blocks { width, hidden: model.text.hidden() as f64, depth, heads };
-        let per_pair = image.activations(update.kept_patches as f64 + 1.0, compute)
-            + text.activations(update.kept_tokens as f64, compute);
-
-        let batch = update.batch as f64;
-        // Both encoders' embeddings with their gradients; the reference also keeps each pair with each other.
-        let embeddings = 2.0 * 2.0 * batch * model.embed_dim as f64;
-        let products = match compute {
-            Compute::Fused => 0.0,
-            Compute::Reference => 8.0 * batch * batch,
+        let Update { kept_patches, kept_tokens, image_size, batch, micro_batch } = *update;
+        let activations = match compute {
+            Compute::Reference => model.activation_bytes(kept_patches, kept_tokens, batch, micro_batch),
+            Compute::Fused => {
+                micro_batch as f64 * fused_activations(model, kept_patches, kept_tokens) * value
+            }
         };
-        Memory {
+        let mut memory = Memory {
             parameters: (4.0 + copy) * parameters,
             gradients: 4.0 * parameters,
             moments: 8.0 * parameters,
-            activations: update.micro_batch as f64 * per_pair * value,
-            loss: 4.0 * (embeddings + products),
-            pictures: batch * (update.image_size as f64).powi(2) * 3.0,
-        }
-    }
-
-    /// All of it.
-    pub fn total(&self) -> f64 {
-        self.parameters + self.gradients + self.moments + self.activations + self.loss + self.pictures
-    }
-}
-
-/// The blocks of one encoder.
-struct Blocks {
-    width: f64,
-    hidden: f64,
-    depth: f64,
-    heads: f64,
-}
-
-impl Blocks {
-    /// Numbers that the forward pass over `tokens` tokens of one sample leaves for the backward pass.
-    ///
-    /// Fused, per token and block: both norms' results, q, k, v, the attention's result and two residuals (8
-    /// widths), the MLP before and after its activation, the attention's weights. The composed graph keeps the
-    /// result and the gradient of every elementary operation.
-    fn activations(&self, tokens: f64, compute: Compute) -> f64 {
-        let weights = self.heads * tokens;
-        let per_token = match compute {
-            Compute::Fused => 8.0 * self.width + 2.0 * self.hidden + weights,
-            Compute::Reference => 2.0 * (30.0 * self.width + 6.0 * self.hidden + 4.0 * weights),
+            activations,
+            embeddings: 4.0 * 2.0 * 2.0 * batch as f64 * model.embed_dim as f64,
+            pictures: batch as f64 * (image_size as f64).powi(2) * 3.0,
+            total: 0.0,
         };
-        self.depth * tokens * per_token
+        memory.total = memory.parts().iter().map(|(_, bytes)| bytes).sum();
+        memory
     }
+
+    /// Each part with its name.
+    pub fn parts(&self) -> [(&'static str, f64); 6] {
+        [
+            ("parameters", self.parameters),
+            ("gradients", self.gradients),
+            ("moments", self.moments),
+            ("activations", self.activations),
+            ("embeddings", self.embeddings),
+            ("pictures", self.pictures),
+        ]
+    }
+}
+
+/// Numbers that fused kernels keep of one pair's forward pass for its backward pass. Per token and block:
+/// both norms' results, q, k, v, the attention's result and two residuals (8 widths), the MLP before and after
+/// its activation, the attention's weights.
+fn fused_activations(model: &ModelConfig, kept_patches: usize, kept_tokens: usize) -> f64 {
+    let blocks = |[width, hidden, depth, heads, tokens]: [usize; 5]| {
+        let per_token = 8.0 * width as f64 + 2.0 * hidden as f64 + heads as f64 * tokens as f64;
+        depth as f64 * tokens as f64 * per_token
+    };
+    let (image, text) = (&model.image, &model.text);
+    blocks([image.width, image.hidden(), image.depth, image.heads, kept_patches + 1])
+        + blocks([text.width, text.hidden(), text.depth, text.heads, kept_tokens])
 }

@@ -7,12 +7,87 @@ use super::Recipe;
 
 /// The fully resolved recipe, every default written out, as RON that reads back to an equal recipe.
 ///
-/// # Panics
-/// A recipe built in code holds a path that is not UTF-8; one that was read cannot.
-pub fn write(recipe: &Recipe) -> String {
-    let pretty = PrettyConfig::new().compact_arrays(false);
-    let text = options().to_string_pretty(recipe, pretty);
-    let mut text = text.expect("everything a recipe holds has a RON form, except paths that are not UTF-8");
+/// # Errors
+/// None for a recipe that was read; ron's own for one built in code that RON cannot hold.
+pub fn write(recipe: &Recipe) -> Result<String, ron::Error> {
+    let pretty = PrettyConfig::new().depth_limit(8).compact_arrays(false);
+    let mut text = options().to_string_pretty(recipe, pretty)?;
     text.push('\n');
-    text
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::Rng;
+    use serde_json::{json, Value};
+
+    use super::*;
+    use crate::recipe::shape::{schema, Shape};
+    use crate::recipe::{check, syntax};
+    use crate::seed::{rng, Purpose};
+
+    /// Any value that the schema allows, as JSON.
+    fn sample(shape: &Shape, rng: &mut impl Rng) -> Value {
+        match shape {
+            Shape::Option(_) if rng.gen_bool(0.5) => Value::Null,
+            Shape::Option(some) => sample(some, rng),
+            Shape::Struct(shape) => {
+                let written = shape.fields.iter().filter(|field| field.required || rng.gen_bool(0.5));
+                let written: Vec<_> = written.collect();
+                let value = |schema| sample(&Shape::of(schema), rng);
+                let values: Vec<_> = written.iter().map(|field| field.schema).map(value).collect();
+                written.iter().map(|field| field.name.to_owned()).zip(values).collect()
+            }
+            Shape::Enum(variants) => {
+                let variant = &variants[rng.gen_range(0..variants.len())];
+                match variant.payload {
+                    Some(payload) => json!({variant.name: sample(&Shape::of(payload), rng)}),
+                    None => variant.name.into(),
+                }
+            }
+            Shape::List(element) => {
+                let element = Shape::of(element);
+                (0..rng.gen_range(0..3)).map(|_| sample(&element, rng)).collect()
+            }
+            Shape::Tuple(elements) => elements.iter().map(|each| sample(&Shape::of(each), rng)).collect(),
+            Shape::Number(range) if range.whole => {
+                let least = range.min.map_or(0, |min| min.value as u64);
+                let wide = rng.gen::<u64>() >> rng.gen_range(0..64);
+                wide.max(least).into()
+            }
+            Shape::Number(range) => {
+                let (low, high) = (range.min.map(|min| min.value), range.max.map(|max| max.value));
+                match (low, high) {
+                    (Some(low), Some(high)) => rng.gen_range(low..high).into(),
+                    (Some(low), None) => (low + 10f64.powi(rng.gen_range(-12..12)) * rng.gen::<f64>()).into(),
+                    _ => (10f64.powi(rng.gen_range(-300..300)) * rng.gen_range(-1.0..1.0)).into(),
+                }
+            }
+            Shape::String => {
+                let characters =
+                    ['a', 'Z', '_', '"', '\\', '\n', '\u{0}', '\u{1b}', 'é', '字', '{', '/', '#', '\''];
+                (0..rng.gen_range(0..8))
+                    .map(|_| characters[rng.gen_range(0..characters.len())])
+                    .collect::<String>()
+                    .into()
+            }
+            Shape::Bool => rng.gen_bool(0.5).into(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back_equal(seed: u64) {
+            let value = sample(&Shape::of(schema()), &mut rng(seed, Purpose::Bench, 0, 0));
+            let recipe: Recipe = serde_json::from_value(value).unwrap();
+            let text = write(&recipe).unwrap();
+            let (root, problems) = syntax::parse(&text);
+            prop_assert!(problems.is_empty(), "{text}\n{problems:?}");
+            let problems = check::check(&text, &root.unwrap());
+            prop_assert!(problems.is_empty(), "{text}\n{problems:?}");
+            let back: Recipe = options().from_str(&text).unwrap();
+            prop_assert_eq!(back, recipe);
+        }
+    }
 }
