@@ -112,7 +112,7 @@ fn later_overrides_see_earlier_ones() {
 
 #[test]
 fn an_override_can_mend_the_file() {
-    let broken = QUICKSTART.replace("batch: 128", "batch: 0");
+    let broken = QUICKSTART.replacen("batch: 128", "batch: 0", 2);
     assert!(read_text("recipe.ron", &broken, &[]).is_err());
     with(&broken, &["stages.0.batch=8", "stages.2.batch=8"]);
     assert_eq!(with(QUICKSTART, &["precision=F32"]).precision, Precision::F32);

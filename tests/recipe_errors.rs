@@ -80,7 +80,7 @@ fn paths_are_found_beside_the_recipe_and_checked() {
     let vocabulary: String =
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "square"].map(|w| format!("{w}\n")).concat();
     std::fs::write(folder.path().join("vocab.txt"), vocabulary).unwrap();
-    let found = recipe::write(&recipe::read(&path, &[]).unwrap()).unwrap();
+    let found = recipe::write(&recipe::read(&path, &[]).unwrap());
     assert!(found.contains(folder.path().to_str().unwrap()), "{found}");
     let errors = recipe::read(&path, &["model.text.vocab_size=4".into()]).unwrap_err();
     assert!(errors.to_string().contains("vocab_size: expected at least the 7 of"), "{errors}");

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::recipe;
 
+use super::{Failure, Outcome};
+
 /// Why the schema was not written, or is not fresh.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
@@ -12,22 +14,20 @@ pub enum SchemaError {
     Io { path: PathBuf, source: io::Error },
     #[error("{} differs from the schema of this version; run `flip schema export`", path.display())]
     Stale { path: PathBuf },
-    #[error("cannot print: {0}")]
-    Print(#[source] io::Error),
 }
 
 /// Writes `recipe.json` into `folder`, or with `check` only compares it.
 ///
 /// # Errors
 /// The file cannot be written or read; or, with `check`, it is missing or differs.
-pub fn export(folder: &Path, check: bool, out: &mut dyn Write) -> Result<(), SchemaError> {
+pub fn export(folder: &Path, check: bool, out: &mut dyn Write) -> Result<Outcome, Failure> {
     let path = folder.join("recipe.json");
     let schema = recipe::recipe_json();
     let verb = if check {
         match std::fs::read_to_string(&path) {
             Ok(written) if written == schema => "is up to date",
-            Ok(_) => return Err(SchemaError::Stale { path }),
-            Err(source) => return Err(SchemaError::Io { path, source }),
+            Ok(_) => return Err(SchemaError::Stale { path }.into()),
+            Err(source) => return Err(SchemaError::Io { path, source }.into()),
         }
     } else {
         std::fs::create_dir_all(folder)
@@ -35,5 +35,6 @@ pub fn export(folder: &Path, check: bool, out: &mut dyn Write) -> Result<(), Sch
             .map_err(|source| SchemaError::Io { path: path.clone(), source })?;
         "written"
     };
-    writeln!(out, "{} {verb}", path.display()).map_err(SchemaError::Print)
+    writeln!(out, "{} {verb}", path.display())?;
+    Ok(Outcome::Done)
 }

@@ -1,13 +1,15 @@
 //! `flip validate`: what a recipe will cost and need, told without building anything.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::recipe::files::{self, Presence};
 use crate::recipe::forecast::{forecast, StageForecast, TrainingForecast};
-use crate::recipe::{self, Compute, Precision, Recipe, RecipeError, RecipeErrors};
+use crate::recipe::{self, Compute, Precision, Recipe, RecipeError};
+
+use super::{Failure, Outcome};
 
 /// Everything about a recipe that is known before it runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,44 +27,29 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-pub enum ValidateError {
-    /// The recipe is wrong: exit code 2.
-    #[error(transparent)]
-    Recipe(#[from] RecipeErrors),
-    #[error("cannot print: {0}")]
-    Print(#[from] io::Error),
-}
-
 /// Reads the recipe and prints its report, as a table or as one line of JSON. With `json`, the errors of a
-/// broken recipe are printed as well: `{"valid": false, "errors": [...]}`.
+/// broken recipe are printed there as well: `{"valid": false, "errors": [...]}`.
 ///
 /// # Errors
 /// The recipe is wrong, or `out` cannot be written.
-pub fn validate(
-    path: &Path,
-    sets: &[String],
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<Report, ValidateError> {
+pub fn validate(path: &Path, sets: &[String], json: bool, out: &mut dyn Write) -> Result<Outcome, Failure> {
     let recipe = match recipe::read(path, sets) {
         Ok(recipe) => recipe,
         Err(errors) => {
             if json {
                 let broken = Broken { valid: false, errors: errors.errors() };
-                writeln!(out, "{}", serde_json::to_string(&broken).map_err(io::Error::from)?)?;
+                writeln!(out, "{}", serde_json::to_string(&broken)?)?;
             }
-            return Err(errors.into());
+            return Err(Failure::Usage(errors.render(io::stderr().is_terminal())));
         }
     };
     let report = report(&recipe);
     if json {
-        writeln!(out, "{}", serde_json::to_string(&report).map_err(io::Error::from)?)?;
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
         print(&report, out)?;
     }
-    Ok(report)
+    Ok(Outcome::Done)
 }
 
 #[derive(Serialize)]

@@ -7,6 +7,9 @@ use super::shape::{Shape, Struct, Variant};
 use super::suggest::{listed, nearest};
 use super::syntax::{Body, Field, Name, Node, Value};
 
+/// So many errors are told; a text with more is no recipe.
+const MOST_ERRORS: usize = 100;
+
 /// Everything in which `root` differs from the shape of a recipe.
 pub fn check(text: &str, root: &Node) -> Vec<Problem> {
     let mut checker = Checker { text, problems: Vec::new() };
@@ -31,6 +34,9 @@ impl Checker<'_> {
     }
 
     fn node(&mut self, node: &Node, shape: &Shape, path: &FieldPath) {
+        if self.problems.len() >= MOST_ERRORS {
+            return;
+        }
         match shape {
             Shape::Option(some) => self.option(node, some, path),
             Shape::Struct(shape) => self.structure(node, shape, path),
@@ -135,6 +141,9 @@ impl Checker<'_> {
 
     fn fields(&mut self, owner: &Node, fields: &[Field], shape: &Struct, path: &FieldPath) {
         for (position, field) in fields.iter().enumerate() {
+            if self.problems.len() >= MOST_ERRORS {
+                return;
+            }
             let name = &field.name;
             let inner = path.field(&name.text);
             let Some(known) = shape.field(&name.text) else {

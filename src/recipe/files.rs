@@ -47,7 +47,9 @@ pub fn locate(recipe: &mut Recipe, folder: &Path) {
         match named {
             Named::Path(path) => {
                 let beside = folder.join(&*path);
-                if path.is_relative() && !path.exists() && beside.exists() {
+                // A resolved recipe is written as text, so its paths have to be text.
+                let is_text = beside.to_str().is_some();
+                if path.is_relative() && !path.exists() && beside.exists() && is_text {
                     *path = beside;
                 }
             }
@@ -131,14 +133,23 @@ fn present(field: String, named: Named<'_>) -> Presence {
     let files = if shards { candidates(&presence.path) } else { vec![PathBuf::from(&presence.path)] };
     presence.named = files.len();
     let started = Instant::now();
+    // Of a folder that is absent, nothing has to be looked at.
+    let mut absent: Option<&Path> = None;
     for (seen, file) in files.iter().enumerate() {
         if seen % 64 == 63 && started.elapsed() > PATIENCE {
             presence.complete = false;
             break;
         }
-        if let Ok(metadata) = file.metadata() {
-            presence.found += 1;
-            presence.bytes += if metadata.is_file() { metadata.len() } else { 0 };
+        let folder = file.parent().filter(|folder| *folder != Path::new(""));
+        if absent.is_some() && folder == absent {
+            continue;
+        }
+        match file.metadata() {
+            Ok(metadata) => {
+                presence.found += 1;
+                presence.bytes += if metadata.is_file() { metadata.len() } else { 0 };
+            }
+            Err(_) => absent = folder.filter(|folder| !folder.exists()),
         }
     }
     presence

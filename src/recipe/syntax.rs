@@ -10,6 +10,9 @@ use super::scan::{Malformed, Number, Scanner};
 /// Deeper nesting than this is refused; a recipe needs about ten levels.
 const DEPTH: usize = 64;
 
+/// After this many syntax errors the rest of the text is not worth reading.
+const MOST_ERRORS: usize = 10;
+
 /// A value and its bytes.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -319,8 +322,9 @@ impl Parser<'_> {
             if !self.scanner.eat(',') && !matches!(self.scanner.peek(), None | Some(')' | ']' | '}')) {
                 let missing = Problem::new(end..end, format!("expected `,` or `{close}`"));
                 self.problems.push(missing.help("two values in a row are separated by a comma"));
-                if self.scanner.peek().is_some_and(|c| matches!(c, ':' | '=' | ';' | '|' | '&')) {
-                    return Err(self.unexpected("this makes no sense here"));
+                let found = self.scanner.peek().unwrap_or_default();
+                if matches!(found, ':' | '=' | ';' | '|' | '&') || self.problems.len() >= MOST_ERRORS {
+                    return Err(self.unexpected(format!("from this `{found}` on, the text makes no sense")));
                 }
             }
         }
