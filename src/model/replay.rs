@@ -68,10 +68,8 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
             _ => self.replayed(images, texts),
         }
         .map_err(ModelError::device)?;
-        let seconds = Seconds {
-            forward: (from - began).as_secs_f64(),
-            backward: from.elapsed().as_secs_f64(),
-        };
+        let seconds =
+            Seconds { forward: (from - began).as_secs_f64(), backward: from.elapsed().as_secs_f64() };
         Ok(LossAndGradients { loss, logit_scale: self.logit_scale(), gradients, seconds })
     }
 
@@ -82,7 +80,8 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     fn replayed(&self, images: &[ImageInput], texts: &[TextInput]) -> Result<Derivatives<E, D>, D::Err> {
         let z_images = self.gathered(images.iter().map(|input| self.image.encode::<NoneTape>(input)))?;
         let z_texts = self.gathered(texts.iter().map(|input| self.text.encode::<NoneTape>(input)))?;
-        let Derivatives { loss, gradients: of_loss, from } = self.backward_of_loss(z_images.retaped(), z_texts.retaped())?;
+        let Derivatives { loss, gradients: of_loss, from } =
+            self.backward_of_loss(z_images.retaped(), z_texts.retaped())?;
 
         let mut gradients = Gradients::leaky();
         blend(&mut gradients, &self.logit_scale, 0.0, of_loss.get(&self.logit_scale.master))?;
