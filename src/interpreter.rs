@@ -13,9 +13,9 @@ use crate::device::DeviceConfig;
 use crate::log::{JsonLines, Progress};
 use crate::model::{Flip, GraphDevice, ModelError};
 use crate::recipe::{Compute, Precision, Recipe};
-use crate::report::tensorboard::EventWriter;
+use crate::report::EventWriter;
 use crate::run_folder::{RunFolder, RunFolderError};
-use crate::stage::evaluate::{evaluate, read_rows, write_rows, EvaluationRow};
+use crate::stage::evaluate::{evaluate, read_rows, write_rows};
 use crate::stage::plan::TrainingPlan;
 use crate::stage::train::train;
 use crate::stage::training::{Position, Run, MODEL};
@@ -53,14 +53,14 @@ pub enum InterpreterError {
 }
 
 /// Runs the recipe in its folder to the end, or to an interruption. With `resume`, goes on from the
-/// newest usable checkpoint in the folder. Returns the rows of `eval.json`.
+/// newest usable checkpoint in the folder.
 pub fn run(
     recipe: &Recipe,
     folder: &RunFolder,
     resume: bool,
     progress: &Progress,
     interrupt: &AtomicBool,
-) -> Result<(Ended, Vec<EvaluationRow>), InterpreterError> {
+) -> Result<Ended, InterpreterError> {
     supported(recipe)?;
     match recipe.device {
         DeviceConfig::Auto | DeviceConfig::Cpu => {
@@ -96,7 +96,7 @@ fn run_on<D: GraphDevice>(
     resume: bool,
     progress: &Progress,
     interrupt: &AtomicBool,
-) -> Result<(Ended, Vec<EvaluationRow>), InterpreterError> {
+) -> Result<Ended, InterpreterError> {
     let train_source = open_source(&recipe.data.train, recipe.seed).map_err(InterpreterError::Train)?;
     let snapshot = if resume { newest(folder)? } else { None };
     let tokenizer = tokenizer(recipe, folder, train_source.as_ref())?;
@@ -123,7 +123,7 @@ fn run_on<D: GraphDevice>(
         train: train_source,
         metrics: JsonLines::open(&folder.metrics(), Some(position.metrics_bytes))?,
         timing: JsonLines::open(&folder.timing(), Some(position.timing_bytes))?,
-        events: EventWriter::open(&folder.tensorboard(), position.global_step)?,
+        events: EventWriter::create(&folder.tensorboard(), position.global_step)?,
         position,
         saved: snapshot.as_ref().map(|snapshot| snapshot.path.clone()),
     };
@@ -140,8 +140,8 @@ fn run_on<D: GraphDevice>(
         let at_stage = |source| StageError::Plan { stage: index, source };
         let ended = match stage {
             Stage::Pretrain(config) => {
-                let plan = TrainingPlan::pretrain(config, &recipe.model, run.epoch_samples())
-                    .map_err(at_stage)?;
+                let plan =
+                    TrainingPlan::pretrain(config, &recipe.model, run.epoch_samples()).map_err(at_stage)?;
                 train(&mut run, &plan, resumed)?
             }
             Stage::Unmask(config) => {
@@ -152,10 +152,10 @@ fn run_on<D: GraphDevice>(
             Stage::Evaluate(configs) => evaluate(&mut run, configs)?,
         };
         if ended == Ended::Interrupted {
-            return Ok((ended, read_rows(folder)?));
+            return Ok(ended);
         }
     }
-    Ok((Ended::Complete, read_rows(folder)?))
+    Ok(Ended::Complete)
 }
 
 /// The newest usable checkpoint; refused ones are named.
@@ -179,11 +179,7 @@ fn newest(folder: &RunFolder) -> Result<Option<Snapshot>, InterpreterError> {
 }
 
 /// The tokenizer of the run: the one saved in its folder, else the recipe's, which is saved there.
-fn tokenizer(
-    recipe: &Recipe,
-    folder: &RunFolder,
-    train: &dyn Source,
-) -> Result<Tokenizer, InterpreterError> {
+fn tokenizer(recipe: &Recipe, folder: &RunFolder, train: &dyn Source) -> Result<Tokenizer, InterpreterError> {
     let saved = folder.tokenizer();
     let text = &recipe.model.text;
     let tokenizer = if saved.exists() {

@@ -20,7 +20,8 @@
 //! | [`log`] | tracing, reloadable while running; metrics files |
 //! | [`report`] | curves, masks and tables that a person looks at |
 //! | [`command`] | the command line: one file a subcommand |
-//! | [`device`], [`duration`], [`seed`] | small leaves |
+//! | [`trained`] | a run opened for use: weights, tokenizer, recipe |
+//! | [`run_folder`], [`device`], [`duration`], [`seed`] | small leaves |
 
 pub mod checkpoint;
 pub mod command;

@@ -137,7 +137,8 @@ fn no_room_reaches_upward() {
     let mut wrong = Vec::new();
     for file in files {
         let room = room(&file, &src);
-        if room == "lib" {
+        // A room's own tests may stand on the rooms that use it.
+        if room == "lib" || file.file_name().is_some_and(|name| name == "tests.rs") {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();

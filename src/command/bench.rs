@@ -78,8 +78,7 @@ struct Measured {
 }
 
 pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
-    let recipe = recipe::read(&args.recipe.recipe, &args.recipe.sets)
-        .map_err(|errors| Failure::Usage(errors.to_string()))?;
+    let recipe = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
     let setting = Setting::of(args, &recipe)?;
     let measured = setting.measure(&recipe.model, recipe.seed)?;
     if args.json {

@@ -58,11 +58,7 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-fn embed_shards(
-    trained: &Trained<Cpu>,
-    pattern: &str,
-    progress: &Progress,
-) -> Result<Embedded, Failure> {
+fn embed_shards(trained: &Trained<Cpu>, pattern: &str, progress: &Progress) -> Result<Embedded, Failure> {
     let source = Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern))?);
     let bar = progress.bar("embed", source.samples().unwrap_or(0), "images");
     let mut loader = Loader::start(Plan {

@@ -7,10 +7,13 @@ pub mod run;
 pub mod schema;
 pub mod validate;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::recipe::RecipeErrors;
 
 /// Pre-trains CLIP-style image-text models by masking (FLIP), tunes them without masks, evaluates them.
 #[derive(Debug, Parser)]
@@ -106,9 +109,41 @@ pub enum Failure {
     Other(Box<dyn std::error::Error>),
 }
 
-impl<E: std::error::Error + 'static> From<E> for Failure {
-    fn from(error: E) -> Self {
+impl Failure {
+    pub fn other(error: impl std::error::Error + 'static) -> Self {
         Failure::Other(Box::new(error))
+    }
+}
+
+/// Errors of the rooms below that mean exit code 1.
+macro_rules! other_failures {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Failure::other(error)
+            }
+        })+
+    };
+}
+
+other_failures!(
+    std::io::Error,
+    serde_json::Error,
+    ron::Error,
+    safetensors::SafeTensorError,
+    crate::data::DataError,
+    crate::interpreter::InterpreterError,
+    crate::log::LogError,
+    crate::model::ModelError,
+    crate::optimizer::OptimizerError,
+    crate::report::ReportError,
+    crate::run_folder::RunFolderError,
+    crate::trained::TrainedError,
+);
+
+impl From<RecipeErrors> for Failure {
+    fn from(errors: RecipeErrors) -> Self {
+        Failure::Usage(errors.render(std::io::stderr().is_terminal()))
     }
 }
 
@@ -120,10 +155,14 @@ impl Cli {
         let ended = match &self.command {
             Command::Run(args) => run::run(args),
             Command::Validate(args) => {
-                validate::validate(&args.recipe.recipe, &args.recipe.sets, args.json, &mut out)
+                match validate::validate(&args.recipe.recipe, &args.recipe.sets, args.json, &mut out) {
+                    Ok(_) => Ok(Outcome::Done),
+                    Err(validate::ValidateError::Recipe(errors)) => Err(Failure::from(errors)),
+                    Err(error) => Err(Failure::other(error)),
+                }
             }
             Command::Schema { command: SchemaCommand::Export { out: folder, check } } => {
-                schema::export(folder, *check, &mut out)
+                schema::export(folder, *check, &mut out).map(|()| Outcome::Done).map_err(Failure::other)
             }
             Command::Bench(args) => bench::bench(args),
             Command::Data { command: DataCommand::Inspect { pattern, json, samples } } => {

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::interpreter;
 use crate::log::{Logging, Progress};
 use crate::recipe::{self, Recipe};
-use crate::report;
+use crate::report::{self, EvalRow};
 use crate::run_folder::{Entry, RunFolder};
 use crate::stage::Ended;
 
@@ -35,8 +35,7 @@ pub struct RunArgs {
 }
 
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
-    let recipe = recipe::read(&args.recipe.recipe, &args.recipe.sets)
-        .map_err(|errors| Failure::Usage(errors.to_string()))?;
+    let recipe = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
     let entry = match (args.resume, args.restart) {
         (true, _) => Entry::Resume,
@@ -44,10 +43,11 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
         _ => Entry::Start,
     };
     let folder = RunFolder::enter(&root, entry).map_err(|error| Failure::Usage(error.to_string()))?;
+    let written = recipe::write(&recipe)?;
     if args.resume {
-        same_recipe(&folder, &recipe)?;
+        same_recipe(&folder, &recipe, &written)?;
     } else {
-        folder.replace(&folder.recipe(), recipe::write(&recipe).as_bytes())?;
+        folder.replace(&folder.recipe(), written.as_bytes())?;
     }
 
     let progress = Progress::new();
@@ -56,27 +56,27 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let interrupt = catch_signals()?;
     tracing::info!(target: "flip", folder = %folder.root().display(), "run \"{}\"", recipe.name);
 
-    let (ended, rows) = interpreter::run(&recipe, &folder, args.resume, &progress, &interrupt)?;
-    let page = report::html::write(folder.root())?;
+    let ended = interpreter::run(&recipe, &folder, args.resume, &progress, &interrupt)?;
+    let page = report::write(folder.root())?;
     if ended == Ended::Interrupted {
         tracing::warn!(target: "flip", "interrupted; go on with --resume --out {}", folder.root().display());
         return Ok(Outcome::Interrupted);
     }
-    println!("{}", report::table::results(&serde_json::to_value(&rows)?));
+    let results = EvalRow::read(&folder.evaluations())?;
+    println!("{}", report::table::text(&results, &report::stage_titles(&written)));
     println!("run folder  {}", folder.root().display());
     println!("report      {}", page.display());
     Ok(Outcome::Done)
 }
 
 /// A run goes on with the recipe it was started with, or not at all.
-fn same_recipe(folder: &RunFolder, recipe: &Recipe) -> Result<(), Failure> {
+fn same_recipe(folder: &RunFolder, recipe: &Recipe, now: &str) -> Result<(), Failure> {
     let path = folder.recipe();
-    let stored =
-        recipe::read(&path, &[]).map_err(|errors| Failure::Usage(format!("the run's own recipe: {errors}")))?;
+    let stored = recipe::read(&path, &[])?;
     if stored == *recipe {
         return Ok(());
     }
-    let (before, now) = (recipe::write(&stored), recipe::write(recipe));
+    let before = recipe::write(&stored)?;
     let first = before.lines().zip(now.lines()).find(|(before, now)| before != now);
     let difference = first.map_or(String::new(), |(before, now)| {
         format!("\n  run folder: {}\n  now:        {}", before.trim(), now.trim())

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod captions;
 mod clip_bpe;
 pub mod folder;
+pub mod inspection;
 pub mod loader;
 pub mod pattern;
 mod permutation;

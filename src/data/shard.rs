@@ -236,7 +236,7 @@ fn split(name: &str) -> Option<(&str, &str)> {
     (!nameless && dot + 1 < name.len()).then(|| (&name[..dot], &name[dot + 1..]))
 }
 
-/// Text as stored, without byte order mark and surrounding white space.
+/// Text as stored, without byte order mark and final line break.
 fn read_caption(bytes: &[u8]) -> Result<String, Defect> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes)
@@ -244,11 +244,10 @@ fn read_caption(bytes: &[u8]) -> Result<String, Defect> {
     if text.contains('\0') {
         return Err(Defect::new("caption_encoding", "a NUL inside; is it UTF-16?"));
     }
-    let text = text.trim();
     if text.chars().all(|c| c.is_whitespace() || c.is_control()) {
         return Err(Defect::new("caption_empty", "nothing but white space"));
     }
-    Ok(text.replace("\r\n", "\n"))
+    Ok(text.trim_end_matches(['\r', '\n']).replace("\r\n", "\n"))
 }
 
 /// A json value; what cannot be read is as good as absent.
@@ -279,7 +278,7 @@ mod tests {
     fn captions_are_text_or_say_why_not() {
         let reason = |bytes: &[u8]| read_caption(bytes).map_err(|defect| defect.reason);
         assert_eq!(reason(b"\xef\xbb\xbfa cat\r\n"), Ok("a cat".into()));
-        assert_eq!(reason(b"two\r\nlines"), Ok("two\nlines".into()));
+        assert_eq!(reason(b" two\r\nlines \n"), Ok(" two\nlines ".into()));
         assert_eq!(reason(b"\xff\xfea\0"), Err("caption_encoding"));
         assert_eq!(reason(b"a\0b"), Err("caption_encoding"));
         assert_eq!(reason(b" \r\n\t"), Err("caption_empty"));

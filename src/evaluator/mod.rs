@@ -130,13 +130,44 @@ pub struct Evaluation {
     pub dataset: String,
     /// What was asked, for example the task or the split.
     pub task: String,
-    /// Metric name to value, in a fixed order.
+    /// Metric name to value, in a fixed order; an object in JSON.
+    #[serde(with = "ordered_map")]
     pub metrics: Vec<(String, f64)>,
     /// Samples that counted.
     pub n: u64,
     /// Accuracy per class where there are classes: name, samples, share that was right.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_class: Vec<ClassResult>,
+}
+
+/// Pairs as a JSON object that keeps their order.
+mod ordered_map {
+    use std::fmt;
+
+    use serde::de::{MapAccess, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(pairs: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, f64)>, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Vec<(String, f64)>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of metric names and numbers")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, Option<f64>>()? {
+                    pairs.push((name, value.unwrap_or(f64::NAN)));
+                }
+                Ok(pairs)
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
 }
 
 /// How one class fared.

@@ -50,13 +50,13 @@ impl Progress {
                 let template = format!(
                     "{{prefix:.bold}} [{{bar:24}}] {{human_pos}}/{{human_len}} {unit}, {{eta}} left{{msg}}"
                 );
-                // Left on the screen as it stands when the stage is over or the run is interrupted.
-                let bar = ProgressBar::new(total).with_finish(ProgressFinish::Abandon);
+                // Added before anything is set: alone, it would draw itself at once.
+                let bar = bars.add(ProgressBar::new(total).with_finish(ProgressFinish::AndClear));
                 if let Ok(style) = ProgressStyle::with_template(&template) {
                     bar.set_style(style.progress_chars("=> "));
                 }
                 bar.set_prefix(title.to_string());
-                Shown::Bar(bars.add(bar))
+                Shown::Bar(bar)
             }
             Output::Lines(every) => {
                 let now = Instant::now();
@@ -83,7 +83,7 @@ impl Default for Progress {
     }
 }
 
-/// How far something is. Dropped, it stays on the terminal as it stands.
+/// How far something is. Dropped, it disappears from the terminal.
 #[derive(Debug)]
 pub struct Bar {
     title: String,
@@ -115,6 +115,7 @@ impl Bar {
         match &self.shown {
             Shown::Bar(bar) => {
                 bar.set_position(done);
+                bar.reset_elapsed();
                 bar.reset_eta();
             }
             Shown::Lines(_, pace) => {
@@ -146,19 +147,21 @@ impl Bar {
         }
     }
 
-    /// Ends the bar where it is; it stays on the screen.
+    /// Ends the bar and logs where it ended, so that the record stays on the terminal and in the files.
     pub fn finish(self) {
-        match &self.shown {
-            Shown::Bar(bar) => bar.abandon(),
-            Shown::Lines(_, pace) => {
-                let line = {
-                    let pace = lock(pace);
-                    let elapsed = HumanDuration(pace.began.elapsed());
-                    format!("{} in {elapsed}{}", self.counts(pace.done), suffix(&pace.message))
-                };
-                tracing::info!(target: "flip::progress", "{line}");
+        let (done, elapsed, message) = match &self.shown {
+            Shown::Bar(bar) => {
+                let ended = (bar.position(), bar.elapsed(), bar.message());
+                bar.finish_and_clear();
+                ended
             }
-        }
+            Shown::Lines(_, pace) => {
+                let pace = lock(pace);
+                (pace.done, pace.began.elapsed(), suffix(&pace.message))
+            }
+        };
+        let elapsed = HumanDuration(elapsed);
+        tracing::info!(target: "flip::progress", "{} in {elapsed}{message}", self.counts(done));
     }
 
     fn counts(&self, done: u64) -> String {

@@ -12,8 +12,8 @@ impl Activation {
     /// Element by element; recorded where `x` has a tape.
     pub fn forward<E: Dtype, D: Device<E>, T: Tape<E, D>>(
         self,
-        x: Tensor<(usize, usize), E, D, T>,
-    ) -> Result<Tensor<(usize, usize), E, D, T>, D::Err> {
+        x: Matrix<E, D, T>,
+    ) -> Result<Matrix<E, D, T>, D::Err> {
         match self {
             Activation::GeluTanh => gelu_tanh(x),
             Activation::GeluExact => gelu_exact(x),

@@ -5,7 +5,7 @@ use dfdx::prelude::*;
 
 use super::config::Activation;
 use super::init::Initialiser;
-use super::layer::{rows_of, LayerNorm, Linear, Matrix};
+use super::layer::{rows_of, LayerNorm, Linear, Matrix, Sequences};
 use crate::parameter::{rounded, walk_fields};
 
 /// Multi-head self-attention. The heads of q, k and v are contiguous groups of columns.
@@ -76,7 +76,7 @@ impl<E: Dtype, D: Device<E>> Block<E, D> {
         &self,
         x: Matrix<E, D, T>,
         batch: usize,
-        hidden: Option<&Tensor<(usize, usize, usize), E, D>>,
+        hidden: Option<&Sequences<E, D>>,
     ) -> Result<Matrix<E, D, T>, D::Err> {
         let seen = self.attention.forward(self.norm1.forward(x.retaped::<T>())?, batch, hidden)?;
         let x = x.try_add(seen)?;
@@ -96,7 +96,7 @@ impl<E: Dtype, D: Device<E>> Attention<E, D> {
         &self,
         x: Matrix<E, D, T>,
         batch: usize,
-        hidden: Option<&Tensor<(usize, usize, usize), E, D>>,
+        hidden: Option<&Sequences<E, D>>,
     ) -> Result<Matrix<E, D, T>, D::Err> {
         let (rows, width) = *x.shape();
         let (tokens, head) = (rows / batch, width / self.heads);

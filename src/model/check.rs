@@ -26,7 +26,7 @@ impl ImageTowerConfig {
     fn check(&self, found: &mut Findings) {
         let sized =
             found.size("image.size", self.size, LARGEST) & found.size("image.patch", self.patch, 1024);
-        if sized && self.size % self.patch != 0 {
+        if sized && !self.size.is_multiple_of(self.patch) {
             let near = (self.size / self.patch).max(1) * self.patch;
             let problem = format!(
                 "expected a multiple of image.patch ({}), got {}; {near} would do",
@@ -41,7 +41,7 @@ impl ImageTowerConfig {
             found.add("image.pixels.std", format!("expected three positive numbers, got {std}"));
         }
         found.blocks("image", self.width, self.depth, self.heads, self.mlp_ratio, self.norm_eps);
-        if self.positions == ImagePositions::SinCos && self.width % 4 != 0 {
+        if self.positions == ImagePositions::SinCos && !self.width.is_multiple_of(4) {
             let problem = format!(
                 "expected a multiple of 4, as the sines and cosines of row and column each take a quarter, got {}",
                 self.width
@@ -80,7 +80,7 @@ impl Findings {
         let wide = self.size(&format!("{tower}.width"), width, LARGEST);
         self.size(&format!("{tower}.depth"), depth, DEEPEST);
         let headed = self.size(&format!("{tower}.heads"), heads, LARGEST);
-        if wide && headed && width % heads != 0 {
+        if wide && headed && !width.is_multiple_of(heads) {
             let problem = format!("expected a divisor of {tower}.width ({width}), got {heads}");
             self.add(format!("{tower}.heads"), problem);
         }
@@ -92,5 +92,41 @@ impl Findings {
         if !(eps > 0.0 && eps.is_finite()) {
             self.add(format!("{tower}.norm_eps"), format!("expected a positive number, got {eps}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::tiny_config;
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let mut config = tiny_config();
+        config.image.size = 30;
+        config.image.width = 18;
+        config.image.heads = 4;
+        config.text.depth = 0;
+        config.text.norm_eps = 0.0;
+        config.embed_dim = 1 << 30;
+        let told: Vec<String> = config.check().iter().map(ToString::to_string).collect();
+        let expected = [
+            "model.image.size: expected a multiple of image.patch (4), got 30; 28 would do",
+            "model.image.heads: expected a divisor of image.width (18), got 4",
+            "model.image.width: expected a multiple of 4, as the sines and cosines of row and column each take a \
+             quarter, got 18",
+            "model.text.depth: expected 1 to 4096, got 0",
+            "model.text.norm_eps: expected a positive number, got 0",
+            "model.embed_dim: expected 1 to 1048576, got 1073741824",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_zero_is_told_and_divides_nothing() {
+        let mut config = tiny_config();
+        config.image.patch = 0;
+        config.text.heads = 0;
+        let fields: Vec<String> = config.check().into_iter().map(|violation| violation.field).collect();
+        assert_eq!(fields, ["image.patch", "text.heads"]);
     }
 }

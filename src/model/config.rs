@@ -134,7 +134,7 @@ pub enum ImagePool {
 /// How the text tokens become one vector, after the final LayerNorm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum TextPool {
-    /// The token at position 0 (FLIP).
+    /// The token at position 0, or the first in the caption of those that are kept (FLIP).
     #[default]
     First,
     /// The first occurrence of the largest token id: the end-of-text token (open_clip).

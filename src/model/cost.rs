@@ -38,6 +38,22 @@ impl Blocks {
         self.depth * (norms + attention + mlp)
     }
 
+    /// Numbers that the reference graph keeps for one sample of `tokens` tokens: dfdx holds a gradient of
+    /// every operation's result until the pass is over, and by then has given the results back.
+    fn activations(&self, tokens: f64, masked: bool) -> f64 {
+        let (w, h) = (self.width as f64, self.hidden as f64);
+        let norms = 2.0 * 5.0 * w;
+        let attention = (3.0 + 2.0 + 2.0 + 5.0) * w;
+        let softmax = if masked { 4.0 } else { 3.0 } * self.heads as f64 * tokens;
+        let non_linearity = match self.activation {
+            Activation::GeluTanh => 6.0,
+            Activation::GeluExact => 4.0,
+            Activation::QuickGelu => 3.0,
+        };
+        let mlp = (2.0 + non_linearity) * h + 3.0 * w;
+        self.depth as f64 * tokens * (norms + attention + softmax + mlp)
+    }
+
     /// Of the matrix products of one forward pass over `tokens` tokens of one sample.
     fn flops(&self, tokens: f64) -> f64 {
         let (w, h) = (self.width as f64, self.hidden as f64);
@@ -87,5 +103,78 @@ impl ModelConfig {
         let projections = 2.0 * (image_width + text_width) * embed;
         let logits = 2.0 * batch as f64 * embed;
         3.0 * (patch + blocks + projections + logits)
+    }
+    /// Estimated bytes, in single precision, of everything that a step of the reference graph holds besides
+    /// 16 bytes a parameter (weights, gradients, two moments): activations of `micro_batch` pairs at a time,
+    /// and the logits of all `batch` pairs. Several micro-batches take the towers one after the other.
+    pub fn activation_bytes(
+        &self,
+        kept_patches: usize,
+        kept_tokens: usize,
+        batch: usize,
+        micro_batch: usize,
+    ) -> f64 {
+        let (patches, tokens) = (kept_patches as f64, kept_tokens as f64);
+        let embedded = patches * (self.image.patch_values() as f64 + 4.0 * self.image.width as f64);
+        let image = embedded + self.image_blocks().activations(patches + 1.0, false);
+        let text =
+            3.0 * tokens * self.text.width as f64 + self.text_blocks().activations(tokens, self.text.causal);
+        let towers = if micro_batch < batch { image.max(text) } else { image + text };
+        // Logits and the exponentials of both cross-entropies.
+        let logits = 3.0 * (batch as f64).powi(2);
+        4.0 * (micro_batch as f64 * towers + logits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfdx::prelude::Cpu;
+
+    use super::super::config::Activation;
+    use super::super::tests::tiny_config;
+    use super::super::{Flip, ImagePositions};
+
+    #[test]
+    fn counts_are_those_of_the_model_that_is_built() {
+        let mut config = tiny_config();
+        for _ in 0..2 {
+            let counts = config.parameter_counts();
+            let model = Flip::<f32, Cpu>::new(&Cpu::default(), &config, 0).unwrap();
+            let of = |prefix: &str| -> u64 {
+                let ours = model.parameters().into_iter().filter(|p| p.name.starts_with(prefix));
+                ours.map(|p| p.len() as u64).sum()
+            };
+            assert_eq!((counts.image, counts.text, counts.other), (of("image."), of("text."), 1));
+            assert_eq!(counts.total(), of(""));
+            config.image.positions = ImagePositions::Learned;
+            config.image.pre_norm = true;
+            config.image.patch_bias = false;
+            config.image.mlp_ratio = 2.7;
+        }
+    }
+
+    #[test]
+    fn the_published_b16_takes_the_operations_it_is_known_for() {
+        let mut config = tiny_config();
+        let image = &mut config.image;
+        (image.size, image.patch, image.width, image.depth, image.heads) = (224, 16, 768, 12, 12);
+        let text = &mut config.text;
+        (text.vocab_size, text.context, text.width, text.depth, text.heads) = (30_523, 32, 512, 12, 8);
+        config.embed_dim = 512;
+        // 12 blocks of 24 n w^2 + 4 n^2 w on either side, the patches, the projections, a row of logits.
+        let tower = |n: f64, w: f64| 12.0 * (24.0 * n * w * w + 4.0 * n * n * w);
+        let forward = tower(99.0, 768.0) + tower(32.0, 512.0);
+        let ends = 2.0 * 98.0 * 768.0 * 768.0 + 2.0 * (768.0 + 512.0) * 512.0 + 2.0 * 16.0 * 512.0;
+        assert_eq!(config.flops_per_pair(98, 32, 16), 3.0 * (forward + ends));
+        assert_eq!(config.parameter_counts().total(), 85_647_360 + 53_473_792 + (768 + 512) * 512 + 1);
+    }
+
+    #[test]
+    fn a_gate_of_fewer_operations_keeps_less() {
+        let mut config = tiny_config();
+        let tanh = config.activation_bytes(4, 5, 8, 8);
+        config.image.activation = Activation::QuickGelu;
+        assert!(config.activation_bytes(4, 5, 8, 8) < tanh);
+        assert!(config.activation_bytes(4, 5, 8, 2) < tanh / 3.0);
     }
 }

@@ -30,8 +30,16 @@ pub enum ModelError {
         encoder: &'static str,
         problem: String,
     },
-    #[error("{0} image micro-batches of {1:?} rows and {2} text micro-batches of {3:?} rows: expected the same, and at least one row each")]
-    Batches(usize, Vec<usize>, usize, Vec<usize>),
+    #[error(
+        "micro-batches of {images:?} pictures and {texts:?} captions: expected one at least, and as many of \
+         either in each"
+    )]
+    Batches {
+        /// Rows of every image input.
+        images: Vec<usize>,
+        /// Rows of every text input.
+        texts: Vec<usize>,
+    },
     #[error("these tensors are not those of the model that the recipe describes:\n{0}")]
     Weights(Mismatch),
     #[error("the device failed: {0}")]

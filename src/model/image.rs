@@ -6,7 +6,7 @@ use super::block::{Block, BlockSizes};
 use super::config::{ImagePool, ImagePositions, ImageTowerConfig, Normalisation};
 use super::init::Initialiser;
 use super::input::ImageInput;
-use super::layer::{LayerNorm, Linear, Matrix};
+use super::layer::{LayerNorm, Linear, Matrix, Sequences};
 use super::loss::unit_length;
 use super::{patch, position};
 use crate::parameter::{walk_fields, Parameter, Role};
@@ -121,7 +121,7 @@ impl<E: Dtype, D: Device<E>> ImageTower<E, D> {
         &self,
         positions: &Parameter<E, D>,
         input: &ImageInput,
-    ) -> Result<Tensor<(usize, usize, usize), E, D, T>, D::Err> {
+    ) -> Result<Sequences<E, D, T>, D::Err> {
         let (kept, grid) = (&input.kept, self.config.grid());
         let table = positions.master.retaped::<T>();
         let table = if input.grid == grid {

@@ -6,7 +6,10 @@ use super::init::Initialiser;
 use crate::parameter::{walk_fields, Parameter, Role};
 
 /// Activations or a master: [rows, columns].
-pub(crate) type Matrix<E, D, T = NoneTape> = Tensor<(usize, usize), E, D, T>;
+pub type Matrix<E, D, T = NoneTape> = Tensor<(usize, usize), E, D, T>;
+
+/// Activations sample by sample: [batch, tokens, width].
+pub(crate) type Sequences<E, D, T = NoneTape> = Tensor<(usize, usize, usize), E, D, T>;
 
 /// y = x W + b, W [inputs, outputs].
 #[derive(Debug, Clone)]
@@ -88,11 +91,11 @@ impl<E: Dtype, D: Device<E>> LayerNorm<E, D> {
 /// Rows of `x` [rows, width] brought to zero mean and unit (biased) variance, then scaled and shifted by
 /// `scale` and `shift`, both [1, width]. `eps` is added to the variance inside the square root.
 pub fn layer_norm<E: Dtype, D: Device<E>, T: Tape<E, D>>(
-    x: Tensor<(usize, usize), E, D, T>,
-    scale: Tensor<(usize, usize), E, D>,
-    shift: Tensor<(usize, usize), E, D>,
+    x: Matrix<E, D, T>,
+    scale: Matrix<E, D>,
+    shift: Matrix<E, D>,
     eps: f64,
-) -> Result<Tensor<(usize, usize), E, D, T>, D::Err> {
+) -> Result<Matrix<E, D, T>, D::Err> {
     let rows = x.shape().0;
     let (scale, shift) = (rows_of(scale, rows)?, rows_of(shift, rows)?);
     x.try_normalize::<Axis<1>>(eps)?.try_mul(scale)?.try_add(shift)

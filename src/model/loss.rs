@@ -100,3 +100,55 @@ impl LogSumExp {
         self.largest + self.sum.ln()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameter::Role;
+
+    /// Loss and gradient of the image embeddings, with the factor 100.
+    fn at_100(images: &[f32], texts: &[f32], n: usize) -> (f32, Vec<f32>) {
+        let device = Cpu::default();
+        let matrix = |values: &[f32]| device.tensor_from_vec(values.to_vec(), (n, values.len() / n));
+        let logit_scale = Parameter {
+            name: "logit_scale".into(),
+            role: Role::LogitScale,
+            shape: vec![1],
+            master: matrix(&vec![100f32.ln(); n]).try_slice((0..1, 0..1)).unwrap(),
+        };
+        let (images, texts) = (matrix(images), matrix(texts));
+        let loss =
+            contrastive(images.leaky_trace(), texts.leaky_trace(), &logit_scale, LogitScaleClip::AfterUpdate)
+                .unwrap();
+        let value = loss.as_vec()[0];
+        (value, loss.backward().get(&images).as_vec())
+    }
+
+    #[test]
+    fn is_right_where_a_bare_exponential_overflows() {
+        let one_hot: Vec<f32> = (0..16).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }).collect();
+        let opposite: Vec<f32> = one_hot.iter().map(|x| -x).collect();
+        let alike = vec![0.5; 16];
+        let cases = [
+            ("matching", &one_hot, &one_hot, 0.0),
+            ("opposite", &one_hot, &opposite, 100.0 + 3f64.ln()),
+            ("all alike", &alike, &alike, 4f64.ln()),
+        ];
+        for (name, images, texts, expected) in cases {
+            let (loss, gradient) = at_100(images, texts, 4);
+            assert!((f64::from(loss) - expected).abs() < 2e-5, "{name}: {loss}");
+            assert!(gradient.iter().all(|x| x.is_finite()), "{name}: {gradient:?}");
+            let on_host = host_contrastive(images, texts, 4, 100.0);
+            assert!((on_host - expected).abs() < 1e-9, "{name}: {on_host}");
+        }
+    }
+
+    #[test]
+    fn normalises_with_either_epsilon() {
+        let z = Cpu::default().tensor_from_vec(vec![3e-8f64, 4e-8], (1, 2));
+        let added = unit_length(z.clone(), Normalisation::AddEps).unwrap().as_vec();
+        assert!((added[0] - 3.0 / 6.0).abs() < 1e-12 && (added[1] - 4.0 / 6.0).abs() < 1e-12);
+        let larger = unit_length(z, Normalisation::MaxEps).unwrap().as_vec();
+        assert!((larger[0] - 0.6).abs() < 1e-12);
+    }
+}

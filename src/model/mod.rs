@@ -33,7 +33,7 @@ pub use config::*;
 pub use cost::ParameterCounts;
 pub use error::{ModelError, Violation};
 pub use input::{ImageInput, PatchValues, TextInput};
-pub use layer::layer_norm;
+pub use layer::{layer_norm, Matrix};
 pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
 pub use patch::gather_patches;
 pub use position::sin_cos_table;

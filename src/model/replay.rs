@@ -52,11 +52,10 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         images: &[ImageInput],
         texts: &[TextInput],
     ) -> Result<LossAndGradients<E, D>, ModelError> {
-        let rows = |kept: &crate::mask::Kept| kept.batch;
-        let image_rows: Vec<usize> = images.iter().map(|input| rows(&input.kept)).collect();
-        let text_rows: Vec<usize> = texts.iter().map(|input| rows(&input.kept)).collect();
-        if image_rows != text_rows || images.is_empty() {
-            return Err(ModelError::Batches(images.len(), image_rows, texts.len(), text_rows));
+        let rows_of_images: Vec<usize> = images.iter().map(|input| input.kept.batch).collect();
+        let rows_of_texts: Vec<usize> = texts.iter().map(|input| input.kept.batch).collect();
+        if rows_of_images != rows_of_texts || images.is_empty() {
+            return Err(ModelError::Batches { images: rows_of_images, texts: rows_of_texts });
         }
         for (image, text) in images.iter().zip(texts) {
             image.check(self.config.image.patch)?;

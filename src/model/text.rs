@@ -7,7 +7,7 @@ use super::block::{Block, BlockSizes};
 use super::config::{Normalisation, TextPool, TextTowerConfig};
 use super::init::Initialiser;
 use super::input::TextInput;
-use super::layer::{LayerNorm, Matrix};
+use super::layer::{LayerNorm, Matrix, Sequences};
 use super::loss::unit_length;
 use crate::parameter::{rounded, walk_fields, Parameter, Role};
 
@@ -84,7 +84,7 @@ impl<E: Dtype, D: Device<E>> TextTower<E, D> {
 
     /// What a token may not see, [batch, kept, kept]: minus infinity for those that come later in the
     /// caption, in whatever order they were kept.
-    fn hidden(&self, input: &TextInput) -> Result<Tensor<(usize, usize, usize), E, D>, D::Err> {
+    fn hidden(&self, input: &TextInput) -> Result<Sequences<E, D>, D::Err> {
         let (batch, kept) = (input.kept.batch, input.kept.kept);
         let (seen, unseen) = (rounded::<E>(0.0), rounded::<E>(f64::NEG_INFINITY));
         let mut hidden = Vec::with_capacity(batch * kept * kept);

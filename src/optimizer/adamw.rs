@@ -141,3 +141,98 @@ fn fill<E: Dtype, D: Device<E>>(
     let values = parameter.master.device().try_tensor_from_vec(values, *parameter.master.shape())?;
     blend(moments, parameter, 0.0, values)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameter::Role;
+
+    fn parameter(role: Role, values: &[f64]) -> Parameter<f64, Cpu> {
+        let master = Cpu::default().tensor_from_vec(values.to_vec(), (1, values.len()));
+        Parameter { name: format!("{role:?}"), role, shape: vec![values.len()], master }
+    }
+
+    fn gradients(parameters: &[Parameter<f64, Cpu>], k: u64) -> Gradients<f64, Cpu> {
+        let mut gradients = Gradients::leaky();
+        for parameter in parameters {
+            let values = (0..parameter.len()).map(|i| ((i as u64 + 3 * k) as f64).sin()).collect();
+            let values = parameter.master.device().tensor_from_vec(values, *parameter.master.shape());
+            blend(&mut gradients, parameter, 1.0, values).unwrap();
+        }
+        gradients
+    }
+
+    fn values(parameters: &[Parameter<f64, Cpu>]) -> Vec<Vec<f64>> {
+        parameters.iter().map(|parameter| parameter.master.as_vec()).collect()
+    }
+
+    #[test]
+    fn follows_the_formula_and_spares_biases_from_decay() {
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.2 };
+        let mut parameters = [parameter(Role::Weight, &[0.5, -2.0]), parameter(Role::Bias, &[1.5])];
+        let mut optimizer = AdamW::new(&config);
+        let mut expected = values(&parameters);
+        let mut moments = [[0.0f64; 2]; 3];
+        for k in 0..5 {
+            let mut step = gradients(&parameters, k);
+            optimizer.update(parameters.iter_mut().collect(), &mut step, 0.01).unwrap();
+            for (at, (i, p)) in [(0, 0), (0, 1), (1, 0)].into_iter().enumerate() {
+                let g = ((p as u64 + 3 * k) as f64).sin();
+                let [m, v] = &mut moments[at];
+                *m = 0.9 * *m + 0.1 * g;
+                *v = 0.95 * *v + 0.05 * g * g;
+                let t = k as i32 + 1;
+                let u = (*m / (1.0 - 0.9f64.powi(t))) / ((*v / (1.0 - 0.95f64.powi(t))).sqrt() + 1e-8);
+                let decay = if i == 0 { 0.2 * expected[i][p] } else { 0.0 };
+                expected[i][p] -= 0.01 * (u + decay);
+            }
+        }
+        for (got, expected) in values(&parameters).concat().into_iter().zip(expected.concat()) {
+            assert!((got - expected).abs() < 1e-14, "{got} for {expected}");
+        }
+    }
+
+    #[test]
+    fn goes_on_from_its_exported_state() {
+        let config = AdamWConfig::default();
+        let start = || {
+            let master = Cpu::default().tensor_from_vec(vec![0.5f32, -2.0], (1, 2));
+            [Parameter { name: "p".into(), role: Role::Weight, shape: vec![2], master }]
+        };
+        let step = |parameters: &mut [Parameter<f32, Cpu>], optimizer: &mut AdamW<f32, Cpu>, k: usize| {
+            let mut gradients = Gradients::leaky();
+            let values = Cpu::default().tensor_from_vec(vec![0.3 * k as f32 - 1.0, 0.7], (1, 2));
+            blend(&mut gradients, &parameters[0], 1.0, values).unwrap();
+            optimizer.update(parameters.iter_mut().collect(), &mut gradients, 0.01).unwrap();
+        };
+        let (mut whole, mut optimizer) = (start(), AdamW::new(&config));
+        (0..6).for_each(|k| step(&mut whole, &mut optimizer, k));
+
+        let (mut halves, mut optimizer) = (start(), AdamW::new(&config));
+        (0..3).for_each(|k| step(&mut halves, &mut optimizer, k));
+        let state = optimizer.export(&[&halves[0]]).unwrap();
+        let mut optimizer = AdamW::import(&config, &[&halves[0]], &state).unwrap();
+        assert_eq!(optimizer.updates(), 3);
+        (3..6).for_each(|k| step(&mut halves, &mut optimizer, k));
+        assert_eq!(whole[0].to_host(), halves[0].to_host());
+    }
+
+    #[test]
+    fn counts_further_than_single_precision() {
+        let config = AdamWConfig::default();
+        let mut optimizer = AdamW::<f32, Cpu> { updates: 3 * COUNT_BASE + 5, ..AdamW::new(&config) };
+        let state = optimizer.export(&[]).unwrap();
+        assert_eq!(AdamW::<f32, Cpu>::import(&config, &[], &state).unwrap().updates(), 3 * COUNT_BASE + 5);
+    }
+
+    #[test]
+    fn names_what_is_missing() {
+        let parameters = [parameter(Role::Weight, &[0.5])];
+        let error = AdamW::import(&AdamWConfig::default(), &[&parameters[0]], &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "these tensors are not the state of this model's optimizer:\n\
+             adamw.first.Weight: missing\nadamw.second.Weight: missing\nadamw.updates: missing"
+        );
+    }
+}

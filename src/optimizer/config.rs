@@ -59,6 +59,16 @@ pub enum PeakLr {
     Absolute(#[schemars(range(min = 0.0))] f64),
 }
 
+impl PeakLr {
+    /// The rate for a batch of this many pairs.
+    pub fn at(self, batch: u64) -> f64 {
+        match self {
+            PeakLr::Per256(base) => base * batch as f64 / 256.0,
+            PeakLr::Absolute(rate) => rate,
+        }
+    }
+}
+
 /// Linear warm-up, then half a cosine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

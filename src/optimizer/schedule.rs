@@ -3,7 +3,7 @@
 
 use std::f64::consts::PI;
 
-use super::config::{PeakLr, ScheduleConfig};
+use super::config::ScheduleConfig;
 use crate::duration::{Duration, DurationError};
 
 /// A schedule that cannot be followed.
@@ -41,10 +41,7 @@ impl Schedule {
             ScheduleConfig::Cosine(c) => (c.lr, c.warmup, c.warmup_lr, c.min_lr, true),
             ScheduleConfig::Constant(c) => (c.lr, c.warmup, 0.0, 0.0, false),
         };
-        let peak = match lr {
-            PeakLr::Per256(base) => base * batch as f64 / 256.0,
-            PeakLr::Absolute(rate) => rate,
-        };
+        let peak = lr.at(batch);
         for (field, rate) in [("lr", peak), ("warmup_lr", start), ("min_lr", end)] {
             if !(rate.is_finite() && rate >= 0.0) {
                 return Err(ScheduleError::Rate { field, rate });

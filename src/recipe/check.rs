@@ -21,7 +21,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn report(&mut self, node: &Node, path: &FieldPath, message: String, help: Option<String>) {
-        self.problems.push(Problem::new(node.span.clone(), message).at(path).help_if(help));
+        self.problems.push(Problem::new(node.head(), message).at(path).help_if(help));
     }
 
     /// The general complaint: expected this, got that.
@@ -94,6 +94,7 @@ impl Checker<'_> {
                 Some(widest) if value > widest => {
                     format!("{written} is too large for a whole number of 64 bits")
                 }
+                _ if !value.is_finite() => format!("expected a finite number, got {written}"),
                 _ => format!("expected {}, got {written}", range.expected(path.noun())),
             };
             self.report(node, path, message, None);

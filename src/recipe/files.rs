@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::validate::Violation;
 use super::Recipe;
-use crate::data::tokenizer::TokenizerConfig;
-use crate::data::SourceConfig;
-use crate::evaluator::{ClassesConfig, EvaluatorConfig};
+use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
+use crate::data::{pattern, SourceConfig};
+use crate::evaluator::{Classes, ClassesConfig, EvaluatorConfig, ZeroShotConfig};
 use crate::stage::Stage;
 
 /// How long the inventory of one pattern may take; a network file system can be slow to answer.
@@ -61,24 +61,57 @@ pub fn locate(recipe: &mut Recipe, folder: &Path) {
     }
 }
 
-/// What files that are here say about the recipe: a vocabulary has to fit the token embedding.
+/// What the files that are here say about the recipe: the tokenizer is one and fits the token embedding, the
+/// classes are there. A file that is absent says nothing: it may be on another machine.
 pub fn check(recipe: &Recipe) -> Vec<Violation> {
-    let text = &recipe.model.text;
-    let TokenizerConfig::WordPiece(path) = &text.tokenizer else { return Vec::new() };
-    let Ok(vocabulary) = std::fs::read_to_string(path) else { return Vec::new() };
-    let entries = vocabulary.lines().count();
-    if entries <= text.vocab_size {
-        return Vec::new();
+    let mut violations = Vec::new();
+    violations.extend(tokenizer(recipe));
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        let Stage::Evaluate(evaluators) = stage else { continue };
+        for (position, evaluator) in evaluators.iter().enumerate() {
+            if let EvaluatorConfig::ZeroShot(ZeroShotConfig { classes, .. }) = evaluator {
+                let wrong = classes_are_here(classes).then(|| Classes::read(classes, &[]).err()).flatten();
+                let path = format!("stages[{index}][{position}].classes");
+                violations.extend(wrong.map(|error| violation(&path, error.to_string())));
+            }
+        }
     }
-    let message =
-        format!("expected at least the {entries} entries of {}, got {}", path.display(), text.vocab_size);
-    let parsed = |path: &str| path.parse().unwrap_or_default();
-    vec![Violation {
-        path: parsed("model.text.vocab_size"),
-        message,
-        help: Some(format!("write `vocab_size: {entries}`")),
-        also: vec![(parsed("model.text.tokenizer"), "the tokenizer".into())],
-    }]
+    violations
+}
+
+fn violation(path: &str, message: String) -> Violation {
+    Violation { path: path.parse().unwrap_or_default(), message, help: None, also: Vec::new() }
+}
+
+fn tokenizer(recipe: &Recipe) -> Option<Violation> {
+    let text = &recipe.model.text;
+    let path = match &text.tokenizer {
+        TokenizerConfig::WordPiece(path) | TokenizerConfig::Json(path) | TokenizerConfig::ClipBpe(path) => path,
+        TokenizerConfig::Train(_) => return None,
+    };
+    if !path.exists() {
+        return None;
+    }
+    let entries = match Tokenizer::open(&text.tokenizer) {
+        Ok(tokenizer) => tokenizer.vocab_size(),
+        Err(error) => return Some(violation("model.text.tokenizer", error.to_string())),
+    };
+    if entries <= text.vocab_size {
+        return None;
+    }
+    let message = format!("expected at least the {entries} of {}, got {}", path.display(), text.vocab_size);
+    let mut violation = violation("model.text.vocab_size", message);
+    violation.help = Some(format!("write `vocab_size: {entries}`"));
+    violation.also.push(("model.text.tokenizer".parse().unwrap_or_default(), "the tokenizer".into()));
+    Some(violation)
+}
+
+fn classes_are_here(classes: &ClassesConfig) -> bool {
+    match classes {
+        ClassesConfig::Source { .. } | ClassesConfig::Names { .. } => false,
+        ClassesConfig::Task { file, .. } => file.exists(),
+        ClassesConfig::Lines { names, templates } => names.exists() && templates.exists(),
+    }
 }
 
 /// What is on this machine of everything the recipe names, in the recipe's order.
@@ -114,9 +147,9 @@ fn any_exists(pattern: &str) -> bool {
 }
 
 /// The paths that a shard pattern stands for: every expansion of its braces, and what matches its wildcards.
-fn candidates(pattern: &str) -> Vec<PathBuf> {
+fn candidates(shards: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for name in expand(pattern).unwrap_or_default() {
+    for name in pattern::expand(shards).unwrap_or_default() {
         if name.contains(['*', '?', '[']) && !Path::new(&name).exists() {
             files.extend(glob::glob(&name).into_iter().flatten().filter_map(Result::ok));
         } else {
@@ -177,33 +210,4 @@ fn classes<'a>(classes: &'a mut ClassesConfig, path: &str, all: &mut Vec<(String
             all.push((format!("{path}.classes.templates"), Named::Path(templates)));
         }
     }
-}
-
-/// Expands braces as a shell does: `{a,b}` and `{000..123}`.
-///
-/// # Errors
-/// A brace is never closed, or the ranges stand for too many files.
-pub fn expand(pattern: &str) -> Result<Vec<String>, String> {
-    const MOST: usize = 10_000_000;
-    let Some(open) = pattern.find('{') else { return Ok(vec![pattern.to_owned()]) };
-    let close = pattern[open..].find('}').map(|close| open + close);
-    let close = close.ok_or_else(|| format!("the brace at character {} is never closed", open + 1))?;
-    let inside = &pattern[open + 1..close];
-    let alternatives: Vec<String> = match inside.split_once("..") {
-        Some((first, last)) => match (first.parse::<usize>(), last.parse::<usize>()) {
-            (Ok(from), Ok(to)) if from <= to && to - from < MOST => {
-                (from..=to).map(|number| format!("{number:0width$}", width = first.len())).collect()
-            }
-            _ => return Err(format!("{{{inside}}} is no range of at most {MOST} numbers")),
-        },
-        None => inside.split(',').map(str::to_owned).collect(),
-    };
-    let tails = expand(&pattern[close + 1..])?;
-    if alternatives.len().saturating_mul(tails.len()) > MOST {
-        return Err(format!("{pattern} stands for more than {MOST} files"));
-    }
-    let head = &pattern[..open];
-    let joined =
-        alternatives.iter().flat_map(|middle| tails.iter().map(move |tail| format!("{head}{middle}{tail}")));
-    Ok(joined.collect())
 }

@@ -6,13 +6,13 @@
 //! that span rooms. What is wrong is told all at once, each error where it was written.
 
 mod check;
-pub mod cost;
 mod document;
 mod error;
 mod field_path;
 pub mod files;
+pub mod forecast;
+pub mod memory;
 mod overrides;
-pub mod plan;
 mod problem;
 mod read;
 mod scan;

@@ -224,22 +224,25 @@ impl Walk<'_> {
                 format!("set it whole, for example {}", Shape::Enum(variants.to_vec()).expected()),
             );
         };
-        let named = matches!(segment, Segment::Field(name) if name == variant.name);
-        let other =
-            variants.iter().find(|other| matches!(segment, Segment::Field(name) if name == other.name));
-        if let (Some(other), false) = (other, named) {
-            let message = format!("{} is `{}`, not `{}`", self.so_far(done), variant.name, other.name);
-            return refuse(
-                message,
-                format!("set it whole: {}={}(...)", self.so_far(done).trim_matches('`'), other.name),
-            );
+        let Segment::Field(wanted) = segment else { return self.payload(node, payload, body, done) };
+        if wanted == variant.name {
+            if matches!(payload, Shape::Struct(_)) && self.rest(done + 1).is_empty() {
+                let help = format!("or set {} whole", self.so_far(done));
+                return refuse(format!("name a field of `{}`", variant.name), help);
+            }
+            return self.payload(node, payload, body, done + 1);
         }
-        let done = if named { done + 1 } else { done };
+        let own = matches!(&payload, Shape::Struct(shape) if shape.field(wanted).is_some());
+        if let (Some(other), false) = (other_owner(variants, wanted), own) {
+            let message = format!("{} is `{}`, not `{other}`", self.so_far(done), variant.name);
+            let path = self.so_far(done).replace('`', "");
+            return refuse(message, format!("set it whole: {path}={other}(...)"));
+        }
+        self.payload(node, payload, body, done)
+    }
+
+    fn payload(&self, node: &Node, payload: Shape, body: &Body, done: usize) -> Result<Target, Refusal> {
         match (&payload, body) {
-            (Shape::Struct(_), _) if self.rest(done).is_empty() => refuse(
-                format!("name a field of `{}`", variant.name),
-                format!("or set {} whole", self.so_far(done - 1)),
-            ),
             (Shape::Struct(_), _) => self.find(node, payload, done),
             (_, Body::Items { items, .. }) if items.len() == 1 => self.find(&items[0], payload, done),
             _ => refuse(format!("{} does not hold one value in this recipe", self.so_far(done)), None),
@@ -310,4 +313,14 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+/// The variant that is called so, or whose struct has a field called so.
+fn other_owner(variants: &[Variant], wanted: &str) -> Option<&'static str> {
+    let has = |variant: &&Variant| match variant.payload.map(Shape::of) {
+        Some(Shape::Struct(shape)) => shape.field(wanted).is_some(),
+        _ => false,
+    };
+    let named = variants.iter().find(|variant| variant.name == wanted);
+    named.or(variants.iter().find(has)).map(|variant| variant.name)
 }

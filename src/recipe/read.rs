@@ -121,7 +121,11 @@ fn deserialise(text: &str) -> Result<Recipe, Vec<Problem>> {
     options().from_str(text).map_err(|error| {
         let start = byte_at(text, error.span.start.line, error.span.start.col);
         let end = byte_at(text, error.span.end.line, error.span.end.col).max(start);
-        vec![Problem::new(start..end, error.code.to_string())]
+        let mut message = error.code.to_string();
+        if let Some(first) = message.get_mut(..1) {
+            first.make_ascii_lowercase();
+        }
+        vec![Problem::new(start..end, message)]
     })
 }
 
@@ -139,7 +143,7 @@ fn spanned(root: &Node, violations: Vec<Violation>) -> Vec<Problem> {
         let mut problem = Problem::new(span, violation.message).at(&violation.path);
         problem.help = violation.help;
         for (path, label) in violation.also {
-            problem.related.push((root.nearest(&path).head(), label));
+            problem.related.extend(root.exactly(&path).map(|node| (node.head(), label)));
         }
         problem
     };

@@ -30,6 +30,10 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
+    pub fn slice(&self, span: &Range<usize>) -> &'a str {
+        &self.text[span.clone()]
+    }
+
     pub fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }

@@ -117,7 +117,7 @@ impl Shape {
     /// What was expected, for a message.
     pub fn expected(&self) -> String {
         match self {
-            Shape::Struct(shape) => match shape.fields.first() {
+            Shape::Struct(shape) => match shape.telling() {
                 Some(first) => format!("a struct `({}: ...)`", first.name),
                 None => "an empty struct `()`".into(),
             },
@@ -142,6 +142,11 @@ impl Shape {
 impl Struct {
     pub fn field(&self, name: &str) -> Option<&FieldShape> {
         self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// A field to name the struct by.
+    fn telling(&self) -> Option<&FieldShape> {
+        self.fields.iter().find(|field| field.required).or(self.fields.first())
     }
 
     pub fn names(&self) -> Vec<&'static str> {

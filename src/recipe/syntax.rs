@@ -97,6 +97,16 @@ impl Node {
 
     /// The node at `path`, or the nearest one above it that is written down.
     pub fn nearest(&self, path: &FieldPath) -> &Node {
+        self.follow(path).0
+    }
+
+    /// The node at `path`, if it is written down.
+    pub fn exactly(&self, path: &FieldPath) -> Option<&Node> {
+        let (node, complete) = self.follow(path);
+        complete.then_some(node)
+    }
+
+    fn follow(&self, path: &FieldPath) -> (&Node, bool) {
         let mut node = self;
         for segment in &path.segments {
             let next = match (node.inside(), segment) {
@@ -108,30 +118,38 @@ impl Node {
             };
             match next {
                 Some(next) => node = next,
-                None => break,
+                None => return (node, false),
             }
         }
-        node
+        (node, true)
     }
 }
 
 /// Reads a document. A missing comma or colon is reported and read over; anything worse ends the tree.
 pub fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
-    let mut parser = Parser { scanner: Scanner::new(text), problems: Vec::new() };
-    let root = parser.document();
-    let root = match root {
+    let mut parser = Parser { scanner: Scanner::new(text), problems: Vec::new(), long_string: None };
+    let root = match parser.document() {
         Ok(root) => Some(root),
         Err(problem) => {
             parser.problems.push(*problem);
             None
         }
     };
-    (root, parser.problems)
+    match parser.long_string {
+        // A forgotten quote ends at the next string, where the nonsense begins.
+        Some(string) if !parser.problems.is_empty() => {
+            let message = "this string runs over several lines; is its closing quote missing?";
+            (None, vec![Problem::new(string, message)])
+        }
+        _ => (root, parser.problems),
+    }
 }
 
 struct Parser<'a> {
     scanner: Scanner<'a>,
     problems: Vec<Problem>,
+    /// The first string of several lines, before any problem.
+    long_string: Option<Range<usize>>,
 }
 
 type Parsed<T> = Result<T, Box<Problem>>;
@@ -187,7 +205,13 @@ impl Parser<'_> {
 
     fn quoted(&mut self) -> Parsed<Value> {
         let byte = self.scanner.peek() == Some('b');
+        let from = self.scanner.at();
         self.scanner.string()?;
+        let span = from..self.scanner.at();
+        if self.problems.is_empty() && self.long_string.is_none() && self.scanner.slice(&span).contains('\n')
+        {
+            self.long_string = Some(span);
+        }
         Ok(if byte { Value::Exotic } else { Value::String })
     }
 

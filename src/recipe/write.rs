@@ -7,11 +7,12 @@ use super::Recipe;
 
 /// The fully resolved recipe, every default written out, as RON that reads back to an equal recipe.
 ///
-/// # Errors
-/// None for a recipe that was read; ron's own for one built in code that RON cannot hold.
-pub fn write(recipe: &Recipe) -> Result<String, ron::Error> {
-    let pretty = PrettyConfig::new().depth_limit(8).compact_arrays(false);
-    let mut text = options().to_string_pretty(recipe, pretty)?;
+/// # Panics
+/// A recipe built in code holds a path that is not UTF-8; one that was read cannot.
+pub fn write(recipe: &Recipe) -> String {
+    let pretty = PrettyConfig::new().compact_arrays(false);
+    let text = options().to_string_pretty(recipe, pretty);
+    let mut text = text.expect("everything a recipe holds has a RON form, except paths that are not UTF-8");
     text.push('\n');
-    Ok(text)
+    text
 }

@@ -80,7 +80,7 @@ fn check(pair: &Masked<'_>, size: usize, patch: usize) -> Result<(), String> {
     if pair.size != size {
         return Err(format!("it has {} pixels a side, the first has {size}", pair.size));
     }
-    if patch == 0 || size == 0 || size % patch != 0 {
+    if patch == 0 || size == 0 || !size.is_multiple_of(patch) {
         return Err(format!("{size} pixels do not divide into patches of {patch}"));
     }
     if Some(pair.pixels.len()) != size.checked_mul(size).and_then(|n| n.checked_mul(3)) {

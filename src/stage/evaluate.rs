@@ -1,6 +1,5 @@
 //! Runs the evaluators of a stage and keeps their rows in `eval.json`.
 
-
 use serde::{Deserialize, Serialize};
 
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
@@ -47,7 +46,7 @@ pub fn evaluate<D: GraphDevice>(
         };
         for (metric, value) in &evaluation.metrics {
             let tag = format!("eval/{}/{}/{metric}", evaluation.kind, evaluation.dataset);
-            run.events.scalars(run.position.global_step, &[(&tag, *value)])?;
+            run.events.scalars(run.position.global_step, &[(&tag, *value as f32)])?;
         }
         rows.push(EvaluationRow { stage, evaluation });
         write_rows(run.folder, &rows)?;
@@ -127,8 +126,7 @@ fn evaluate_one<D: GraphDevice>(
         }
         Ok(embeddings)
     };
-    let mut embedder =
-        Embedder { images: &mut images, texts: &mut texts, dim: run.model_config.embed_dim };
+    let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim: run.model_config.embed_dim };
     let scale = run.model.logit_scale().exp();
     let evaluation = evaluator::evaluate(config, &mut batches, &classes, &mut embedder, scale)?;
     drop(loader);
@@ -165,8 +163,8 @@ pub fn read_rows(folder: &RunFolder) -> Result<Vec<EvaluationRow>, StageError> {
 /// Replaces `eval.json`.
 pub fn write_rows(folder: &RunFolder, rows: &[EvaluationRow]) -> Result<(), StageError> {
     let path = folder.evaluations();
-    let mut text = serde_json::to_vec_pretty(rows)
-        .map_err(|source| StageError::State { path: path.clone(), source })?;
+    let mut text =
+        serde_json::to_vec_pretty(rows).map_err(|source| StageError::State { path: path.clone(), source })?;
     text.push(b'\n');
     folder.replace(&path, &text)?;
     Ok(())

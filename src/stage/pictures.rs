@@ -2,7 +2,7 @@
 
 use crate::data::Batch;
 use crate::model::GraphDevice;
-use crate::report::mask_picture::{self, MaskedPicture};
+use crate::report::{contact_sheet, Masked};
 
 use super::inputs::StepInputs;
 use super::training::Run;
@@ -12,21 +12,17 @@ use super::StageError;
 const SHOWN: usize = 8;
 
 /// Writes `masks.png` into the run folder.
-pub fn write<D: GraphDevice>(
-    run: &Run<'_, D>,
-    batch: &Batch,
-    inputs: &StepInputs,
-) -> Result<(), StageError> {
+pub fn write<D: GraphDevice>(run: &Run<'_, D>, batch: &Batch, inputs: &StepInputs) -> Result<(), StageError> {
     let picture = batch.size * batch.size * 3;
     let kept = inputs.images.iter().flat_map(|input| input.kept.ids.chunks_exact(input.kept.kept));
-    let shown: Vec<MaskedPicture<'_>> = batch
+    let shown: Vec<Masked<'_>> = batch
         .pixels
         .chunks_exact(picture)
         .zip(kept)
         .take(SHOWN)
-        .map(|(pixels, kept)| MaskedPicture { pixels, kept })
+        .map(|(pixels, kept)| Masked { pixels, size: batch.size, kept })
         .collect();
-    let png = mask_picture::contact_sheet(&shown, batch.size, run.model_config.image.patch)?;
+    let png = contact_sheet(&shown, run.model_config.image.patch)?;
     run.folder.replace(&run.folder.masks(), &png)?;
     Ok(())
 }

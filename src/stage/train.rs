@@ -69,14 +69,8 @@ pub fn train<D: GraphDevice>(
         clock.waited += waiting.elapsed().as_secs_f64();
 
         let step = run.position.step;
-        let inputs = masked(
-            &batch,
-            plan,
-            run.model_config,
-            frequencies.as_ref(),
-            run.seed,
-            run.position.global_step,
-        );
+        let inputs =
+            masked(&batch, plan, run.model_config, frequencies.as_ref(), run.seed, run.position.global_step);
         if run.position.global_step == 0 {
             super::pictures::write(run, &batch, &inputs)?;
         }
@@ -124,12 +118,12 @@ pub fn train<D: GraphDevice>(
             run.events.scalars(
                 run.position.global_step,
                 &[
-                    ("train/loss", update.loss),
-                    ("train/lr", line.lr),
-                    ("train/logit_scale", update.logit_scale.exp()),
-                    ("train/grad_norm", norm),
-                    ("speed/images_per_s", timing.images_per_s),
-                    ("speed/data_wait", timing.data_wait),
+                    ("train/loss", line.loss),
+                    ("train/lr", line.lr as f32),
+                    ("train/logit_scale", line.logit_scale),
+                    ("train/grad_norm", line.grad_norm),
+                    ("speed/images_per_s", timing.images_per_s as f32),
+                    ("speed/data_wait", timing.data_wait as f32),
                 ],
             )?;
             bar.update(

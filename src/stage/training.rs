@@ -14,7 +14,7 @@ use crate::log::{Metrics, MetricsConfig, Progress, Timing};
 use crate::model::{Flip, GraphDevice, ModelConfig};
 use crate::optimizer::AdamW;
 use crate::parameter::NamedTensor;
-use crate::report::tensorboard::EventWriter;
+use crate::report::EventWriter;
 use crate::run_folder::RunFolder;
 
 use super::StageError;

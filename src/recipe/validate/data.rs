@@ -1,7 +1,7 @@
 //! Sources of pairs and their preparation.
 
 use super::Findings;
-use crate::data::{AugmentConfig, DataConfig, ScenesConfig, ScenesSplit, SourceConfig};
+use crate::data::{pattern, AugmentConfig, DataConfig, ScenesConfig, ScenesSplit, SourceConfig};
 
 pub(super) fn validate(data: &DataConfig, findings: &mut Findings) {
     source(&data.train, "data.train", findings);
@@ -19,13 +19,12 @@ pub(super) fn validate(data: &DataConfig, findings: &mut Findings) {
 /// What is wrong with a source by itself.
 pub(super) fn source(source: &SourceConfig, path: &str, findings: &mut Findings) {
     if let SourceConfig::WebDataset(shards) = source {
-        let pattern = &shards.shards;
         let field = format!("{path}.shards");
-        if pattern.is_empty() {
+        if shards.shards.is_empty() {
             let finding =
                 findings.add(&field, "expected a path with braces or wildcards, got nothing".into());
             finding.help("for example /data/laion400m/{00000..41455}.tar");
-        } else if let Err(message) = crate::recipe::files::expand(pattern) {
+        } else if let Err(message) = pattern::expand(&shards.shards) {
             findings.add(&field, message);
         }
     }

@@ -1,67 +1,37 @@
-//! Sizes of the encoders.
+//! The encoders: what their own check says, and how they fit the tokenizer.
 
 use super::Findings;
 use crate::data::tokenizer::TokenizerConfig;
-use crate::model::{ImagePositions, ModelConfig, TextPool, TextTowerConfig};
+use crate::model::{ModelConfig, TextPool, TextTowerConfig, LOGIT_SCALE_RANGE};
 
 /// Entries of CLIP's byte-pair vocabulary, start and end tokens included.
 const CLIP_VOCABULARY: usize = 49_408;
 
 pub(super) fn validate(model: &ModelConfig, findings: &mut Findings) {
-    let image = &model.image;
-    if image.size % image.patch != 0 {
-        let fitting = (image.size / image.patch).max(1) * image.patch;
-        let message = format!("expected a multiple of the patch ({}), got {}", image.patch, image.size);
-        findings
-            .add("model.image.size", message)
-            .help(format!("{fitting} and {} are multiples", fitting + image.patch))
-            .also("model.image.patch", "the patch");
+    for violation in model.check() {
+        findings.add(&format!("model.{}", violation.field), violation.problem);
     }
-    heads("model.image", image.width, image.heads, findings);
-    hidden("model.image", image.width, image.mlp_ratio, findings);
-    if image.positions == ImagePositions::SinCos && image.width % 4 != 0 {
-        let message = format!("expected a multiple of 4 for sin-cos positions, got {}", image.width);
-        findings
-            .add("model.image.width", message)
-            .help("sine and cosine of row and column take a quarter each; or write `positions: Learned`");
-    }
+    whole_hidden_width("model.image", model.image.width, model.image.mlp_ratio, findings);
+    whole_hidden_width("model.text", model.text.width, model.text.mlp_ratio, findings);
     text(&model.text, findings);
-    for (tower, eps) in [("image", image.norm_eps), ("text", model.text.norm_eps)] {
-        if eps <= 0.0 {
-            findings.add(&format!("model.{tower}.norm_eps"), format!("expected norm_eps > 0, got {eps}"));
-        }
-    }
-    let (init, most) = (model.logit_scale.init, 100f64.ln());
-    if !(0.0..=most).contains(&init) {
-        let message = format!("expected 0 <= init <= ln 100 = {most:.4}, got {init}");
+    let [low, high] = LOGIT_SCALE_RANGE;
+    let init = model.logit_scale.init;
+    if !(low..=high).contains(&init) {
+        let message = format!("expected {low} <= init <= ln 100 = {high:.4}, got {init}");
         findings.add("model.logit_scale.init", message).help("outside, it gets no gradient and stays there");
     }
 }
 
-fn heads(tower: &str, width: usize, heads: usize, findings: &mut Findings) {
-    if width % heads != 0 {
-        let message = format!("expected a divisor of the width ({width}), got {heads}");
-        let fitting = (1..heads).rev().find(|heads| width % heads == 0).unwrap_or(1);
-        findings
-            .add(&format!("{tower}.heads"), message)
-            .help(format!("{fitting} heads of {} would do", width / fitting))
-            .also(&format!("{tower}.width"), "the width");
-    }
-}
-
-fn hidden(tower: &str, width: usize, mlp_ratio: f64, findings: &mut Findings) {
+/// A hidden width that had to be rounded would surprise whoever loads the weights elsewhere.
+fn whole_hidden_width(tower: &str, width: usize, mlp_ratio: f64, findings: &mut Findings) {
     let hidden = width as f64 * mlp_ratio;
-    let whole = (hidden - hidden.round()).abs() < 1e-6;
-    if !whole || hidden.round() < 1.0 {
-        let message =
-            format!("expected a ratio that gives a whole hidden width, got {width} * {mlp_ratio} = {hidden}");
+    if hidden >= 1.0 && (hidden - hidden.round()).abs() > 1e-6 {
+        let message = format!("expected a whole hidden width, got {width} * {mlp_ratio} = {hidden}");
         findings.add(&format!("{tower}.mlp_ratio"), message).also(&format!("{tower}.width"), "the width");
     }
 }
 
 fn text(text: &TextTowerConfig, findings: &mut Findings) {
-    heads("model.text", text.width, text.heads, findings);
-    hidden("model.text", text.width, text.mlp_ratio, findings);
     let clip = matches!(text.tokenizer, TokenizerConfig::ClipBpe(_));
     if clip && text.vocab_size < CLIP_VOCABULARY {
         let message = format!(

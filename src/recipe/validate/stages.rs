@@ -4,10 +4,8 @@ use std::num::NonZeroUsize;
 
 use super::{evaluators, Findings};
 use crate::duration::{Duration, DurationError};
-use crate::mask::ImageMask;
 use crate::optimizer::{AdamWConfig, OptimizerConfig, ScheduleConfig};
-use crate::recipe::cost::{kept_patches, kept_tokens};
-use crate::recipe::plan::{peak_lr, Epoch};
+use crate::recipe::forecast::Epoch;
 use crate::recipe::Recipe;
 use crate::stage::{PretrainConfig, Stage, UnmaskConfig};
 
@@ -44,21 +42,15 @@ fn masks(recipe: &Recipe, config: &PretrainConfig, path: &str, findings: &mut Fi
             findings.add(&field, message).also("model.image.size", "the size of the model");
         }
     }
-    let patches = (size / image.patch).pow(2);
-    if patches > 0 && kept_patches(&config.image_mask, patches) == 0 {
-        let message = format!("keeps none of the {patches} patches; at least one must stay");
+    let grid = size / image.patch;
+    if grid > 0 && config.image_mask.kept(grid) == 0 {
+        let message = format!("keeps none of the {} patches; at least one must stay", grid * grid);
         findings.add(&format!("{path}.image_mask"), message).help("lower the ratio");
     }
     let context = recipe.model.text.context;
-    if kept_tokens(&config.text_mask, context) == 0 {
+    if config.text_mask.kept(context) == 0 {
         let message = format!("keeps none of the {context} tokens; at least one must stay");
         findings.add(&format!("{path}.text_mask"), message).help("lower the ratio");
-    }
-    if let ImageMask::Centred { strength, .. } = config.image_mask {
-        if strength < 0.0 {
-            let message = format!("expected strength >= 0, got {strength}");
-            findings.add(&format!("{path}.image_mask.strength"), message);
-        }
     }
 }
 
@@ -188,7 +180,7 @@ impl Updates<'_> {
             }
             ScheduleConfig::Constant(constant) => (constant.lr, &[]),
         };
-        let peak = peak_lr(lr, self.batch);
+        let peak = lr.at(self.batch as u64);
         let field = format!("{path}.schedule.lr");
         if peak == 0.0 {
             findings.add(&field, "expected a learning rate above 0, got 0: nothing would be learned".into());

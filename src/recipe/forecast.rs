@@ -4,13 +4,13 @@ use std::num::NonZeroUsize;
 
 use serde::Serialize;
 
-use super::cost::{self, flops_per_pair, kept_patches, kept_tokens, Memory, Update};
+use super::memory::{Memory, Update};
 use super::Recipe;
 use crate::data::{DataConfig, ScenesConfig, SourceConfig};
 use crate::duration::{Duration, DurationError};
 use crate::evaluator::EvaluatorConfig;
 use crate::mask::{ImageMask, TextMask};
-use crate::optimizer::{PeakLr, ScheduleConfig};
+use crate::optimizer::ScheduleConfig;
 use crate::stage::Stage;
 
 /// How many pairs an epoch has.
@@ -45,26 +45,18 @@ impl Epoch {
     }
 }
 
-/// The learning rate at the end of the warm-up.
-pub fn peak_lr(lr: PeakLr, batch: usize) -> f64 {
-    match lr {
-        PeakLr::Per256(base) => base * batch as f64 / 256.0,
-        PeakLr::Absolute(lr) => lr,
-    }
-}
-
 /// A stage in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum StagePlan {
-    Pretrain(TrainingPlan),
-    Unmask(TrainingPlan),
+pub enum StageForecast {
+    Pretrain(TrainingForecast),
+    Unmask(TrainingForecast),
     Evaluate { evaluations: Vec<String> },
 }
 
 /// A training stage in numbers; `None` where only the source can tell.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TrainingPlan {
+pub struct TrainingForecast {
     pub steps: Option<u64>,
     pub samples: Option<f64>,
     pub batch: usize,
@@ -78,10 +70,12 @@ pub struct TrainingPlan {
     pub kept_patches: usize,
     pub tokens: usize,
     pub kept_tokens: usize,
-    /// Forward and backward pass of one pair.
+    /// Forward and backward pass of one pair, encoded once.
     pub flops_per_pair: f64,
+    /// The same for the batch.
     pub flops_per_step: f64,
-    /// Besides: the first of two forward passes, where a batch is encoded in several micro-batches.
+    /// What a step takes besides where the batch is encoded in several micro-batches: each one first for the
+    /// loss, and again for its gradient.
     pub flops_per_step_encoding_twice: f64,
     /// All steps, encoding twice included.
     pub flops: Option<f64>,
@@ -89,43 +83,56 @@ pub struct TrainingPlan {
 }
 
 /// Every stage of the recipe in numbers.
-pub fn plan(recipe: &Recipe) -> Vec<StagePlan> {
-    let keep = (&ImageMask::Keep, &TextMask::Keep);
+pub fn forecast(recipe: &Recipe) -> Vec<StageForecast> {
     let stage = |stage: &Stage| match stage {
-        Stage::Pretrain(config) => StagePlan::Pretrain(training(
+        Stage::Pretrain(config) => StageForecast::Pretrain(training(
             recipe,
-            (config.length, config.batch, config.micro_batch),
-            (&config.image_mask, &config.text_mask),
-            config.image_size,
+            config.length,
+            (config.batch, config.micro_batch),
             &config.schedule,
+            &Seen {
+                image_size: config.image_size.map_or(recipe.model.image.size, NonZeroUsize::get),
+                image_mask: &config.image_mask,
+                text_mask: &config.text_mask,
+            },
         )),
-        Stage::Unmask(config) => StagePlan::Unmask(training(
+        Stage::Unmask(config) => StageForecast::Unmask(training(
             recipe,
-            (config.length, config.batch, config.micro_batch),
-            keep,
-            None,
+            config.length,
+            (config.batch, config.micro_batch),
             &config.schedule,
+            &Seen {
+                image_size: recipe.model.image.size,
+                image_mask: &ImageMask::Keep,
+                text_mask: &TextMask::Keep,
+            },
         )),
         Stage::Evaluate(evaluators) => {
-            StagePlan::Evaluate { evaluations: evaluators.iter().map(evaluation).collect() }
+            StageForecast::Evaluate { evaluations: evaluators.iter().map(evaluation).collect() }
         }
     };
     recipe.stages.iter().map(stage).collect()
 }
 
+/// What the encoders get to see.
+struct Seen<'a> {
+    /// Side of the training pictures, pixels.
+    image_size: usize,
+    image_mask: &'a ImageMask,
+    text_mask: &'a TextMask,
+}
+
 fn training(
     recipe: &Recipe,
-    (length, batch, micro_batch): (Duration, NonZeroUsize, Option<NonZeroUsize>),
-    (image_mask, text_mask): (&ImageMask, &TextMask),
-    image_size: Option<NonZeroUsize>,
+    length: Duration,
+    (batch, micro_batch): (NonZeroUsize, Option<NonZeroUsize>),
     schedule: &ScheduleConfig,
-) -> TrainingPlan {
+    seen: &Seen<'_>,
+) -> TrainingForecast {
     let model = &recipe.model;
     let (batch, micro_batch) = (batch.get(), micro_batch.unwrap_or(batch).get());
-    let image_size = image_size.map_or(model.image.size, NonZeroUsize::get);
-    let patches = (image_size / model.image.patch).pow(2);
-    let (kept_patches, kept_tokens) =
-        (kept_patches(image_mask, patches), kept_tokens(text_mask, model.text.context));
+    let grid = seen.image_size / model.image.patch;
+    let (kept_patches, kept_tokens) = (seen.image_mask.kept(grid), seen.text_mask.kept(model.text.context));
 
     let epoch = Epoch::of(&recipe.data);
     let in_steps = |duration| epoch.steps(duration, batch as u64).ok().flatten();
@@ -134,31 +141,32 @@ fn training(
         ScheduleConfig::Constant(constant) => (constant.lr, constant.warmup),
     };
     let steps = in_steps(length).map(f64::floor);
-    let flops_per_pair = flops_per_pair(model, kept_patches, kept_tokens, batch);
+    let flops_per_pair = model.flops_per_pair(kept_patches, kept_tokens, batch);
     let flops_per_step = flops_per_pair * batch as f64;
-    let twice = if micro_batch < batch {
-        cost::towers_forward_flops(model, kept_patches, kept_tokens) * batch as f64
+    let encoding_twice = if micro_batch < batch {
+        // The forward pass of both encoders, without the loss.
+        model.flops_per_pair(kept_patches, kept_tokens, 0) / 3.0 * batch as f64
     } else {
         0.0
     };
-    let update = Update { kept_patches, kept_tokens, image_size, batch, micro_batch };
-    TrainingPlan {
+    let update = Update { kept_patches, kept_tokens, image_size: seen.image_size, batch, micro_batch };
+    TrainingForecast {
         steps: steps.map(|steps| steps as u64),
         samples: steps.map(|steps| steps * batch as f64),
         batch,
         micro_batch,
-        peak_lr: peak_lr(lr, batch),
+        peak_lr: lr.at(batch as u64),
         warmup_steps: in_steps(warmup),
-        image_size,
-        patches,
+        image_size: seen.image_size,
+        patches: grid * grid,
         kept_patches,
         tokens: model.text.context,
         kept_tokens,
         flops_per_pair,
         flops_per_step,
-        flops_per_step_encoding_twice: twice,
-        flops: steps.map(|steps| steps * (flops_per_step + twice)),
-        memory: cost::memory(model, recipe.precision, recipe.compute, &update),
+        flops_per_step_encoding_twice: encoding_twice,
+        flops: steps.map(|steps| steps * (flops_per_step + encoding_twice)),
+        memory: Memory::of(model, recipe.precision, recipe.compute, &update),
     }
 }
 

@@ -1,0 +1,184 @@
+//! What a training run would make of tar shards: every sample is read and decoded as training does it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::pattern;
+use super::picture::{decode, Rgb};
+use super::shard::Shard;
+use super::skipped::Skipped;
+use super::source::{Picture, Raw, Skip, MAX_PIXELS};
+use super::DataError;
+
+/// How one sample ends.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SampleReport {
+    /// File name of the shard.
+    pub shard: String,
+    pub key: String,
+    /// 1, or more where the key occurred before in the shard.
+    pub occurrence: u32,
+    pub outcome: Outcome,
+    /// Why it is skipped.
+    pub reason: Option<&'static str>,
+    pub caption: Option<String>,
+    /// Pixels, after orientation.
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    /// Mean colour of the whole picture, 0 to 255.
+    pub mean_rgb: Option<[f64; 3]>,
+}
+
+/// Whether a sample is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Load,
+    Skip,
+}
+
+/// How one shard ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShardReport {
+    /// File name.
+    pub file: String,
+    pub loaded: u64,
+    pub skipped: u64,
+    /// Whether it stops being an archive somewhere; samples before that place load.
+    pub damaged: bool,
+    /// Why it is damaged.
+    pub reason: Option<&'static str>,
+}
+
+/// Smallest, largest and sum of a quantity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spread {
+    pub smallest: u64,
+    pub largest: u64,
+    pub sum: u64,
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Spread { smallest: u64::MAX, largest: 0, sum: 0 }
+    }
+}
+
+impl Spread {
+    fn add(&mut self, value: u64) {
+        self.smallest = self.smallest.min(value);
+        self.largest = self.largest.max(value);
+        self.sum += value;
+    }
+}
+
+/// Everything over all shards.
+#[derive(Debug, Clone, Default)]
+pub struct Inspection {
+    pub shards: Vec<ShardReport>,
+    /// By reason; the first few by name.
+    pub skipped: Skipped,
+    /// Bytes of a shard.
+    pub bytes: Spread,
+    /// Pixels of a loaded picture.
+    pub width: Spread,
+    pub height: Spread,
+    /// Characters of a loaded caption.
+    pub caption: Spread,
+}
+
+impl Inspection {
+    pub fn loaded(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.loaded).sum()
+    }
+}
+
+/// Inspects the shards of a pattern; `told` gets every sample in the order of the archives.
+///
+/// # Errors
+/// The pattern matches nothing, or `told` fails.
+pub fn inspect(
+    pattern: &str,
+    mut told: impl FnMut(SampleReport) -> Result<(), DataError>,
+) -> Result<Inspection, DataError> {
+    let mut inspection = Inspection::default();
+    for path in pattern::shards(pattern)? {
+        inspection.bytes.add(std::fs::metadata(&path).map_or(0, |metadata| metadata.len()));
+        let shard = Shard::open(&path);
+        let file = file_name(&path);
+        let damage = shard.damage().map(|damage| damage.reason);
+        let mut report =
+            ShardReport { file, loaded: 0, skipped: 0, damaged: damage.is_some(), reason: damage };
+        let mut occurrences: HashMap<&str, u32> = HashMap::new();
+        for sample in 0..shard.len() {
+            let key = shard.key(sample);
+            let result = examine(&shard, sample);
+            let outcome = if result.is_ok() { Outcome::Load } else { Outcome::Skip };
+            let mut told_of = SampleReport {
+                shard: report.file.clone(),
+                key: key.to_owned(),
+                occurrence: 0,
+                outcome,
+                reason: None,
+                caption: None,
+                width: None,
+                height: None,
+                mean_rgb: None,
+            };
+            match result {
+                Ok((caption, picture)) => {
+                    report.loaded += 1;
+                    inspection.width.add(picture.width.into());
+                    inspection.height.add(picture.height.into());
+                    inspection.caption.add(caption.chars().count() as u64);
+                    told_of.caption = Some(caption);
+                    (told_of.width, told_of.height) = (Some(picture.width), Some(picture.height));
+                    told_of.mean_rgb = Some(mean(&picture));
+                }
+                Err(skip) => {
+                    told_of.reason = Some(skip.reason);
+                    inspection.skipped.add(skip);
+                    // Damage outside of any sample is that of the shard.
+                    if key.is_empty() {
+                        continue;
+                    }
+                    report.skipped += 1;
+                }
+            }
+            let occurrence = occurrences.entry(key).or_default();
+            *occurrence += 1;
+            told_of.occurrence = *occurrence;
+            told(told_of)?;
+        }
+        inspection.shards.push(report);
+    }
+    Ok(inspection)
+}
+
+fn examine(shard: &Shard, sample: usize) -> Result<(String, Rgb), Skip> {
+    let Raw { picture, captions, .. } = shard.load(sample)?;
+    let picture = match picture {
+        Picture::Encoded(bytes) => decode(&bytes, MAX_PIXELS)
+            .map_err(|defect| defect.of(format!("{}: {}", shard.path().display(), shard.key(sample))))?,
+        Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
+    };
+    Ok((captions.into_iter().next().unwrap_or_default(), picture))
+}
+
+/// Mean of each channel, to a tenth.
+fn mean(picture: &Rgb) -> [f64; 3] {
+    let mut sums = [0u64; 3];
+    for pixel in picture.pixels.chunks_exact(3) {
+        for (sum, &value) in sums.iter_mut().zip(pixel) {
+            *sum += u64::from(value);
+        }
+    }
+    let pixels = f64::from(picture.width) * f64::from(picture.height);
+    sums.map(|sum| (sum as f64 / pixels * 10.0).round() / 10.0)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}

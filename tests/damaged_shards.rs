@@ -1,0 +1,264 @@
+//! Every sample of tests/data/damaged ends as its expected.json says, through inspection and through training.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
+use flip::data::source::{Order, Source};
+use flip::data::tokenizer::Tokenizer;
+use flip::data::transform::Transform;
+use flip::data::webdataset::WebDataset;
+use flip::data::{AugmentConfig, Cursor, DataError, WebDatasetConfig};
+
+/// Shards that a careful reader counts as damaged; of `compressed.tar` and `trailing-garbage.tar` either is right.
+const DAMAGED: [&str; 7] = [
+    "truncated-in-picture.tar",
+    "truncated-in-header.tar",
+    "truncated-in-json.tar",
+    "not-a-tar.tar",
+    "bad-header.tar",
+    "huge-size.tar",
+    "compressed.tar",
+];
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/damaged")
+}
+
+fn expected() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(folder().join("expected.json")).unwrap()).unwrap()
+}
+
+/// Every shard in the order of expected.json.
+fn all_shards() -> String {
+    let expected = expected();
+    let names: Vec<&str> =
+        expected["shards"].as_array().unwrap().iter().map(|shard| shard["file"].as_str().unwrap()).collect();
+    folder().join(format!("{{{}}}", names.join(","))).display().to_string()
+}
+
+fn inspected() -> Value {
+    let mut out = Vec::new();
+    flip::command::data::inspect(&all_shards(), true, true, &mut out).unwrap();
+    serde_json::from_slice(&out).unwrap()
+}
+
+/// (shard, key, occurrence)
+fn name(sample: &Value) -> (String, String, u64) {
+    let text = |field: &str| sample[field].as_str().unwrap().to_owned();
+    (text("shard"), text("key"), sample["occurrence"].as_u64().unwrap())
+}
+
+/// Keys that this loader reads otherwise: by the convention it follows, text before the first dot is the key.
+fn key_here(key: &str) -> &str {
+    match key {
+        "photo.final.v2" => "photo",
+        key => key,
+    }
+}
+
+#[test]
+fn every_sample_ends_as_expected() {
+    let inspected = inspected();
+    let got: HashMap<_, &Value> =
+        inspected["samples"].as_array().unwrap().iter().map(|sample| (name(sample), sample)).collect();
+    assert_eq!(got.len(), inspected["samples"].as_array().unwrap().len(), "a name occurs twice");
+    let mut wrong = Vec::new();
+    for sample in expected()["samples"].as_array().unwrap() {
+        let (shard, key, occurrence) = name(sample);
+        let what = format!("{shard} {key} ({})", sample["kind"].as_str().unwrap());
+        let accepted: Vec<&str> =
+            sample["accept"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+        // What lies behind the damage of a shard is never seen; that is how it is skipped.
+        let found = got.get(&(shard, key_here(&key).to_owned(), occurrence));
+        let outcome = found.map_or("skip", |found| found["outcome"].as_str().unwrap());
+        if !accepted.contains(&outcome) {
+            wrong.push(format!("{what}: {outcome}: {found:?}"));
+            continue;
+        }
+        let Some(found) = found else { continue };
+        if outcome == "skip" {
+            let reason = found["reason"].as_str().unwrap();
+            // Where any reading is accepted, the reason depends on the reading.
+            if accepted == ["skip"] && Some(reason) != sample["reason"].as_str() {
+                wrong.push(format!("{what}: skipped as {reason}, expected {}", sample["reason"]));
+            }
+            continue;
+        }
+        for (field, expected) in [("caption", &sample["caption"]), ("caption", &sample["true_caption"])] {
+            if expected.is_string() && found[field] != *expected {
+                wrong.push(format!("{what}: {field} {}, expected {expected}", found[field]));
+            }
+        }
+        let size = |value: &Value| (value["width"].as_u64(), value["height"].as_u64());
+        let turned = sample["kind"] == "jpeg_exif_rotated" && size(found) == (Some(48), Some(96));
+        if sample["width"].is_number() && size(found) != size(sample) && !turned {
+            wrong.push(format!("{what}: size {:?}, expected {:?}", size(found), size(sample)));
+        }
+        if let Some(mean) = sample["mean_rgb"].as_array() {
+            let tolerance = sample["tolerance"].as_f64().unwrap();
+            for (got, want) in found["mean_rgb"].as_array().unwrap().iter().zip(mean) {
+                if (got.as_f64().unwrap() - want.as_f64().unwrap()).abs() > tolerance {
+                    wrong.push(format!("{what}: mean {}, expected {mean:?}", found["mean_rgb"]));
+                    break;
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_shard_is_counted() {
+    let inspected = inspected();
+    let shards = inspected["shards"].as_array().unwrap();
+    let expected = expected();
+    let bounds = expected["shards"].as_array().unwrap();
+    assert_eq!(shards.len(), bounds.len());
+    for (shard, bounds) in shards.iter().zip(bounds) {
+        assert_eq!(shard["file"], bounds["file"]);
+        let loaded = shard["loaded"].as_u64().unwrap();
+        let least = bounds["min_loaded"].as_u64().unwrap();
+        let most = bounds["max_loaded"].as_u64().unwrap();
+        assert!((least..=most).contains(&loaded), "{shard}: expected {least} to {most}");
+        let file = shard["file"].as_str().unwrap();
+        assert_eq!(shard["damaged"].as_bool().unwrap(), DAMAGED.contains(&file), "{shard}");
+        assert_eq!(shard["reason"].is_string(), DAMAGED.contains(&file), "{shard}");
+    }
+}
+
+/// The loader gives up good samples nowhere that it need not: the careful choice where either is accepted.
+#[test]
+fn careful_choices() {
+    let inspected = inspected();
+    let reasons: BTreeMap<_, _> = inspected["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|sample| (name(sample), sample["reason"].as_str().unwrap_or("load").to_owned()))
+        .collect();
+    for (shard, key, occurrence, reason) in [
+        ("images.tar", "images-008", 1, "load"),
+        ("images.tar", "images-010", 1, "load"),
+        ("images.tar", "images-016", 1, "load"),
+        ("images.tar", "images-019", 1, "load"),
+        ("images.tar", "images-038", 1, "load"),
+        ("images.tar", "images-040", 1, "load"),
+        ("images.tar", "images-048", 1, "load"),
+        ("captions.tar", "captions-002", 1, "caption_encoding"),
+        ("captions.tar", "captions-009", 1, "caption_empty"),
+        ("captions.tar", "captions-011", 1, "caption_encoding"),
+        ("captions.tar", "captions-018", 1, "caption_encoding"),
+        ("captions.tar", "captions-019", 1, "caption_missing"),
+        ("json.tar", "json-009", 1, "load"),
+        ("names.tar", "names-003", 1, "load"),
+        ("names.tar", "names-004", 1, "load"),
+        ("names.tar", "names-004", 2, "key_duplicate"),
+        ("names.tar", "names-006", 2, "load"),
+        ("names.tar", "names-009", 1, "load"),
+        ("names.tar", "names-011", 1, "caption_missing"),
+    ] {
+        assert_eq!(reasons[&(shard.into(), key.into(), occurrence)], reason, "{shard} {key}");
+    }
+}
+
+#[test]
+fn the_table_for_people_cannot_steer_a_terminal() {
+    let mut out = Vec::new();
+    flip::command::data::inspect(&all_shards(), false, true, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    assert!(text.contains("shard_compressed") && text.contains("image_too_large"), "{text}");
+}
+
+fn plan(source: WebDataset, order: Order, passes: Passes, workers: usize) -> Plan {
+    let tokenizer = Tokenizer::train(["a picture of an apple".to_string()].into_iter(), 60).unwrap();
+    Plan {
+        source: Arc::new(source),
+        order,
+        passes,
+        start: Cursor::default(),
+        batch: 16,
+        keep_partial: true,
+        transform: Transform::Train { size: 32, augment: AugmentConfig::default() },
+        tokenizer: Arc::new(tokenizer),
+        context: 16,
+        label: LabelFrom::JsonField("label".into()),
+        workers,
+        seed: 1,
+    }
+}
+
+fn open(shards: &str) -> WebDataset {
+    let config = serde_json::json!({ "shards": shards });
+    WebDataset::open(&serde_json::from_value::<WebDatasetConfig>(config).unwrap()).unwrap()
+}
+
+#[test]
+fn training_gets_what_inspection_promises() {
+    let inspected = inspected();
+    let mut promised: Vec<String> = inspected["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|sample| sample["outcome"] == "load")
+        .map(|sample| sample["key"].as_str().unwrap().to_owned())
+        .collect();
+    promised.sort();
+    for (order, workers) in [(Order::Stored, 1), (Order::Shuffled { seed: 3 }, 3)] {
+        let source = open(&all_shards());
+        let total = source.samples().unwrap();
+        let mut loader = Loader::start(plan(source, order, Passes::Once, workers)).unwrap();
+        let mut keys = Vec::new();
+        while let Some(batch) = loader.next().unwrap() {
+            assert_eq!(batch.pixels.len(), batch.keys.len() * 32 * 32 * 3);
+            keys.extend(batch.keys);
+        }
+        keys.sort();
+        assert_eq!(keys, promised);
+        let skipped = loader.skipped();
+        assert_eq!(skipped.total() + keys.len() as u64, total);
+        for (reason, least) in
+            [("image_too_large", 3), ("shard_truncated", 4), ("shard_header", 2), ("shard_compressed", 1)]
+        {
+            assert!(skipped.counts.get(reason).is_some_and(|&count| count >= least), "{reason}: {skipped}");
+        }
+    }
+}
+
+#[test]
+fn a_set_without_a_usable_sample_is_reported() {
+    let bad = folder().join("all-bad.tar").display().to_string();
+    let nothing = folder().join("{empty,zero-bytes,not-a-tar}.tar").display().to_string();
+    for shards in [&bad, &nothing] {
+        for passes in [Passes::Endless, Passes::Once] {
+            let began = Instant::now();
+            let mut loader =
+                Loader::start(plan(open(shards), Order::Shuffled { seed: 1 }, passes, 2)).unwrap();
+            let error = loader.next().unwrap_err();
+            assert!(matches!(error, DataError::NothingUsable { .. }), "{error}");
+            assert!(began.elapsed() < Duration::from_secs(20));
+            assert!(loader.next().is_err());
+        }
+    }
+    let mut loader = Loader::start(plan(open(&bad), Order::Stored, Passes::Endless, 2)).unwrap();
+    let message = loader.next().unwrap_err().to_string();
+    assert!(message.contains("2 image_empty") && message.contains("all-bad-001"), "{message}");
+}
+
+/// The bombs declare up to 2^62 pixels, the chunk bomb unpacks to 48 MiB, the huge member is a tebibyte.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_stays_bounded() {
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    inspected();
+    assert!(peak() < 200, "{} MiB", peak());
+}

@@ -1,0 +1,322 @@
+//! The loader over real shards: order, resuming, labels, ends, and threads that always come to an end.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
+use flip::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
+use flip::data::tokenizer::Tokenizer;
+use flip::data::transform::Transform;
+use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataError, SourceConfig};
+
+const CONTEXT: usize = 12;
+const SIZE: usize = 16;
+
+fn pictograms(file: &str) -> Arc<dyn Source> {
+    let shards = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/pictograms").join(file);
+    open(&shards.display().to_string(), 4)
+}
+
+fn open(shards: &str, shuffle_shards: usize) -> Arc<dyn Source> {
+    let config = serde_json::json!({"WebDataset": {"shards": shards, "shuffle_shards": shuffle_shards}});
+    open_source(&serde_json::from_value::<SourceConfig>(config).unwrap(), 0).unwrap()
+}
+
+fn tokenizer() -> Arc<Tokenizer> {
+    let letters = ('a'..='z').map(|c| format!("{c}{c}{c}"));
+    Arc::new(Tokenizer::train(letters, 200).unwrap())
+}
+
+fn plan(source: Arc<dyn Source>) -> Plan {
+    Plan {
+        source,
+        order: Order::Shuffled { seed: 5 },
+        passes: Passes::Endless,
+        start: Cursor::default(),
+        batch: 24,
+        keep_partial: false,
+        transform: Transform::Train { size: SIZE, augment: AugmentConfig::default() },
+        tokenizer: tokenizer(),
+        context: CONTEXT,
+        label: LabelFrom::None,
+        workers: 2,
+        seed: 5,
+    }
+}
+
+/// Copies of one small sample: `sizes[i]` samples in shard i, every seventh without caption.
+fn write_shards(folder: &Path, sizes: &[usize]) {
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_fn(5, 4, |x, y| image::Rgb([60 * x as u8, 60 * y as u8, 9]))
+        .write_to(&mut png, image::ImageFormat::Png)
+        .unwrap();
+    for (i, &samples) in sizes.iter().enumerate() {
+        let mut builder = tar::Builder::new(std::fs::File::create(folder.join(format!("{i}.tar"))).unwrap());
+        let mut add = |name: String, body: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(body.len() as u64);
+            builder.append_data(&mut header, name, body).unwrap();
+        };
+        for sample in 0..samples {
+            let key = format!("{i}-{sample}");
+            add(format!("{key}.png"), png.get_ref());
+            add(format!("{key}.cls"), format!("{sample}\n").as_bytes());
+            if sample % 7 != 6 {
+                add(format!("{key}.txt"), b"a picture");
+            }
+        }
+        builder.finish().unwrap();
+    }
+}
+
+fn take(loader: &mut Loader, batches: usize) -> Vec<Batch> {
+    (0..batches).map(|_| loader.next().unwrap().unwrap()).collect()
+}
+
+fn rest(mut loader: Loader) -> Vec<Batch> {
+    std::iter::from_fn(|| loader.next().unwrap()).collect()
+}
+
+fn assert_same(got: &[Batch], want: &[Batch]) {
+    assert_eq!(got.len(), want.len());
+    for (got, want) in got.iter().zip(want) {
+        assert_eq!(got.keys, want.keys);
+        assert_eq!(got.cursor, want.cursor);
+        assert_eq!(got.tokens, want.tokens);
+        assert_eq!(got.lengths, want.lengths);
+        assert_eq!(got.labels, want.labels);
+        assert!(got.pixels == want.pixels, "pixels differ");
+    }
+}
+
+#[test]
+fn batches_do_not_depend_on_the_number_of_workers() {
+    let source = pictograms("pictograms-00000.tar");
+    let batches = |workers| {
+        let mut loader = Loader::start(Plan { workers, ..plan(source.clone()) }).unwrap();
+        take(&mut loader, 30)
+    };
+    let one = batches(1);
+    assert_eq!(one[0].pixels.len(), 24 * SIZE * SIZE * 3);
+    assert_eq!(one[0].tokens.len(), 24 * CONTEXT);
+    assert!(one[29].cursor.epoch == 2, "30 batches of 24 reach the third epoch of 300");
+    for workers in [2, 8] {
+        assert_same(&batches(workers), &one);
+    }
+}
+
+#[test]
+fn a_loader_goes_on_where_another_stopped() {
+    let source = pictograms("pictograms-{00000,val-00000}.tar");
+    let mut whole = Loader::start(plan(source.clone())).unwrap();
+    let all = take(&mut whole, 40);
+    for (stop, workers) in [(1, 1), (17, 2), (18, 8), (30, 2)] {
+        let mut first = Loader::start(Plan { workers, ..plan(source.clone()) }).unwrap();
+        let start = take(&mut first, stop).pop().unwrap().cursor;
+        drop(first);
+        for workers in [1, 2, 8] {
+            let plan = Plan { start, workers, ..plan(source.clone()) };
+            let mut second = Loader::start(plan).unwrap();
+            assert_same(&take(&mut second, 40 - stop), &all[stop..]);
+        }
+    }
+}
+
+#[test]
+fn every_sample_once_an_epoch_with_fewer_shards_than_workers() {
+    for shards in [1, 2, 3, 7] {
+        let folder = tempfile::tempdir().unwrap();
+        let sizes: Vec<usize> = (0..shards).map(|i| 5 + 4 * i).collect();
+        write_shards(folder.path(), &sizes);
+        let good: usize = sizes.iter().map(|&n| n - n / 7).sum();
+        for workers in [1, 2, 8] {
+            for window in [1, 2, 100] {
+                let source = open(&folder.path().join("*.tar").display().to_string(), window);
+                let passes = Passes::Once;
+                let plan = Plan { workers, passes, keep_partial: true, batch: 7, ..plan(source) };
+                let mut loader = Loader::start(plan).unwrap();
+                let mut keys = Vec::new();
+                while let Some(batch) = loader.next().unwrap() {
+                    keys.extend(batch.keys);
+                }
+                assert_eq!(loader.next().unwrap().map(|batch| batch.keys), None);
+                assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
+                assert_eq!(keys.len(), good);
+                let missing = (sizes.iter().sum::<usize>() - good) as u64;
+                assert_eq!(loader.skipped().total(), missing);
+                assert_eq!(loader.skipped().counts.get("caption_missing").copied().unwrap_or(0), missing);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_single_pass_ends_with_a_partial_batch_or_leaves_it_out() {
+    let source = pictograms("pictograms-val-00000.tar");
+    let sizes = |keep_partial| -> Vec<usize> {
+        let passes = Passes::Once;
+        let order = Order::Stored;
+        let plan = Plan { passes, order, keep_partial, batch: 50, ..plan(source.clone()) };
+        rest(Loader::start(plan).unwrap()).iter().map(|batch| batch.keys.len()).collect()
+    };
+    assert_eq!(sizes(true), [50, 50, 20]);
+    assert_eq!(sizes(false), [50, 50]);
+}
+
+#[test]
+fn stored_order_is_that_of_the_archive_and_labels_are_read() {
+    let source = pictograms("pictograms-val-00000.tar");
+    let plan = Plan {
+        order: Order::Stored,
+        passes: Passes::Once,
+        batch: 120,
+        transform: Transform::Evaluate { size: SIZE },
+        label: LabelFrom::JsonField("label_name".into()),
+        ..plan(source.clone())
+    };
+    let batch = Loader::start(plan).unwrap().next().unwrap().unwrap();
+    let mut cursor = Cursor::default();
+    for (row, key) in batch.keys.iter().enumerate() {
+        let ticket = source.ticket(cursor, Order::Stored).unwrap().unwrap();
+        let raw = source.load(&ticket).unwrap();
+        assert_eq!((&raw.key, &raw.captions), (key, &batch.captions[row]));
+        let label = raw.meta.unwrap()["label_name"].as_i64().unwrap();
+        // -1 says that the sample belongs to none of the classes.
+        assert_eq!(batch.labels[row], (label >= 0).then_some(label));
+        cursor = ticket.after;
+    }
+    assert_eq!(batch.cursor, cursor);
+    assert!(batch.labels.iter().flatten().count() > 3);
+
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3]);
+    let source = open(&folder.path().join("0.tar").display().to_string(), 1);
+    let plan = Plan { order: Order::Stored, label: LabelFrom::Source, batch: 3, ..self::plan(source) };
+    let batch = Loader::start(plan).unwrap().next().unwrap().unwrap();
+    assert_eq!(batch.labels, [Some(0), Some(1), Some(2)]);
+}
+
+/// A source of one-pixel pictures that does what a test needs.
+struct Made {
+    samples: u64,
+    load: fn(u64) -> Result<Raw, Skip>,
+}
+
+fn raw(index: u64) -> Result<Raw, Skip> {
+    Ok(Raw {
+        key: index.to_string(),
+        picture: Picture::Rgb { width: 1, height: 1, pixels: vec![index as u8; 3] },
+        captions: vec!["aa".into(), "bb".into(), "cc".into()],
+        meta: None,
+        label: None,
+    })
+}
+
+impl Source for Made {
+    fn samples(&self) -> Option<u64> {
+        Some(self.samples)
+    }
+
+    fn ticket(&self, cursor: Cursor, _: Order) -> Result<Option<Ticket>, DataError> {
+        let index = cursor.position;
+        let after = Cursor { position: index + 1, ..cursor };
+        let ticket = Ticket { epoch: cursor.epoch, index, item: (0, index), after };
+        Ok((index < self.samples).then_some(ticket))
+    }
+
+    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+        (self.load)(ticket.index)
+    }
+}
+
+#[test]
+fn one_of_several_captions_is_drawn_in_training_and_the_first_taken_in_evaluation() {
+    let source = Arc::new(Made { samples: 300, load: raw });
+    let tokens = |order| {
+        let plan = Plan { order, batch: 300, ..plan(source.clone()) };
+        let batch = Loader::start(plan).unwrap().next().unwrap().unwrap();
+        assert!(batch.captions.iter().all(|captions| captions.len() == 3));
+        batch.tokens.chunks(CONTEXT).map(|row| row.to_vec()).collect::<Vec<_>>()
+    };
+    let stored = tokens(Order::Stored);
+    let first = tokenizer().encode("aa", CONTEXT).unwrap().0;
+    assert!(stored.iter().all(|row| *row == first));
+    let drawn = tokens(Order::Shuffled { seed: 1 });
+    let share = drawn.iter().filter(|row| **row == first).count();
+    assert!((60..140).contains(&share), "{share} of 300");
+    assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), 3);
+}
+
+#[test]
+fn slow_samples_do_not_change_the_order() {
+    let load = |index: u64| {
+        std::thread::sleep(Duration::from_millis(if index % 8 == 0 { 12 } else { 0 }));
+        raw(index)
+    };
+    let plan = Plan { passes: Passes::Once, workers: 8, ..plan(Arc::new(Made { samples: 240, load })) };
+    let mut loader = Loader::start(plan).unwrap();
+    let keys: Vec<String> = take(&mut loader, 10).into_iter().flat_map(|batch| batch.keys).collect();
+    assert_eq!(keys, (0..240).map(|i| i.to_string()).collect::<Vec<_>>());
+    assert!(loader.waited() > Duration::ZERO);
+}
+
+#[test]
+fn a_panic_of_a_worker_is_an_error() {
+    let load = |index: u64| if index == 100 { panic!("sample {index} is impossible") } else { raw(index) };
+    let mut loader = Loader::start(plan(Arc::new(Made { samples: 1000, load }))).unwrap();
+    assert_eq!(take(&mut loader, 4).len(), 4);
+    let message = loader.next().unwrap_err().to_string();
+    assert!(message.contains("sample 100 is impossible"), "{message}");
+    assert!(loader.next().is_err());
+}
+
+#[test]
+fn an_epoch_without_samples_is_an_error() {
+    let mut loader = Loader::start(plan(Arc::new(Made { samples: 0, load: raw }))).unwrap();
+    assert!(matches!(loader.next(), Err(DataError::NothingUsable { .. })));
+}
+
+#[test]
+fn skips_are_counted_where_they_lie() {
+    let load = |index: u64| match index % 3 {
+        0 => Err(Skip { reason: "image_decode", sample: index.to_string(), detail: "third".into() }),
+        _ => raw(index),
+    };
+    let source = Arc::new(Made { samples: 3000, load });
+    let mut loader = Loader::start(plan(source)).unwrap();
+    assert_eq!(loader.skipped().total(), 0);
+    // 24 good samples of three thirds: those up to number 35 belong to the first batch.
+    take(&mut loader, 1);
+    assert_eq!(loader.skipped().counts["image_decode"], 12);
+    take(&mut loader, 9);
+    assert_eq!(loader.skipped().total(), 120);
+    assert_eq!(loader.skipped().first.len(), 10);
+    assert_eq!(loader.skipped().first[1].sample, "3");
+}
+
+#[test]
+fn dropping_a_loader_ends_its_threads_at_once() {
+    let source = pictograms("pictograms-00000.tar");
+    for (batch, taken) in [(1 << 16, 0), (8, 0), (8, 2)] {
+        let mut loader = Loader::start(Plan { batch, ..plan(source.clone()) }).unwrap();
+        take(&mut loader, taken);
+        let began = Instant::now();
+        drop(loader);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn empty_plans_are_refused() {
+    let source = pictograms("pictograms-00000.tar");
+    let empty = Transform::Evaluate { size: 0 };
+    for plan in [
+        Plan { batch: 0, ..plan(source.clone()) },
+        Plan { context: 0, ..plan(source.clone()) },
+        Plan { transform: empty, ..plan(source.clone()) },
+    ] {
+        assert!(matches!(Loader::start(plan), Err(DataError::Invalid(_))));
+    }
+}
