@@ -10,6 +10,7 @@
 //! | [`interpreter`] | runs a recipe: device, then stage after stage |
 //! | [`stage`] | pretrain, unmask, evaluate |
 //! | [`model`] | both encoders and the contrastive loss, as a dfdx graph |
+//! | [`kernel`] | what the fused encoders compute, on slices: products, attention, norms, loss |
 //! | [`parameter`] | named parameters and their roles |
 //! | [`mask`] | which patches and tokens an encoder gets to see |
 //! | [`data`] | sources of image-text pairs, decoding, tokenizing, ordered prefetch |
@@ -31,6 +32,7 @@ pub mod duration;
 pub mod evaluator;
 pub mod exchange;
 pub mod interpreter;
+pub mod kernel;
 pub mod log;
 pub mod mask;
 pub mod model;

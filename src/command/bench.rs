@@ -8,11 +8,11 @@ use serde::Serialize;
 use crate::mask::{Captions, ImageMask, Ratio, TextMask};
 use crate::model::{Flip, ImageInput, ModelConfig, PatchValues, TextInput};
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::recipe::{self, Compute, Precision, Recipe};
+use crate::recipe::{Compute, Precision, Recipe};
 use crate::seed::{rng, Purpose};
 use crate::stage::Stage;
 
-use super::{Failure, Outcome, RecipeArgs};
+use super::{read_recipe, Failure, Outcome, RecipeArgs};
 
 /// Steps before the clock starts.
 const WARM_UP: usize = 2;
@@ -78,7 +78,7 @@ struct Measured {
 }
 
 pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
-    let recipe = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
+    let recipe = read_recipe(&args.recipe)?;
     let setting = Setting::of(args, &recipe)?;
     let measured = setting.measure(&recipe.model, recipe.seed)?;
     if args.json {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::recipe::RecipeErrors;
+use crate::recipe::{self, Recipe};
 
 /// Pre-trains CLIP-style image-text models by masking (FLIP), tunes them without masks, evaluates them.
 #[derive(Debug, Parser)]
@@ -109,42 +109,16 @@ pub enum Failure {
     Other(Box<dyn std::error::Error>),
 }
 
-impl Failure {
-    pub fn other(error: impl std::error::Error + 'static) -> Self {
+impl<E: std::error::Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
         Failure::Other(Box::new(error))
     }
 }
 
-/// Errors of the rooms below that mean exit code 1.
-macro_rules! other_failures {
-    ($($error:ty),+ $(,)?) => {
-        $(impl From<$error> for Failure {
-            fn from(error: $error) -> Self {
-                Failure::other(error)
-            }
-        })+
-    };
-}
-
-other_failures!(
-    std::io::Error,
-    serde_json::Error,
-    ron::Error,
-    safetensors::SafeTensorError,
-    crate::data::DataError,
-    crate::interpreter::InterpreterError,
-    crate::log::LogError,
-    crate::model::ModelError,
-    crate::optimizer::OptimizerError,
-    crate::report::ReportError,
-    crate::run_folder::RunFolderError,
-    crate::trained::TrainedError,
-);
-
-impl From<RecipeErrors> for Failure {
-    fn from(errors: RecipeErrors) -> Self {
-        Failure::Usage(errors.render(std::io::stderr().is_terminal()))
-    }
+/// Reads the recipe a command was given; its errors are shown with the lines they concern.
+fn read_recipe(args: &RecipeArgs) -> Result<Recipe, Failure> {
+    recipe::read(&args.recipe, &args.sets)
+        .map_err(|errors| Failure::Usage(errors.render(std::io::stderr().is_terminal())))
 }
 
 impl Cli {
@@ -155,14 +129,10 @@ impl Cli {
         let ended = match &self.command {
             Command::Run(args) => run::run(args),
             Command::Validate(args) => {
-                match validate::validate(&args.recipe.recipe, &args.recipe.sets, args.json, &mut out) {
-                    Ok(_) => Ok(Outcome::Done),
-                    Err(validate::ValidateError::Recipe(errors)) => Err(Failure::from(errors)),
-                    Err(error) => Err(Failure::other(error)),
-                }
+                validate::validate(&args.recipe.recipe, &args.recipe.sets, args.json, &mut out)
             }
             Command::Schema { command: SchemaCommand::Export { out: folder, check } } => {
-                schema::export(folder, *check, &mut out).map(|()| Outcome::Done).map_err(Failure::other)
+                schema::export(folder, *check, &mut out)
             }
             Command::Bench(args) => bench::bench(args),
             Command::Data { command: DataCommand::Inspect { pattern, json, samples } } => {

@@ -14,7 +14,7 @@ use crate::report::{self, EvalRow};
 use crate::run_folder::{Entry, RunFolder};
 use crate::stage::Ended;
 
-use super::{Failure, Outcome, RecipeArgs};
+use super::{read_recipe, Failure, Outcome, RecipeArgs};
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -35,7 +35,7 @@ pub struct RunArgs {
 }
 
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
-    let recipe = recipe::read(&args.recipe.recipe, &args.recipe.sets)?;
+    let recipe = read_recipe(&args.recipe)?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
     let entry = match (args.resume, args.restart) {
         (true, _) => Entry::Resume,
@@ -43,7 +43,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
         _ => Entry::Start,
     };
     let folder = RunFolder::enter(&root, entry).map_err(|error| Failure::Usage(error.to_string()))?;
-    let written = recipe::write(&recipe)?;
+    let written = recipe::write(&recipe);
     if args.resume {
         same_recipe(&folder, &recipe, &written)?;
     } else {
@@ -76,7 +76,7 @@ fn same_recipe(folder: &RunFolder, recipe: &Recipe, now: &str) -> Result<(), Fai
     if stored == *recipe {
         return Ok(());
     }
-    let before = recipe::write(&stored)?;
+    let before = recipe::write(&stored);
     let first = before.lines().zip(now.lines()).find(|(before, now)| before != now);
     let difference = first.map_or(String::new(), |(before, now)| {
         format!("\n  run folder: {}\n  now:        {}", before.trim(), now.trim())

@@ -78,7 +78,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optimizer::{ConstantConfig, CosineConfig};
+    use crate::optimizer::{ConstantConfig, CosineConfig, PeakLr};
 
     fn cosine(warmup: Duration) -> ScheduleConfig {
         ScheduleConfig::Cosine(CosineConfig {

@@ -86,7 +86,9 @@ fn violation(path: &str, message: String) -> Violation {
 fn tokenizer(recipe: &Recipe) -> Option<Violation> {
     let text = &recipe.model.text;
     let path = match &text.tokenizer {
-        TokenizerConfig::WordPiece(path) | TokenizerConfig::Json(path) | TokenizerConfig::ClipBpe(path) => path,
+        TokenizerConfig::WordPiece(path) | TokenizerConfig::Json(path) | TokenizerConfig::ClipBpe(path) => {
+            path
+        }
         TokenizerConfig::Train(_) => return None,
     };
     if !path.exists() {

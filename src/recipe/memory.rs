@@ -39,7 +39,8 @@ impl Memory {
             Precision::F32 => (4.0, 0.0),
             Precision::Bf16 => (2.0, 2.0),
         };
-        let [width, depth, heads] = [model.image.width, model.image.depth, model.image.heads].map(|n| n as f64);
+        let [width, depth, heads] =
+            [model.image.width, model.image.depth, model.image.heads].map(|n| n as f64);
         let image = Blocks { width, hidden: model.image.hidden() as f64, depth, heads };
         let [width, depth, heads] = [model.text.width, model.text.depth, model.text.heads].map(|n| n as f64);
         let text = Blocks { width, hidden: model.text.hidden() as f64, depth, heads };

@@ -1,0 +1,65 @@
+//! From the tokens of a sequence to one vector.
+
+use super::element::Element;
+use super::Cpu;
+
+/// Which tokens of a sequence make its vector.
+#[derive(Debug, Clone, Copy)]
+pub enum Pool<'a> {
+    /// The mean of all.
+    Mean,
+    /// One: position `at[b]` of sequence b (a class token: zeros).
+    At(&'a [u32]),
+}
+
+/// out [batch, width] from x [batch, tokens, width].
+pub fn forward<X: Element, Y: Element>(
+    cpu: &Cpu,
+    out: &mut [Y],
+    x: &[X],
+    pool: Pool,
+    tokens: usize,
+    width: usize,
+) {
+    assert_eq!(x.len(), out.len() * tokens, "sequences of {tokens} tokens");
+    let pieces = out.chunks_mut(width).zip(x.chunks(tokens * width)).enumerate();
+    cpu.threads.each(pieces, |_, (b, (out, x))| match pool {
+        Pool::Mean => {
+            let mut sum = vec![0.0f32; width];
+            for row in x.chunks(width) {
+                for (sum, x) in sum.iter_mut().zip(row) {
+                    *sum += x.to_f32();
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(sum) {
+                *out = Y::from_f32(sum / tokens as f32);
+            }
+        }
+        Pool::At(at) => {
+            for (out, x) in out.iter_mut().zip(&x[at[b] as usize * width..]) {
+                *out = Y::from_f32(x.to_f32());
+            }
+        }
+    });
+}
+
+/// dx [batch, tokens, width] = gradient for the gradient `dout` [batch, width] of [`forward`].
+pub fn backward<X: Element>(cpu: &Cpu, dx: &mut [X], dout: &[f32], pool: Pool, tokens: usize, width: usize) {
+    assert_eq!(dx.len(), dout.len() * tokens, "sequences of {tokens} tokens");
+    let pieces = dx.chunks_mut(tokens * width).zip(dout.chunks(width)).enumerate();
+    cpu.threads.each(pieces, |_, (b, (dx, dout))| match pool {
+        Pool::Mean => {
+            let (first, rest) = dx.split_at_mut(width);
+            for (dx, d) in first.iter_mut().zip(dout) {
+                *dx = X::from_f32(d / tokens as f32);
+            }
+            rest.chunks_mut(width).for_each(|row| row.copy_from_slice(first));
+        }
+        Pool::At(at) => {
+            dx.fill(X::default());
+            for (dx, &d) in dx[at[b] as usize * width..].iter_mut().zip(dout) {
+                *dx = X::from_f32(d);
+            }
+        }
+    });
+}

@@ -1,0 +1,88 @@
+//! The memory of a forward and a backward pass.
+
+use super::Shape;
+use crate::kernel::element::Element;
+
+/// What a block leaves for its backward pass.
+#[derive(Debug, Clone)]
+pub(super) struct Saved<E> {
+    /// [rows, width], and 1 / deviation of each row.
+    pub normal1: Vec<E>,
+    pub rstd1: Vec<f32>,
+    /// [rows, 3 * width].
+    pub qkv: Vec<E>,
+    /// Statistics of the softmax.
+    pub lse: Vec<f32>,
+    /// [rows, width]: output of attention.
+    pub mixed: Vec<E>,
+    pub normal2: Vec<E>,
+    pub rstd2: Vec<f32>,
+    /// [rows, hidden]: before the activation; the backward pass leaves what came after it.
+    pub hidden: Vec<E>,
+}
+
+/// All memory that a stack needs for `batch` sequences of `tokens`, taken once.
+#[derive(Debug, Clone)]
+pub struct Activations<E> {
+    pub(super) batch: usize,
+    pub(super) tokens: usize,
+    /// The residual stream, [batch * tokens, width]: tokens before the forward pass, output after it.
+    pub x: Vec<f32>,
+    /// Its gradient: of the output before the backward pass, of the tokens after it.
+    pub dx: Vec<f32>,
+    /// One for each block; a single one where blocks are computed anew.
+    pub(super) saved: Vec<Saved<E>>,
+    /// Inputs of all blocks, where blocks are computed anew: [depth, rows, width].
+    pub(super) inputs: Vec<f32>,
+    /// [rows, width]: output of a norm, or the gradient of it.
+    pub(super) normed: Vec<E>,
+    /// [rows, width]: `dx` as products take it, then the gradient of attention's output.
+    pub(super) rounded: Vec<E>,
+    pub(super) dmixed: Vec<E>,
+    /// [rows, hidden or 3 * width]: after the activation; then a gradient.
+    pub(super) wide: Vec<E>,
+}
+
+impl<E: Element> Activations<E> {
+    /// With `recompute`, a block saves its input only, and its forward pass runs again before its backward
+    /// pass: a third more work for `depth` times less memory.
+    pub fn new(shape: &Shape, batch: usize, tokens: usize, recompute: bool) -> Self {
+        let rows = batch * tokens;
+        let narrow = || vec![E::default(); rows * shape.width];
+        let saved = || Saved {
+            normal1: narrow(),
+            rstd1: vec![0.0; rows],
+            qkv: vec![E::default(); 3 * rows * shape.width],
+            lse: vec![0.0; shape.attention(batch, tokens).saved()],
+            mixed: narrow(),
+            normal2: narrow(),
+            rstd2: vec![0.0; rows],
+            hidden: vec![E::default(); rows * shape.hidden],
+        };
+        let blocks = if recompute { shape.depth.min(1) } else { shape.depth };
+        Activations {
+            batch,
+            tokens,
+            x: vec![0.0; rows * shape.width],
+            dx: vec![0.0; rows * shape.width],
+            saved: (0..blocks).map(|_| saved()).collect(),
+            inputs: vec![0.0; if recompute { shape.depth * rows * shape.width } else { 0 }],
+            normed: narrow(),
+            rounded: narrow(),
+            dmixed: narrow(),
+            wide: vec![E::default(); rows * shape.hidden.max(3 * shape.width)],
+        }
+    }
+
+    /// Bytes that [`new`](Self::new) takes.
+    pub fn bytes(shape: &Shape, batch: usize, tokens: usize, recompute: bool) -> usize {
+        let rows = batch * tokens;
+        let element = size_of::<E>();
+        let of_a_block = rows * (6 * shape.width + shape.hidden) * element
+            + (2 * rows + shape.attention(batch, tokens).saved()) * 4;
+        let stream = rows * shape.width * 4;
+        let work = rows * (3 * shape.width + shape.hidden.max(3 * shape.width)) * element;
+        let (blocks, inputs) = if recompute { (shape.depth.min(1), shape.depth) } else { (shape.depth, 0) };
+        blocks * of_a_block + (2 + inputs) * stream + work
+    }
+}

@@ -1,0 +1,117 @@
+use super::{Activations, Block, Layout, Part, Shape, Stack};
+use crate::kernel::attention;
+use crate::kernel::element::Element;
+use crate::kernel::gemm::epilogue::{ActivateBackward, Grid, Write};
+use crate::kernel::gemm::{product, weight_gradient, Left, Right};
+use crate::kernel::layer_norm::{self, Saved};
+use crate::kernel::patches;
+use crate::kernel::Cpu;
+
+impl<E: Element> Stack<E> {
+    /// Turns the gradient of the output in `activations.dx` into that of the tokens, in place; adds the
+    /// gradients of all parameters to `gradients`. Uses up what the forward pass saved.
+    pub fn backward(&self, cpu: &Cpu, activations: &mut Activations<E>, gradients: &mut [f32]) {
+        assert_eq!(gradients.len(), self.layout.len(), "gradients of a stack");
+        patches::from_floats(cpu, &mut activations.rounded, &activations.dx);
+        let stream = activations.x.len();
+        for (i, block) in self.blocks.iter().enumerate().rev() {
+            let recompute = !activations.inputs.is_empty();
+            if recompute {
+                activations.x.copy_from_slice(&activations.inputs[i * stream..][..stream]);
+                block.forward(cpu, &self.shape, activations, 0);
+            }
+            let slot = if recompute { 0 } else { i };
+            block.backward(cpu, &self.shape, activations, slot, gradients, &self.layout, i);
+        }
+    }
+}
+
+impl<E: Element> Block<E> {
+    #[allow(clippy::too_many_arguments)]
+    fn backward(
+        &self,
+        cpu: &Cpu,
+        shape: &Shape,
+        activations: &mut Activations<E>,
+        slot: usize,
+        gradients: &mut [f32],
+        layout: &Layout,
+        index: usize,
+    ) {
+        let Activations { batch, tokens, dx, saved, normed, rounded, dmixed, wide, .. } = activations;
+        let saved = &mut saved[slot];
+        let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
+        let Block { norm1, qkv, out, norm2, up, down } = self;
+
+        let dhidden = &mut wide[..rows * hidden];
+        let to = ActivateBackward {
+            before: Grid::new(&mut saved.hidden, hidden),
+            gradient: Grid::new(dhidden, hidden),
+            activation: shape.activation,
+        };
+        product(
+            cpu,
+            &to,
+            Left::whole(rounded, width),
+            Right::PackedTransposed(&down.weight),
+            (rows, width, hidden),
+        );
+        let (dw, db) = layout.pair(gradients, index, Part::DownWeight);
+        let x = Left::Columns { data: &saved.hidden, stride: hidden };
+        weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, hidden, width));
+
+        let to = Write { to: Grid::new(normed, width), bias: None };
+        product(
+            cpu,
+            &to,
+            Left::whole(dhidden, hidden),
+            Right::PackedTransposed(&up.weight),
+            (rows, hidden, width),
+        );
+        let (dw, db) = layout.pair(gradients, index, Part::UpWeight);
+        let x = Left::ScaledColumns {
+            data: &saved.normal2,
+            stride: width,
+            scale: &norm2.scale,
+            shift: &norm2.shift,
+        };
+        weight_gradient(cpu, dw, Some(db), x, (dhidden, hidden), (rows, width, hidden));
+        let (dscale, dshift) = layout.pair(gradients, index, Part::Norm2Scale);
+        let norm = Saved { normal: &saved.normal2, rstd: &saved.rstd2 };
+        layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm2.scale);
+
+        let to = Write { to: Grid::new(dmixed, width), bias: None };
+        product(
+            cpu,
+            &to,
+            Left::whole(rounded, width),
+            Right::PackedTransposed(&out.weight),
+            (rows, width, width),
+        );
+        let (dw, db) = layout.pair(gradients, index, Part::OutWeight);
+        let x = Left::Columns { data: &saved.mixed, stride: width };
+        weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, width, width));
+
+        let dqkv = &mut wide[..rows * 3 * width];
+        attention::backward(cpu, dqkv, dmixed, &saved.qkv, &saved.lse, shape.attention(*batch, *tokens));
+        let to = Write { to: Grid::new(normed, width), bias: None };
+        product(
+            cpu,
+            &to,
+            Left::whole(dqkv, 3 * width),
+            Right::PackedTransposed(&qkv.weight),
+            (rows, 3 * width, width),
+        );
+        let (dw, db) = layout.pair(gradients, index, Part::QkvWeight);
+        let x = Left::ScaledColumns {
+            data: &saved.normal1,
+            stride: width,
+            scale: &norm1.scale,
+            shift: &norm1.shift,
+        };
+        weight_gradient(cpu, dw, Some(db), x, (dqkv, 3 * width), (rows, width, 3 * width));
+        let (dscale, dshift) = layout.pair(gradients, index, Part::Norm1Scale);
+        let norm = Saved { normal: &saved.normal1, rstd: &saved.rstd1 };
+        layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm1.scale);
+    }
+}

@@ -1,0 +1,71 @@
+use super::{Activations, Block, Shape, Stack};
+use crate::kernel::attention;
+use crate::kernel::element::Element;
+use crate::kernel::gemm::epilogue::{Activate, Add, Grid, Write};
+use crate::kernel::gemm::{product, Left, Right};
+use crate::kernel::layer_norm;
+use crate::kernel::Cpu;
+
+impl<E: Element> Stack<E> {
+    /// Runs all blocks over `activations.x`, in place.
+    pub fn forward(&self, cpu: &Cpu, activations: &mut Activations<E>) {
+        let stream = activations.x.len();
+        for (i, block) in self.blocks.iter().enumerate() {
+            let recompute = !activations.inputs.is_empty();
+            if recompute {
+                activations.inputs[i * stream..][..stream].copy_from_slice(&activations.x);
+            }
+            block.forward(cpu, &self.shape, activations, if recompute { 0 } else { i });
+        }
+    }
+}
+
+impl<E: Element> Block<E> {
+    /// One block; what it saves goes to `saved[slot]`.
+    pub(super) fn forward(&self, cpu: &Cpu, shape: &Shape, activations: &mut Activations<E>, slot: usize) {
+        let Activations { batch, tokens, x, saved, normed, wide, .. } = activations;
+        let saved = &mut saved[slot];
+        let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
+
+        let Block { norm1, qkv, out, norm2, up, down } = self;
+        let (scale, shift) = (&norm1.scale, &norm1.shift);
+        layer_norm::forward(
+            cpu,
+            normed,
+            &mut saved.normal1,
+            &mut saved.rstd1,
+            x,
+            scale,
+            shift,
+            shape.norm_eps,
+        );
+        let to = Write { to: Grid::new(&mut saved.qkv, 3 * width), bias: Some(&qkv.bias) };
+        product(cpu, &to, Left::whole(normed, width), Right::Packed(&qkv.weight), (rows, width, 3 * width));
+        let attention = shape.attention(*batch, *tokens);
+        attention::forward(cpu, &mut saved.mixed, &mut saved.lse, &saved.qkv, attention);
+        let to = Add { to: Grid::new(x, width), bias: Some(&out.bias) };
+        product(cpu, &to, Left::whole(&saved.mixed, width), Right::Packed(&out.weight), (rows, width, width));
+
+        let (scale, shift) = (&norm2.scale, &norm2.shift);
+        layer_norm::forward(
+            cpu,
+            normed,
+            &mut saved.normal2,
+            &mut saved.rstd2,
+            x,
+            scale,
+            shift,
+            shape.norm_eps,
+        );
+        let wide = &mut wide[..rows * hidden];
+        let to = Activate {
+            before: Grid::new(&mut saved.hidden, hidden),
+            after: Grid::new(wide, hidden),
+            bias: &up.bias,
+            activation: shape.activation,
+        };
+        product(cpu, &to, Left::whole(normed, width), Right::Packed(&up.weight), (rows, width, hidden));
+        let to = Add { to: Grid::new(x, width), bias: Some(&down.bias) };
+        product(cpu, &to, Left::whole(wide, hidden), Right::Packed(&down.weight), (rows, hidden, width));
+    }
+}

@@ -1,0 +1,9 @@
+//! Checkpoints of other tools: in, out, and there and back again; damaged ones; and the tools themselves where they
+//! are installed.
+
+mod flip_t5x;
+mod hostile;
+mod open_clip;
+mod peers;
+mod support;
+mod transformers;
