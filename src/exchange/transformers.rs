@@ -311,3 +311,20 @@ pub(super) fn preprocessor(config: &ModelConfig) -> Value {
         "image_std": image.pixels.std,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_widths_that_are_no_round_multiple_are_exact() {
+        for width in [7, 24, 96, 1152, 1280, 1408, 1664] {
+            for hidden in (1..6 * width).step_by(1 + width / 50) {
+                let fields = json!({ "hidden_size": width, "intermediate_size": hidden });
+                let Value::Object(fields) = fields else { unreachable!() };
+                let (width, ratio) = widths(&mut Options::new("vision_config", fields), 1, 1);
+                assert_eq!((width as f64 * ratio) as usize, hidden, "{width}");
+            }
+        }
+    }
+}

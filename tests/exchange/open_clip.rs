@@ -43,7 +43,11 @@ fn the_fixture_comes_in_and_embeds_as_open_clip_does() {
         let imported = import(folder.path(), &ImportOptions::default()).unwrap();
         assert_eq!(imported.format, Format::OpenClip);
         assert_eq!(imported.config.image.pixels, PixelNorm { mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4] });
-        assert!(imported.tokenizer.is_none() && imported.notes[0].contains("no tokenizer"), "{:?}", imported.notes);
+        assert!(
+            imported.tokenizer.is_none() && imported.notes[0].contains("no tokenizer"),
+            "{:?}",
+            imported.notes
+        );
 
         let model = filled(&imported);
         let batch = read(&fixture("fixtures/open_clip_tiny/batch.safetensors"));
@@ -63,12 +67,17 @@ fn there_and_back_is_the_same_bit_for_bit() {
     open_clip_folder(folder.path(), |_| {});
     let imported = import(folder.path(), &ImportOptions::default()).unwrap();
     let out = folder.path().join("out");
-    let model =
-        Outgoing { config: &imported.config, tensors: &imported.tensors, tokenizer: None, card: Some("# Card\n") };
+    let model = Outgoing {
+        config: &imported.config,
+        tensors: &imported.tensors,
+        tokenizer: None,
+        card: Some("# Card\n"),
+    };
     export(&model, Format::OpenClip, &out).unwrap();
     let weights = "open_clip_model.safetensors";
     assert_same(&read(&out.join(weights)), &read(&folder.path().join(weights)));
-    let config: Value = serde_json::from_slice(&std::fs::read(out.join("open_clip_config.json")).unwrap()).unwrap();
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(out.join("open_clip_config.json")).unwrap()).unwrap();
     assert_eq!(config["model_cfg"]["vision_cfg"]["head_width"], 16);
     assert_eq!(config["preprocess_cfg"]["mean"], json!([0.5, 0.4, 0.3]));
     assert_eq!(std::fs::read_to_string(out.join("README.md")).unwrap(), "# Card\n");
@@ -85,7 +94,9 @@ fn every_option_that_open_clip_has_survives() {
         |config| config.image.pre_norm = true,
         |config| config.text.causal = true,
         |config| config.text.pool = TextPool::EndOfText,
-        |config| (config.image.activation, config.text.activation) = (Activation::QuickGelu, Activation::QuickGelu),
+        |config| {
+            (config.image.activation, config.text.activation) = (Activation::QuickGelu, Activation::QuickGelu)
+        },
         |config| config.text.activation = Activation::GeluExact,
         |config| (config.image.norm_eps, config.text.norm_eps) = (1e-5, 3e-6),
         |config| (config.image.mlp_ratio, config.text.mlp_ratio) = (2.5, 3.0),
@@ -178,7 +189,10 @@ fn options_that_the_model_lacks_are_named() {
         let folder = tempdir().unwrap();
         open_clip_folder(folder.path(), |config| config.pointer_mut(place).unwrap()[key] = value.clone());
         let message = refusal(folder.path());
-        let named = format!("{}.{key}", place.trim_start_matches('/').trim_start_matches("model_cfg").trim_start_matches('/'));
+        let named = format!(
+            "{}.{key}",
+            place.trim_start_matches('/').trim_start_matches("model_cfg").trim_start_matches('/')
+        );
         assert!(message.contains(named.trim_start_matches('.')), "{key} {value}: {message}");
         assert!(message.contains("open_clip_config.json"), "{message}");
     }
@@ -199,7 +213,10 @@ fn the_end_token_may_be_named_where_it_is_the_largest_id() {
         config["model_cfg"]["text_cfg"]["pool_type"] = "eos".into();
         config["model_cfg"]["text_cfg"]["eos_id"] = 119.into();
     });
-    assert_eq!(import(folder.path(), &ImportOptions::default()).unwrap().config.text.pool, TextPool::EndOfText);
+    assert_eq!(
+        import(folder.path(), &ImportOptions::default()).unwrap().config.text.pool,
+        TextPool::EndOfText
+    );
 }
 
 #[test]
@@ -213,7 +230,11 @@ fn tensors_that_do_not_fit_are_all_named() {
     file.insert("ln_final.weight".into(), (vec![2, 24], vec![1.0; 48]));
     write(&weights, &file);
     let message = refusal(folder.path());
-    for line in ["visual.proj: missing", "logit_bias: expected no such", "ln_final.weight: expected shape [48], got [2, 24]"] {
+    for line in [
+        "visual.proj: missing",
+        "logit_bias: expected no such",
+        "ln_final.weight: expected shape [48], got [2, 24]",
+    ] {
         assert!(message.contains(line), "{message}");
     }
 }
@@ -264,6 +285,7 @@ fn rewrite(path: &std::path::Path, dtype: Dtype, narrow: impl Fn(f32) -> Vec<u8>
         .into_iter()
         .map(|(name, (shape, data))| (name, shape, data.into_iter().flat_map(&narrow).collect()))
         .collect();
-    let views = bytes.iter().map(|(name, shape, data)| (name, TensorView::new(dtype, shape.clone(), data).unwrap()));
+    let views =
+        bytes.iter().map(|(name, shape, data)| (name, TensorView::new(dtype, shape.clone(), data).unwrap()));
     serialize_to_file(views, None, path).unwrap();
 }

@@ -51,7 +51,11 @@ fn saved(config: &ModelConfig, tensors: &[NamedTensor]) -> File {
     }
     put("vision_model.embeddings.patch_embedding.weight".into(), &[w, 3, p, p], kernel);
     put("vision_model.embeddings.class_embedding".into(), &[w], ours("image.class_token").clone());
-    put("vision_model.embeddings.position_embedding.weight".into(), &[17, w], ours("image.positions").clone());
+    put(
+        "vision_model.embeddings.position_embedding.weight".into(),
+        &[17, w],
+        ours("image.positions").clone(),
+    );
     put("vision_model.pre_layrnorm.weight".into(), &[w], ours("image.pre_norm.scale").clone());
     put("vision_model.pre_layrnorm.bias".into(), &[w], ours("image.pre_norm.shift").clone());
     put("vision_model.post_layernorm.weight".into(), &[w], ours("image.norm.scale").clone());
@@ -77,7 +81,11 @@ fn saved(config: &ModelConfig, tensors: &[NamedTensor]) -> File {
                 let columns = third * w..(third + 1) * w;
                 let weight = transposed(from("attention.qkv.weight"), 3 * w, columns.start, columns.end);
                 put(to(&format!("self_attn.{name}.weight")), &[w, w], weight);
-                put(to(&format!("self_attn.{name}.bias")), &[w], from("attention.qkv.bias")[columns].to_vec());
+                put(
+                    to(&format!("self_attn.{name}.bias")),
+                    &[w],
+                    from("attention.qkv.bias")[columns].to_vec(),
+                );
             }
             put(to("self_attn.out_proj.weight"), &[w, w], transposed(from("attention.out.weight"), w, 0, w));
             put(to("self_attn.out_proj.bias"), &[w], from("attention.out.bias").clone());
@@ -157,7 +165,6 @@ fn shards_and_buffers_of_old_versions_are_read() {
     write_json(&index, &json!({ "metadata": {}, "weight_map": map }));
     assert_eq!(imported(folder.path()), (config, tensors));
 
-    map["logit_scale"] = format!("model-{}.safetensors", 5 % 3).into();
     let elsewhere = (0..3).find(|n| !shards[*n].contains_key("logit_scale")).unwrap();
     map["logit_scale"] = format!("model-{elsewhere}.safetensors").into();
     write_json(&index, &json!({ "weight_map": map }));
@@ -215,21 +222,6 @@ fn what_the_model_lacks_is_named() {
         *json.pointer_mut(place).unwrap() = value.clone();
         let message = refusal(folder(json, &file).path());
         assert!(message.contains(named), "{place}: {message}");
-    }
-}
-
-#[test]
-fn hidden_widths_that_are_no_round_multiple_are_exact() {
-    for (width, hidden) in [(1152, 4304), (24, 49), (96, 257), (1408, 6144), (7, 3)] {
-        let mut json = saved_config();
-        json["vision_config"]["hidden_size"] = width.into();
-        json["vision_config"]["num_attention_heads"] = 1.into();
-        json["vision_config"]["intermediate_size"] = hidden.into();
-        let message = refusal(folder(json, &File::from([("x".into(), (vec![1], vec![0.0]))])).path());
-        assert!(message.contains("fc1.weight: missing"), "{message}");
-        let config = ModelConfig { ..config() };
-        let ratio = hidden as f64 / width as f64;
-        let _ = (config, ratio);
     }
 }
 
