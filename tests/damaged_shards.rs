@@ -250,6 +250,36 @@ fn a_set_without_a_usable_sample_is_reported() {
     assert!(message.contains("2 image_empty") && message.contains("all-bad-001"), "{message}");
 }
 
+/// Any byte of an archive may be wrong: its samples load or are skipped, and nothing else happens.
+#[test]
+fn changed_bytes_never_panic() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("changed.tar");
+    // A plain counter as the source of changes: small, and the same on every machine.
+    let mut state = 1u64;
+    let mut draw = |below: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % below
+    };
+    for name in ["names.tar", "good.tar", "json.tar"] {
+        let whole = std::fs::read(folder().join(name)).unwrap();
+        for _ in 0..60 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + draw(4) {
+                // Half of the changes hit headers.
+                let at =
+                    if draw(2) == 0 { draw(bytes.len() / 512) * 512 + draw(300) } else { draw(bytes.len()) };
+                bytes[at] = draw(256) as u8;
+            }
+            bytes.truncate(bytes.len() - if draw(4) == 0 { draw(5000) } else { 0 });
+            std::fs::write(&path, &bytes).unwrap();
+            let mut out = Vec::new();
+            flip::command::data::inspect(&path.display().to_string(), true, true, &mut out).unwrap();
+            assert!(serde_json::from_slice::<Value>(&out).unwrap()["shards"].is_array());
+        }
+    }
+}
+
 /// The bombs declare up to 2^62 pixels, the chunk bomb unpacks to 48 MiB, the huge member is a tebibyte.
 #[cfg(target_os = "linux")]
 #[test]

@@ -252,7 +252,7 @@ fn one_of_several_captions_is_drawn_in_training_and_the_first_taken_in_evaluatio
 #[test]
 fn slow_samples_do_not_change_the_order() {
     let load = |index: u64| {
-        std::thread::sleep(Duration::from_millis(if index % 8 == 0 { 12 } else { 0 }));
+        std::thread::sleep(Duration::from_millis(if index.is_multiple_of(8) { 12 } else { 0 }));
         raw(index)
     };
     let plan = Plan { passes: Passes::Once, workers: 8, ..plan(Arc::new(Made { samples: 240, load })) };

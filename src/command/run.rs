@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::interpreter;
 use crate::log::{Logging, Progress};
+use crate::recipe::files::{self, Presence};
 use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
 use crate::run_folder::{Entry, RunFolder};
@@ -36,6 +37,7 @@ pub struct RunArgs {
 
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let recipe = read_recipe(&args.recipe)?;
+    everything_is_here(&recipe)?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
     let entry = match (args.resume, args.restart) {
         (true, _) => Entry::Resume,
@@ -67,6 +69,24 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     println!("run folder  {}", folder.root().display());
     println!("report      {}", page.display());
     Ok(Outcome::Done)
+}
+
+/// Refuses a recipe that names files this machine does not have, before hours are spent on the stages
+/// before they are needed.
+fn everything_is_here(recipe: &Recipe) -> Result<(), Failure> {
+    let missing: Vec<String> = files::inventory(recipe)
+        .iter()
+        .filter(|presence| presence.found == 0)
+        .map(|Presence { field, path, shards, .. }| {
+            let problem = if *shards { "matches nothing" } else { "is not there" };
+            format!("{field}: {path} {problem}; set it with --set {field}=...")
+        })
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Usage(missing.join("\n")))
+    }
 }
 
 /// A run goes on with the recipe it was started with, or not at all.

@@ -109,10 +109,8 @@ impl Shard {
         let repeats = sample.extensions.iter().any(|seen| **seen == *extension);
         match extension.as_str() {
             // Of pictures in several formats the first is taken.
-            "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" => {
-                if sample.picture.is_none() || repeats {
-                    sample.picture = Some(span);
-                }
+            "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" if sample.picture.is_none() || repeats => {
+                sample.picture = Some(span)
             }
             "txt" => sample.caption = Some(span),
             "json" => sample.meta = Some(span),

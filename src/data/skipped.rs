@@ -42,7 +42,7 @@ impl Skipped {
     /// Counts a sample, the `number`th of its loader, and logs it where it is one of the first or the next in a
     /// thousand.
     pub(super) fn add_and_log(&mut self, skip: Skip, number: u64) {
-        if number <= NAMED || number % LOGGED_EVERY == 0 {
+        if number <= NAMED || number.is_multiple_of(LOGGED_EVERY) {
             let Skip { reason, sample, detail } = &skip;
             tracing::warn!(target: "flip::data", number, reason, "skipped {sample}: {detail}");
         }

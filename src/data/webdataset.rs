@@ -158,8 +158,11 @@ struct Shards {
     paths: Vec<PathBuf>,
     capacity: usize,
     /// Least recently used first.
-    opened: Mutex<VecDeque<(u32, Arc<OnceLock<Arc<Shard>>>)>>,
+    opened: Mutex<VecDeque<(u32, Slot)>>,
 }
+
+/// Where a shard is or will be; filled by whoever asks first.
+type Slot = Arc<OnceLock<Arc<Shard>>>;
 
 impl Shards {
     fn new(paths: Vec<PathBuf>, capacity: usize) -> Self {

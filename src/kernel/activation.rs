@@ -18,6 +18,7 @@ pub enum Activation {
 const ROOT: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 const QUICK: f32 = 1.702;
+const FAR: f32 = 1000.0;
 
 /// A non-linearity at a point.
 pub struct Curve<V> {
@@ -29,6 +30,15 @@ impl<V: Copy> Curve<V> {
     /// Value and slope share their transcendental part; an unused half costs nothing.
     #[inline(always)]
     pub fn of<L: Lanes<V = V>>(l: L, activation: Activation, x: V) -> Curve<V> {
+        // Further out the curve is a line; its parts would overflow.
+        let (value_at, x) = (l.max(l.splat(-FAR), x), l.max(l.splat(-FAR), l.min(l.splat(FAR), x)));
+        let curve = Self::near(l, activation, x);
+        Curve { value: l.mul(value_at, curve.value), slope: curve.slope }
+    }
+
+    /// The factor on x, and the slope, for |x| <= FAR.
+    #[inline(always)]
+    fn near<L: Lanes<V = V>>(l: L, activation: Activation, x: V) -> Curve<V> {
         match activation {
             Activation::GeluTanh => {
                 // (1 + tanh u) / 2 = sigmoid(2u).
@@ -43,7 +53,7 @@ impl<V: Copy> Curve<V> {
                 let density = exp(l, l.mul(l.mul(x, x), l.splat(-0.5)));
                 // 1 / sqrt(2 pi)
                 let slope = l.fma(l.mul(x, density), l.splat(0.398_942_3), phi);
-                Curve { value: l.mul(x, phi), slope }
+                Curve { value: phi, slope }
             }
         }
     }
@@ -53,9 +63,7 @@ impl<V: Copy> Curve<V> {
     fn gated<L: Lanes<V = V>>(l: L, x: V, z: V, dz: V) -> Curve<V> {
         let s = sigmoid(l, z);
         let ds = l.mul(l.mul(s, l.sub(l.splat(1.0), s)), dz);
-        // Far from zero the product would be 0 * infinity.
-        let bounded = l.max(l.splat(-1e4), l.min(l.splat(1e4), x));
-        Curve { value: l.mul(x, s), slope: l.fma(bounded, ds, s) }
+        Curve { value: s, slope: l.fma(x, ds, s) }
     }
 }
 

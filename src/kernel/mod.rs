@@ -1,4 +1,25 @@
-//! What the encoders, the loss and the optimizer compute, on slices and sizes only.
+//! What the fused encoders, the loss and the optimizer compute: slices and sizes only, no graph and no
+//! configuration. Every operation takes a [`Cpu`] first, then its outputs, inputs and sizes.
+//!
+//! - One source for all instruction sets: kernels are written over [`lanes::Lanes`] and compiled for each
+//!   [`isa::Isa`]; which one runs is decided when a [`Cpu`] is made.
+//! - Two number types: [`element::Element`] is what activations are stored in and products are taken of.
+//!   Sums, the residual stream, statistics, the loss and the optimizer are f32.
+//! - Results do not depend on the number of threads: a sum is taken in one order, by one thread or in blocks
+//!   of a fixed size.
+//! - Gradients: parameters `+=`, activations `=`, unless the operation says otherwise.
+//! - The same operation in plain double precision is beside each kernel, as its reference.
+//!
+//! | operation | forward and backward |
+//! |---|---|
+//! | [`gemm`] | linear layers with bias, activation, residual sum; input and weight gradients |
+//! | [`attention`] | short sequences, a whole head in cache |
+//! | [`layer_norm`], [`activation`] | with what surrounds them fused in |
+//! | [`patches`], [`tokens`], [`pool`], [`unit_norm`] | from pixels and ids to unit vectors |
+//! | [`transformer`] | a stack of blocks: parameters, saved activations, both passes |
+//! | [`contrastive`] | the loss in tiles |
+//! | [`global_norm`], [`adamw`] | the update |
+
 pub mod activation;
 pub mod adamw;
 pub mod attention;

@@ -11,7 +11,7 @@ const BLOCK: usize = 3 * 4096;
 
 /// out = (bytes / 255 - mean) / deviation of each channel.
 pub fn from_bytes<E: Element>(cpu: &Cpu, out: &mut [E], bytes: &[u8], mean: [f32; 3], deviation: [f32; 3]) {
-    assert!(out.len() == bytes.len() && bytes.len() % 3 == 0, "pixels of three channels");
+    assert!(out.len() == bytes.len() && bytes.len().is_multiple_of(3), "pixels of three channels");
     let factor: [f32; 48] = std::array::from_fn(|i| 1.0 / (255.0 * deviation[i % 3]));
     let offset: [f32; 48] = std::array::from_fn(|i| -mean[i % 3] / deviation[i % 3]);
     cpu.threads.each(out.chunks_mut(BLOCK).zip(bytes.chunks(BLOCK)), |_, (out, bytes)| {

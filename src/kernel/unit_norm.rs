@@ -16,7 +16,7 @@ fn norm(x: &[f32]) -> f32 {
     x.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt() as f32
 }
 
-/// z [rows, width] = x / length; norms [rows] = |x|, saved.
+/// z [rows, width] = x / length; norms `[rows]` = |x|, saved.
 pub fn forward(cpu: &Cpu, z: &mut [f32], norms: &mut [f32], x: &[f32], length: Length) {
     let width = x.len() / norms.len().max(1);
     assert!(z.len() == x.len() && norms.len() * width == x.len(), "rows of one width");

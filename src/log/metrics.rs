@@ -23,7 +23,7 @@ pub struct StepMetrics {
     pub stage: usize,
     /// Updates of this stage that are done.
     pub step: u64,
-    /// Pairs this stage has seen.
+    /// Pairs the whole run has seen.
     pub samples: u64,
     /// Of the batch of this step, before its update; nats.
     pub loss: f32,

@@ -23,6 +23,7 @@ pub struct LossAndGradients<E: Dtype, D: Storage<E>> {
     pub logit_scale: f64,
     /// An entry for every parameter's master.
     pub gradients: Gradients<E, D>,
+    /// How long it took.
     pub seconds: Seconds,
 }
 

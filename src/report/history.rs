@@ -66,15 +66,9 @@ impl History {
         self.metrics.iter().rev().find_map(|row| row[field].as_f64())
     }
 
-    /// Pairs seen in all stages.
+    /// Pairs the run has seen.
     pub fn samples(&self) -> u64 {
-        let mut by_stage = BTreeMap::new();
-        for row in &self.metrics {
-            if let (Some((stage, _)), Some(samples)) = (place(row), row["samples"].as_u64()) {
-                by_stage.insert(stage, samples);
-            }
-        }
-        by_stage.values().sum()
+        self.metrics.iter().filter_map(|row| row["samples"].as_u64()).max().unwrap_or(0)
     }
 
     fn points(&self, rows: &[Value], field: &str) -> Points {

@@ -67,7 +67,7 @@ fn head<L: Lanes, E: Element>(
     let v = small::right_from_columns(l, right, part(2), stride, (of.head, t));
     unsafe { small::multiply::<L, E>(l, &Write { to: Grid::new(dp, columns), bias: None }, left_dout, v, t) };
 
-    for i in 0..t {
+    for (i, &lse) in lse.iter().enumerate() {
         let row = i * columns..(i + 1) * columns;
         softmax_backward(
             l,
@@ -77,7 +77,7 @@ fn head<L: Lanes, E: Element>(
             &dp[row],
             of.seen(i),
             of.scale(),
-            lse[i],
+            lse,
         );
     }
 

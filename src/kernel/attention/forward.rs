@@ -49,47 +49,46 @@ fn head<L: Lanes, E: Element>(
     // SAFETY: q is of [t, head]; S belongs to this thread.
     unsafe { small::multiply::<L, E>(l, &Write { to: Grid::new(s, columns), bias: None }, q, k, t) };
 
-    for i in 0..t {
-        lse[i] =
-            exponentials(l, &mut p[i * columns..][..columns], &s[i * columns..][..of.seen(i)], of.scale());
+    for (i, lse) in lse.iter_mut().enumerate() {
+        let row = i * columns..(i + 1) * columns;
+        let (largest, sum) = exponentials(l, &mut p[row.clone()], &s[row.clone()][..of.seen(i)], of.scale());
+        *lse = largest * of.scale() + sum.ln();
+        // The row of S is done with; what is left of it is the factor of its row of the output.
+        s[row.start] = 1.0 / sum;
     }
     let v = small::right_from_rows(l, right, part(2), stride, (t, of.head));
     let p = small::left(l, left, Left::Rows { data: p, stride: columns }, (t, t.next_multiple_of(E::GROUP)));
-    let out = Rows { to: out, row: b * t, column: h * of.head, of: lse };
+    let out = Rows { to: out, row: b * t, column: h * of.head, factors: s, stride: columns };
     // SAFETY: P is of [t, t] with a zero beyond; heads and sequences have rows and columns of their own.
     unsafe { small::multiply::<L, E>(l, &out, p, v, t) };
-    // What was kept so far is the sum alone: see `exponentials`.
-    for i in 0..t {
-        let largest = s[i * columns..][..of.seen(i)].iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-        lse[i] = largest * of.scale() + lse[i].ln();
-    }
 }
 
-/// p = exp(scale * (s - its largest)), zero beyond the end of `s`; returns the sum of p.
+/// p = exp(scale * (s - its largest)), zero beyond the end of `s`; returns the largest of s and the sum of p.
 #[inline(always)]
-fn exponentials<L: Lanes, E: Element>(l: L, p: &mut [E], s: &[f32], scale: f32) -> f32 {
+fn exponentials<L: Lanes, E: Element>(l: L, p: &mut [E], s: &[f32], scale: f32) -> (f32, f32) {
     let mut largest = l.splat(f32::NEG_INFINITY);
     for j in (0..s.len()).step_by(L::N) {
         largest = l.max(largest, l.load_or(&s[j..], f32::NEG_INFINITY));
     }
-    let largest = l.splat(l.largest(largest));
-    let scale = l.splat(scale);
+    let largest = l.largest(largest);
+    let (at, scale) = (l.splat(largest), l.splat(scale));
     let mut sum = l.zero();
     for j in (0..p.len()).step_by(L::N) {
         let x = l.load_or(&s[j.min(s.len())..], f32::NEG_INFINITY);
-        let e = exp(l, l.mul(l.sub(x, largest), scale));
+        let e = exp(l, l.mul(l.sub(x, at), scale));
         sum = l.add(sum, e);
         E::store(l, e, &mut p[j..]);
     }
-    l.sum(sum)
+    (largest, l.sum(sum))
 }
 
-/// Writes rows divided by their sum of exponentials.
+/// Writes rows times a factor of each, the first of `stride` values.
 struct Rows<'a, 'b, E> {
     to: &'a Grid<'b, E>,
     row: usize,
     column: usize,
-    of: &'a [f32],
+    factors: &'a [f32],
+    stride: usize,
 }
 
 impl<E: Element> Epilogue for Rows<'_, '_, E> {
@@ -100,7 +99,7 @@ impl<E: Element> Epilogue for Rows<'_, '_, E> {
     #[inline(always)]
     unsafe fn take<L: Lanes>(&self, l: L, row: usize, column: usize, sums: &[f32]) {
         let to = self.to.segment(self.row + row, self.column + column, sums.len());
-        let factor = l.splat(1.0 / self.of[row]);
+        let factor = l.splat(self.factors[row * self.stride]);
         for j in (0..sums.len()).step_by(L::N) {
             E::store(l, l.mul(l.load(&sums[j..]), factor), &mut to[j..]);
         }

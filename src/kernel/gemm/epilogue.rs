@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::kernel::activation::{Activation, Curve};
 use crate::kernel::element::Element;
-use crate::kernel::lanes::Lanes;
+use crate::kernel::lanes::{prefetch, Lanes};
 
 /// Takes the sums of a product, a few columns of one row at a time.
 pub trait Epilogue: Sync {
@@ -48,17 +48,7 @@ impl<'a, T> Grid<'a, T> {
     /// Asks for the memory of a segment.
     #[inline(always)]
     pub fn prefetch(&self, row: usize, column: usize, len: usize) {
-        let from = self.data.wrapping_add(row * self.stride + column).cast::<i8>();
-        for line in (0..len * size_of::<T>()).step_by(64) {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a prefetch has no effect that a program could see, whatever the address.
-            unsafe {
-                use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line));
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = from.wrapping_add(line);
-        }
+        prefetch(self.data.wrapping_add(row * self.stride + column), len);
     }
 }
 

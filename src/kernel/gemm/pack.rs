@@ -1,17 +1,20 @@
-//! Operands laid out for [`tile`](super::tile). A *group* is four bytes: one f32, or two bf16 that are
+//! Operands laid out for [`tile`](mod@super::tile). A *group* is four bytes: one f32, or two bf16 that are
 //! neighbours along the reduced dimension. A *panel* holds `width` columns, [groups, width]; a *tile* holds
 //! six rows, [groups, 6]. What lies beyond the end of an operand is zero.
 
 use crate::kernel::element::Element;
 use crate::kernel::gemm::tile::ROWS;
 use crate::kernel::gemm::Left;
-use crate::kernel::lanes::Lanes;
+use crate::kernel::lanes::{prefetch, Lanes};
 
 /// Rows of a left operand that are packed together.
 pub const BLOCK: usize = 16 * ROWS;
 
+/// Rows that are asked for before they are packed.
+const AHEAD: usize = 16;
+
 /// A panel from a right operand [reduced, columns], row-major with `stride` elements a row:
-/// panel[g][j] = rows g * GROUP .. of column j.
+/// `panel[g][j]` = rows `g * GROUP ..` of column j.
 #[inline(always)]
 pub fn panel_from_rows<E: Element>(
     panel: &mut [u32],
@@ -26,6 +29,10 @@ pub fn panel_from_rows<E: Element>(
         if first >= reduced {
             to.fill(0);
             continue;
+        }
+        // Rows are far apart: no processor guesses the next one.
+        for ahead in first + AHEAD..first + AHEAD + E::GROUP {
+            prefetch(from.as_ptr().wrapping_add(ahead * stride), columns);
         }
         let top = &from[first * stride..][..columns];
         if E::GROUP == 1 {
@@ -150,6 +157,7 @@ pub fn tiles<L: Lanes, E: Element>(
             Left::ScaledColumns { data, stride, scale, shift } => {
                 let mut scaled = [E::default(); 2 * BLOCK];
                 for (i, scaled) in scaled.chunks_exact_mut(BLOCK).take(left).enumerate() {
+                    prefetch(data.as_ptr().wrapping_add((first + AHEAD + i) * stride + at), some);
                     let row = &data[(first + i) * stride + at..][..some];
                     for j in (0..some).step_by(L::N) {
                         let x = E::load(l, &row[j..]);
@@ -167,7 +175,7 @@ pub fn tiles<L: Lanes, E: Element>(
     }
 }
 
-/// sums[j] += sum over groups of column j of a panel.
+/// `sums[j]` += sum over the groups of column j of a panel.
 #[inline(always)]
 pub fn add_column_sums<L: Lanes, E: Element>(l: L, sums: &mut [f32], panel: &[u32], width: usize) {
     let ones = [E::from_f32(1.0); 2];

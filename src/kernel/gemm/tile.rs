@@ -20,7 +20,7 @@ pub struct LeftTile {
     pub step: usize,
 }
 
-/// sums[i][j] = sum over g < groups of left[i][g] * panel[g][j], for a panel of `vectors * N` columns,
+/// `sums[i][j]` = sum over g < groups of `left[i][g] * panel[g][j]`, for a panel of `vectors * N` columns,
 /// `vectors <= TILE`.
 ///
 /// # Safety
@@ -57,11 +57,14 @@ unsafe fn accumulate<L: Lanes, E: Element, const T: usize>(
     let mut panel = panel;
     let mut at = 0;
     for _ in 0..groups {
-        let b: [E::Group<L>; T] = std::array::from_fn(|j| E::load_group(l, panel.add(j * L::N * 4)));
-        for i in 0..ROWS {
-            let a = E::splat_group(l, left.rows[i].add(at));
-            for j in 0..T {
-                acc[i][j] = E::dot(l, acc[i][j], a, b[j]);
+        let mut b = [E::load_group(l, panel); T];
+        for (j, b) in b.iter_mut().enumerate().skip(1) {
+            *b = E::load_group(l, panel.add(j * L::N * 4));
+        }
+        for (acc, row) in acc.iter_mut().zip(left.rows) {
+            let a = E::splat_group(l, row.add(at));
+            for (acc, &b) in acc.iter_mut().zip(&b) {
+                *acc = E::dot(l, *acc, a, b);
             }
         }
         panel = panel.add(T * L::N * 4);

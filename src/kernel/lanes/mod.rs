@@ -140,3 +140,19 @@ pub trait Lanes: Copy + Send + Sync {
         }
     }
 }
+
+/// Asks for the memory of `len` values, which need not exist.
+#[inline(always)]
+pub fn prefetch<T>(from: *const T, len: usize) {
+    for line in (0..len * size_of::<T>()).step_by(64) {
+        let line = from.cast::<i8>().wrapping_add(line);
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: a prefetch has no effect that a program could see, whatever the address.
+        unsafe {
+            use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+            _mm_prefetch::<_MM_HINT_T0>(line);
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = line;
+    }
+}

@@ -6,8 +6,8 @@
 //! | `x`, `dx` | [rows, width] f32: the residual stream and its gradient |
 //! | `y`, `dy` | [rows, width] |
 //! | `normal` | [rows, width]; saved |
-//! | `rstd` | [rows] f32; saved |
-//! | `scale`, `shift`, `dscale`, `dshift` | [width] f32 |
+//! | `rstd` | `[rows]` f32; saved |
+//! | `scale`, `shift`, `dscale`, `dshift` | `[width]` f32 |
 //!
 //! Every gradient is `+=`: that of `x` joins the one that flows around the block.
 

@@ -74,7 +74,7 @@ pub fn patch_rows<E: Element>(
         .each(sequences, |_, (out, dx)| dispatch!(cpu.isa, l => convert(l, out, &dx[prefix * width..])));
 }
 
-/// x [rows, width] = table[ids[row]] + positions[places[row]].
+/// `x[row]` = `table[ids[row]] + positions[places[row]]`, x being [rows, width].
 pub fn gather(
     cpu: &Cpu,
     x: &mut [f32],
@@ -98,7 +98,7 @@ pub fn gather(
     });
 }
 
-/// table[ids[r]] += rows[source(r)] for every r in order. Threads share columns, not rows, so a row of the
+/// `table[ids[r]] += rows[source(r)]` for every r in order. Threads share columns, not rows, so a row of the
 /// table that is named twice gets its sum in one order.
 pub fn scatter_add(
     cpu: &Cpu,

@@ -85,4 +85,16 @@ impl<E: Element> Activations<E> {
         let (blocks, inputs) = if recompute { (shape.depth.min(1), shape.depth) } else { (shape.depth, 0) };
         blocks * of_a_block + (2 + inputs) * stream + work
     }
+
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        let of_a_block = |s: &Saved<E>| {
+            let elements = s.normal1.len() + s.qkv.len() + s.mixed.len() + s.normal2.len() + s.hidden.len();
+            elements * size_of::<E>() + (s.rstd1.len() + s.lse.len() + s.rstd2.len()) * 4
+        };
+        let work = self.normed.len() + self.rounded.len() + self.dmixed.len() + self.wide.len();
+        self.saved.iter().map(of_a_block).sum::<usize>()
+            + (self.x.len() + self.dx.len() + self.inputs.len()) * 4
+            + work * size_of::<E>()
+    }
 }

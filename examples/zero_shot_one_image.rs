@@ -1,0 +1,41 @@
+//! Asks a trained model what a picture shows.
+//!
+//!     cargo run --release --example zero_shot_one_image -- runs/quickstart picture.png "red circle" "blue star"
+
+use std::error::Error;
+use std::path::Path;
+
+use dfdx::tensor::Cpu;
+use fast_image_resize::Resizer;
+use flip::data::picture::decode;
+use flip::data::source::MAX_PIXELS;
+use flip::data::transform::Transform;
+use flip::trained::Trained;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [run, picture, texts @ ..] = arguments.as_slice() else {
+        return Err("expected: RUN-FOLDER PICTURE TEXT [TEXT ...]".into());
+    };
+    let trained = Trained::open(Path::new(run), &Cpu::default())?;
+
+    let picture = decode(&std::fs::read(picture)?, MAX_PIXELS).map_err(|defect| defect.detail)?;
+    let transform = Transform::Evaluate { size: trained.recipe.model.image.size };
+    let square =
+        transform.apply(&mut Resizer::new(), &picture, 0, (0, 0)).map_err(|defect| defect.detail)?;
+
+    let image = trained.embed_pictures(&square)?;
+    let texts_embedded = trained.embed_texts(texts)?;
+    let scale = trained.model.logit_scale().exp();
+    let logits: Vec<f64> = texts_embedded
+        .chunks_exact(image.len())
+        .map(|text| scale * text.iter().zip(&image).map(|(a, b)| f64::from(a * b)).sum::<f64>())
+        .collect();
+
+    let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = logits.iter().map(|logit| (logit - most).exp()).sum();
+    for (text, logit) in texts.iter().zip(&logits) {
+        println!("{:5.1} %  {text}", 100.0 * (logit - most).exp() / total);
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+use flip::kernel::attention::{backward, forward, reference, Attention};
+use flip::kernel::element::{Bf16, Element};
+use flip::kernel::Cpu;
+
+use super::bound::*;
+
+fn against_reference<E: Element>(cpu: &Cpu, of: Attention, magnitude: f32) {
+    let rows = of.batch * of.tokens;
+    let qkv: Vec<f32> = numbers(1, rows * 3 * of.width()).iter().map(|x| x * magnitude).collect();
+    let (qkv, dout) = (stored::<E>(&qkv), stored::<E>(&numbers(2, rows * of.width())));
+    let mut out = vec![E::default(); dout.len()];
+    let mut lse = vec![0.0; of.saved()];
+    forward(cpu, &mut out, &mut lse, &qkv, of);
+    let want = reference::forward(&exact(&qkv), of);
+    // An error of S is relative to S, and goes into the exponent.
+    let logit = 1.0 + (magnitude * magnitude) as f64 * (of.head as f64).sqrt();
+    let what = format!("{:?} {of:?} x {magnitude}", cpu.isa());
+    close::<E>(&format!("{what}: out"), &exact(&out), &want, 1, size(&want, 1.0));
+    let mut dqkv = vec![E::default(); qkv.len()];
+    backward(cpu, &mut dqkv, &dout, &qkv, &lse, of);
+    let want = reference::backward(&exact(&dout), &exact(&qkv), of);
+    close::<E>(&format!("{what}: dqkv"), &exact(&dqkv), &want, 1, logit * size(&want, 1.0));
+}
+
+#[test]
+fn every_length_head_and_instruction_set() {
+    for cpu in processors() {
+        for (i, tokens) in LENGTHS.into_iter().enumerate() {
+            let head = [12, 13, 64, 80, 128, 32][i];
+            for causal in [false, true] {
+                let of = Attention { batch: 2, tokens, heads: 2, head, causal };
+                against_reference::<f32>(&cpu, of, 1.0);
+                against_reference::<Bf16>(&cpu, of, 1.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn large_and_small_logits() {
+    for cpu in processors() {
+        let of = Attention { batch: 1, tokens: 9, heads: 1, head: 16, causal: false };
+        for magnitude in [1e-12, 8.0] {
+            against_reference::<f32>(&cpu, of, magnitude);
+            against_reference::<Bf16>(&cpu, of, magnitude);
+        }
+    }
+}
+
+#[test]
+fn a_dominant_key_takes_everything() {
+    for cpu in processors() {
+        let of = Attention { batch: 1, tokens: 3, heads: 1, head: 2, causal: false };
+        // Token 1 has a key that every query likes by more than an exponential can hold.
+        let mut qkv = vec![0.0f32; 18];
+        for i in 0..3 {
+            qkv[i * 6] = 100.0;
+            qkv[i * 6 + 4] = i as f32;
+        }
+        qkv[6 + 2] = 100.0;
+        let (mut out, mut lse) = (vec![0.0f32; 6], vec![0.0; 3]);
+        forward(&cpu, &mut out, &mut lse, &qkv, of);
+        assert_eq!(out, [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
+        let mut dqkv = vec![f32::NAN; 18];
+        backward(&cpu, &mut dqkv, &[1.0; 6], &qkv, &lse, of);
+        assert!(dqkv.iter().all(|x| x.is_finite()));
+    }
+}
+
+#[test]
+fn reference_matches_finite_differences() {
+    let of = Attention { batch: 1, tokens: 3, heads: 2, head: 2, causal: true };
+    let qkv = exact(&numbers(1, 36));
+    let dout = exact(&numbers(2, 12));
+    let gradient = reference::backward(&dout, &qkv, of);
+    let value =
+        |qkv: &[f64]| -> f64 { reference::forward(qkv, of).iter().zip(&dout).map(|(a, b)| a * b).sum() };
+    for i in 0..qkv.len() {
+        let (mut up, mut down) = (qkv.clone(), qkv.clone());
+        up[i] += 1e-5;
+        down[i] -= 1e-5;
+        assert!(((value(&up) - value(&down)) / 2e-5 - gradient[i]).abs() < 1e-8);
+    }
+}
+
+#[test]
+fn one_thread_and_two_agree_bit_by_bit() {
+    let of = Attention { batch: 3, tokens: 63, heads: 3, head: 24, causal: false };
+    let qkv = stored::<Bf16>(&numbers(1, 3 * 63 * 3 * 72));
+    let dout = stored::<Bf16>(&numbers(2, 3 * 63 * 72));
+    let [one, two] = one_and_two().map(|cpu| {
+        let (mut out, mut lse, mut dqkv) = (dout.clone(), vec![0.0; of.saved()], qkv.clone());
+        forward(&cpu, &mut out, &mut lse, &qkv, of);
+        backward(&cpu, &mut dqkv, &dout, &qkv, &lse, of);
+        (out, lse, dqkv)
+    });
+    assert_eq!(one, two);
+}
