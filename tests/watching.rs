@@ -112,6 +112,7 @@ fn wrong_arguments_and_recipes_exit_with_2_and_say_what_would_be_right() {
     says(&["run", "recipe.ron", "--resume", "--out", "nothing"], 2, &["no run to resume"]);
     says(&["data", "inspect", "absent-{0..3}.tar"], 2, &["absent-{0..3}.tar", "matches no"]);
     says(&["embed", "nothing", "--texts", "x", "--out", "y"], 1, &["nothing/recipe.ron"]);
-    let shards = ["run", "recipe.ron", "--out", "run", "--set", r#"data.train=WebDataset(shards: "no/{0..9}.tar")"#];
+    let shards =
+        ["run", "recipe.ron", "--out", "run", "--set", r#"data.train=WebDataset(shards: "no/{0..9}.tar")"#];
     says(&shards, 2, &["data.train.shards", "no/{0..9}.tar", "matches nothing"]);
 }

@@ -39,7 +39,7 @@ pub use error::{ExchangeError, Obstacle, Problem};
 pub use export::{export, Exported, Outgoing};
 
 /// A layout of checkpoints that other tools read or write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A folder with open_clip_config.json and safetensors.
     OpenClip,
