@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let trained = Trained::open(Path::new(run), &Cpu::default())?;
 
     let picture = decode(&std::fs::read(picture)?, MAX_PIXELS).map_err(|defect| defect.detail)?;
-    let transform = Transform::Evaluate { size: trained.recipe.model.image.size };
+    let transform = Transform::Evaluate { size: trained.model.config().image.size };
     let square = transform.apply(&mut Resizer::new(), &picture, 0, (0, 0)).map_err(|defect| defect.detail)?;
 
     let image = trained.embed_pictures(&square)?;

@@ -17,6 +17,7 @@
 //! | [`optimizer`] | AdamW, learning-rate schedule, clipping |
 //! | [`evaluator`] | zero-shot classification, retrieval, held-out loss |
 //! | [`checkpoint`] | atomic, hashed snapshots |
+//! | [`exchange`] | checkpoints of other tools, in and out |
 //! | [`log`] | tracing, reloadable while running; metrics files |
 //! | [`report`] | curves, masks and tables that a person looks at |
 //! | [`command`] | the command line: one file a subcommand |
@@ -29,6 +30,7 @@ pub mod data;
 pub mod device;
 pub mod duration;
 pub mod evaluator;
+pub mod exchange;
 pub mod interpreter;
 pub mod kernel;
 pub mod log;

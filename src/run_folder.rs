@@ -4,6 +4,9 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// See [`RunFolder::model`].
+const MODEL: &str = "model.ron";
+
 /// Something is wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
@@ -50,7 +53,9 @@ impl RunFolder {
             Entry::Resume if !recipe.exists() => {
                 return Err(RunFolderError::NothingToResume { path: root.into() })
             }
-            Entry::Start if recipe.exists() => return Err(RunFolderError::Occupied { path: root.into() }),
+            Entry::Start if recipe.exists() || root.join(MODEL).exists() => {
+                return Err(RunFolderError::Occupied { path: root.into() })
+            }
             _ => {}
         }
         fs::create_dir_all(root).map_err(io(root))?;
@@ -76,6 +81,7 @@ impl RunFolder {
             self.timing(),
             self.evaluations(),
             self.tokenizer(),
+            self.model(),
             self.masks(),
             self.root.join("report.html"),
         ] {
@@ -101,6 +107,10 @@ impl RunFolder {
     /// The recipe with every default and override written out.
     pub fn recipe(&self) -> PathBuf {
         self.root.join("recipe.ron")
+    }
+    /// The architecture of weights that were imported: such a folder has no recipe.
+    pub fn model(&self) -> PathBuf {
+        self.root.join(MODEL)
     }
     /// A line per logged step: what the seed determines.
     pub fn metrics(&self) -> PathBuf {

@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "data",
             "device",
             "evaluator",
+            "exchange",
             "interpreter",
             "kernel",
             "log",
@@ -33,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "interpreter",
         &["checkpoint", "data", "device", "log", "model", "recipe", "report", "run_folder", "stage"],
     ),
-    ("trained", &["checkpoint", "data", "model", "recipe", "stage"]),
+    ("trained", &["checkpoint", "data", "model", "parameter", "recipe", "stage"]),
     (
         "recipe",
         &[
@@ -67,6 +68,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("evaluator", &["data"]),
+    ("exchange", &["data", "model", "parameter"]),
     ("model", &["data", "kernel", "mask", "parameter", "seed"]),
     ("optimizer", &["duration", "kernel", "model", "parameter"]),
     ("data", &["seed"]),

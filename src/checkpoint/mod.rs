@@ -96,6 +96,12 @@ pub struct TensorView<'a> {
     pub data: &'a [f32],
 }
 
+impl<'a> From<&'a NamedTensor> for TensorView<'a> {
+    fn from(tensor: &'a NamedTensor) -> Self {
+        TensorView { name: &tensor.name, shape: &tensor.shape, data: &tensor.data }
+    }
+}
+
 /// A snapshot that was read and verified as a whole.
 #[derive(Debug, Clone)]
 pub struct Snapshot {

@@ -53,8 +53,13 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
         (None, Some(path)) => embed_lines(&trained, path)?,
         (None, None) => return Err(Failure::Usage("give --images or --texts".into())),
     };
-    write(&args.out, &embedded, trained.recipe.model.embed_dim)?;
-    println!("{} rows of {} in {}", embedded.keys.len(), trained.recipe.model.embed_dim, args.out.display());
+    write(&args.out, &embedded, trained.model.config().embed_dim)?;
+    println!(
+        "{} rows of {} in {}",
+        embedded.keys.len(),
+        trained.model.config().embed_dim,
+        args.out.display()
+    );
     Ok(Outcome::Done)
 }
 
@@ -68,12 +73,12 @@ fn embed_shards(trained: &Trained<Cpu>, pattern: &str, progress: &Progress) -> R
         start: Default::default(),
         batch: BATCH,
         keep_partial: true,
-        transform: Transform::Evaluate { size: trained.recipe.model.image.size },
+        transform: Transform::Evaluate { size: trained.model.config().image.size },
         tokenizer: Arc::new(trained.tokenizer.clone()),
-        context: trained.recipe.model.text.context,
+        context: trained.model.config().text.context,
         label: LabelFrom::None,
         workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
-        seed: trained.recipe.seed,
+        seed: 0,
     })?;
     let mut embedded = Embedded::default();
     while let Some(batch) = loader.next()? {

@@ -3,6 +3,9 @@
 pub mod bench;
 pub mod data;
 pub mod embed;
+pub mod export;
+pub mod import;
+mod model_card;
 pub mod run;
 pub mod schema;
 pub mod validate;
@@ -43,6 +46,10 @@ enum Command {
     },
     /// Embed pictures or texts with a trained model.
     Embed(embed::EmbedArgs),
+    /// Make a run folder of a checkpoint of open_clip, of transformers' CLIP, or of the official FLIP code.
+    Import(import::ImportArgs),
+    /// Write the model of a run as a folder that open_clip or transformers loads.
+    Export(export::ExportArgs),
 }
 
 /// A recipe and what is changed in it.
@@ -139,6 +146,8 @@ impl Cli {
                 data::inspect(pattern, *json, *samples, &mut out)
             }
             Command::Embed(args) => embed::embed(args),
+            Command::Import(args) => import::import(args),
+            Command::Export(args) => export::export(args),
         };
         match ended {
             Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -34,6 +34,12 @@ impl ImageTowerConfig {
             );
             found.add("image.size", problem);
         }
+        if let Some(mean) = self.pixels.mean.into_iter().find(|mean| !mean.is_finite()) {
+            found.add("image.pixels.mean", format!("expected three finite numbers, got {mean}"));
+        }
+        if let Some(std) = self.pixels.std.into_iter().find(|std| !(*std > 0.0 && std.is_finite())) {
+            found.add("image.pixels.std", format!("expected three positive numbers, got {std}"));
+        }
         found.blocks("image", self.width, self.depth, self.heads, self.mlp_ratio, self.norm_eps);
         if self.positions == ImagePositions::SinCos && !self.width.is_multiple_of(4) {
             let problem = format!(

@@ -35,6 +35,9 @@ pub struct ImageTowerConfig {
     /// Side of a square patch, pixels.
     #[schemars(range(min = 1))]
     pub patch: usize,
+    /// What stored bytes are normalised with.
+    #[serde(default)]
+    pub pixels: PixelNorm,
     /// Width of a token. A multiple of `heads`; of 4 with `SinCos` positions.
     #[schemars(range(min = 1))]
     pub width: usize,
@@ -98,6 +101,14 @@ pub struct TextTowerConfig {
     /// Added to the variance inside the square root of LayerNorm.
     #[serde(default = "official_norm_eps")]
     pub norm_eps: f64,
+}
+
+/// Bytes become (byte / 255 - mean) / std of their channel: red, green, blue.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PixelNorm {
+    pub mean: [f64; 3],
+    pub std: [f64; 3],
 }
 
 /// Position embedding of image patches.
@@ -171,6 +182,20 @@ pub enum LogitScaleClip {
     Forward,
     /// The parameter itself, after every update (open_clip).
     AfterUpdate,
+}
+
+impl PixelNorm {
+    /// ImageNet's channels (FLIP).
+    pub const IMAGENET: PixelNorm = PixelNorm { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+    /// Those of the data that OpenAI trained CLIP on (open_clip, Hugging Face).
+    pub const OPENAI: PixelNorm =
+        PixelNorm { mean: [0.48145466, 0.4578275, 0.40821073], std: [0.26862954, 0.26130258, 0.27577711] };
+}
+
+impl Default for PixelNorm {
+    fn default() -> Self {
+        PixelNorm::IMAGENET
+    }
 }
 
 impl ImageTowerConfig {

@@ -97,7 +97,7 @@ impl<E: Dtype, D: Device<E>> ImageTower<E, D> {
     fn embed<T: Tape<E, D>>(&self, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
         let (kept, width) = (&input.kept, self.config.width);
         let (batch, tokens) = (kept.batch, 1 + kept.kept);
-        let patches = patch::normalised(&input.patches);
+        let patches = patch::normalised(&input.patches, &self.config.pixels);
         let patches =
             self.device().try_tensor_from_vec(patches, (kept.ids.len(), self.config.patch_values()))?;
         let mut x = self.patch.forward(patches.put_tape(T::default()))?;

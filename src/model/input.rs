@@ -6,7 +6,7 @@ use crate::mask::Kept;
 /// Values of patches on their way into the image encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PatchValues {
-    /// Stored bytes, 0..=255; the encoder normalises them with ImageNet's mean and deviation.
+    /// Stored bytes, 0..=255; the encoder normalises them with its `pixels`.
     Bytes(Vec<u8>),
     /// Already normalised.
     Floats(Vec<f32>),

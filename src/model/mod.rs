@@ -39,7 +39,8 @@ pub use error::{ModelError, Violation};
 pub use input::{ImageInput, PatchValues, TextInput};
 pub use layer::{layer_norm, Matrix};
 pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
-pub use patch::{gather_patches, IMAGENET_MEAN, IMAGENET_STD};
+pub use patch::gather_patches;
+pub use position::sin_cos_table;
 pub use replay::{LossAndGradients, Seconds};
 
 use crate::kernel::element::Bf16;

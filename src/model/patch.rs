@@ -2,14 +2,10 @@
 
 use dfdx::prelude::Dtype;
 
+use super::config::PixelNorm;
 use super::input::PatchValues;
 use crate::mask::Kept;
 use crate::parameter::rounded;
-
-/// Mean of ImageNet's channels, for values in 0..1.
-pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-/// Standard deviation of ImageNet's channels, for values in 0..1.
-pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// Cuts the kept patches out of `pixels` [batch, size, size, 3]: [batch, kept, patch * patch * 3], each
 /// flattened as (row, column, channel). `size` is a multiple of `patch`, and `kept` counts over its grid.
@@ -28,15 +24,13 @@ pub fn gather_patches<V: Copy>(pixels: &[V], size: usize, patch: usize, kept: &K
     patches
 }
 
-/// The values the encoder multiplies: bytes as (v / 255 - mean) / deviation of their channel.
-pub(crate) fn normalised<E: Dtype>(values: &PatchValues) -> Vec<E> {
+/// The values the encoder multiplies: bytes as (v / 255 - mean) / std of their channel.
+pub(crate) fn normalised<E: Dtype>(values: &PatchValues, norm: &PixelNorm) -> Vec<E> {
     match values {
         PatchValues::Floats(values) => values.iter().map(|&v| rounded(f64::from(v))).collect(),
         PatchValues::Bytes(bytes) => {
             let channel = |c: usize| -> Vec<E> {
-                (0..256)
-                    .map(|v| rounded((f64::from(v) / 255.0 - IMAGENET_MEAN[c]) / IMAGENET_STD[c]))
-                    .collect()
+                (0..256).map(|v| rounded((f64::from(v) / 255.0 - norm.mean[c]) / norm.std[c])).collect()
             };
             let table = [channel(0), channel(1), channel(2)];
             bytes
@@ -75,7 +69,7 @@ mod tests {
 
     #[test]
     fn bytes_are_normalised_by_channel() {
-        let values: Vec<f64> = normalised(&PatchValues::Bytes(vec![0, 255, 128]));
+        let values: Vec<f64> = normalised(&PatchValues::Bytes(vec![0, 255, 128]), &PixelNorm::IMAGENET);
         assert_eq!(values[0], -0.485 / 0.229);
         assert_eq!(values[1], (1.0 - 0.456) / 0.224);
         assert_eq!(values[2], (128.0 / 255.0 - 0.406) / 0.225);

@@ -32,6 +32,14 @@ pub(crate) fn sin_cos<E: Dtype>(kept: &Kept, grid: usize, model_grid: usize, wid
     rows
 }
 
+/// The fixed positions of a whole grid as a learned table would hold them, [1 + grid^2, width]: zeros for the
+/// class token, then a row a patch.
+pub fn sin_cos_table(grid: usize, width: usize) -> Vec<f32> {
+    let mut table = vec![0.0; width];
+    table.extend(sin_cos::<f32>(&Kept::all(1, grid * grid), grid, grid, width));
+    table
+}
+
 /// The matrix that reads learned positions of a grid of `model_grid` at a grid of `grid` by bilinear
 /// interpolation, [1 + grid^2, 1 + model_grid^2]; row and column 0, the class token's, pass through.
 pub(crate) fn resampling<E: Dtype>(grid: usize, model_grid: usize) -> Vec<E> {

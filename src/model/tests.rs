@@ -123,7 +123,7 @@ fn the_order_in_which_tokens_were_kept_does_not_matter() {
 fn bytes_are_the_same_as_their_normalised_values() {
     let model = tiny();
     let (images, _) = pairs(2, 1);
-    let floats = PatchValues::Floats(patch::normalised(&images.patches));
+    let floats = PatchValues::Floats(patch::normalised(&images.patches, &PixelNorm::IMAGENET));
     let same = ImageInput { patches: floats, ..images.clone() };
     assert_eq!(model.embed_images(&images), model.embed_images(&same));
 }

@@ -114,8 +114,5 @@ impl<D: GraphDevice> Run<'_, D> {
 }
 
 fn views(tensors: &[NamedTensor]) -> Vec<TensorView<'_>> {
-    tensors
-        .iter()
-        .map(|tensor| TensorView { name: &tensor.name, shape: &tensor.shape, data: &tensor.data })
-        .collect()
+    tensors.iter().map(TensorView::from).collect()
 }

@@ -17,7 +17,6 @@ use crate::kernel::{patches, Cpu as Kernels};
 use crate::mask::Kept;
 use crate::model::config::{ImagePool, ImagePositions, ModelConfig};
 use crate::model::input::{ImageInput, PatchValues};
-use crate::model::patch::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::model::position;
 use crate::parameter::Parameter;
 
@@ -115,7 +114,8 @@ impl<K: Element> FusedImages<K> {
         let mut pixels = vec![K::default(); rows * values];
         match &input.patches {
             PatchValues::Bytes(bytes) => {
-                let [mean, deviation] = [IMAGENET_MEAN, IMAGENET_STD].map(|three| three.map(|x| x as f32));
+                let norm = &self.config.image.pixels;
+                let [mean, deviation] = [norm.mean, norm.std].map(|three| three.map(|x| x as f32));
                 patches::from_bytes(kernels, &mut pixels, bytes, mean, deviation)
             }
             PatchValues::Floats(floats) => patches::from_floats(kernels, &mut pixels, floats),

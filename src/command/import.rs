@@ -1,0 +1,131 @@
+//! `flip import`: a checkpoint of another tool as a run folder.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use ron::ser::PrettyConfig;
+use serde_json::json;
+
+use super::{Failure, Outcome};
+use crate::checkpoint::{self, Name, TensorView};
+use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
+use crate::exchange::{self, ExchangeError, Format, ImportOptions, Imported};
+use crate::run_folder::{Entry, RunFolder};
+use crate::stage::training::MODEL;
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A folder (or a file of weights in it) of open_clip, of transformers' CLIP, or of the official FLIP code.
+    source: PathBuf,
+    /// Folder of the run to make, with model.ron, tokenizer.json and a checkpoint.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Whose checkpoint it is [default: whatever its files are called like].
+    #[arg(long, value_enum)]
+    from: Option<Origin>,
+    /// Side of the pictures in pixels, where it shall be another; learned positions are resampled (bicubic,
+    /// antialiased).
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<usize>,
+    /// A tokenizer.json, a vocab.txt, CLIP's bpe_simple_vocab_16e6.txt.gz, or a folder with vocab.json and
+    /// merges.txt [default: what lies beside the weights].
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// Attention heads of the image encoder, for FLIP checkpoints of sizes that are not the paper's.
+    #[arg(long, value_name = "N")]
+    image_heads: Option<usize>,
+    /// Attention heads of the text encoder, for FLIP checkpoints of sizes that are not the paper's.
+    #[arg(long, value_name = "N")]
+    text_heads: Option<usize>,
+}
+
+/// Formats that are read.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Origin {
+    OpenClip,
+    Transformers,
+    Flip,
+}
+
+pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
+    let options = ImportOptions {
+        format: args.from.map(|from| match from {
+            Origin::OpenClip => Format::OpenClip,
+            Origin::Transformers => Format::Transformers,
+            Origin::Flip => Format::FlipT5x,
+        }),
+        image_size: args.image_size,
+        tokenizer: args.tokenizer.as_deref().map(tokenizer_config).transpose()?,
+        image_heads: args.image_heads,
+        text_heads: args.text_heads,
+    };
+    let mut imported = exchange::import(&args.source, &options).map_err(failure)?;
+    let tokenizer = imported.tokenizer.as_ref().map(Tokenizer::open).transpose()?;
+    let vocab_size = imported.config.text.vocab_size;
+    if let Some(found) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&found| found > vocab_size) {
+        return Err(Failure::Usage(format!(
+            "the tokenizer has {found} tokens and the model {vocab_size}; give the model's own with --tokenizer"
+        )));
+    }
+    let folder =
+        RunFolder::enter(&args.out, Entry::Start).map_err(|error| Failure::Usage(error.to_string()))?;
+    if let Some(tokenizer) = &tokenizer {
+        tokenizer.save(&folder.tokenizer())?;
+        imported.config.text.tokenizer = TokenizerConfig::Json(folder.tokenizer());
+    }
+    write(&folder, &imported, &args.source)?;
+    let counts = imported.config.parameter_counts();
+    println!(
+        "{} checkpoint: {} parameters (image {}, text {}), pictures of {} px, {} tokens, {}-wide embeddings",
+        imported.format,
+        counts.total(),
+        counts.image,
+        counts.text,
+        imported.config.image.size,
+        imported.config.text.context,
+        imported.config.embed_dim
+    );
+    for note in &imported.notes {
+        println!("note: {note}");
+    }
+    println!("run folder  {}", folder.root().display());
+    Ok(Outcome::Done)
+}
+
+/// A checkpoint before the first step, and the architecture last: a folder with it is whole.
+fn write(folder: &RunFolder, imported: &Imported, source: &Path) -> Result<(), Failure> {
+    let tensors: Vec<TensorView> = imported.tensors.iter().map(TensorView::from).collect();
+    let state = json!({ "imported": { "format": imported.format.to_string(), "source": source } });
+    checkpoint::write(&folder.checkpoints(), Name { stage: 0, step: 0 }, &[(MODEL, tensors)], &state)?;
+    let model = ron::ser::to_string_pretty(&imported.config, PrettyConfig::new().compact_arrays(true))?;
+    folder.replace(&folder.model(), format!("{model}\n").as_bytes())?;
+    Ok(())
+}
+
+/// Which kind of tokenizer a path is, by its name.
+fn tokenizer_config(path: &Path) -> Result<TokenizerConfig, Failure> {
+    let owned = path.to_path_buf();
+    match path.extension().and_then(|extension| extension.to_str()) {
+        _ if path.is_dir() => Ok(TokenizerConfig::ClipBpe(owned)),
+        Some("json") => Ok(TokenizerConfig::Json(owned)),
+        Some("gz") => Ok(TokenizerConfig::ClipBpe(owned)),
+        Some("txt") => Ok(TokenizerConfig::WordPiece(owned)),
+        _ => Err(Failure::Usage(format!(
+            "--tokenizer {}: expected a tokenizer.json, a vocab.txt, bpe_simple_vocab_16e6.txt.gz, or a folder with \
+             vocab.json and merges.txt",
+            path.display()
+        ))),
+    }
+}
+
+/// What the caller can put right by other arguments, and the rest.
+pub(super) fn failure(error: ExchangeError) -> Failure {
+    match error {
+        ExchangeError::NoCheckpoint { .. }
+        | ExchangeError::Config { .. }
+        | ExchangeError::Inexpressible { .. }
+        | ExchangeError::ReadOnly(_)
+        | ExchangeError::Occupied { .. } => Failure::Usage(error.to_string()),
+        other => Failure::Other(Box::new(other)),
+    }
+}

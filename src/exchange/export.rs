@@ -1,0 +1,133 @@
+//! A model of ours as a folder that another tool loads without further arguments.
+
+use std::path::{Path, PathBuf};
+
+use super::error::ExchangeError;
+use super::layout::{scatter, OriginalOf};
+use super::plain::{plain, Plain};
+use super::tokenizer_files::{self, write_json};
+use super::{open_clip, safetensors_file, transformers, Format};
+use crate::model::ModelConfig;
+use crate::parameter::NamedTensor;
+
+/// A model on its way out.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    pub config: &'a ModelConfig,
+    /// Every parameter of the model, in any order.
+    pub tensors: &'a [NamedTensor],
+    /// Its tokenizer.json.
+    pub tokenizer: Option<&'a Path>,
+    /// Markdown about the model, for the folder's README.md.
+    pub card: Option<&'a str>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    pub folder: PathBuf,
+    /// What a person should know, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Writes `model` into the new folder `folder`, which appears whole or not at all.
+///
+/// # Errors
+/// The other architecture lacks something of this model: then every option in the way is named. Or the
+/// tensors are not those of the configuration, the folder is there already, or it cannot be written.
+pub fn export(model: &Outgoing, format: Format, folder: &Path) -> Result<Exported, ExchangeError> {
+    let obstacles = match format {
+        Format::OpenClip => open_clip::obstacles(model.config),
+        Format::Transformers => transformers::obstacles(model.config),
+        Format::FlipT5x => return Err(ExchangeError::ReadOnly(format)),
+    };
+    if !obstacles.is_empty() {
+        return Err(ExchangeError::Inexpressible { format, obstacles });
+    }
+    let plain = plain(model.config, model.tensors)
+        .map_err(|mismatch| ExchangeError::Tensors { path: folder.to_path_buf(), mismatch })?;
+    if folder.exists() {
+        return Err(ExchangeError::Occupied { path: folder.to_path_buf() });
+    }
+    let beside = hidden(folder);
+    if beside.exists() {
+        std::fs::remove_dir_all(&beside).map_err(ExchangeError::io("remove", &beside))?;
+    }
+    let written = fill(&beside, model, &plain, format).and_then(|notes| {
+        std::fs::rename(&beside, folder).map_err(ExchangeError::io("create", folder))?;
+        Ok(notes)
+    });
+    match written {
+        Ok(notes) => Ok(Exported { folder: folder.to_path_buf(), notes }),
+        Err(error) => {
+            // The first error is the one to tell; the next export removes what is left.
+            let _ = std::fs::remove_dir_all(&beside);
+            Err(error)
+        }
+    }
+}
+
+/// Where a folder is while it is being written.
+fn hidden(folder: &Path) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    folder.with_file_name(format!(".{name}.partial"))
+}
+
+fn fill(
+    folder: &Path,
+    model: &Outgoing,
+    plain: &Plain,
+    format: Format,
+) -> Result<Vec<String>, ExchangeError> {
+    std::fs::create_dir_all(folder).map_err(ExchangeError::io("create", folder))?;
+    let mut notes = plain.notes.clone();
+    if let Some(tokenizer) = model.tokenizer {
+        tokenizer_files::write(folder, tokenizer, &plain.config)?;
+    } else if format == Format::OpenClip && open_clip::has_built_in_tokenizer(&plain.config) {
+        notes.push("no tokenizer.json: open_clip will take its built-in tokenizer".into());
+    } else {
+        notes.push("no tokenizer.json: the folder has no tokenizer".into());
+    }
+    let original: OriginalOf = match format {
+        Format::OpenClip => {
+            write_json(
+                &folder.join(open_clip::CONFIG),
+                &open_clip::config(&plain.config, model.tokenizer.is_some()),
+            )?;
+            open_clip::original
+        }
+        Format::Transformers => {
+            write_json(&folder.join(transformers::CONFIG), &transformers::config(&plain.config))?;
+            write_json(&folder.join(transformers::PREPROCESSOR), &transformers::preprocessor(&plain.config))?;
+            transformers::original
+        }
+        Format::FlipT5x => return Err(ExchangeError::ReadOnly(format)),
+    };
+    let weights = match format {
+        Format::OpenClip => open_clip::WEIGHTS[0],
+        _ => transformers::WEIGHTS[0],
+    };
+    safetensors_file::write(&folder.join(weights), outgoing(plain, original))?;
+    if let Some(card) = model.card {
+        let path = folder.join("README.md");
+        std::fs::write(&path, card).map_err(ExchangeError::io("write", &path))?;
+    }
+    Ok(notes)
+}
+
+/// The tensors of the other tool, each made when it is its turn to be written.
+fn outgoing<'a>(plain: &'a Plain, original: OriginalOf) -> Vec<safetensors_file::Outgoing<'a>> {
+    let mut tensors = Vec::new();
+    for (slot, ours) in &plain.tensors {
+        let original = original(*slot, &plain.config);
+        for (part, name) in original.names.clone().into_iter().enumerate() {
+            let original = original.clone();
+            tensors.push(safetensors_file::Outgoing {
+                name,
+                shape: original.shape.clone(),
+                values: Box::new(move || scatter(ours, &original, part)),
+            });
+        }
+    }
+    tensors
+}

@@ -1,0 +1,187 @@
+//! Checkpoints of other tools, in and out.
+//!
+//! | format | what is read | direction |
+//! |---|---|---|
+//! | open_clip | `open_clip_config.json` and safetensors, as on its hub | both |
+//! | transformers | Hugging Face CLIP: `config.json` and safetensors, sharded or not | both |
+//! | t5x | the official FLIP checkpoints: a msgpack index and zarr folders | in |
+//!
+//! A format says two things: which [`ModelConfig`] its own configuration means, and where each of our
+//! parameters lies in its tensors ([`layout::Original`]). Reading and writing follow from the second, so a
+//! checkpoint that comes in and goes out again is the same bit for bit: tensors are only ever transposed,
+//! permuted, cut and joined. What a configuration asks for and the model does not have is an error that names
+//! the option; so is every tensor that is missing, left over or of another shape, and every value that is
+//! not a number.
+//!
+//! Tensors are streamed from disk one after the other; the largest is held twice, nothing else is.
+
+mod detect;
+mod error;
+mod export;
+mod flip_t5x;
+mod layout;
+mod open_clip;
+mod options;
+mod plain;
+mod resample;
+mod safetensors_file;
+mod slot;
+mod tokenizer_files;
+mod transformers;
+
+use std::path::Path;
+
+use crate::data::tokenizer::TokenizerConfig;
+use crate::model::{ImagePositions, ModelConfig};
+use crate::parameter::NamedTensor;
+
+pub use error::{ExchangeError, Obstacle, Problem};
+pub use export::{export, Exported, Outgoing};
+
+/// A layout of checkpoints that other tools read or write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A folder with open_clip_config.json and safetensors.
+    OpenClip,
+    /// A folder of Hugging Face transformers' CLIP: config.json and safetensors.
+    Transformers,
+    /// A checkpoint of the official FLIP code: a msgpack index and zarr folders.
+    FlipT5x,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Format::OpenClip => "open_clip",
+            Format::Transformers => "transformers",
+            Format::FlipT5x => "FLIP (t5x)",
+        })
+    }
+}
+
+/// What a checkpoint does not say, or what shall be other than it says.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// Instead of looking at the files.
+    pub format: Option<Format>,
+    /// Side of the pictures, pixels. Learned positions are resampled as open_clip does: bicubic, antialiased.
+    pub image_size: Option<usize>,
+    /// Instead of the tokenizer that lies beside the weights.
+    pub tokenizer: Option<TokenizerConfig>,
+    /// Attention heads, for t5x checkpoints of sizes that are not the paper's.
+    pub image_heads: Option<usize>,
+    /// Attention heads, for t5x checkpoints of sizes that are not the paper's.
+    pub text_heads: Option<usize>,
+}
+
+/// A checkpoint of another tool as a model of ours.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    pub format: Format,
+    pub config: ModelConfig,
+    /// Every parameter of the model, in the model's order.
+    pub tensors: Vec<NamedTensor>,
+    /// The tokenizer, where one was found or given. Without one, `config.text.tokenizer` only says of which kind
+    /// it would have to be.
+    pub tokenizer: Option<TokenizerConfig>,
+    /// What a person should know, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// What a format makes of its own configuration.
+struct Described {
+    config: ModelConfig,
+    notes: Vec<String>,
+}
+
+/// Tensors of a checkpoint, known by name and shape before any is read.
+trait Tensors {
+    /// Every name and shape.
+    fn shapes(&self) -> Vec<(String, Vec<usize>)>;
+    /// The values of one of them, row-major.
+    fn read(&mut self, name: &str) -> Result<Vec<f32>, ExchangeError>;
+}
+
+/// Reads the checkpoint at `source`: a folder, or a file of weights in one.
+///
+/// # Errors
+/// Whatever is missing, broken, or more than the model can express; every message names the file and the
+/// field or the tensor.
+pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, ExchangeError> {
+    let place = detect::place(source, options.format)?;
+    let (described, mut tensors): (Described, Box<dyn Tensors>) = match place.format {
+        Format::OpenClip => {
+            let described = open_clip::describe(&place.folder)?;
+            (described, Box::new(safetensors_file::Weights::open(&place, open_clip::WEIGHTS)?))
+        }
+        Format::Transformers => {
+            let described = transformers::describe(&place.folder)?;
+            (described, Box::new(safetensors_file::Weights::open(&place, transformers::WEIGHTS)?))
+        }
+        Format::FlipT5x => {
+            let checkpoint = flip_t5x::Checkpoint::open(&place.folder)?;
+            (checkpoint.describe(options.image_heads, options.text_heads)?, Box::new(checkpoint))
+        }
+    };
+    let Described { mut config, mut notes } = described;
+    let violations = config.check();
+    if !violations.is_empty() {
+        return Err(ExchangeError::config(
+            &place.folder,
+            violations.into_iter().map(|v| Problem { field: v.field, problem: v.problem }).collect(),
+        ));
+    }
+    let original = match place.format {
+        Format::OpenClip => open_clip::original,
+        Format::Transformers => transformers::original,
+        Format::FlipT5x => flip_t5x::original,
+    };
+    let constant = match place.format {
+        Format::OpenClip => |_: &str| false,
+        Format::Transformers => transformers::is_buffer,
+        Format::FlipT5x => flip_t5x::is_constant,
+    };
+    let mut tensors = layout::gather(&place.folder, &config, original, constant, tensors.as_mut())?;
+    if let Some(size) = options.image_size.filter(|&size| size != config.image.size) {
+        resize(&place.folder, &mut config, &mut tensors, size, &mut notes)?;
+    }
+    let tokenizer = options.tokenizer.clone().or_else(|| detect::tokenizer(&place.folder));
+    match &tokenizer {
+        Some(tokenizer) => config.text.tokenizer = tokenizer.clone(),
+        None => notes.push(format!(
+            "no tokenizer lies beside the weights; texts need one of the kind {:?}",
+            config.text.tokenizer
+        )),
+    }
+    Ok(Imported { format: place.format, config, tensors, tokenizer, notes })
+}
+
+/// Brings the model to pictures of another size.
+fn resize(
+    source: &Path,
+    config: &mut ModelConfig,
+    tensors: &mut [NamedTensor],
+    size: usize,
+    notes: &mut Vec<String>,
+) -> Result<(), ExchangeError> {
+    let before = config.image.grid();
+    let former = std::mem::replace(&mut config.image.size, size);
+    let violations = config.check();
+    if !violations.is_empty() {
+        let problems =
+            violations.into_iter().map(|v| Problem { field: v.field, problem: v.problem }).collect();
+        return Err(ExchangeError::config(source, problems));
+    }
+    let after = config.image.grid();
+    if config.image.positions == ImagePositions::Learned && after != before {
+        for tensor in tensors.iter_mut().filter(|tensor| tensor.name == "image.positions") {
+            tensor.data = resample::positions(&tensor.data, before, after, config.image.width);
+            tensor.shape[0] = 1 + after * after;
+        }
+        notes.push(format!(
+            "positions resampled from {before} x {before} to {after} x {after} patches (bicubic, antialiased) for \
+             pictures of {size} instead of {former}"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! Safetensors files, one or several with an index: tensors by name, streamed from disk as f32.
+//!
+//! Read with plain reads instead of a memory map: a file that another process cuts short is then an error
+//! and not a fault, and no `unsafe` is needed; the pages are cached by the system either way.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde_json::Value;
+
+use super::detect::Place;
+use super::error::ExchangeError;
+use super::options::read_object;
+use super::Tensors;
+
+/// No header is larger; a larger one is damage, and is not read into memory.
+const LARGEST_HEADER: u64 = 100_000_000;
+/// Bytes converted at a time. A multiple of every element's size.
+const CHUNK: usize = 1 << 16;
+/// Ending of the list of shards.
+const INDEX: &str = ".index.json";
+
+/// Files of weights, their headers read and checked.
+pub(super) struct Weights {
+    files: Vec<(PathBuf, File)>,
+    entries: BTreeMap<String, Entry>,
+}
+
+/// Where a tensor lies.
+struct Entry {
+    file: usize,
+    info: TensorInfo,
+    /// First byte, from the start of the file.
+    start: u64,
+}
+
+impl Weights {
+    /// Opens the file that was named, or the first of `names` in the folder, or the only safetensors file there.
+    pub fn open(place: &Place, names: &[&str]) -> Result<Self, ExchangeError> {
+        let path = match &place.weights {
+            Some(path) => path.clone(),
+            None => find(&place.folder, names)?,
+        };
+        let mut weights = Weights { files: Vec::new(), entries: BTreeMap::new() };
+        if path.to_string_lossy().ends_with(INDEX) {
+            weights.open_shards(&path)?;
+        } else {
+            weights.open_file(path)?;
+        }
+        Ok(weights)
+    }
+
+    /// Every file that an index names; every tensor must be in the file that the index says.
+    fn open_shards(&mut self, index: &Path) -> Result<(), ExchangeError> {
+        let mut object = read_object(index)?;
+        let Some(Value::Object(map)) = object.remove("weight_map") else {
+            return Err(ExchangeError::broken(
+                index,
+                "expected an object weight_map of tensor and file names",
+            ));
+        };
+        let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (tensor, file) in map {
+            let plain =
+                file.as_str().filter(|file| Path::new(file).file_name().is_some_and(|name| name == *file));
+            match plain {
+                Some(file) => shards.entry(file.into()).or_default().push(tensor),
+                None => {
+                    let reason = format!("expected the name of a file beside it, got {file}");
+                    return Err(ExchangeError::tensor(index, &tensor, reason));
+                }
+            }
+        }
+        let folder = index.parent().unwrap_or(Path::new(""));
+        for (file, tensors) in shards {
+            let number = self.files.len();
+            self.open_file(folder.join(&file))?;
+            for tensor in tensors {
+                if self.entries.get(&tensor).is_none_or(|entry| entry.file != number) {
+                    return Err(ExchangeError::tensor(index, &tensor, format!("is not in {file}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_file(&mut self, path: PathBuf) -> Result<(), ExchangeError> {
+        let number = self.files.len();
+        let mut file = File::open(&path).map_err(ExchangeError::io("read", &path))?;
+        let (metadata, values) = read_header(&mut file, &path)?;
+        for (name, info) in metadata.tensors() {
+            let info = info.clone();
+            let entry = Entry { file: number, start: values + info.data_offsets.0 as u64, info };
+            if self.entries.insert(name.clone(), entry).is_some() {
+                return Err(ExchangeError::tensor(
+                    &path,
+                    &name,
+                    "is in another file of the same checkpoint too",
+                ));
+            }
+        }
+        self.files.push((path, file));
+        Ok(())
+    }
+}
+
+impl Tensors for Weights {
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        self.entries.iter().map(|(name, entry)| (name.clone(), entry.info.shape.clone())).collect()
+    }
+
+    fn read(&mut self, name: &str) -> Result<Vec<f32>, ExchangeError> {
+        let Some(entry) = self.entries.get(name) else {
+            let folder = self.files.first().map_or(PathBuf::new(), |(path, _)| path.clone());
+            return Err(ExchangeError::tensor(&folder, name, "is missing"));
+        };
+        let (path, file) = &mut self.files[entry.file];
+        let elements = entry.info.shape.iter().product();
+        file.seek(SeekFrom::Start(entry.start)).map_err(ExchangeError::io("read", path))?;
+        let values = match entry.info.dtype {
+            Dtype::F32 => values(file, elements, f32::from_le_bytes),
+            Dtype::F16 => values(file, elements, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Dtype::BF16 => values(file, elements, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            other => {
+                let reason = format!("holds {other}; F32, F16 and BF16 are read");
+                return Err(ExchangeError::tensor(path, name, reason));
+            }
+        };
+        values.map_err(ExchangeError::io("read", path))
+    }
+}
+
+/// The weights in a folder.
+fn find(folder: &Path, names: &[&str]) -> Result<PathBuf, ExchangeError> {
+    let indexed = names.iter().flat_map(|name| [name.to_string(), format!("{name}{INDEX}")]);
+    if let Some(path) = indexed.map(|name| folder.join(name)).find(|path| path.is_file()) {
+        return Ok(path);
+    }
+    let entries = std::fs::read_dir(folder).map_err(ExchangeError::io("read", folder))?;
+    let mut found = Vec::new();
+    let mut pickled = None;
+    for entry in entries {
+        let path = entry.map_err(ExchangeError::io("read", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".safetensors") {
+            found.push(path);
+        } else if name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth") {
+            pickled = Some(name);
+        }
+    }
+    let reason = match (found.len(), pickled) {
+        (1, _) => return Ok(found.remove(0)),
+        (0, Some(name)) => format!(
+            "the weights are in {name}, a Python pickle, which can run code when it is read; store them as safetensors \
+             first"
+        ),
+        (0, None) => format!("no weights here: expected {}", names.join(" or ")),
+        (n, _) => format!("{n} safetensors files and none called {}; name one", names.join(" or ")),
+    };
+    Err(ExchangeError::NoCheckpoint { path: folder.to_path_buf(), reason })
+}
+
+/// The header of a file and where its values start. Whatever it claims is held against the file's length.
+fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), ExchangeError> {
+    let io = ExchangeError::io("read", path);
+    let broken = |reason: String| ExchangeError::broken(path, reason);
+    let length = file.metadata().map_err(io)?.len();
+    let Some(after_word) = length.checked_sub(8) else {
+        return Err(broken(format!("{length} bytes are too few for a safetensors file")));
+    };
+    let mut word = [0; 8];
+    file.read_exact(&mut word).map_err(ExchangeError::io("read", path))?;
+    let header_length = u64::from_le_bytes(word);
+    if header_length > after_word.min(LARGEST_HEADER) {
+        return Err(broken(format!(
+            "not a safetensors file, or a truncated one: a header of {header_length} bytes does not fit into {length}"
+        )));
+    }
+    let mut header = vec![0; header_length as usize];
+    file.read_exact(&mut header).map_err(ExchangeError::io("read", path))?;
+    // Parsing checks that the tensors lie one after another, without gap or overlap, and are as long as their
+    // shapes say.
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|error| broken(format!("its header is malformed: {error}")))?;
+    let end = metadata.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
+    let there = after_word - header_length;
+    if end != there {
+        return Err(broken(format!(
+            "its header describes {end} bytes of values where there are {there}: truncated?"
+        )));
+    }
+    Ok((metadata, 8 + header_length))
+}
+
+/// Streams `elements` numbers, which the header has shown to be in the file.
+fn values<const SIZE: usize>(
+    file: &mut File,
+    elements: usize,
+    convert: impl Fn([u8; SIZE]) -> f32,
+) -> io::Result<Vec<f32>> {
+    let mut values = Vec::with_capacity(elements);
+    let mut bytes = [0; CHUNK];
+    while values.len() < elements {
+        let count = (elements - values.len()).min(CHUNK / SIZE);
+        let bytes = &mut bytes[..count * SIZE];
+        file.read_exact(bytes)?;
+        let (elements, _) = bytes.as_chunks::<SIZE>();
+        values.extend(elements.iter().map(|element| convert(*element)));
+    }
+    Ok(values)
+}
+
+/// A tensor about to be written: its values are made when it is its turn.
+pub(super) struct Outgoing<'a> {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub values: Box<dyn Fn() -> Vec<f32> + 'a>,
+}
+
+/// Writes a safetensors file of f32 tensors, sorted by name, as PyTorch's loaders want it.
+pub(super) fn write(path: &Path, mut tensors: Vec<Outgoing>) -> Result<(), ExchangeError> {
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut infos = Vec::with_capacity(tensors.len());
+    let mut end = 0;
+    for tensor in &tensors {
+        let start = end;
+        end += 4 * tensor.shape.iter().product::<usize>();
+        let info = TensorInfo { dtype: Dtype::F32, shape: tensor.shape.clone(), data_offsets: (start, end) };
+        infos.push((tensor.name.clone(), info));
+    }
+    let written = || {
+        // transformers refuses files that do not say which framework they are for.
+        let about = [("format".to_string(), "pt".to_string())].into();
+        let metadata = Metadata::new(Some(about), infos).map_err(io::Error::other)?;
+        let mut header = serde_json::to_vec(&metadata)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut out = BufWriter::with_capacity(CHUNK, File::create(path)?);
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for tensor in &tensors {
+            for values in (tensor.values)().chunks(CHUNK / 4) {
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                out.write_all(&bytes)?;
+            }
+        }
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    };
+    written().map_err(ExchangeError::io("write", path))
+}

@@ -1,0 +1,199 @@
+//! Our parameters as places in the model, so that a format can say of each, and of all, where it lies.
+
+use crate::model::{ImagePositions, ModelConfig};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tower {
+    Image,
+    Text,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Norm {
+    Scale,
+    Shift,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Linear {
+    Weight,
+    Bias,
+}
+
+/// A parameter of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InBlock {
+    Norm1(Norm),
+    Norm2(Norm),
+    Qkv(Linear),
+    Out(Linear),
+    Up(Linear),
+    Down(Linear),
+}
+
+/// A parameter of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    Patch(Linear),
+    ClassToken,
+    PreNorm(Norm),
+    Tokens,
+    Positions(Tower),
+    Block(Tower, usize, InBlock),
+    FinalNorm(Tower, Norm),
+    Projection(Tower),
+    LogitScale,
+}
+
+/// Every parameter of a model of this configuration, in the model's order.
+pub(super) fn slots(config: &ModelConfig) -> Vec<Slot> {
+    use Slot::*;
+    let mut slots = vec![Patch(Linear::Weight)];
+    if config.image.patch_bias {
+        slots.push(Patch(Linear::Bias));
+    }
+    slots.push(ClassToken);
+    if config.image.positions == ImagePositions::Learned {
+        slots.push(Positions(Tower::Image));
+    }
+    if config.image.pre_norm {
+        slots.extend([PreNorm(Norm::Scale), PreNorm(Norm::Shift)]);
+    }
+    blocks(&mut slots, Tower::Image, config.image.depth);
+    slots.extend([Tokens, Positions(Tower::Text)]);
+    blocks(&mut slots, Tower::Text, config.text.depth);
+    slots.push(LogitScale);
+    slots
+}
+
+/// The blocks of a tower and what follows them.
+fn blocks(slots: &mut Vec<Slot>, tower: Tower, depth: usize) {
+    use InBlock::*;
+    let block = [
+        Norm1(Norm::Scale),
+        Norm1(Norm::Shift),
+        Qkv(Linear::Weight),
+        Qkv(Linear::Bias),
+        Out(Linear::Weight),
+        Out(Linear::Bias),
+        Norm2(Norm::Scale),
+        Norm2(Norm::Shift),
+        Up(Linear::Weight),
+        Up(Linear::Bias),
+        Down(Linear::Weight),
+        Down(Linear::Bias),
+    ];
+    slots.extend((0..depth).flat_map(|i| block.map(|part| Slot::Block(tower, i, part))));
+    slots.extend([
+        Slot::FinalNorm(tower, Norm::Scale),
+        Slot::FinalNorm(tower, Norm::Shift),
+        Slot::Projection(tower),
+    ]);
+}
+
+impl Slot {
+    /// Its name among our parameters.
+    pub fn name(self) -> String {
+        match self {
+            Slot::Patch(part) => format!("image.patch.{}", part.name()),
+            Slot::ClassToken => "image.class_token".into(),
+            Slot::PreNorm(part) => format!("image.pre_norm.{}", part.name()),
+            Slot::Tokens => "text.tokens".into(),
+            Slot::Positions(tower) => format!("{}.positions", tower.name()),
+            Slot::Block(tower, i, part) => format!("{}.blocks.{i}.{}", tower.name(), part.name()),
+            Slot::FinalNorm(tower, part) => format!("{}.norm.{}", tower.name(), part.name()),
+            Slot::Projection(tower) => format!("{}.projection", tower.name()),
+            Slot::LogitScale => "logit_scale".into(),
+        }
+    }
+
+    /// Its shape in a model of this configuration.
+    pub fn shape(self, config: &ModelConfig) -> Vec<usize> {
+        let width = |tower| match tower {
+            Tower::Image => config.image.width,
+            Tower::Text => config.text.width,
+        };
+        match self {
+            Slot::Patch(Linear::Weight) => vec![config.image.patch_values(), config.image.width],
+            Slot::Patch(Linear::Bias) | Slot::ClassToken | Slot::PreNorm(_) => vec![config.image.width],
+            Slot::Tokens => vec![config.text.vocab_size, config.text.width],
+            Slot::Positions(Tower::Image) => vec![1 + config.image.grid().pow(2), config.image.width],
+            Slot::Positions(Tower::Text) => vec![config.text.context, config.text.width],
+            Slot::Block(tower, _, part) => {
+                let hidden = match tower {
+                    Tower::Image => config.image.hidden(),
+                    Tower::Text => config.text.hidden(),
+                };
+                part.shape(width(tower), hidden)
+            }
+            Slot::FinalNorm(tower, _) => vec![width(tower)],
+            Slot::Projection(tower) => vec![width(tower), config.embed_dim],
+            Slot::LogitScale => vec![1],
+        }
+    }
+}
+
+impl InBlock {
+    fn name(self) -> String {
+        match self {
+            InBlock::Norm1(part) => format!("norm1.{}", part.name()),
+            InBlock::Norm2(part) => format!("norm2.{}", part.name()),
+            InBlock::Qkv(part) => format!("attention.qkv.{}", part.name()),
+            InBlock::Out(part) => format!("attention.out.{}", part.name()),
+            InBlock::Up(part) => format!("mlp.up.{}", part.name()),
+            InBlock::Down(part) => format!("mlp.down.{}", part.name()),
+        }
+    }
+
+    fn shape(self, width: usize, hidden: usize) -> Vec<usize> {
+        let linear = |part, inputs, outputs| match part {
+            Linear::Weight => vec![inputs, outputs],
+            Linear::Bias => vec![outputs],
+        };
+        match self {
+            InBlock::Norm1(_) | InBlock::Norm2(_) => vec![width],
+            InBlock::Qkv(part) => linear(part, width, 3 * width),
+            InBlock::Out(part) => linear(part, width, width),
+            InBlock::Up(part) => linear(part, width, hidden),
+            InBlock::Down(part) => linear(part, hidden, width),
+        }
+    }
+}
+
+impl Tower {
+    fn name(self) -> &'static str {
+        match self {
+            Tower::Image => "image",
+            Tower::Text => "text",
+        }
+    }
+}
+
+impl Norm {
+    fn name(self) -> &'static str {
+        match self {
+            Norm::Scale => "scale",
+            Norm::Shift => "shift",
+        }
+    }
+}
+
+impl Linear {
+    /// Also what PyTorch calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Linear::Weight => "weight",
+            Linear::Bias => "bias",
+        }
+    }
+}
+
+impl Norm {
+    /// PyTorch calls the scale of a LayerNorm its weight, and the shift its bias.
+    pub fn torch(self) -> &'static str {
+        match self {
+            Norm::Scale => "weight",
+            Norm::Shift => "bias",
+        }
+    }
+}

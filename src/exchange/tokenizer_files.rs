@@ -1,0 +1,57 @@
+//! The tokenizer of a model as `AutoTokenizer` of transformers reads it from a folder.
+
+use std::path::Path;
+
+use serde_json::{json, Map, Value};
+
+use super::error::ExchangeError;
+use super::options::read_object;
+use crate::data::tokenizer::Tokenizer;
+use crate::model::{ModelConfig, TextPool};
+
+/// Copies `tokenizer.json` into `folder` and says beside it what else transformers needs to know.
+pub(super) fn write(folder: &Path, source: &Path, config: &ModelConfig) -> Result<(), ExchangeError> {
+    let tokenizer =
+        Tokenizer::load(source).map_err(|error| ExchangeError::broken(source, error.to_string()))?;
+    let contents = read_object(source)?;
+    let to = folder.join("tokenizer.json");
+    std::fs::copy(source, &to).map_err(ExchangeError::io("write", &to))?;
+
+    // A causal encoder that pools the end token never sees what follows it; an end token there is better than an
+    // ordinary word, which transformers would then treat as a control token wherever it stands.
+    let unseen = config.text.causal && config.text.pool == TextPool::EndOfText;
+    let padding = tokenizer.end_id().filter(|_| unseen).unwrap_or(tokenizer.pad_id());
+    let mut about = Map::new();
+    about.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+    about.insert("model_max_length".into(), config.text.context.into());
+    about.insert("clean_up_tokenization_spaces".into(), false.into());
+    about.insert("model_input_names".into(), json!(["input_ids", "attention_mask"]));
+    let tokens = [
+        ("pad_token", token(&contents, padding)),
+        ("eos_token", tokenizer.end_id().and_then(|id| token(&contents, id))),
+        ("unk_token", contents["model"]["unk_token"].as_str().map(String::from)),
+    ];
+    for (role, token) in tokens {
+        if let Some(token) = token {
+            about.insert(role.into(), token.into());
+        }
+    }
+    write_json(&folder.join("tokenizer_config.json"), &Value::Object(about))
+}
+
+/// The token of an id, by the vocabulary of a tokenizer.json.
+fn token(contents: &Map<String, Value>, id: u32) -> Option<String> {
+    let is_id = |value: &Value| value.as_u64() == Some(id.into());
+    let vocabulary = contents.get("model")?.get("vocab")?.as_object();
+    let in_model =
+        vocabulary.and_then(|v| v.iter().find(|(_, value)| is_id(value)).map(|(token, _)| token.clone()));
+    in_model.or_else(|| {
+        let added = contents.get("added_tokens")?.as_array()?;
+        added.iter().find(|token| is_id(&token["id"]))?["content"].as_str().map(String::from)
+    })
+}
+
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), ExchangeError> {
+    let text = format!("{value:#}\n");
+    std::fs::write(path, text).map_err(ExchangeError::io("write", path))
+}
