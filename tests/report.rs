@@ -36,7 +36,7 @@ fn run_folder(dir: &Path) {
             let loss = 5.0 / step as f64;
             metrics += &format!(
                 "{{\"stage\":{stage},\"step\":{step},\"samples\":{},\"loss\":{loss},\"lr\":0.001,\"logit_scale\":14.2,\"grad_norm\":null}}\n",
-                step * 8
+                stage / 2 * 1_600 + step * 8
             );
             timing += &format!(
                 "{{\"stage\":{stage},\"step\":{step},\"images_per_s\":{},\"data_wait\":0.1,\"step_ms\":4.0,\"elapsed_s\":1.0}}\n",

@@ -54,7 +54,7 @@ impl Checker<'_> {
                 Value::Compound { name: None, body: Body::Items { items, .. } }
                     if items.len() == elements.len() =>
                 {
-                    for (index, (item, element)) in items.iter().zip(*elements).enumerate() {
+                    for (index, (item, element)) in items.iter().zip(elements).enumerate() {
                         self.node(item, &Shape::of(element), &path.index(index));
                     }
                 }
@@ -220,7 +220,7 @@ impl Checker<'_> {
                 [first, ..] => self.structure(first, shape, path),
             },
             (Shape::Tuple(elements), Body::Items { items, .. }) if items.len() == elements.len() => {
-                for (index, (item, element)) in items.iter().zip(*elements).enumerate() {
+                for (index, (item, element)) in items.iter().zip(elements).enumerate() {
                     self.node(item, &Shape::of(element), &path.index(index));
                 }
             }

@@ -27,7 +27,7 @@ pub enum Shape {
     /// A list of any length of elements of this schema.
     List(&'static Value),
     /// A fixed number of elements, in parentheses.
-    Tuple(&'static [Value]),
+    Tuple(Vec<&'static Value>),
     Number(Range),
     String,
     Bool,
@@ -95,8 +95,14 @@ impl Shape {
         }
         match type_of(schema) {
             "array" => match schema.get("prefixItems").and_then(Value::as_array) {
-                Some(elements) => Shape::Tuple(elements),
-                None => Shape::List(&schema["items"]),
+                Some(elements) => Shape::Tuple(elements.iter().collect()),
+                // An array of a fixed length is a tuple in RON.
+                None => match (schema["minItems"].as_u64(), schema["maxItems"].as_u64()) {
+                    (Some(least), Some(most)) if least == most => {
+                        Shape::Tuple(vec![&schema["items"]; most as usize])
+                    }
+                    _ => Shape::List(&schema["items"]),
+                },
             },
             "integer" => Shape::Number(range(schema, true, name)),
             "number" => Shape::Number(range(schema, false, name)),
