@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
+use flip::data::patience::Patience;
+use flip::data::share::Share;
 use flip::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
 use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
@@ -34,6 +36,7 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         source,
         order: Order::Shuffled { seed: 5 },
         passes: Passes::Endless,
+        share: Share::WHOLE,
         start: Cursor::default(),
         batch: 24,
         keep_partial: false,
@@ -42,6 +45,7 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         context: CONTEXT,
         label: LabelFrom::None,
         workers: 2,
+        patience: Patience::default(),
         seed: 5,
     }
 }

@@ -10,6 +10,8 @@ use dfdx::tensor::Cpu;
 use safetensors::tensor::{serialize_to_file, Dtype, TensorView};
 
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
+use crate::data::patience::Patience;
+use crate::data::share::Share;
 use crate::data::source::{Order, Source};
 use crate::data::transform::Transform;
 use crate::data::webdataset::WebDataset;
@@ -70,6 +72,7 @@ fn embed_shards(trained: &Trained<Cpu>, pattern: &str, progress: &Progress) -> R
         source,
         order: Order::Stored,
         passes: Passes::Once,
+        share: Share::WHOLE,
         start: Default::default(),
         batch: BATCH,
         keep_partial: true,
@@ -78,6 +81,7 @@ fn embed_shards(trained: &Trained<Cpu>, pattern: &str, progress: &Progress) -> R
         context: trained.model.config().text.context,
         label: LabelFrom::None,
         workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        patience: Patience::default(),
         seed: 0,
     })?;
     let mut embedded = Embedded::default();

@@ -161,7 +161,7 @@ fn examine(shard: &Shard, sample: usize) -> Result<(String, Rgb), Skip> {
     let Raw { picture, captions, .. } = shard.load(sample)?;
     let picture = match picture {
         Picture::Encoded(bytes) => decode(&bytes, MAX_PIXELS)
-            .map_err(|defect| defect.of(format!("{}: {}", shard.path().display(), shard.key(sample))))?,
+            .map_err(|defect| defect.of(format!("{}: {}", shard.location(), shard.key(sample))))?,
         Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
     };
     Ok((captions.into_iter().next().unwrap_or_default(), picture))

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::seq::SliceRandom;
 
-use super::source::Order;
+use super::source::{Order, Ticket};
+use super::Cursor;
 use crate::seed::{rng, Purpose};
 
 /// Items that are shuffled together: all of them, up to a number (64 MiB of memory) where a source of
@@ -35,6 +36,16 @@ struct Block {
 }
 
 impl Permutations {
+    /// The sample at `cursor` of a source of `samples` items; `None` at the end of the cursor's epoch.
+    pub fn ticket(&self, cursor: Cursor, order: Order, samples: u64) -> Option<Ticket> {
+        (cursor.position < samples).then(|| Ticket {
+            epoch: cursor.epoch,
+            index: cursor.position,
+            item: (0, self.item(order, cursor.epoch, cursor.position, samples)),
+            after: Cursor { position: cursor.position + 1, ..cursor },
+        })
+    }
+
     /// The item at a position of an epoch of `samples` items; `position` must be less than `samples`.
     pub fn item(&self, order: Order, epoch: u64, position: u64, samples: u64) -> u64 {
         match order {

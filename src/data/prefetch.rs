@@ -8,22 +8,20 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
 
 use super::loader::{Passes, Plan};
+use super::patience::Wait;
 use super::prepare::{Prepared, Preparer};
 use super::skipped::Skipped;
 use super::source::{Skip, Ticket};
-use super::{Batch, Cursor, DataError};
+use super::{Batch, DataError};
 
 /// Samples that a worker takes at a time.
 const CHUNK: usize = 8;
 /// Chunks on their way for each worker.
 const AHEAD: usize = 3;
-/// Time without any sample after which a warning is due.
-const STALL: Duration = Duration::from_secs(60);
 
 /// What the threads hand to the loader.
 pub(super) struct Delivery {
@@ -58,6 +56,8 @@ pub(super) struct Prefetch {
     /// `None` only while being dropped.
     deliveries: Option<Receiver<Delivery>>,
     stopped: Arc<AtomicBool>,
+    /// Set when a source does not answer: threads that wait for it cannot be joined.
+    stalled: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -70,8 +70,13 @@ impl Prefetch {
         let (jobs_in, jobs) = unbounded::<Job>();
         let (deliveries_in, deliveries) = bounded(1);
         // From here on a failure drops `prefetch`, which joins what has been started.
-        let mut prefetch =
-            Prefetch { deliveries: Some(deliveries), stopped: stopped.clone(), threads: Vec::new() };
+        let stalled = Arc::new(AtomicBool::new(false));
+        let mut prefetch = Prefetch {
+            deliveries: Some(deliveries),
+            stopped: stopped.clone(),
+            stalled: stalled.clone(),
+            threads: Vec::new(),
+        };
         for _ in 0..workers {
             let (plan, jobs, stopped) = (plan.clone(), jobs.clone(), stopped.clone());
             prefetch.spawn("flip-decode", move || work(&plan, &jobs, &stopped))?;
@@ -79,7 +84,8 @@ impl Prefetch {
         drop(jobs);
         let walked = plan.clone();
         prefetch.spawn("flip-order", move || walk(&walked, &steps_in, &jobs_in))?;
-        prefetch.spawn("flip-batch", move || Collator::new(plan, deliveries_in, stopped).collate(&steps))?;
+        let collator = Collator::new(plan, deliveries_in, stopped, stalled);
+        prefetch.spawn("flip-batch", move || collator.collate(&steps))?;
         Ok(prefetch)
     }
 
@@ -105,6 +111,10 @@ impl Drop for Prefetch {
         self.stopped.store(true, Ordering::Relaxed);
         // Whoever waits to hand something on finds its receiver gone.
         self.deliveries = None;
+        if self.stalled.load(Ordering::Relaxed) {
+            // They end by themselves as soon as the storage answers.
+            return;
+        }
         for thread in self.threads.drain(..) {
             // A panic has been reported by its message, and by `receive`.
             let _ = thread.join();
@@ -124,7 +134,9 @@ fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
                 match plan.source.ticket(cursor, plan.order) {
                     Ok(Some(ticket)) => {
                         cursor = ticket.after;
-                        tickets.push(ticket);
+                        if plan.share.holds(ticket.epoch, ticket.index) {
+                            tickets.push(ticket);
+                        }
                     }
                     Ok(None) => break,
                     Err(error) => {
@@ -155,7 +167,7 @@ fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
             let _ = steps.send(Step::End);
             return;
         }
-        cursor = Cursor { epoch: cursor.epoch + 1, window: 0, position: 0 };
+        cursor = cursor.next_epoch();
     }
 }
 
@@ -189,6 +201,7 @@ struct Collator {
     plan: Arc<Plan>,
     deliveries: Sender<Delivery>,
     stopped: Arc<AtomicBool>,
+    stalled: Arc<AtomicBool>,
     batch: Batch,
     /// Since the last delivery.
     skipped: Skipped,
@@ -201,10 +214,15 @@ struct Collator {
 struct Stop;
 
 impl Collator {
-    fn new(plan: Arc<Plan>, deliveries: Sender<Delivery>, stopped: Arc<AtomicBool>) -> Self {
+    fn new(
+        plan: Arc<Plan>,
+        deliveries: Sender<Delivery>,
+        stopped: Arc<AtomicBool>,
+        stalled: Arc<AtomicBool>,
+    ) -> Self {
         let batch = empty_batch(&plan);
         let skipped = Skipped::default();
-        Collator { plan, deliveries, stopped, batch, skipped, skipped_before: 0, usable: 0 }
+        Collator { plan, deliveries, stopped, stalled, batch, skipped, skipped_before: 0, usable: 0 }
     }
 
     fn collate(mut self, steps: &Receiver<Step>) {
@@ -276,25 +294,24 @@ impl Collator {
         self.deliveries.send(Delivery { outcome, skipped }).map_err(|_| Stop)
     }
 
-    /// Receives, warning of every minute without a result.
-    fn wait<T>(&self, from: &Receiver<T>, what: &str) -> Result<T, Stop> {
-        let mut waited = Duration::ZERO;
+    /// Receives, with the patience of the plan.
+    fn wait<T>(&mut self, from: &Receiver<T>, what: &str) -> Result<T, Stop> {
+        let plan = self.plan.clone();
+        let (name, pulse) = (plan.source.name(), plan.source.pulse());
+        let mut wait = Wait::begin(plan.patience, &name, what, pulse.as_deref());
         loop {
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Stop);
             }
-            match from.recv_timeout(STALL) {
+            match from.recv_timeout(wait.step()) {
                 Ok(received) => return Ok(received),
                 // The other side ended without a word; the loader reports it when it finds this side gone too.
                 Err(RecvTimeoutError::Disconnected) => return Err(Stop),
                 Err(RecvTimeoutError::Timeout) => {
-                    waited += STALL;
-                    tracing::warn!(
-                        target: "flip::data",
-                        "{}: waiting for {what} for {} s; is the storage stalled?",
-                        self.plan.source.name(),
-                        waited.as_secs()
-                    );
+                    if let Err(error) = wait.look() {
+                        self.stalled.store(true, Ordering::Relaxed);
+                        self.fail(error)?;
+                    }
                 }
             }
         }

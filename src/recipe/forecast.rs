@@ -31,7 +31,7 @@ impl Epoch {
                 Epoch::Samples(samples.get())
             }
             (None, SourceConfig::Scenes(_)) => Epoch::Endless,
-            (None, SourceConfig::WebDataset(_) | SourceConfig::Folder(_)) => Epoch::Counted,
+            (None, _) => Epoch::Counted,
         }
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
-use crate::data::open_source;
+use crate::data::share::Share;
 use crate::data::source::Order;
 use crate::data::transform::Transform;
 use crate::data::Batch;
@@ -71,7 +71,7 @@ fn evaluate_one<D: GraphDevice>(
         .data()
         .or(run.data.validation.as_ref())
         .ok_or_else(|| StageError::NoEvaluationData { evaluator: config.name().into() })?;
-    let source = open_source(source_config, run.seed)?;
+    let source = run.data.open(source_config, run.seed)?;
     let classes = source.classes();
     let size = run.model_config.image.size;
     let total = source.samples();
@@ -79,6 +79,7 @@ fn evaluate_one<D: GraphDevice>(
         source,
         order: Order::Stored,
         passes: Passes::Once,
+        share: Share::WHOLE,
         start: Default::default(),
         batch: batch_of(config),
         keep_partial: true,
@@ -87,6 +88,7 @@ fn evaluate_one<D: GraphDevice>(
         context: run.model_config.text.context,
         label: label_of(config, &classes)?,
         workers: run.workers(),
+        patience: run.data.storage.patience(),
         seed: run.seed,
     })?;
     let bar = run.progress.bar(

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::Snapshot;
-use crate::data::captions::first_captions;
+use crate::data::captions::first_captions_within;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
+use crate::data::share::Share;
 use crate::data::source::Order;
 use crate::data::transform::Transform;
 use crate::log::{StepMetrics, StepTiming};
@@ -40,6 +41,7 @@ pub fn train<D: GraphDevice>(
         source: run.train.clone(),
         order: Order::Shuffled { seed: run.seed },
         passes: Passes::Endless,
+        share: Share::WHOLE,
         start: run.position.cursor,
         batch: plan.batch,
         keep_partial: false,
@@ -48,6 +50,7 @@ pub fn train<D: GraphDevice>(
         context: run.model_config.text.context,
         label: LabelFrom::None,
         workers: run.workers(),
+        patience: run.data.storage.patience(),
         seed: run.seed,
     })?;
 
@@ -151,10 +154,10 @@ pub fn train<D: GraphDevice>(
 
 /// Steps between two checkpoints, at least one.
 fn checkpoint_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Result<u64, StageError> {
-    let steps = run
-        .checkpoints
-        .every
-        .steps(plan.batch as u64, run.epoch_samples())
+    let every = run.checkpoints.every;
+    let epoch_samples = run.epoch_samples(&[every])?;
+    let steps = every
+        .steps(plan.batch as u64, epoch_samples)
         .map_err(StageError::CheckpointEvery)?;
     Ok((steps as u64).max(1))
 }
@@ -164,7 +167,7 @@ fn device(error: impl std::fmt::Display) -> OptimizerError {
 }
 
 fn count_tokens<D: GraphDevice>(run: &Run<'_, D>) -> Result<TokenFrequencies, StageError> {
-    let captions = first_captions(run.train.as_ref(), COUNTED_CAPTIONS)?;
+    let captions = first_captions_within(run.data.storage.patience(), &run.train, COUNTED_CAPTIONS)?;
     let mut rows = Vec::with_capacity(captions.len());
     for caption in &captions {
         let (mut tokens, length) = run.tokenizer.encode(caption, run.model_config.text.context)?;

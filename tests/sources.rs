@@ -1,0 +1,391 @@
+//! Sources in a loader: every sample once an epoch over any number of shards, workers and ranks; shards behind a
+//! server that breaks; stalls that end; mixes that resume.
+
+mod server;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
+use flip::data::patience::Patience;
+use flip::data::share::Share;
+use flip::data::source::{Order, Source};
+use flip::data::tokenizer::Tokenizer;
+use flip::data::transform::Transform;
+use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataConfig, DataError, SourceConfig};
+use serde_json::{json, Value};
+
+use server::{Fault, Server};
+
+fn source(config: &Value) -> Arc<dyn Source> {
+    open_source(&serde_json::from_value::<SourceConfig>(config.clone()).unwrap(), 0).unwrap()
+}
+
+/// The source and the patience of a recipe's `data`.
+fn of_data(train: Value, storage: Value) -> (Result<Arc<dyn Source>, DataError>, Patience) {
+    let data: DataConfig = serde_json::from_value(json!({"train": train, "storage": storage})).unwrap();
+    (data.open(&data.train, 0), data.storage.patience())
+}
+
+fn plan(source: Arc<dyn Source>) -> Plan {
+    let letters = ('a'..='z').map(|c| format!("{c}{c}{c}"));
+    Plan {
+        source,
+        order: Order::Shuffled { seed: 5 },
+        passes: Passes::Once,
+        share: Share::WHOLE,
+        start: Cursor::default(),
+        batch: 7,
+        keep_partial: true,
+        transform: Transform::Train { size: 8, augment: AugmentConfig::default() },
+        tokenizer: Arc::new(Tokenizer::train(letters, 200).unwrap()),
+        context: 8,
+        label: LabelFrom::None,
+        workers: 2,
+        patience: Patience { warning: Duration::from_secs(5), limit: Duration::from_secs(30) },
+        seed: 5,
+    }
+}
+
+/// A shard of small pictures with captions, keys `SHARD-NUMBER`; every seventh has no caption.
+fn shard(number: usize, samples: usize) -> Vec<u8> {
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_fn(5, 4, |x, y| image::Rgb([60 * x as u8, 60 * y as u8, number as u8]))
+        .write_to(&mut png, image::ImageFormat::Png)
+        .unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |name: String, body: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(body.len() as u64);
+        builder.append_data(&mut header, name, body).unwrap();
+    };
+    for sample in 0..samples {
+        add(format!("{number}-{sample}.png"), png.get_ref());
+        if sample % 7 != 6 {
+            add(format!("{number}-{sample}.txt"), b"a picture");
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+fn good(samples: usize) -> usize {
+    samples - samples / 7
+}
+
+fn write_shards(folder: &Path, sizes: &[usize]) -> String {
+    for (i, &samples) in sizes.iter().enumerate() {
+        std::fs::write(folder.join(format!("{i}.tar")), shard(i, samples)).unwrap();
+    }
+    folder.join("*.tar").display().to_string()
+}
+
+fn batches(plan: Plan) -> Result<Vec<Batch>, DataError> {
+    let mut loader = Loader::start(plan)?;
+    let mut batches = Vec::new();
+    while let Some(batch) = loader.next()? {
+        batches.push(batch);
+    }
+    Ok(batches)
+}
+
+fn keys(batches: &[Batch]) -> Vec<String> {
+    batches.iter().flat_map(|batch| batch.keys.iter().cloned()).collect()
+}
+
+fn sorted(mut keys: Vec<String>) -> Vec<String> {
+    keys.sort();
+    keys
+}
+
+#[test]
+fn every_sample_once_an_epoch_whatever_the_shards_workers_and_ranks() {
+    for shards in [1, 2, 3, 7] {
+        let folder = tempfile::tempdir().unwrap();
+        let sizes: Vec<usize> = (0..shards).map(|i| 5 + 4 * i).collect();
+        let pattern = write_shards(folder.path(), &sizes);
+        let source = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 2}}));
+        let expected: usize = sizes.iter().map(|&samples| good(samples)).sum();
+        let whole = keys(&batches(plan(source.clone())).unwrap());
+        assert_eq!(whole.len(), expected);
+        for ranks in [1, 2, 3] {
+            for workers in [1, 2, 8] {
+                for epoch in [0, 1] {
+                    let mut of_ranks = Vec::new();
+                    for rank in 0..ranks {
+                        let share = Share { rank, ranks };
+                        let start = Cursor::epoch(epoch);
+                        let own = keys(&batches(Plan { share, workers, start, ..plan(source.clone()) }).unwrap());
+                        if epoch == 0 {
+                            // The global order, with what is for others left out.
+                            let place = |key: &String| whole.iter().position(|known| known == key).unwrap();
+                            assert!(own.iter().map(place).is_sorted());
+                        }
+                        of_ranks.extend(own);
+                    }
+                    assert_eq!(sorted(of_ranks), sorted(whole.clone()), "{shards} shards, {ranks} ranks");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_may_go_on_with_another_number_of_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing is broken, so that ranks stay together.
+    let pattern = write_shards(folder.path(), &[6, 6, 6, 6]);
+    let source = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 4}}));
+    let ranked = |ranks: u64, start: Cursor, steps: usize| -> (Vec<String>, Cursor) {
+        let mut taken = Vec::new();
+        let mut last = start;
+        for rank in 0..ranks {
+            let share = Share { rank, ranks };
+            let batch = 6 / ranks as usize;
+            let plan = Plan { share, start, batch, passes: Passes::Endless, ..plan(source.clone()) };
+            let mut loader = Loader::start(plan).unwrap();
+            for _ in 0..steps {
+                let batch = loader.next().unwrap().unwrap();
+                taken.extend(batch.keys);
+                // Ranks take turns, so the last of them is furthest.
+                let further = |a: Cursor, b: Cursor| (a.epoch, a.window, a.position) > (b.epoch, b.window, b.position);
+                last = if further(batch.cursor, last) { batch.cursor } else { last };
+            }
+        }
+        (taken, last)
+    };
+    let (mut taken, cursor) = ranked(2, Cursor::default(), 2);
+    let (more, cursor) = ranked(3, cursor, 1);
+    taken.extend(more);
+    taken.extend(ranked(1, cursor, 1).0);
+    let expected: Vec<String> = (0..4).flat_map(|i| (0..6).map(move |j| format!("{i}-{j}"))).collect();
+    assert_eq!(sorted(taken), sorted(expected));
+}
+
+#[test]
+fn a_mix_keeps_its_shares_and_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let pattern = write_shards(folder.path(), &[20, 30]);
+    let table = folder.path().join("pairs.csv");
+    image::RgbImage::new(3, 3).save(folder.path().join("x.png")).unwrap();
+    let rows: Vec<String> = (0..11).map(|i| format!("x.png,caption {i}")).collect();
+    std::fs::write(&table, format!("path,text\n{}\n", rows.join("\n"))).unwrap();
+    let source = source(&json!({"Mix": [
+        [{"WebDataset": {"shards": pattern}}, 3.0],
+        [{"Table": {"files": table, "image": {"Path": "path"}, "caption": "text"}}, 1.0],
+    ]}));
+    let endless = |start, workers| {
+        Loader::start(Plan { start, workers, batch: 8, passes: Passes::Endless, ..plan(source.clone()) }).unwrap()
+    };
+    let mut loader = endless(Cursor::default(), 3);
+    let all: Vec<Batch> = (0..30).map(|_| loader.next().unwrap().unwrap()).collect();
+    let of_table = keys(&all).iter().filter(|key| *key == "x.png").count();
+    // Three of four places, of which six of seven are usable.
+    assert!((63..=69).contains(&of_table), "{of_table} of 240");
+    for stop in [1, 9, 22] {
+        let mut resumed = endless(all[stop - 1].cursor, 1);
+        for expected in &all[stop..] {
+            let batch = resumed.next().unwrap().unwrap();
+            assert_eq!((batch.keys, batch.cursor), (expected.keys.clone(), expected.cursor));
+            assert!(batch.pixels == expected.pixels);
+        }
+    }
+    let once = batches(Plan { order: Order::Stored, ..plan(source) }).unwrap();
+    assert_eq!(keys(&once).len(), good(20) + good(30) + 11);
+}
+
+#[cfg(feature = "remote")]
+mod remote {
+    use super::*;
+
+    fn used(folder: &Path) -> u64 {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    #[test]
+    fn a_server_that_breaks_every_third_connection_loses_and_repeats_nothing() {
+        let sizes = [40usize, 33, 25, 50, 17];
+        let files: BTreeMap<String, Vec<u8>> =
+            sizes.iter().enumerate().map(|(i, &samples)| (format!("/{i}.tar"), shard(i, samples))).collect();
+        let server = Server::start(files.clone(), Fault::BreakEveryThird);
+        let cache = tempfile::tempdir().unwrap();
+        let url = format!("{}/{{0..4}}.tar", server.url());
+        let train = json!({"WebDataset": {"shards": url, "shuffle_shards": 2}});
+        let (remote, _) = of_data(train.clone(), json!({"cache": cache.path()}));
+        let got = batches(plan(remote.unwrap())).unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let pattern = write_shards(folder.path(), &sizes);
+        let local = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 2}}));
+        let want = batches(plan(local.clone())).unwrap();
+        assert_eq!(keys(&got), keys(&want));
+        assert!(got.iter().zip(&want).all(|(got, want)| got.pixels == want.pixels));
+        let seen = server.seen();
+        assert!(seen.broken >= 2, "{seen:?}");
+        assert_eq!(seen.continued, seen.broken, "every broken transfer goes on where it stopped: {seen:?}");
+
+        // The second pass comes from the cache.
+        let (remote, _) = of_data(train, json!({"cache": cache.path()}));
+        assert_eq!(keys(&batches(plan(remote.unwrap())).unwrap()), keys(&want));
+        assert_eq!(server.seen().connections, seen.connections);
+        let bytes: usize = files.values().map(Vec::len).sum();
+        assert_eq!(used(cache.path()), bytes as u64);
+    }
+
+    #[test]
+    fn an_object_store_is_listed_and_read_over_broken_connections() {
+        let sizes = [20usize, 13, 31];
+        let mut files: BTreeMap<String, Vec<u8>> =
+            sizes.iter().enumerate().map(|(i, &samples)| (format!("/bucket/a/{i}.tar"), shard(i, samples))).collect();
+        files.insert("/bucket/a/notes.txt".into(), b"no shard".to_vec());
+        files.insert("/bucket/a/deeper/9.tar".into(), shard(9, 9));
+        let server = Server::start(files, Fault::BreakEveryThird);
+        // Nothing else in this program reads these.
+        for (name, value) in [
+            ("AWS_ENDPOINT", server.url().as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_SKIP_SIGNATURE", "true"),
+            ("AWS_REGION", "none"),
+        ] {
+            std::env::set_var(name, value);
+        }
+        let cache = tempfile::tempdir().unwrap();
+        let train = json!({"WebDataset": {"shards": "s3://bucket/a/*.tar"}});
+        let (source, _) = of_data(train, json!({"cache": cache.path()}));
+        let got = keys(&batches(Plan { order: Order::Stored, ..plan(source.unwrap()) }).unwrap());
+        let expected = sizes.iter().enumerate().flat_map(|(i, &samples)| {
+            (0..samples).filter(|sample| sample % 7 != 6).map(move |sample| format!("{i}-{sample}"))
+        });
+        assert_eq!(got, expected.collect::<Vec<_>>());
+        let seen = server.seen();
+        assert!(seen.broken >= 1 && seen.continued == seen.broken, "{seen:?}");
+
+        let train = json!({"WebDataset": {"shards": "s3://bucket/b/*.tar"}});
+        let message = of_data(train, json!({})).0.map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("s3://bucket/b/*.tar matches no shard"), "{message}");
+    }
+
+    #[test]
+    fn the_limit_of_the_cache_holds_while_every_shard_is_read() {
+        let sizes = [30usize; 6];
+        let files: BTreeMap<String, Vec<u8>> =
+            sizes.iter().enumerate().map(|(i, &samples)| (format!("/{i}.tar"), shard(i, samples))).collect();
+        let longest = files.values().map(Vec::len).max().unwrap();
+        let server = Server::start(files, Fault::None);
+        let cache = tempfile::tempdir().unwrap();
+        let limit = (longest * 5 / 2) as f64;
+        let storage = json!({"cache": cache.path(), "cache_gib": limit / (1u64 << 30) as f64});
+        let url = format!("{}/{{0..5}}.tar", server.url());
+        let (remote, _) = of_data(json!({"WebDataset": {"shards": url, "shuffle_shards": 1}}), storage);
+        let mut loader = Loader::start(plan(remote.unwrap())).unwrap();
+        let mut seen = 0;
+        while let Some(batch) = loader.next().unwrap() {
+            seen += batch.keys.len();
+            assert!(used(cache.path()) as f64 <= limit, "{} of {limit}", used(cache.path()));
+        }
+        assert_eq!(seen, 6 * good(30));
+    }
+
+    #[test]
+    fn pictures_of_a_table_come_from_urls() {
+        let mut png = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(4, 4).write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let server = Server::start([("/a.png".to_owned(), png.into_inner())].into(), Fault::BreakEveryThird);
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("laion.tsv");
+        let url = server.url();
+        let text = format!("URL\tTEXT\n{url}/a.png?size=4\tone\n{url}/b.png\ttwo\n{url}/a.png\tthree\n");
+        std::fs::write(&table, text).unwrap();
+        let train = json!({"Table": {"files": table, "image": {"Url": "URL"}, "caption": "TEXT"}});
+        let (source, _) = of_data(train, json!({}));
+        let mut loader = Loader::start(Plan { order: Order::Stored, ..plan(source.unwrap()) }).unwrap();
+        let batch = loader.next().unwrap().unwrap();
+        assert_eq!(batch.captions, [["one"], ["three"]]);
+        let skip = &loader.next().map(|_| loader.skipped().first[0].clone()).unwrap();
+        assert_eq!(skip.reason, "image_missing");
+        assert!(skip.sample.ends_with("laion.tsv: line 3"), "{}", skip.sample);
+        assert!(skip.detail.contains("/b.png: the server answers 404"), "{}", skip.detail);
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_is_an_error_that_names_the_shard() {
+        let server = Server::start([("/0.tar".to_owned(), shard(0, 30))].into(), Fault::Silent);
+        let cache = tempfile::tempdir().unwrap();
+        let storage = json!({
+            "cache": cache.path(), "attempts": 1000, "stall_warning_s": 0.1, "stall_limit_s": 0.6
+        });
+        let train = json!({"WebDataset": {"shards": format!("{}/0.tar", server.url())}});
+        let (source, patience) = of_data(train.clone(), storage);
+        let began = Instant::now();
+        let error = batches(Plan { patience, ..plan(source.unwrap()) }).unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(10));
+        let message = error.to_string();
+        assert!(matches!(error, DataError::Stalled { .. }), "{message}");
+        assert!(message.contains("/0.tar (the next shards to be indexed) for 0."), "{message}");
+
+        // With fewer attempts than patience, it is the transfer that is given up.
+        let storage = json!({"cache": cache.path(), "attempts": 2, "stall_warning_s": 0.1, "stall_limit_s": 20});
+        let (source, patience) = of_data(train, storage);
+        let message = batches(Plan { patience, ..plan(source.unwrap()) }).unwrap_err().to_string();
+        assert!(message.contains("silent for 0 s; given up after 2 attempts that came to nothing"), "{message}");
+    }
+
+    #[test]
+    fn a_shard_that_the_server_lacks_is_counted_and_the_others_are_read() {
+        let server = Server::start([("/1.tar".to_owned(), shard(1, 10))].into(), Fault::None);
+        let cache = tempfile::tempdir().unwrap();
+        let train = json!({"WebDataset": {"shards": format!("{}/{{0..1}}.tar", server.url())}});
+        let (source, _) = of_data(train, json!({"cache": cache.path()}));
+        let mut loader = Loader::start(plan(source.unwrap())).unwrap();
+        let mut seen = 0;
+        while let Some(batch) = loader.next().unwrap() {
+            seen += batch.keys.len();
+        }
+        assert_eq!(seen, good(10));
+        assert_eq!(loader.skipped().counts["shard_missing"], 1);
+        let wild = json!({"WebDataset": {"shards": format!("{}/*.tar", server.url())}});
+        let message = of_data(wild, json!({})).0.map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("http has no listing"), "{message}");
+    }
+}
+
+/// A file system that never answers: a source that sleeps.
+#[test]
+fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
+    struct Asleep;
+    impl Source for Asleep {
+        fn samples(&self) -> Option<u64> {
+            Some(10)
+        }
+        fn ticket(
+            &self,
+            cursor: Cursor,
+            _: Order,
+        ) -> Result<Option<flip::data::source::Ticket>, DataError> {
+            let after = Cursor { position: cursor.position + 1, ..cursor };
+            let item = (0, cursor.position);
+            let ticket =
+                flip::data::source::Ticket { epoch: cursor.epoch, index: cursor.position, item, after };
+            Ok((cursor.position < 10).then_some(ticket))
+        }
+        fn load(
+            &self,
+            _: &flip::data::source::Ticket,
+        ) -> Result<flip::data::source::Raw, flip::data::source::Skip> {
+            std::thread::sleep(Duration::from_secs(30));
+            unreachable!("the test is over by then")
+        }
+        fn name(&self) -> String {
+            "/nfs/*.tar".into()
+        }
+    }
+    let patience = Patience { warning: Duration::from_millis(50), limit: Duration::from_millis(300) };
+    let began = Instant::now();
+    let mut loader = Loader::start(Plan { patience, ..plan(Arc::new(Asleep)) }).unwrap();
+    let message = loader.next().unwrap_err().to_string();
+    assert!(message.starts_with("/nfs/*.tar: nothing from a sample to be read and decoded for 0."), "{message}");
+    assert!(message.contains("data.storage.stall_limit_s"), "{message}");
+    drop(loader);
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
