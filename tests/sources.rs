@@ -200,7 +200,9 @@ mod remote {
     use super::*;
 
     fn used(folder: &Path) -> u64 {
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+        // A file may make room between the listing and the look at it.
+        let length = |entry: std::io::Result<std::fs::DirEntry>| Some(entry.ok()?.metadata().ok()?.len());
+        std::fs::read_dir(folder).unwrap().filter_map(length).sum()
     }
 
     #[test]
@@ -322,7 +324,7 @@ mod remote {
         assert!(began.elapsed() < Duration::from_secs(10));
         let message = error.to_string();
         assert!(matches!(error, DataError::Stalled { .. }), "{message}");
-        assert!(message.contains("/0.tar (the next shards to be indexed) for 0."), "{message}");
+        assert!(message.contains("/0.tar (the next shards to be indexed) for "), "{message}");
 
         // With fewer attempts than patience, it is the transfer that is given up.
         let storage = json!({"cache": cache.path(), "attempts": 2, "stall_warning_s": 0.1, "stall_limit_s": 20});
@@ -384,7 +386,7 @@ fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
     let began = Instant::now();
     let mut loader = Loader::start(Plan { patience, ..plan(Arc::new(Asleep)) }).unwrap();
     let message = loader.next().unwrap_err().to_string();
-    assert!(message.starts_with("/nfs/*.tar: nothing from a sample to be read and decoded for 0."), "{message}");
+    assert!(message.starts_with("/nfs/*.tar: nothing from a sample to be read and decoded for "), "{message}");
     assert!(message.contains("data.storage.stall_limit_s"), "{message}");
     drop(loader);
     assert!(began.elapsed() < Duration::from_secs(5));

@@ -130,7 +130,7 @@ mod tests {
         let sleep = || std::thread::sleep(Duration::from_secs(2));
         let error = patiently(short(), "/nfs/*.tar", "reading headers", Some(pulse.clone()), sleep).unwrap_err();
         let message = error.to_string();
-        assert!(message.contains("/nfs/*.tar: nothing from /nfs/00003.tar (reading headers) for 0"), "{message}");
+        assert!(message.contains("/nfs/*.tar: nothing from /nfs/00003.tar (reading headers) for "), "{message}");
     }
 
     #[test]

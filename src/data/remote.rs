@@ -65,6 +65,13 @@ struct Answer {
     body: BoxStream<'static, Result<bytes::Bytes, String>>,
 }
 
+impl Answer {
+    /// The rest that was asked for is of a file that is no longer there.
+    fn of_another_file() -> Self {
+        Answer { from: u64::MAX, total: None, tag: None, body: futures_util::stream::empty().boxed() }
+    }
+}
+
 /// Clients; the connections that they keep open are shared by all threads.
 pub struct Remote {
     runtime: Runtime,
@@ -160,7 +167,8 @@ impl Remote {
             // The server sends from the start, or has another file by now.
             *state = Transfer { furthest: state.furthest, ..Transfer::default() };
             if answer.from != 0 {
-                return Err(Refusal::broken("the file has changed meanwhile"));
+                let detail = "the server cannot show that it still has the same file; it is begun again";
+                return Err(Refusal::broken(detail));
             }
         }
         if let (Some(total), None) = (answer.total, state.total) {
@@ -213,7 +221,7 @@ impl Remote {
             StatusCode::PARTIAL_CONTENT => header(CONTENT_RANGE)
                 .and_then(content_range)
                 .ok_or_else(|| Refusal::broken("the server does not say which part it sends"))?,
-            StatusCode::RANGE_NOT_SATISFIABLE => (u64::MAX, None),
+            StatusCode::RANGE_NOT_SATISFIABLE if state.have > 0 => return Ok(Answer::of_another_file()),
             StatusCode::NOT_FOUND | StatusCode::GONE => {
                 return Err(Refusal::Absent(format!("the server answers {status}")))
             }
@@ -235,7 +243,10 @@ impl Remote {
             options.range = Some(GetRange::Offset(state.have));
             options.if_match = state.tag.clone();
         }
-        let result = store.get_opts(&key, options).await.map_err(refusal)?;
+        let result = match store.get_opts(&key, options).await {
+            Err(object_store::Error::Precondition { .. }) if state.have > 0 => return Ok(Answer::of_another_file()),
+            result => result.map_err(refusal)?,
+        };
         let (from, total, tag) = (result.range.start, Some(result.meta.size), result.meta.e_tag.clone());
         let body = result.into_stream().map_err(|error| chain(&error)).boxed();
         Ok(Answer { from, total, tag, body })

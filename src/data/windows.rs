@@ -119,7 +119,8 @@ impl<S: Shelf> Windows<S> {
         self.opened.open_all(&shards);
         let mut items = Vec::new();
         for shard in shards {
-            let samples = S::samples(&*self.opened.get(shard)?);
+            let open = self.opened.get(shard)?;
+            let samples = S::samples(&open);
             items.extend((0..samples as u32).map(|sample| (shard, sample)));
         }
         if let Order::Shuffled { seed } = order {
