@@ -116,7 +116,8 @@ fn every_sample_once_an_epoch_whatever_the_shards_workers_and_ranks() {
                     for rank in 0..ranks {
                         let share = Share { rank, ranks };
                         let start = Cursor::epoch(epoch);
-                        let own = keys(&batches(Plan { share, workers, start, ..plan(source.clone()) }).unwrap());
+                        let own =
+                            keys(&batches(Plan { share, workers, start, ..plan(source.clone()) }).unwrap());
                         if epoch == 0 {
                             // The global order, with what is for others left out.
                             let place = |key: &String| whole.iter().position(|known| known == key).unwrap();
@@ -149,7 +150,8 @@ fn a_run_may_go_on_with_another_number_of_ranks() {
                 let batch = loader.next().unwrap().unwrap();
                 taken.extend(batch.keys);
                 // Ranks take turns, so the last of them is furthest.
-                let further = |a: Cursor, b: Cursor| (a.epoch, a.window, a.position) > (b.epoch, b.window, b.position);
+                let further =
+                    |a: Cursor, b: Cursor| (a.epoch, a.window, a.position) > (b.epoch, b.window, b.position);
                 last = if further(batch.cursor, last) { batch.cursor } else { last };
             }
         }
@@ -176,7 +178,8 @@ fn a_mix_keeps_its_shares_and_resumes() {
         [{"Table": {"files": table, "image": {"Path": "path"}, "caption": "text"}}, 1.0],
     ]}));
     let endless = |start, workers| {
-        Loader::start(Plan { start, workers, batch: 8, passes: Passes::Endless, ..plan(source.clone()) }).unwrap()
+        Loader::start(Plan { start, workers, batch: 8, passes: Passes::Endless, ..plan(source.clone()) })
+            .unwrap()
     };
     let mut loader = endless(Cursor::default(), 3);
     let all: Vec<Batch> = (0..30).map(|_| loader.next().unwrap().unwrap()).collect();
@@ -238,8 +241,11 @@ mod remote {
     #[test]
     fn an_object_store_is_listed_and_read_over_broken_connections() {
         let sizes = [20usize, 13, 31];
-        let mut files: BTreeMap<String, Vec<u8>> =
-            sizes.iter().enumerate().map(|(i, &samples)| (format!("/bucket/a/{i}.tar"), shard(i, samples))).collect();
+        let mut files: BTreeMap<String, Vec<u8>> = sizes
+            .iter()
+            .enumerate()
+            .map(|(i, &samples)| (format!("/bucket/a/{i}.tar"), shard(i, samples)))
+            .collect();
         files.insert("/bucket/a/notes.txt".into(), b"no shard".to_vec());
         files.insert("/bucket/a/deeper/9.tar".into(), shard(9, 9));
         let server = Server::start(files, Fault::BreakEveryThird);
@@ -327,10 +333,14 @@ mod remote {
         assert!(message.contains("/0.tar (the next shards to be indexed) for "), "{message}");
 
         // With fewer attempts than patience, it is the transfer that is given up.
-        let storage = json!({"cache": cache.path(), "attempts": 2, "stall_warning_s": 0.1, "stall_limit_s": 20});
+        let storage =
+            json!({"cache": cache.path(), "attempts": 2, "stall_warning_s": 0.1, "stall_limit_s": 20});
         let (source, patience) = of_data(train, storage);
         let message = batches(Plan { patience, ..plan(source.unwrap()) }).unwrap_err().to_string();
-        assert!(message.contains("silent for 0 s; given up after 2 attempts that came to nothing"), "{message}");
+        assert!(
+            message.contains("silent for 0 s; given up after 2 attempts that came to nothing"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -360,11 +370,7 @@ fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
         fn samples(&self) -> Option<u64> {
             Some(10)
         }
-        fn ticket(
-            &self,
-            cursor: Cursor,
-            _: Order,
-        ) -> Result<Option<flip::data::source::Ticket>, DataError> {
+        fn ticket(&self, cursor: Cursor, _: Order) -> Result<Option<flip::data::source::Ticket>, DataError> {
             let after = Cursor { position: cursor.position + 1, ..cursor };
             let item = (0, cursor.position);
             let ticket =
@@ -386,7 +392,10 @@ fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
     let began = Instant::now();
     let mut loader = Loader::start(Plan { patience, ..plan(Arc::new(Asleep)) }).unwrap();
     let message = loader.next().unwrap_err().to_string();
-    assert!(message.starts_with("/nfs/*.tar: nothing from a sample to be read and decoded for "), "{message}");
+    assert!(
+        message.starts_with("/nfs/*.tar: nothing from a sample to be read and decoded for "),
+        "{message}"
+    );
     assert!(message.contains("data.storage.stall_limit_s"), "{message}");
     drop(loader);
     assert!(began.elapsed() < Duration::from_secs(5));

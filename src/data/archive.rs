@@ -17,8 +17,7 @@ const READ_AHEAD: usize = 8 * BLOCK as usize;
 const LONGEST_EXTENSION: u64 = 64 * 1024;
 
 /// How files begin that are packed in a way that is not read; gzip and zstd are unpacked before.
-const PACKINGS: [(&[u8], &str); 3] =
-    [(b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"\x04\x22\x4d\x18", "lz4")];
+const PACKINGS: [(&[u8], &str); 3] = [(b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"\x04\x22\x4d\x18", "lz4")];
 
 /// A regular file inside an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -96,7 +96,8 @@ impl Cache {
                 Ok(()) => continue,
                 Err(TryLockError::WouldBlock) => {
                     if wait.stalled(file.metadata()?.modified().ok(), self.patience) {
-                        let detail = format!("another process has been writing {} for too long", path.display());
+                        let detail =
+                            format!("another process has been writing {} for too long", path.display());
                         return Err(io::Error::new(io::ErrorKind::TimedOut, detail));
                     }
                     std::thread::sleep(LOOK);
@@ -125,7 +126,8 @@ impl Cache {
                 return Ok(());
             }
             if began.elapsed() > self.patience {
-                let detail = "the cache is full of files that are being written; raise data.storage.cache_gib";
+                let detail =
+                    "the cache is full of files that are being written; raise data.storage.cache_gib";
                 return Err(io::Error::new(io::ErrorKind::StorageFull, detail));
             }
             std::thread::sleep(LOOK);
@@ -270,7 +272,10 @@ mod tests {
         open.read_to_string(&mut kept).unwrap();
         assert_eq!(kept, "b".repeat(300), "an open file stays whole");
         let error = bring(&cache, "e", 1001).unwrap_err().to_string();
-        assert!(error.contains("1001 bytes in a cache of 1000 bytes; raise data.storage.cache_gib"), "{error}");
+        assert!(
+            error.contains("1001 bytes in a cache of 1000 bytes; raise data.storage.cache_gib"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -119,8 +119,12 @@ impl Batch {
 
 fn read_names(path: &Path) -> Result<Vec<String>, DataError> {
     let text = std::fs::read_to_string(path).map_err(|source| DataError::Io { path: path.into(), source })?;
-    let names: Vec<String> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| line.replace('_', " ")).collect();
+    let names: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(|line| line.replace('_', " "))
+        .collect();
     match names.is_empty() {
         true => Err(DataError::Invalid(format!("{}: expected the name of a class a line", path.display()))),
         false => Ok(names),
@@ -156,7 +160,8 @@ impl Source for Cifar {
             skip("label_out_of_range", sample(), detail)
         })?;
         let planes = &record[self.labels.0 as usize..];
-        let pixels = (0..SIDE * SIDE).flat_map(|at| (0..3).map(move |channel| planes[channel * SIDE * SIDE + at]));
+        let pixels =
+            (0..SIDE * SIDE).flat_map(|at| (0..3).map(move |channel| planes[channel * SIDE * SIDE + at]));
         Ok(Raw {
             key,
             picture: Picture::Rgb { width: SIDE as u32, height: SIDE as u32, pixels: pixels.collect() },
@@ -255,6 +260,9 @@ mod tests {
         let fine = labels(false);
         assert_eq!(fine[..3], [Ok(0), Ok(1), Ok(2)]);
         let error = fine[3].clone().unwrap_err();
-        assert!(error.contains("test.bin: picture 3") && error.contains("label 3 is none of the 3"), "{error}");
+        assert!(
+            error.contains("test.bin: picture 3") && error.contains("label 3 is none of the 3"),
+            "{error}"
+        );
     }
 }

@@ -110,7 +110,8 @@ mod tests {
         assert_eq!(text, r#"{"epoch":1,"window":2,"position":3,"parts":[[0,0,0],[4,0,9]]}"#);
         assert_eq!(serde_json::from_str::<Cursor>(&text).unwrap(), mixed);
         assert_eq!(mixed.next_epoch().parts.get(1).epoch, 4);
-        let many = format!(r#"{{"epoch":0,"window":0,"position":0,"parts":[{}[0,0,0]]}}"#, "[0,0,0],".repeat(16));
+        let many =
+            format!(r#"{{"epoch":0,"window":0,"position":0,"parts":[{}[0,0,0]]}}"#, "[0,0,0],".repeat(16));
         assert!(serde_json::from_str::<Cursor>(&many).unwrap_err().to_string().contains("at most 16"));
     }
 }

@@ -43,7 +43,11 @@ impl fmt::Display for Files {
 
 /// A pattern without the query of a URL, which may be a signature.
 fn named(pattern: &str) -> &str {
-    if pattern.starts_with("http") { pattern.split('?').next().unwrap_or(pattern) } else { pattern }
+    if pattern.starts_with("http") {
+        pattern.split('?').next().unwrap_or(pattern)
+    } else {
+        pattern
+    }
 }
 
 impl Files {
@@ -129,11 +133,13 @@ fn listed(list: &str, storage: &Storage) -> Result<Vec<(usize, String)>, DataErr
         DataError::Invalid(format!("{location}:{line}: expected paths in UTF-8, got other bytes"))
     })?;
     let folder = Path::new(list).parent().unwrap_or(Path::new(""));
-    let lines = text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
+    let lines =
+        text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
     Ok(lines
         .map(|(line, number)| {
             let whole = line.contains("://") || Path::new(line).is_absolute();
-            let pattern = if whole { line.to_owned() } else { folder.join(line).to_string_lossy().into_owned() };
+            let pattern =
+                if whole { line.to_owned() } else { folder.join(line).to_string_lossy().into_owned() };
             (number, pattern)
         })
         .collect())

@@ -52,9 +52,9 @@ impl ImageNet {
         } else {
             let mut pictures = Vec::new();
             for folder in folders {
-                let label = synsets.label(&name(folder)).map_err(|what| {
-                    DataError::Invalid(format!("{}: {what}", folder.display()))
-                })?;
+                let label = synsets
+                    .label(&name(folder))
+                    .map_err(|what| DataError::Invalid(format!("{}: {what}", folder.display())))?;
                 let files = list(folder)?.into_iter().filter(|path| is_picture(path));
                 pictures.extend(files.map(|file| (label, file)));
             }
@@ -67,7 +67,12 @@ impl ImageNet {
             )));
         }
         let classes = synsets.names;
-        Ok(ImageNet { folder: config.pictures.clone(), classes, pictures, permutations: Permutations::default() })
+        Ok(ImageNet {
+            folder: config.pictures.clone(),
+            classes,
+            pictures,
+            permutations: Permutations::default(),
+        })
     }
 }
 
@@ -91,7 +96,9 @@ fn labelled(
         let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let label = match &labels {
             Labels::ByName(labels) => labels.get(&stem).copied(),
-            Labels::InOrder(labels) => labels.get(validation_number(&stem).unwrap_or(number + 1) - 1).copied(),
+            Labels::InOrder(labels) => {
+                labels.get(validation_number(&stem).unwrap_or(number + 1) - 1).copied()
+            }
         };
         match label {
             Some(label) => Ok((label, file)),
@@ -125,7 +132,8 @@ fn read_labels(path: &Path, synsets: &Synsets) -> Result<Labels, DataError> {
             (Some(id), None) => in_order.push(synsets.label_of_id(id).map_err(wrong)?),
             (Some(file), Some(class)) => {
                 let stem = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                let label = if is_synset(class) { synsets.label(class) } else { synsets.label_of_number(class) };
+                let label =
+                    if is_synset(class) { synsets.label(class) } else { synsets.label_of_number(class) };
                 by_name.insert(stem, label.map_err(wrong)?);
             }
             (None, _) => {}
@@ -173,13 +181,15 @@ impl Synsets {
     fn label_of_number(&self, written: &str) -> Result<usize, String> {
         let classes = self.names.len();
         let label = written.parse().ok().filter(|&label| label < classes);
-        label.ok_or_else(|| format!("expected a synset or a class from 0 to {}, got {written:?}", classes - 1))
+        label
+            .ok_or_else(|| format!("expected a synset or a class from 0 to {}, got {written:?}", classes - 1))
     }
 
     /// Of a number of the development kit, whose order is another one.
     fn label_of_id(&self, written: &str) -> Result<usize, String> {
         if self.by_id.is_empty() {
-            let what = "these are the numbers of the development kit, whose order only map_clsloc.txt tells: set \
+            let what =
+                "these are the numbers of the development kit, whose order only map_clsloc.txt tells: set \
                         `synsets` to it, or `labels` to LOC_val_solution.csv or val.txt";
             return Err(what.into());
         }
@@ -268,13 +278,15 @@ mod tests {
 
         fn open(&self, pictures: &str, synsets: &str, labels: Option<&str>) -> Result<ImageNet, String> {
             let at = |name: &str| self.0.path().join(name);
-            let config = ImageNetConfig { pictures: at(pictures), synsets: at(synsets), labels: labels.map(at) };
+            let config =
+                ImageNetConfig { pictures: at(pictures), synsets: at(synsets), labels: labels.map(at) };
             let folder = self.0.path().display().to_string();
             ImageNet::open(&config).map_err(|error| error.to_string().replace(&folder, ""))
         }
     }
 
-    const NAMES: &str = "n01440764 tench, Tinca tinca\nn01443537 goldfish\nn02119789 kit fox, Vulpes macrotis\n";
+    const NAMES: &str =
+        "n01440764 tench, Tinca tinca\nn01443537 goldfish\nn02119789 kit fox, Vulpes macrotis\n";
     const KIT: &str = "n02119789 1 kit_fox\nn01443537 2 goldfish\nn01440764 3 tench\n";
 
     fn labels(source: &ImageNet) -> Vec<usize> {
@@ -292,7 +304,8 @@ mod tests {
         let source = disk.open("val", "names.txt", None).unwrap();
         assert_eq!(source.classes(), ["tench", "goldfish", "kit fox"]);
         assert_eq!(labels(&source), [0, 2]);
-        let ticket = source.ticket(Cursor { position: 1, ..Cursor::default() }, Order::Stored).unwrap().unwrap();
+        let ticket =
+            source.ticket(Cursor { position: 1, ..Cursor::default() }, Order::Stored).unwrap().unwrap();
         let raw = source.load(&ticket).unwrap();
         assert_eq!((raw.label, raw.captions), (Some(2), vec!["kit fox".to_owned()]));
         let disk = Disk::with(&[("names.txt", NAMES), ("val/n00000001/b.JPEG", "x")]);
@@ -327,7 +340,8 @@ mod tests {
         assert!(error("names.txt", None).contains("have to come from `labels`"));
         assert!(error("names.txt", Some("truth.txt")).starts_with("/truth.txt:1: these are the numbers"));
         assert!(error("kit.txt", Some("short.txt")).contains("no class for"));
-        assert!(error("names.txt", Some("wrong.txt")).contains("wrong.txt:1: expected a synset or a class from 0 to 2"));
+        assert!(error("names.txt", Some("wrong.txt"))
+            .contains("wrong.txt:1: expected a synset or a class from 0 to 2"));
         assert!(error("solution.csv", None).contains("solution.csv:1: expected a synset and its names"));
     }
 }

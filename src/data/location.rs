@@ -4,8 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Schemes of URLs that can be read.
-const SCHEMES: [&str; 10] =
-    ["http", "https", "s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss"];
+const SCHEMES: [&str; 10] = ["http", "https", "s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss"];
 
 /// A file, wherever it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +31,10 @@ impl Location {
                 Ok(Location::Url(text.to_owned()))
             }
             Some((scheme, _)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') => {
-                Err(format!("{text}: cannot read {scheme}://; expected a path or one of {}", SCHEMES.join(", ")))
+                Err(format!(
+                    "{text}: cannot read {scheme}://; expected a path or one of {}",
+                    SCHEMES.join(", ")
+                ))
             }
             Some(_) => Ok(Location::File(text.into())),
         }
@@ -75,7 +77,9 @@ mod tests {
         let url = Location::parse("https://host/a/00.tar?signature=secret").unwrap();
         assert_eq!((url.file_name(), url.to_string()), ("00.tar".into(), "https://host/a/00.tar".into()));
         assert!(Location::parse("s3://bucket/x.tar").is_ok());
-        assert!(Location::parse("ftp://host/x").unwrap_err().contains("cannot read ftp://; expected a path or"));
+        assert!(Location::parse("ftp://host/x")
+            .unwrap_err()
+            .contains("cannot read ftp://; expected a path or"));
         assert!(Location::parse("s3:///x").unwrap_err().contains("no host or bucket"));
     }
 }

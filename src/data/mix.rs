@@ -231,7 +231,8 @@ mod tests {
 
     fn mix(sources: &[(u64, f64)]) -> Mix {
         let numbers = |&(samples, weight): &(u64, f64)| {
-            let source: Arc<dyn Source> = Arc::new(Numbers { samples, permutations: Permutations::default() });
+            let source: Arc<dyn Source> =
+                Arc::new(Numbers { samples, permutations: Permutations::default() });
             (source, weight)
         };
         Mix::new(sources.iter().map(numbers).collect()).unwrap()

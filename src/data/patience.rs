@@ -128,9 +128,13 @@ mod tests {
         let pulse = Arc::new(Pulse::default());
         let _reading = pulse.reading("/nfs/00003.tar".into());
         let sleep = || std::thread::sleep(Duration::from_secs(2));
-        let error = patiently(short(), "/nfs/*.tar", "reading headers", Some(pulse.clone()), sleep).unwrap_err();
+        let error =
+            patiently(short(), "/nfs/*.tar", "reading headers", Some(pulse.clone()), sleep).unwrap_err();
         let message = error.to_string();
-        assert!(message.contains("/nfs/*.tar: nothing from /nfs/00003.tar (reading headers) for "), "{message}");
+        assert!(
+            message.contains("/nfs/*.tar: nothing from /nfs/00003.tar (reading headers) for "),
+            "{message}"
+        );
     }
 
     #[test]

@@ -110,13 +110,7 @@ impl Remote {
     }
 
     /// Brings a whole file. `attempts` in a row that come to nothing are too many.
-    pub fn fetch(
-        &self,
-        url: &str,
-        sink: &mut dyn Sink,
-        attempts: u32,
-        pulse: &Pulse,
-    ) -> Result<(), Refusal> {
+    pub fn fetch(&self, url: &str, sink: &mut dyn Sink, attempts: u32, pulse: &Pulse) -> Result<(), Refusal> {
         let url = parse(url)?;
         self.runtime.block_on(self.transfer(&url, sink, attempts, pulse))
     }
@@ -244,7 +238,9 @@ impl Remote {
             options.if_match = state.tag.clone();
         }
         let result = match store.get_opts(&key, options).await {
-            Err(object_store::Error::Precondition { .. }) if state.have > 0 => return Ok(Answer::of_another_file()),
+            Err(object_store::Error::Precondition { .. }) if state.have > 0 => {
+                return Ok(Answer::of_another_file())
+            }
             result => result.map_err(refusal)?,
         };
         let (from, total, tag) = (result.range.start, Some(result.meta.size), result.meta.e_tag.clone());

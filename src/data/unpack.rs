@@ -122,7 +122,8 @@ mod tests {
         assert_eq!(unpacked(&two), (plain.clone(), true, None), "pigz and cat write several members");
         let zst = zstd::encode_all(&plain[..], 1).unwrap();
         assert_eq!(unpacked(&zst), (plain.clone(), true, None));
-        let two = [zstd::encode_all(&plain[..9], 1).unwrap(), zstd::encode_all(&plain[9..], 1).unwrap()].concat();
+        let two =
+            [zstd::encode_all(&plain[..9], 1).unwrap(), zstd::encode_all(&plain[9..], 1).unwrap()].concat();
         assert_eq!(unpacked(&two), (plain, true, None));
     }
 

@@ -314,7 +314,11 @@ mod tests {
         assert_eq!(&pass(&source, tickets[70].after, order), &tickets[71..]);
         assert_ne!(pass(&source, Cursor::epoch(1), order)[0].item, tickets[0].item);
         let stored = pass(&source, Cursor::default(), Order::Stored);
-        assert_eq!(stored.iter().map(|t| t.item).collect::<BTreeSet<_>>().len(), 150, "stored order is whole");
+        assert_eq!(
+            stored.iter().map(|t| t.item).collect::<BTreeSet<_>>().len(),
+            150,
+            "stored order is whole"
+        );
     }
 
     #[test]

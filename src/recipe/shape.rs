@@ -85,7 +85,8 @@ impl Shape {
         }
         let plain = Shape::plain(resolved, name);
         let types = resolved.get("type").and_then(Value::as_array);
-        if types.is_some_and(|types| ["string", "array"].iter().all(|name| types.iter().any(|of| of == name))) {
+        if types.is_some_and(|types| ["string", "array"].iter().all(|name| types.iter().any(|of| of == name)))
+        {
             return Shape::StringOrList(&resolved["items"]);
         }
         if types.is_some_and(|types| types.iter().any(|name| name == "null")) {

@@ -154,9 +154,7 @@ pub fn train<D: GraphDevice>(
 fn checkpoint_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Result<u64, StageError> {
     let every = run.checkpoints.every;
     let epoch_samples = run.epoch_samples(&[every])?;
-    let steps = every
-        .steps(plan.batch as u64, epoch_samples)
-        .map_err(StageError::CheckpointEvery)?;
+    let steps = every.steps(plan.batch as u64, epoch_samples).map_err(StageError::CheckpointEvery)?;
     Ok((steps as u64).max(1))
 }
 

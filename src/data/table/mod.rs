@@ -162,7 +162,9 @@ impl Table {
         let (file, place) = &blocks.places[ticket.item.0 as usize];
         let file = &blocks.files[*file];
         match self.windows.shard(ticket.item.0) {
-            Ok(block) => format!("{}: {} {}", file.location, file.unit(), block.rows[ticket.item.1 as usize].number),
+            Ok(block) => {
+                format!("{}: {} {}", file.location, file.unit(), block.rows[ticket.item.1 as usize].number)
+            }
             Err(_) => format!("{}: {} {} or behind", file.location, file.unit(), place.first),
         }
     }
@@ -186,8 +188,8 @@ impl Table {
                     Defect::new("image_missing", format!("column `{column}`: not UTF-8: {error}"))
                 })?;
                 let location = self.picture(written, &file.location);
-                let location =
-                    location.map_err(|what| Defect::new("image_missing", format!("column `{column}`: {what}")))?;
+                let location = location
+                    .map_err(|what| Defect::new("image_missing", format!("column `{column}`: {what}")))?;
                 (written.to_owned(), self.read(&location)?)
             }
         };
@@ -226,7 +228,9 @@ impl Table {
             let reason = match &error {
                 StorageError::TooLong { .. } => "image_too_large",
                 StorageError::Absent { .. } => "image_missing",
-                StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "image_missing",
+                StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                    "image_missing"
+                }
                 StorageError::Io { .. } => "file_unreadable",
                 StorageError::Remote { .. } => "url_unreachable",
             };
@@ -307,7 +311,9 @@ impl Blocks {
         }
         .map_err(|what| DataError::Invalid(format!("{location}{what}")))?;
         if matches!(format, TableFormat::Csv | TableFormat::Tsv) {
-            self.columns.positions(&names).map_err(|what| DataError::Invalid(format!("{location}:1: {what}")))?;
+            self.columns
+                .positions(&names)
+                .map_err(|what| DataError::Invalid(format!("{location}:1: {what}")))?;
         }
         let number = self.files.len();
         self.places.extend(places.into_iter().map(|place| (number, place)));

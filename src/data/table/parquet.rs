@@ -54,9 +54,11 @@ pub(super) fn read(file: &Arc<File>, place: &Place, columns: &Columns) -> Result
         let mut images = cells(positions.image)?;
         let captions = cells(positions.caption)?;
         let labels = positions.label.map(cells).transpose()?;
-        let json = positions.json.iter().map(|&position| cells(position)).collect::<ParquetResult<Vec<_>>>()?;
+        let json =
+            positions.json.iter().map(|&position| cells(position)).collect::<ParquetResult<Vec<_>>>()?;
         let row = |at: usize| {
-            let Some(image) = images[at].take().and_then(Cell::bytes).filter(|image| !image.is_empty()) else {
+            let Some(image) = images[at].take().and_then(Cell::bytes).filter(|image| !image.is_empty())
+            else {
                 return Err(columns.no_image());
             };
             let Some(Cell::Bytes(caption)) = &captions[at] else { return Err(columns.no_caption()) };
@@ -70,7 +72,11 @@ pub(super) fn read(file: &Arc<File>, place: &Place, columns: &Columns) -> Result
                 json: columns.kept(kept),
             })
         };
-        Ok((0..place.rows as usize).map(row).zip(place.first..).map(|(content, number)| Row { number, content }).collect())
+        Ok((0..place.rows as usize)
+            .map(row)
+            .zip(place.first..)
+            .map(|(content, number)| Row { number, content })
+            .collect())
     })
 }
 
@@ -94,7 +100,9 @@ fn positions(reader: &SerializedFileReader<Whole>, columns: &Columns) -> Parquet
     let positions = columns.positions(&names).map_err(ParquetError::General)?;
     for position in positions.all() {
         let column = schema.column(position);
-        if column.max_rep_level() > 0 || column.self_type().get_basic_info().repetition() == Repetition::REPEATED {
+        if column.max_rep_level() > 0
+            || column.self_type().get_basic_info().repetition() == Repetition::REPEATED
+        {
             let what = format!("column `{}` is a list; expected one value a row", column.path().string());
             return Err(ParquetError::General(what));
         }
@@ -134,7 +142,12 @@ impl Cell {
 }
 
 /// Values of a column, from a row on; `None` where a row has none.
-fn cells(row_group: &dyn RowGroupReader, column: usize, before: u64, rows: u64) -> ParquetResult<Vec<Option<Cell>>> {
+fn cells(
+    row_group: &dyn RowGroupReader,
+    column: usize,
+    before: u64,
+    rows: u64,
+) -> ParquetResult<Vec<Option<Cell>>> {
     let full = row_group.metadata().column(column).column_descr().max_def_level();
     let wanted = (full, before as usize, rows as usize);
     match row_group.get_column_reader(column)? {

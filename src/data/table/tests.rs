@@ -117,7 +117,8 @@ fn tsv_without_a_header_and_packed() {
 #[test]
 fn json_lines_with_several_captions_and_bytes() {
     let disk = Disk::new();
-    let text = "{\"image\": \"b25l\", \"text\": [\"a cat\", \"the cat\"], \"label\": 5, \"score\": {\"x\": 1}}\n\
+    let text =
+        "{\"image\": \"b25l\", \"text\": [\"a cat\", \"the cat\"], \"label\": 5, \"score\": {\"x\": 1}}\n\
                 \n\
                 {\"image\": \"***\", \"text\": \"a dog\"}\n\
                 {\"image\": \"b25l\", \"text\": 3}\n\
@@ -228,14 +229,18 @@ fn parquet_with_embedded_pictures() {
             }
             Err(told) => {
                 assert_eq!(n % 5, 4);
-                let place = format!("caption_missing: /pairs.parquet: row {}: no text in column `text`", n + 1);
+                let place =
+                    format!("caption_missing: /pairs.parquet: row {}: no text in column `text`", n + 1);
                 assert_eq!(disk.shown(told), place);
             }
         }
     }
     let missing = TableConfig { caption: "caption".into(), ..parquet_config(&file) };
     let message = open(&missing).map(|_| ()).unwrap_err().to_string();
-    assert!(message.contains("no column `caption`; the columns are `image.bytes`, `image.path`, `text`"), "{message}");
+    assert!(
+        message.contains("no column `caption`; the columns are `image.bytes`, `image.path`, `text`"),
+        "{message}"
+    );
 }
 
 /// Any byte of a Parquet file may be wrong: an error or skipped rows, never a panic that gets through.
@@ -278,7 +283,10 @@ fn blocks_begin_anywhere_in_a_row_group() {
             let n = row.number as usize - 1;
             assert_eq!(row.content.is_ok(), n % 5 != 4);
             if let Ok(content) = row.content {
-                assert_eq!((content.captions[0].clone(), content.label), (format!("caption {n}"), Some(n as i64)));
+                assert_eq!(
+                    (content.captions[0].clone(), content.label),
+                    (format!("caption {n}"), Some(n as i64))
+                );
             }
         }
     }

@@ -47,7 +47,9 @@ pub(super) fn count_csv(
         }
         if names.is_empty() {
             let name = |(i, field): (usize, &[u8])| match header {
-                true => String::from_utf8_lossy(field.strip_prefix(b"\xef\xbb\xbf").unwrap_or(field)).into_owned(),
+                true => {
+                    String::from_utf8_lossy(field.strip_prefix(b"\xef\xbb\xbf").unwrap_or(field)).into_owned()
+                }
                 false => i.to_string(),
             };
             names = record.iter().enumerate().map(name).collect();
@@ -147,7 +149,9 @@ fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
     let bytes = input.take(LONGEST_ROW + 1).read_until(b'\n', line)? as u64;
     match bytes > LONGEST_ROW {
-        true => Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line of over {LONGEST_ROW} bytes"))),
+        true => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line of over {LONGEST_ROW} bytes")))
+        }
         false => Ok(bytes),
     }
 }

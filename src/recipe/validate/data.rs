@@ -3,7 +3,9 @@
 use super::Findings;
 use crate::data::files::Files;
 use crate::data::location::Location;
-use crate::data::{mix, pattern, AugmentConfig, DataConfig, ScenesConfig, ScenesSplit, SourceConfig, Weighted};
+use crate::data::{
+    mix, pattern, AugmentConfig, DataConfig, ScenesConfig, ScenesSplit, SourceConfig, Weighted,
+};
 
 pub(super) fn validate(data: &DataConfig, findings: &mut Findings) {
     source(&data.train, "data.train", findings);

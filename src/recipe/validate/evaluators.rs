@@ -46,9 +46,8 @@ pub(super) fn validate(recipe: &Recipe, list: &[EvaluatorConfig], path: &str, fi
 
 /// An evaluation has to end.
 fn bounded(source: &SourceConfig, field: &str, findings: &mut Findings) {
-    let scenes = |source: &SourceConfig| {
-        matches!(source, SourceConfig::Scenes(ScenesConfig { samples: None, .. }))
-    };
+    let scenes =
+        |source: &SourceConfig| matches!(source, SourceConfig::Scenes(ScenesConfig { samples: None, .. }));
     let endless = match source {
         SourceConfig::Mix(sources) => sources.iter().any(|Weighted(source, _)| scenes(source)),
         source => scenes(source),
