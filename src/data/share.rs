@@ -1,7 +1,11 @@
 //! Which samples of the order one of several processes takes.
 
 /// One rank of a run: of the samples in the global order it takes those that are its own. The order itself
-/// does not know of ranks, so a run may go on with another number of them.
+/// does not know of ranks, so a run may go on with another number of them, from the furthest of their cursors.
+///
+/// A rank replaces a broken sample by its own next one, and ranks do not tell each other. So each resumes exactly
+/// from a cursor of its own; where their number changes, a sample for each that was broken may be left out of
+/// that epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// From 0.

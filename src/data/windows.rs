@@ -116,7 +116,7 @@ impl<S: Shelf> Windows<S> {
             _ => {}
         }
         let shards = self.shards_of(epoch, index, order);
-        self.opened.open_all(&shards);
+        self.opened.open_all(&shards, || true);
         let mut items = Vec::new();
         for shard in shards {
             let open = self.opened.get(shard)?;
@@ -131,7 +131,10 @@ impl<S: Shelf> Windows<S> {
         let opened = self.opened.clone();
         // Nothing waits for this thread: it only makes the next window quick to enter. What fails here fails
         // again, and is told, when the window is entered.
-        let _ = std::thread::Builder::new().name("flip-index".into()).spawn(move || opened.open_all(&ahead));
+        let _ = std::thread::Builder::new().name("flip-index".into()).spawn(move || {
+            // The source itself may be gone by now.
+            opened.open_all(&ahead, || Arc::strong_count(&opened) > 1);
+        });
         let window = Arc::new(Window { epoch, index, order, items });
         *current = Some(window.clone());
         Ok(window)
@@ -195,11 +198,14 @@ impl<S: Shelf> Opened<S> {
     }
 
     /// Opens shards, several at a time; failures come again when the shards are asked for.
-    fn open_all(self: &Arc<Self>, shards: &[u32]) {
+    fn open_all(&self, shards: &[u32], wanted: impl Fn() -> bool + Sync) {
         let next = AtomicUsize::new(0);
+        let (next, wanted) = (&next, &wanted);
         let work = || {
             while let Some(&shard) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let _ = self.get(shard);
+                if wanted() {
+                    let _ = self.get(shard);
+                }
             }
         };
         std::thread::scope(|scope| {
