@@ -104,6 +104,12 @@ fn wait_for(child: &mut Child, mut far_enough: impl FnMut() -> bool) {
     }
 }
 
+/// Lines logged and evaluations done: it grows through every stage.
+fn progress(run: &Path) -> usize {
+    let results = fs::read_to_string(run.join("eval.json")).unwrap_or_default();
+    logged(run, None) + results.matches("\"kind\"").count()
+}
+
 /// Where the newest checkpoint stands, for the record.
 fn newest(run: &Path) -> String {
     let names = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
@@ -115,19 +121,18 @@ fn newest(run: &Path) -> String {
 fn killed_ten_times_and_resumed_a_run_leaves_the_same_bytes() {
     let (there, whole, length) = prepared();
     let run = there.path().join("killed");
-    let lines = logged(&there.path().join("whole"), None);
+    let end = progress(&there.path().join("whole"));
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-    // Moments spread over all stages, each at a random time after a random line; some before the first one.
-    let mut moments: Vec<usize> = (0..10).map(|_| rng.gen_range(0..=lines)).collect();
-    moments.sort_unstable();
-    for moment in moments {
+    // Random moments in each tenth of the run, and a random time after them: all stages are met.
+    for kill in 0..10 {
+        let moment = (kill * end + rng.gen_range(0..end)) / 10;
         let resume = run.join("recipe.ron").exists();
         let mut child = start(there.path(), "killed", resume).stderr(Stdio::null()).spawn().unwrap();
-        wait_for(&mut child, || logged(&run, None) >= moment);
-        std::thread::sleep(length.mul_f64(rng.gen_range(0.0..0.15)));
+        wait_for(&mut child, || progress(&run) >= moment);
+        std::thread::sleep(length.mul_f64(rng.gen_range(0.0..0.05)));
         child.kill().unwrap();
         child.wait().unwrap();
-        println!("killed after {} of {lines} lines; newest checkpoint: {}", logged(&run, None), newest(&run));
+        println!("killed at {} of {end}; newest checkpoint: {}", progress(&run), newest(&run));
     }
     finish(there.path(), "killed", run.join("recipe.ron").exists());
     assert_same(&whole, &run);

@@ -1,6 +1,5 @@
 //! `flip run`: a recipe to its end.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
@@ -97,7 +96,7 @@ fn everything_is_here(recipe: &Recipe) -> Result<(), Failure> {
 fn logging_is_readable(given: Option<&Path>, root: &Path) -> Result<(), Failure> {
     let path = given.map_or_else(|| RunFolder::logging_of(root), Path::to_path_buf);
     match LoggingConfig::read(&path) {
-        Err(LogError::Io { source, .. }) if given.is_none() && source.kind() == ErrorKind::NotFound => Ok(()),
+        Err(LogError::Io { .. }) if given.is_none() && !path.exists() => Ok(()),
         read => read.map(drop).map_err(|error| Failure::Usage(error.to_string())),
     }
 }
