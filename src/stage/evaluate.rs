@@ -92,7 +92,7 @@ fn evaluate_one<D: GraphDevice>(
         seed: run.seed,
     })?;
     let bar = run.progress.bar(
-        &format!("{} evaluate {}", run.position.stage, config.name()),
+        &format!("{} {} {}", run.position.stage, kind(config), config.name()),
         total.unwrap_or(0),
         "images",
     );
@@ -134,6 +134,15 @@ fn evaluate_one<D: GraphDevice>(
     drop(loader);
     bar.finish();
     Ok(evaluation)
+}
+
+/// What the progress of an evaluation is called: a stage may run several on the same data.
+fn kind(config: &EvaluatorConfig) -> &'static str {
+    match config {
+        EvaluatorConfig::ZeroShot(_) => "zero-shot",
+        EvaluatorConfig::Retrieval(_) => "retrieval",
+        EvaluatorConfig::HeldOutLoss(_) => "held-out loss",
+    }
 }
 
 /// Pairs of a batch: those that compete, for a loss; else as many as are embedded at a time.
