@@ -118,22 +118,27 @@ pub fn check(weights: &[f64]) -> Result<(), String> {
     }
 }
 
-/// Places of each source in a pattern that repeats: at every place the source that is furthest behind its
-/// share.
+/// Places of each source in a pattern that repeats, never as much as one away from its share: of the sources
+/// that may be next, the one that has to be soonest (R. Tijdeman, The chairman assignment problem, 1980).
 fn pattern(weights: &[f64]) -> Vec<u8> {
     let counts = counts(weights);
-    let length: u64 = counts.iter().sum();
-    let mut given = vec![0u64; counts.len()];
+    let length: i128 = counts.iter().map(|&count| i128::from(count)).sum();
+    // All in whole numbers: shares times the length and times this.
+    let scale = (2 * counts.len() as i128 - 2).max(1);
+    let mut given = vec![0i128; counts.len()];
     (1..=length)
         .map(|places| {
-            // How far behind, in places times the length, so that it is a whole number.
-            let behind = |part: usize| (counts[part] * places) as i64 - (given[part] * length) as i64;
-            let mut next = 0;
-            for part in 1..counts.len() {
-                if behind(part) > behind(next) {
-                    next = part;
-                }
-            }
+            let behind = |part: usize| (i128::from(counts[part]) * places - given[part] * length) * scale;
+            // Time until it is a whole sample behind, but for what the method needs as slack.
+            let time = |part: usize| (length * scale - length - behind(part), i128::from(counts[part]));
+            let sooner = |a: usize, b: usize| {
+                let ((time_a, per_a), (time_b, per_b)) = (time(a), time(b));
+                time_a * per_b < time_b * per_a
+            };
+            let allowed = (0..counts.len()).filter(|&part| behind(part) >= length);
+            let next = allowed.reduce(|next, part| if sooner(part, next) { part } else { next });
+            // One of them is always allowed.
+            let next = next.unwrap_or(0);
             given[next] += 1;
             next as u8
         })

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn short() -> Patience {
-        Patience { warning: Duration::from_millis(20), limit: Duration::from_millis(80) }
+        Patience { warning: Duration::from_millis(50), limit: Duration::from_millis(400) }
     }
 
     #[test]
@@ -142,8 +142,8 @@ mod tests {
         let pulse = Arc::new(Pulse::default());
         let beating = pulse.clone();
         let result = patiently(short(), "source", "counting", Some(pulse), move || {
-            for _ in 0..10 {
-                std::thread::sleep(Duration::from_millis(30));
+            for _ in 0..8 {
+                std::thread::sleep(Duration::from_millis(100));
                 beating.beat();
             }
             7

@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn files_are_unpacked_by_content() {
-        let plain: Vec<u8> = (0..600_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let plain: Vec<u8> = (0..600_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         assert_eq!(unpacked(&plain), (plain.clone(), false, None));
         assert_eq!(unpacked(b""), (vec![], false, None));
         assert_eq!(unpacked(&gzip(&plain)), (plain.clone(), true, None));
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_is_before_the_damage_is_kept() {
-        let plain: Vec<u8> = (0..600_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let plain: Vec<u8> = (0..600_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         for packed in [gzip(&plain), zstd::encode_all(&plain[..], 1).unwrap()] {
             let (kept, temporary, damage) = unpacked(&packed[..packed.len() / 2]);
             assert!(temporary && plain.starts_with(&kept) && kept.len() > 100_000, "{}", kept.len());

@@ -84,6 +84,7 @@ pub(super) fn read(file: &Arc<File>, place: &Place, columns: &Columns) -> Result
 fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> Result<T, Trouble> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(ParquetError::General(what))) => Err(format!(": {what}")),
         Ok(Err(error)) => Err(format!(": {error}")),
         Err(_) => Err(": a damaged Parquet file; see the message above".into()),
     }

@@ -74,11 +74,11 @@ fn csv_as_open_clip_reads_it() {
     disk.write("2.png", "two");
     let text = "\u{feff}title,filepath,label,similarity\r\n\
                 \"a cat, and a \"\"dog\"\"\nunder it\",pictures/1.png,3,0.25\r\n\
-                \n\
-                plain,2.png,,NaN\n\
-                two columns,2.png\n\
-                ,2.png,1,1\n\
-                absent,3.png,2.0,7\n";
+                \r\n\
+                plain,2.png,,NaN\r\n\
+                two columns,2.png\r\n\
+                ,2.png,1,1\r\n\
+                absent,3.png,2.0,7\r\n";
     let files = disk.write("pairs.csv", text);
     let mut config = config(&files, path("filepath"), "title");
     config.label = Some("label".into());

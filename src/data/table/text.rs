@@ -32,6 +32,8 @@ pub(super) fn count_csv(
     let mut record = ByteRecord::new();
     let mut names = Vec::new();
     let mut blocks = Blocks::default();
+    // Where lines end in \r\n the reader stops between the two, a line too early.
+    let mut between = 0;
     loop {
         let line = reader.position().line();
         let more = reader.read_byte_record(&mut record).map_err(|error| format!(":{line}: {error}"))?;
@@ -46,6 +48,8 @@ pub(super) fn count_csv(
             return Err(rows);
         }
         if names.is_empty() {
+            let mut next = [0];
+            between = u64::from(file.read_at(&mut next, end).is_ok_and(|bytes| bytes == 1 && next == *b"\n"));
             let name = |(i, field): (usize, &[u8])| match header {
                 true => {
                     String::from_utf8_lossy(field.strip_prefix(b"\xef\xbb\xbf").unwrap_or(field)).into_owned()
@@ -57,7 +61,8 @@ pub(super) fn count_csv(
                 continue;
             }
         }
-        blocks.add(start, end, line, pulse);
+        // The first row of a file without a header begins where the file does.
+        blocks.add(start, end, if start == 0 { line } else { line + between }, pulse);
     }
     Ok((names, blocks.done))
 }
