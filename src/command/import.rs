@@ -125,6 +125,7 @@ pub(super) fn failure(error: ExchangeError) -> Failure {
         | ExchangeError::Config { .. }
         | ExchangeError::Inexpressible { .. }
         | ExchangeError::ReadOnly(_)
+        | ExchangeError::WriteOnly(_)
         | ExchangeError::Occupied { .. } => Failure::Usage(error.to_string()),
         other => Failure::Other(Box::new(other)),
     }

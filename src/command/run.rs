@@ -37,8 +37,9 @@ pub struct RunArgs {
 
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let recipe = read_recipe(&args.recipe)?;
-    everything_is_here(&recipe)?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
+    everything_is_here(&recipe, args.resume)?;
+    not_its_own_start(&recipe, &root)?;
     let entry = match (args.resume, args.restart) {
         (true, _) => Entry::Resume,
         (_, true) => Entry::Restart,
@@ -72,11 +73,11 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
 }
 
 /// Refuses a recipe that names files this machine does not have, before hours are spent on the stages
-/// before they are needed.
-fn everything_is_here(recipe: &Recipe) -> Result<(), Failure> {
+/// before they are needed. A run that goes on needs what it started from no more.
+fn everything_is_here(recipe: &Recipe, resume: bool) -> Result<(), Failure> {
     let missing: Vec<String> = files::inventory(recipe)
         .iter()
-        .filter(|presence| presence.found == 0)
+        .filter(|presence| presence.found == 0 && !(resume && presence.field == "init"))
         .map(|Presence { field, path, shards, .. }| {
             let problem = if *shards { "matches nothing" } else { "is not there" };
             format!("{field}: {path} {problem}; set it with --set {field}=...")
@@ -86,6 +87,19 @@ fn everything_is_here(recipe: &Recipe) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::Usage(missing.join("\n")))
+    }
+}
+
+/// Refuses to start a run in the folder that its weights come from: --restart would delete them.
+fn not_its_own_start(recipe: &Recipe, root: &Path) -> Result<(), Failure> {
+    let Some(init) = &recipe.init else { return Ok(()) };
+    match (init.path().canonicalize(), root.canonicalize()) {
+        (Ok(init), Ok(root)) if init.starts_with(&root) => Err(Failure::Usage(format!(
+            "init: {} lies in the folder of the run itself, {}; give another folder with --out",
+            init.display(),
+            root.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -122,6 +122,7 @@ fn tokenizer_files_go_along() {
             tensors: &weights.tensors,
             tokenizer: Some(&tokenizer),
             card: None,
+            inline: None,
         };
         export(&outgoing, format, &out).unwrap();
         let json = |name: &str| -> Value {
