@@ -27,7 +27,8 @@ pub struct Weights {
 /// A run whose weights can be used.
 pub struct Trained<D: GraphDevice> {
     pub model: Flip<f32, D>,
-    pub tokenizer: Tokenizer,
+    /// None where the weights were imported without one.
+    pub tokenizer: Option<Tokenizer>,
     /// The checkpoint the weights are from.
     pub checkpoint: PathBuf,
 }
@@ -46,6 +47,8 @@ pub enum TrainedError {
     OtherTokenizer { path: PathBuf, difference: String },
     #[error("{path}: no usable checkpoint; is this the folder of a run (with recipe.ron and checkpoints/)?")]
     NoCheckpoint { path: PathBuf },
+    #[error("the folder has no tokenizer.json, without which texts cannot be embedded; import it again with --tokenizer")]
+    NoTokenizer,
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -121,16 +124,18 @@ impl<D: GraphDevice> Trained<D> {
         let weights = Weights::open(folder)?;
         let mut model = D::fuse(Flip::new(device, &weights.config, 0)?, Precision::F32)?;
         model.import(&weights.tensors)?;
-        let tokenizer = Tokenizer::load(&checkpoint::run_of(folder).join("tokenizer.json"))?;
+        let file = checkpoint::run_of(folder).join("tokenizer.json");
+        let tokenizer = file.exists().then(|| Tokenizer::load(&file)).transpose()?;
         Ok(Trained { model, tokenizer, checkpoint: weights.checkpoint })
     }
 
     /// Unit-length embeddings [n, embed_dim] of texts.
     pub fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>, TrainedError> {
+        let tokenizer = self.tokenizer.as_ref().ok_or(TrainedError::NoTokenizer)?;
         let context = self.model.config().text.context;
         let mut tokens = Vec::with_capacity(texts.len() * context);
         for text in texts {
-            tokens.extend(self.tokenizer.encode(text, context)?.0);
+            tokens.extend(tokenizer.encode(text, context)?.0);
         }
         Ok(self.model.embed_texts(&whole_texts(&tokens, context))?)
     }

@@ -37,8 +37,13 @@ pub fn model_of(path: &Path) -> Result<ModelConfig, ModelUnknown> {
     let (model, recipe) = (run.join(MODEL), run.join(RECIPE));
     let mut config = if model.exists() {
         let text = text(&model).map_err(|reason| unknown(&model, reason))?;
-        ron::from_str(&text)
-            .map_err(|error| unknown(&model, format!("not the description of a model: {error}")))?
+        let config: ModelConfig = ron::from_str(&text)
+            .map_err(|error| unknown(&model, format!("not the description of a model: {error}")))?;
+        let violations: Vec<String> = config.check().iter().map(ToString::to_string).collect();
+        if !violations.is_empty() {
+            return Err(unknown(&model, format!("not a model that can be built:\n{}", violations.join("\n"))));
+        }
+        config
     } else if recipe.exists() {
         let text = text(&recipe).map_err(|reason| unknown(&recipe, reason))?;
         let read = read_text(&recipe.display().to_string(), &text, &[]);

@@ -49,7 +49,7 @@ fn the_fixture_comes_in_and_embeds_as_open_clip_does() {
             imported.notes
         );
 
-        let model = filled(&imported);
+        let model = fused(&imported);
         let batch = read(&fixture("fixtures/open_clip_tiny/batch.safetensors"));
         let expected = read(&fixture("fixtures/open_clip_tiny").join(expected_file));
         let of = |name: &str| {
