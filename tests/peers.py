@@ -268,23 +268,29 @@ def class_vectors(model, tokenizer, task):
 
 
 def fit(model, preprocess, tokenizer, tasks):
-    """Makes the projection of the image encoder the ridge regression of the pictures on their class vectors: of the
-    very pictures that are asked for, as all that counts is that some answers are right and some wrong."""
-    train = list(pictograms(VALIDATION))
-    pixels = decoded([picture for _, picture, _, _ in train], preprocess)
-    projection, model.visual.proj = model.visual.proj, None
+    """Fits the projection of the image encoder, by least squares, to give each picture's classes the highest
+    similarities: of the very pictures that are asked for, as all that counts is that some answers are right and some
+    wrong, most of them clearly."""
+    samples = list(pictograms(VALIDATION))
+    pixels = decoded([picture for _, picture, _, _ in samples], preprocess)
+    shape, model.visual.proj = model.visual.proj.shape, None
     features = torch.cat([model.visual(part) for part in pixels.split(128)]).double()
-    targets = sum(
-        (vectors - vectors.mean(0))[[about[task["label_field"]] for *_, about in train]]
-        for task in tasks
-        for vectors in [class_vectors(model, tokenizer, task).double()]
-    )
-    features = features - features.mean(0)
-    gram = features.T @ features
-    ridge = 1e-3 * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
-    weights = torch.linalg.solve(gram + ridge, features.T @ targets)
+    mean = features.mean(0)
+    features = features - mean
+    vectors, wanted = [], []
+    for task in tasks:
+        of_classes = class_vectors(model, tokenizer, task).double()
+        labels = torch.tensor([about[task["label_field"]] for *_, about in samples])
+        one_hot = F.one_hot(labels, len(of_classes)).double()
+        vectors.append(of_classes - of_classes.mean(0))
+        wanted.append(one_hot - one_hot.mean(0))
+    # There is no bias, so the mean picture is held at zero.
+    gram = features.T @ features + 1e3 * len(features) * torch.outer(mean, mean)
+    ridge = 3e-2 * (features**2).sum() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
+    similarity = torch.linalg.solve(gram + ridge, features.T @ torch.cat(wanted, 1))
+    weights = similarity @ torch.linalg.pinv(torch.cat(vectors).T)
     model.visual.proj = torch.nn.Parameter((weights / weights.std()).float().contiguous())
-    assert model.visual.proj.shape == projection.shape
+    assert model.visual.proj.shape == shape
 
 
 def smooth(seed, width, height):

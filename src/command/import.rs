@@ -88,7 +88,10 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
     for note in &imported.notes {
         println!("note: {note}");
     }
-    println!("run folder  {0}\nin a recipe init: Checkpoint({0:?}), without a model of its own", folder.root().display().to_string());
+    println!(
+        "run folder  {0}\nin a recipe init: Checkpoint({0:?}), without a model of its own",
+        folder.root().display().to_string()
+    );
     Ok(Outcome::Done)
 }
 

@@ -183,7 +183,10 @@ impl ModelCard<'_> {
     fn training(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "## Training\n")?;
         if let Some(origin) = &self.weights.origin {
-            writeln!(f, "The weights were imported from a checkpoint of {origin} and not trained further.\n")?;
+            writeln!(
+                f,
+                "The weights were imported from a checkpoint of {origin} and not trained further.\n"
+            )?;
         }
         let Some((text, recipe)) = &self.recipe else { return Ok(()) };
         if let Some(init) = &recipe.init {
@@ -197,7 +200,11 @@ impl ModelCard<'_> {
             writeln!(f, "Held out: `{}`.\n", ron_of(validation))?;
         }
         stages(f, recipe)?;
-        writeln!(f, "<details><summary>The recipe</summary>\n\n```ron\n{}\n```\n\n</details>\n", text.trim_end())
+        writeln!(
+            f,
+            "<details><summary>The recipe</summary>\n\n```ron\n{}\n```\n\n</details>\n",
+            text.trim_end()
+        )
     }
 
     fn results(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -265,7 +272,8 @@ fn stages(f: &mut fmt::Formatter<'_>, recipe: &Recipe) -> fmt::Result {
     if rows.is_empty() {
         return Ok(());
     }
-    let head = "| stage | length | batch | image mask | text mask | learning rate |\n|---|---|---|---|---|---|";
+    let head =
+        "| stage | length | batch | image mask | text mask | learning rate |\n|---|---|---|---|---|---|";
     writeln!(f, "{head}\n{rows}\nPrecision: {:?}. Seed: {}.\n", recipe.precision, recipe.seed)
 }
 

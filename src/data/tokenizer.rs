@@ -157,7 +157,8 @@ impl Tokenizer {
                 return Some(format!("it puts {theirs:?} {side} a caption there and {ours:?} here"));
             }
         }
-        (self.pad != other.pad).then(|| format!("it pads with {} there and with {} here", other.pad, self.pad))
+        (self.pad != other.pad)
+            .then(|| format!("it pads with {} there and with {} here", other.pad, self.pad))
     }
 
     /// The token that ends every caption, where there is one.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::error::ExchangeError;
 use super::layout::{scatter, OriginalOf};
 use super::plain::{plain, Plain};
-use super::tokenizer_files::{self, write_json};
 use super::slot::slots;
+use super::tokenizer_files::{self, write_json};
 use super::{onnx, open_clip, safetensors_file, transformers, Format};
 use crate::model::ModelConfig;
 use crate::parameter::{Mismatch, NamedTensor};
@@ -94,11 +94,7 @@ fn hidden(folder: &Path) -> PathBuf {
 }
 
 /// Graphs, tokenizer, and what pictures go through before.
-fn fill_onnx(
-    folder: &Path,
-    model: &Outgoing,
-    weights: &onnx::Weights,
-) -> Result<Vec<String>, ExchangeError> {
+fn fill_onnx(folder: &Path, model: &Outgoing, weights: &onnx::Weights) -> Result<Vec<String>, ExchangeError> {
     let mut notes = Vec::new();
     onnx::write(folder, model.config, weights, model.inline)?;
     write_json(&folder.join(transformers::PREPROCESSOR), &transformers::preprocessor(model.config))?;

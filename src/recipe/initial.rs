@@ -41,7 +41,10 @@ pub fn model_of(path: &Path) -> Result<ModelConfig, ModelUnknown> {
             .map_err(|error| unknown(&model, format!("not the description of a model: {error}")))?;
         let violations: Vec<String> = config.check().iter().map(ToString::to_string).collect();
         if !violations.is_empty() {
-            return Err(unknown(&model, format!("not a model that can be built:\n{}", violations.join("\n"))));
+            return Err(unknown(
+                &model,
+                format!("not a model that can be built:\n{}", violations.join("\n")),
+            ));
         }
         config
     } else if recipe.exists() {
@@ -74,7 +77,9 @@ fn nothing_here(path: &Path) -> String {
 
 fn text(path: &Path) -> Result<String, String> {
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.len() > LARGEST => Err(format!("{} bytes; expected a short text", metadata.len())),
+        Ok(metadata) if metadata.len() > LARGEST => {
+            Err(format!("{} bytes; expected a short text", metadata.len()))
+        }
         _ => std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}")),
     }
 }
@@ -84,7 +89,8 @@ pub(super) fn fill_in(document: &mut Document, root: &Node, folder: &Path) -> Re
     let (init, model) = ("init".parse().unwrap_or_default(), "model".parse().unwrap_or_default());
     let (Some(node), None) = (root.exactly(&init), root.exactly(&model)) else { return Ok(()) };
     // What is no `init` at all is told by the checker.
-    let Ok(Some(config)) = options().from_str::<Option<InitConfig>>(&document.text()[node.span.clone()]) else {
+    let Ok(Some(config)) = options().from_str::<Option<InitConfig>>(&document.text()[node.span.clone()])
+    else {
         return Ok(());
     };
     let problem = |message: String| Problem::new(node.head(), message).at(&init);

@@ -40,7 +40,14 @@ fn an_evaluation_only_recipe_finds_what_open_clip_finds() {
 
     // The embeddings, from the same files: what is left of the differences of decoding and resizing.
     let embedded = there.join("ours.safetensors");
-    said(flip(&[&"embed", &run, &"--images", &fixture("pictograms/pictograms-val-00000.tar"), &"--out", &embedded]));
+    said(flip(&[
+        &"embed",
+        &run,
+        &"--images",
+        &fixture("pictograms/pictograms-val-00000.tar"),
+        &"--out",
+        &embedded,
+    ]));
     let (ours, theirs) = (&read(&embedded)["embeddings"], &read(&there.join("expected"))["images"]);
     assert_eq!(ours.0, theirs.0);
     let cosines = ours.1.chunks(ours.0[1]).zip(theirs.1.chunks(ours.0[1]));

@@ -90,8 +90,9 @@ fn shards_folders_and_files_give_the_same_rows_in_every_format() {
 fn a_killed_command_goes_on_without_repeating_or_losing_a_row() {
     let (there, run) = imported();
     let texts = there.path().join("texts.jsonl");
-    let lines: String =
-        (0..60_000).map(|i| format!("{{\"text\": \"word{} word{}\", \"key\": {i}}}\n", i % 95, i % 7)).collect();
+    let lines: String = (0..60_000)
+        .map(|i| format!("{{\"text\": \"word{} word{}\", \"key\": {i}}}\n", i % 95, i % 7))
+        .collect();
     std::fs::write(&texts, lines).unwrap();
     let whole = there.path().join("whole.npy");
     said(flip(&[&"embed", &run, &"--texts", &texts, &"--out", &whole]));
@@ -103,7 +104,13 @@ fn a_killed_command_goes_on_without_repeating_or_losing_a_row() {
     for _ in 0..2 {
         let before = std::fs::read_to_string(&journal).unwrap_or_default().lines().count();
         let mut child = Command::new(env!("CARGO_BIN_EXE_flip"))
-            .args(["embed".as_ref(), run.as_os_str(), "--texts".as_ref(), texts.as_os_str(), "--out".as_ref()])
+            .args([
+                "embed".as_ref(),
+                run.as_os_str(),
+                "--texts".as_ref(),
+                texts.as_os_str(),
+                "--out".as_ref(),
+            ])
             .arg(&out)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -127,7 +134,9 @@ fn a_killed_command_goes_on_without_repeating_or_losing_a_row() {
     assert_eq!(keys(&out), keys(&whole));
     assert!(std::fs::read(&out).unwrap() == std::fs::read(&whole).unwrap(), "other bytes");
     assert!(!journal.exists());
-    assert!(failed(flip(&[&"embed", &run, &"--texts", &texts, &"--out", &out]), 2).contains("is there already"));
+    assert!(
+        failed(flip(&[&"embed", &run, &"--texts", &texts, &"--out", &out]), 2).contains("is there already")
+    );
 }
 
 #[test]

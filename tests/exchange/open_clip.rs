@@ -113,7 +113,8 @@ fn every_option_that_open_clip_has_survives() {
         let (_, tensors) = model(&config);
         let folder = tempdir().unwrap();
         let out = folder.path().join("out");
-        let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
+        let outgoing =
+            Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
         export(&outgoing, Format::OpenClip, &out).unwrap();
         let back = import(&out, &ImportOptions::default()).unwrap();
         assert_eq!((back.config, back.tensors), (config, tensors), "change {number}");

@@ -123,7 +123,8 @@ fn flip_to_open_clip(root: &Path) {
     let file = root.join("trained.json");
     tokenizer.save(&file).unwrap();
     let folder = root.join("flip_to_open_clip");
-    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: Some(&file), card: None, inline: None };
+    let outgoing =
+        Outgoing { config: &config, tensors: &tensors, tokenizer: Some(&file), card: None, inline: None };
     export(&outgoing, Format::OpenClip, &folder).unwrap();
     write_ids(&folder, &tokenizer, &captions(), config.text.context, false);
 

@@ -45,7 +45,8 @@ fn a_run_starts_from_an_import_and_goes_on_without_it() {
     let (there, recipe) = imported();
     let out = there.path().join("run");
     said(run(&recipe, &out, &[]));
-    let (before, after) = (Weights::open(&there.path().join("imported")).unwrap(), Weights::open(&out).unwrap());
+    let (before, after) =
+        (Weights::open(&there.path().join("imported")).unwrap(), Weights::open(&out).unwrap());
     assert_eq!(after.samples, Some(4));
     let mut config = before.config.clone();
     config.text.tokenizer = after.config.text.tokenizer.clone();
@@ -91,11 +92,14 @@ fn weights_of_another_model_are_refused_by_option_and_by_tensor() {
     let out = there.path().join("run");
     let sets = ["--set", "model.text.causal=false", "--set", "model.image.activation=QuickGelu"];
     let message = failed(run(&recipe, &out, &sets), 2);
-    for line in ["model.text.causal: the weights to start from were made with true", "GeluExact, got QuickGelu"] {
+    for line in
+        ["model.text.causal: the weights to start from were made with true", "GeluExact, got QuickGelu"]
+    {
         assert!(message.contains(line), "{message}");
     }
     assert!(!out.exists());
-    let message = failed(run(&recipe, &out, &["--set", "model.image.depth=4", "--set", "model.text.context=12"]), 1);
+    let message =
+        failed(run(&recipe, &out, &["--set", "model.image.depth=4", "--set", "model.text.context=12"]), 1);
     for line in [
         "image.blocks.3.norm1.scale: missing",
         "text.positions: expected shape [12, 48], got [16, 48]",
@@ -113,7 +117,10 @@ fn the_tokenizer_has_to_be_that_of_the_weights() {
     std::fs::write(&file, words).unwrap();
     let set = format!("model.text.tokenizer=WordPiece({:?})", file.display().to_string());
     let message = failed(run(&recipe, &there.path().join("run"), &["--set", &set]), 1);
-    assert!(message.contains("is not that of") && message.contains("token \"other\" has no id there"), "{message}");
+    assert!(
+        message.contains("is not that of") && message.contains("token \"other\" has no id there"),
+        "{message}"
+    );
     // A vocabulary that would be trained is that of the weights instead.
     let out = there.path().join("trained");
     said(run(&recipe, &out, &["--set", "model.text.tokenizer=Train(captions: 50)"]));
@@ -135,7 +142,10 @@ fn starts_that_are_none_are_told_with_what_to_do() {
     let text = std::fs::read_to_string(&model).unwrap();
     std::fs::write(&model, text.replace("patch: 8", "patch: 0")).unwrap();
     let message = failed(run(&recipe, &out, &[]), 2);
-    assert!(message.contains("model.ron: not a model that can be built") && message.contains("image.patch"), "{message}");
+    assert!(
+        message.contains("model.ron: not a model that can be built") && message.contains("image.patch"),
+        "{message}"
+    );
     std::fs::write(&model, "(image: 3)").unwrap();
     let message = failed(run(&recipe, &out, &[]), 2);
     assert!(message.contains("model.ron: not the description of a model"), "{message}");

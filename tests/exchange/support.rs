@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use dfdx::prelude::Cpu;
 use flip::exchange::Imported;
 use flip::mask::Kept;
-use flip::model::{gather_patches, Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, Precision, TextInput};
+use flip::model::{
+    gather_patches, Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, Precision, TextInput,
+};
 use flip::parameter::NamedTensor;
 use rand::Rng;
 use safetensors::tensor::{serialize_to_file, Dtype, TensorView};

@@ -63,9 +63,8 @@ impl Format {
                 [&(HEADER - 8).to_le_bytes()[..], text.as_bytes()].concat()
             }
             Format::Npy => {
-                let text = format!(
-                    "{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
-                );
+                let text =
+                    format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
                 [&b"\x93NUMPY\x01\x00"[..], &(HEADER as u16 - 10).to_le_bytes(), text.as_bytes()].concat()
             }
         };
@@ -259,8 +258,10 @@ impl Output {
         match self.format.header(rows, self.width) {
             Some(header) => {
                 let file = self.rows.get_mut();
-                let written =
-                    file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&header)).and_then(|()| file.sync_all());
+                let written = file
+                    .seek(SeekFrom::Start(0))
+                    .and_then(|_| file.write_all(&header))
+                    .and_then(|()| file.sync_all());
                 written.map_err(at(&self.paths.rows))?;
                 fs::rename(&self.paths.rows, &self.paths.out).map_err(at(&self.paths.out))?;
             }

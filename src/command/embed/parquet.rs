@@ -102,6 +102,9 @@ mod tests {
                 .collect();
             seen.push((key.clone(), floats));
         }
-        assert_eq!(seen, [("a".to_string(), values[..3].to_vec()), ("b\n".to_string(), values[3..].to_vec())]);
+        assert_eq!(
+            seen,
+            [("a".to_string(), values[..3].to_vec()), ("b\n".to_string(), values[3..].to_vec())]
+        );
     }
 }

@@ -33,7 +33,8 @@ pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
             Ok(Arc::new(WebDataset::open(&WebDatasetConfig::new(&pattern))?))
         }
         _ => Err(Failure::Usage(
-            "--images: give either pictures and folders, or shards: one pattern in quotes, or several files".into(),
+            "--images: give either pictures and folders, or shards: one pattern in quotes, or several files"
+                .into(),
         )),
     }
 }

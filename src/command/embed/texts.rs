@@ -60,7 +60,9 @@ impl Texts {
         let mut texts = Vec::with_capacity(most);
         while texts.len() < most {
             let Some(line) = self.line().map_err(|error| {
-                Failure::Other(format!("{}: line {}: {error}", self.path.display(), self.place.line + 1).into())
+                Failure::Other(
+                    format!("{}: line {}: {error}", self.path.display(), self.place.line + 1).into(),
+                )
             })?
             else {
                 break;
@@ -158,7 +160,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.jsonl");
         let long = format!("{{\"text\": \"{}\"}}", "x".repeat(LONGEST));
-        let lines = ["{\"text\": \"a\", \"key\": 7}", "\"b\"", "{\"caption\": \"c\"}", "{", &long, "{\"text\": \"d\"}"];
+        let lines = [
+            "{\"text\": \"a\", \"key\": 7}",
+            "\"b\"",
+            "{\"caption\": \"c\"}",
+            "{",
+            &long,
+            "{\"text\": \"d\"}",
+        ];
         std::fs::write(&path, lines.join("\n")).unwrap();
         let mut texts = Texts::open(&path, fields(), Place::default()).unwrap();
         let pairs = texts.next(9).unwrap();

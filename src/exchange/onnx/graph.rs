@@ -44,7 +44,14 @@ impl<'a> Builder<'a> {
         names
     }
 
-    fn node(&mut self, name: &str, op_type: &str, inputs: &[&str], output: Vec<String>, attributes: &[Attribute]) {
+    fn node(
+        &mut self,
+        name: &str,
+        op_type: &str,
+        inputs: &[&str],
+        output: Vec<String>,
+        attributes: &[Attribute],
+    ) {
         self.nodes.push(Node {
             input: inputs.iter().map(|input| input.to_string()).collect(),
             output,
@@ -55,7 +62,12 @@ impl<'a> Builder<'a> {
     }
 
     /// A constant tensor.
-    pub fn floats(&mut self, name: impl Into<String>, shape: &[usize], values: impl Into<Cow<'a, [f32]>>) -> String {
+    pub fn floats(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[usize],
+        values: impl Into<Cow<'a, [f32]>>,
+    ) -> String {
         self.constant(name.into(), shape, Values::Floats(values.into()))
     }
 
@@ -67,7 +79,11 @@ impl<'a> Builder<'a> {
     /// A list of whole numbers: a shape, axes, places.
     pub fn integers(&mut self, values: &[i64]) -> String {
         let listed: Vec<String> = values.iter().map(i64::to_string).collect();
-        self.constant(format!("integers/{}", listed.join(",")), &[values.len()], Values::Integers(values.to_vec()))
+        self.constant(
+            format!("integers/{}", listed.join(",")),
+            &[values.len()],
+            Values::Integers(values.to_vec()),
+        )
     }
 
     /// A single whole number.

@@ -32,7 +32,8 @@ pub(super) fn encoder<'a>(config: &ModelConfig, weights: &Weights<'a>) -> Encode
     }
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     let side = patch as i64;
-    let attributes = [Attribute::ints("kernel_shape", &[side, side]), Attribute::ints("strides", &[side, side])];
+    let attributes =
+        [Attribute::ints("kernel_shape", &[side, side]), Attribute::ints("strides", &[side, side])];
     let patches = graph.op("patches", "Conv", &inputs, &attributes);
     let patches = graph.reshape("patches.flat", &patches, &[0, width as i64, (grid * grid) as i64]);
     let patches = graph.transpose("patches.tokens", &patches, &[0, 2, 1]);

@@ -57,5 +57,10 @@ pub(super) fn encoder<'a>(config: &ModelConfig, weights: &Weights<'a>) -> Encode
     };
     tower.embedding(&mut graph, &pooled, config.normalisation, OUTPUT);
     let doc = "ids of the tokenizer beside the model, padded and cut to the context";
-    Encoder { name: "text", graph, input: ValueInfo::batched("ids", INT64, &[context], doc), embed_dim: config.embed_dim }
+    Encoder {
+        name: "text",
+        graph,
+        input: ValueInfo::batched("ids", INT64, &[context], doc),
+        embed_dim: config.embed_dim,
+    }
 }

@@ -102,7 +102,8 @@ impl<'a> Tower<'_, 'a> {
             Activation::GeluTanh => {
                 let square = graph.op(format!("{name}.square"), "Mul", &[x, x], &[]);
                 let cube = graph.op(format!("{name}.cube"), "Mul", &[&square, x], &[]);
-                let (small, root) = (graph.number(0.044715), graph.number((2.0 / std::f32::consts::PI).sqrt()));
+                let (small, root) =
+                    (graph.number(0.044715), graph.number((2.0 / std::f32::consts::PI).sqrt()));
                 let cube = graph.op(format!("{name}.small"), "Mul", &[&cube, &small], &[]);
                 let sum = graph.op(format!("{name}.sum"), "Add", &[x, &cube], &[]);
                 let inner = graph.op(format!("{name}.inner"), "Mul", &[&sum, &root], &[]);
