@@ -14,7 +14,13 @@ use super::{read_if_there, ReportError};
 pub struct EvalRow {
     /// Index of the evaluating stage in the recipe.
     pub stage: usize,
-    /// `zero_shot`, `retrieval` or `held_out_loss`.
+    /// Updates of that stage that were done; 0 for a stage of evaluations.
+    #[serde(default)]
+    pub step: u64,
+    /// Pairs the run had seen.
+    #[serde(default)]
+    pub samples: u64,
+    /// What was measured: `zero_shot`, `retrieval`, ...
     pub kind: String,
     pub dataset: String,
     #[serde(default)]
@@ -27,6 +33,16 @@ pub struct EvalRow {
     pub n: u64,
     #[serde(default)]
     pub per_class: Vec<ClassRow>,
+    #[serde(default)]
+    pub confusions: Vec<ConfusionRow>,
+}
+
+/// Pictures of one class that were taken for another.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ConfusionRow {
+    pub class: String,
+    pub taken_for: String,
+    pub n: u64,
 }
 
 /// How one class fared.
