@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 pub mod bench;
+pub mod compare;
 pub mod data;
 pub mod embed;
 pub mod export;
@@ -50,6 +51,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Write the model of a run as a folder that open_clip or transformers loads.
     Export(export::ExportArgs),
+    /// Put several runs side by side: a table here, and a page with their curves.
+    Compare(compare::CompareArgs),
 }
 
 /// A recipe and what is changed in it.
@@ -148,6 +151,7 @@ impl Cli {
             Command::Embed(args) => embed::embed(args),
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),
+            Command::Compare(args) => compare::compare(args),
         };
         match ended {
             Ok(Outcome::Done) => ExitCode::SUCCESS,

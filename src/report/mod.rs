@@ -3,13 +3,17 @@
 //! Everything here reads the files of a run folder, never the run itself, so a report can be made during a
 //! run, after it, or on another machine.
 
+mod chart;
+pub mod compare;
 pub mod curves;
 pub mod evaluation;
 pub mod examples;
+mod gallery;
 mod history;
 pub mod html;
 pub mod mask_picture;
 mod outline;
+mod page;
 pub mod table;
 pub mod tensorboard;
 
