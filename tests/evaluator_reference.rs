@@ -93,7 +93,7 @@ fn evaluate(
     let mut test = batches(test, 33);
     let mut train = train.map(|train| batches(train, 50));
     let train = train.as_mut().map(|train| train as _);
-    let material = Material { test: &mut test, known, train, logit_scale: 100.0, seed: 5 };
+    let material = Material { test: &mut test, known, train, logit_scale: 100.0, seed: 5, stop: &|| false };
     evaluator.evaluate(material, &mut embedder).unwrap()
 }
 
@@ -165,7 +165,8 @@ fn zero_shot_equals_numpy() {
     };
     let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim: DIM };
     let mut test = batches(test, 33);
-    let material = Material { test: &mut test, known, train: None, logit_scale: 1.0, seed: 0 };
+    let material =
+        Material { test: &mut test, known, train: None, logit_scale: 1.0, seed: 0, stop: &|| false };
     let result = config.evaluate(material, &mut embedder).unwrap();
     assert_classifies(&result, &expected()["zero_shot"]);
 }
@@ -280,6 +281,7 @@ fn labels_that_teach_nothing_are_named() {
             train: Some(&mut train),
             logit_scale: 1.0,
             seed: 0,
+            stop: &|| false,
         };
         probe(Penalty::C(1.0)).evaluate(material, &mut embedder).unwrap_err().to_string()
     };

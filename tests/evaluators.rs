@@ -73,7 +73,8 @@ impl World {
         };
         let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim: self.dim };
         let known = Known { classes, templates: &[] };
-        let material = Material { test: &mut batches, known, train: None, logit_scale: scale, seed: 0 };
+        let material =
+            Material { test: &mut batches, known, train: None, logit_scale: scale, seed: 0, stop: &|| false };
         config.evaluator().evaluate(material, &mut embedder)
     }
 }

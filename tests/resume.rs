@@ -143,6 +143,19 @@ fn evaluations_in_the_course_of_training_disturb_nothing() {
     assert_eq!(places, meanwhile.chain(after).chain(end).collect::<Vec<_>>());
     assert!(there.path().join("whole/examples/stage1-1.json").exists());
     assert!(!there.path().join("whole/examples/stage0-0.json").exists());
+
+    let compare = |runs: &[&str]| {
+        let mut command = flip(there.path());
+        command.stdout(Stdio::piped()).arg("compare").args(runs).output().unwrap()
+    };
+    let done = compare(&["whole", "without"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let table = String::from_utf8(done.stdout).unwrap();
+    assert!(table.contains("stages.0.evaluate.every"), "{table}");
+    assert!(fs::read_to_string(there.path().join("compare.html")).unwrap().ends_with("</html>\n"));
+    let nothing = compare(&["whole", "nowhere"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("nowhere holds no run"));
 }
 
 #[test]

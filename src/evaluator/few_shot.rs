@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::labelled::Labelled;
 use super::linear_probe::tried;
-use super::logistic::{Classifier, Samples};
+use super::logistic::{Classifier, Fit, Samples};
 use super::products::Products;
 use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
 use crate::data::loader::LabelFrom;
@@ -72,7 +72,7 @@ impl Evaluator for FewShotConfig {
         material: Material<'_>,
         embedder: &mut Embedder<'_>,
     ) -> Result<Evaluation, EvaluatorError> {
-        let seed = material.seed;
+        let (seed, stop) = (material.seed, material.stop);
         let labelled = Labelled::gather(&self.name, material, embedder)?;
         let mut products = Products::new()?;
         let mut metrics = Vec::new();
@@ -82,8 +82,8 @@ impl Evaluator for FewShotConfig {
                 let (rows, classes) = drawn(&labelled, shots, seed, draw as u64);
                 let (dim, count) = (labelled.dim, labelled.names.len());
                 let samples = Samples { rows: &rows, classes: &classes, dim, count };
-                let iterations = super::linear_probe::iterations();
-                let classifier = Classifier::fit(&mut products, samples, self.c, iterations, None)?;
+                let fit = Fit { c: self.c, iterations: super::linear_probe::iterations(), stop };
+                let classifier = Classifier::fit(&mut products, samples, fit, None);
                 accuracies.push(tried(&mut products, &classifier, &labelled).top1());
             }
             let n = accuracies.len() as f64;

@@ -28,12 +28,13 @@ struct Point {
 
 /// Searches from `start` until no component of the gradient exceeds `tolerance`, for at most `iterations`
 /// steps. `function` writes the gradient at its first argument into its second and returns the value. Ends
-/// early where rounding hides any further decrease.
+/// early where rounding hides any further decrease, and when `stop` says so.
 pub(super) fn minimise(
     mut function: impl FnMut(&[f64], &mut [f64]) -> f64,
     start: Vec<f64>,
     tolerance: f64,
     iterations: usize,
+    stop: impl Fn() -> bool,
 ) -> Minimum {
     let mut gradient = vec![0.0; start.len()];
     let value = function(&start, &mut gradient);
@@ -41,7 +42,7 @@ pub(super) fn minimise(
     // (step, change of the gradient, 1 / their product), the newest last.
     let mut history: VecDeque<(Vec<f64>, Vec<f64>, f64)> = VecDeque::new();
     for iteration in 0..iterations {
-        if here.gradient.iter().all(|g| g.abs() <= tolerance) {
+        if stop() || here.gradient.iter().all(|g| g.abs() <= tolerance) {
             return Minimum { at: here.at, iterations: iteration };
         }
         let mut direction = direction(&here.gradient, &history);
@@ -189,7 +190,7 @@ mod tests {
             }
             value
         };
-        let found = minimise(function, vec![-1.2; 10], 1e-9, 500);
+        let found = minimise(function, vec![-1.2; 10], 1e-9, 500, || false);
         assert!(found.at.iter().all(|x| (x - 1.0).abs() < 1e-7), "{found:?}");
         assert!(found.iterations < 200, "{}", found.iterations);
     }
@@ -201,8 +202,8 @@ mod tests {
             gradient.iter_mut().zip(x.iter().zip(&scales)).for_each(|(g, (x, s))| *g = s * x);
             0.5 * dot(x, gradient)
         };
-        let found = minimise(function, vec![1.0; 40], 1e-9, 1000);
+        let found = minimise(function, vec![1.0; 40], 1e-9, 1000, || false);
         assert!(found.at.iter().all(|x| x.abs() < 1e-6), "{found:?}");
-        assert_eq!(minimise(function, vec![0.0; 40], 1e-9, 10).iterations, 0);
+        assert_eq!(minimise(function, vec![0.0; 40], 1e-9, 10, || false).iterations, 0);
     }
 }

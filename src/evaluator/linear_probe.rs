@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::labelled::Labelled;
-use super::logistic::{Classifier, Samples};
+use super::logistic::{Classifier, Fit, Samples};
 use super::products::{Products, TILE_ROWS};
 use super::tally::{Ranking, Tally};
 use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
@@ -88,7 +88,7 @@ impl Evaluator for LinearProbeConfig {
         material: Material<'_>,
         embedder: &mut Embedder<'_>,
     ) -> Result<Evaluation, EvaluatorError> {
-        let seed = material.seed;
+        let (seed, stop) = (material.seed, material.stop);
         let labelled = Labelled::gather(&self.name, material, embedder)?;
         let mut products = Products::new()?;
         let (c, chosen) = match self.penalty {
@@ -103,7 +103,7 @@ impl Evaluator for LinearProbeConfig {
                     );
                     return Err(EvaluatorError::NothingToMeasure { name: self.name.clone(), detail });
                 }
-                let swept = self.sweep(&mut products, &parts, &labelled)?;
+                let swept = self.sweep(&mut products, &parts, &labelled, stop)?;
                 (swept.c, Some(swept))
             }
         };
@@ -114,7 +114,8 @@ impl Evaluator for LinearProbeConfig {
             count: labelled.names.len(),
         };
         let start = chosen.as_ref().map(|swept| &swept.classifier);
-        let classifier = Classifier::fit(&mut products, samples, c, self.iterations, start)?;
+        let fit = Fit { c, iterations: self.iterations, stop };
+        let classifier = Classifier::fit(&mut products, samples, fit, start);
         let task = Labelled::task(&self.labels);
         let tally = tried(&mut products, &classifier, &labelled);
         let mut result = tally.finish(self.kind(), &self.name, task, &labelled.names);
@@ -193,6 +194,7 @@ impl LinearProbeConfig {
         products: &mut Products,
         parts: &Parts,
         labelled: &Labelled,
+        stop: &dyn Fn() -> bool,
     ) -> Result<Swept, EvaluatorError> {
         let (dim, count) = (labelled.dim, labelled.names.len());
         let samples = Samples { rows: &parts.kept.rows, classes: &parts.kept.classes, dim, count };
@@ -208,7 +210,8 @@ impl LinearProbeConfig {
                 }
                 let c = 10f64.powf(6.0 - index as f64 / 8.0);
                 let start = best.as_ref().map(|(_, swept)| &swept.classifier);
-                let classifier = Classifier::fit(products, samples, c, self.iterations, start)?;
+                let fit = Fit { c, iterations: self.iterations, stop };
+                let classifier = Classifier::fit(products, samples, fit, start);
                 let accuracy = accuracy(products, &classifier, &parts.held_back, dim, count);
                 tracing::debug!(target: "flip::evaluate", c, accuracy, iterations = classifier.iterations, "probe");
                 let better = best.as_ref().is_none_or(|(known, swept)| {

@@ -5,7 +5,6 @@
 
 use super::lbfgs::minimise;
 use super::products::Products;
-use super::EvaluatorError;
 use crate::kernel::gemm::{weight_gradient, Left};
 
 /// Samples whose logits are in memory at a time, and whose gradients are summed in 32 bits.
@@ -25,6 +24,17 @@ pub(super) struct Classifier {
     pub iterations: usize,
 }
 
+/// How a classifier is fitted.
+#[derive(Clone, Copy)]
+pub(super) struct Fit<'a> {
+    /// The inverse strength of the penalty.
+    pub c: f64,
+    /// Steps, at most.
+    pub iterations: usize,
+    /// Ends the search early; what it has by then is of no use.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
 /// Labelled rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Samples<'a> {
@@ -42,17 +52,16 @@ impl Classifier {
     pub fn fit(
         products: &mut Products,
         samples: Samples<'_>,
-        c: f64,
-        iterations: usize,
+        Fit { c, iterations, stop }: Fit<'_>,
         from: Option<&Classifier>,
-    ) -> Result<Self, EvaluatorError> {
+    ) -> Self {
         let Samples { dim, count, .. } = samples;
         let start = from.map_or_else(|| vec![0.0; (dim + 1) * count], |from| from.parameters.clone());
         let objective =
             |parameters: &[f64], gradient: &mut [f64]| objective(products, samples, c, parameters, gradient);
-        let found = minimise(objective, start, TOLERANCE, iterations);
+        let found = minimise(objective, start, TOLERANCE, iterations, stop);
         let (weights, bias) = rounded(&found.at, dim, count);
-        Ok(Classifier { weights, bias, parameters: found.at, iterations: found.iterations })
+        Classifier { weights, bias, parameters: found.at, iterations: found.iterations }
     }
 
     /// [rows, classes] logits.

@@ -79,6 +79,8 @@ pub struct Material<'a> {
     pub logit_scale: f64,
     /// Every random choice derives from it.
     pub seed: u64,
+    /// Whether to give up: long computations ask now and then. What is returned afterwards is of no use.
+    pub stop: &'a dyn Fn() -> bool,
 }
 
 /// What a source knows about its labels; empty where it knows nothing.

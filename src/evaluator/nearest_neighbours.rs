@@ -93,8 +93,8 @@ impl NearestNeighboursConfig {
         let mut votes = vec![0.0f64; classes];
         for (similarity, class) in nearest {
             votes[class] += match self.temperature {
-                // Similarities are at most 1 but for rounding, so nothing overflows.
-                Some(temperature) => ((f64::from(similarity) - 1.0) / temperature).exp(),
+                // Rounding may take a similarity above 1, and a low temperature that to infinity.
+                Some(temperature) => ((f64::from(similarity).min(1.0) - 1.0) / temperature).exp(),
                 None => 1.0,
             };
         }

@@ -87,7 +87,7 @@ impl Evaluator for RetrievalConfig {
                 detail: "the data has no samples".into(),
             });
         }
-        let ranks = Ranks::of(&images, &texts, &owner, embedder.dim)?;
+        let ranks = Ranks::of(&images, &texts, &owner, embedder.dim, material.stop)?;
         let mut metrics = Vec::new();
         for (direction, ranks) in [("image_to_text", &ranks.of_images), ("text_to_image", &ranks.of_texts)] {
             let found = |k: u32| ranks.iter().filter(|&&rank| rank < k).count() as f64 / ranks.len() as f64;
@@ -132,7 +132,13 @@ struct Ranks {
 impl Ranks {
     /// `images` is [pictures, dim], `texts` is [texts, dim], `owner` is [texts], the picture of each text,
     /// in rising order.
-    fn of(images: &[f32], texts: &[f32], owner: &[u32], dim: usize) -> Result<Self, EvaluatorError> {
+    fn of(
+        images: &[f32],
+        texts: &[f32],
+        owner: &[u32],
+        dim: usize,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self, EvaluatorError> {
         debug_assert!(owner.is_sorted());
         let pictures = images.len() / dim;
         let mut products = Products::new()?;
@@ -159,6 +165,9 @@ impl Ranks {
         let mut of_images = vec![0; pictures];
         let mut of_texts = vec![0; owner.len()];
         for (row_tile, images) in images.chunks(TILE_ROWS * dim).enumerate() {
+            if stop() {
+                break;
+            }
             let first_picture = row_tile * TILE_ROWS;
             let rows = images.len() / dim;
             for (column_tile, texts) in texts.chunks(TILE_COLUMNS * dim).enumerate() {

@@ -181,7 +181,8 @@ fn evaluate_one<D: GraphDevice>(
     };
     let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim: run.model_config.embed_dim };
     let logit_scale = run.model.logit_scale().exp();
-    let material = Material { test: &mut test, known, train, logit_scale, seed: run.seed };
+    let stop = || run.interrupted();
+    let material = Material { test: &mut test, known, train, logit_scale, seed: run.seed, stop: &stop };
     let evaluation = evaluator.evaluate(material, &mut embedder)?;
     match run.interrupted() {
         // The data ended early.
