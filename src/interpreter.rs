@@ -139,7 +139,7 @@ fn run_on<D: GraphDevice>(
         saved: snapshot.as_ref().map(|snapshot| snapshot.path.clone()),
     };
     let mut rows = read_rows(folder)?;
-    rows.retain(|row| row.stage < position.stage);
+    rows.retain(|row| row.until(&position));
     write_rows(folder, &rows)?;
 
     let first = position.stage;

@@ -78,7 +78,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "seed",
         ],
     ),
-    ("evaluator", &["data"]),
+    ("evaluator", &["data", "kernel", "seed"]),
     ("exchange", &["data", "model", "parameter"]),
     ("model", &["data", "kernel", "mask", "parameter", "seed"]),
     ("optimizer", &["duration", "kernel", "model", "parameter"]),

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 pub mod bench;
+pub mod compare;
 pub mod data;
 pub mod embed;
 pub mod export;
@@ -52,6 +53,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Describe the model of a run in Markdown: sizes, training, results.
     Card(model_card::CardArgs),
+    /// Put several runs side by side: a table here, and a page with their curves.
+    Compare(compare::CompareArgs),
 }
 
 /// A recipe and what is changed in it.
@@ -151,6 +154,7 @@ impl Cli {
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),
             Command::Card(args) => model_card::card(args),
+            Command::Compare(args) => compare::compare(args),
         };
         match ended {
             Ok(Outcome::Done) => ExitCode::SUCCESS,

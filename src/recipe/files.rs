@@ -10,8 +10,7 @@ use super::{model_of, Recipe};
 use crate::checkpoint::InitConfig;
 use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::data::{pattern, SourceConfig};
-use crate::evaluator::{Classes, ClassesConfig, EvaluatorConfig, ZeroShotConfig};
-use crate::stage::Stage;
+use crate::evaluator::{Classes, ClassesConfig, EvaluatorConfig, Known, ZeroShotConfig};
 
 /// How long the inventory of one pattern may take; a network file system can be slow to answer.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -71,11 +70,12 @@ pub fn check(recipe: &Recipe) -> Vec<Violation> {
     violations.extend(initial(recipe));
     violations.extend(tokenizer(recipe));
     for (index, stage) in recipe.stages.iter().enumerate() {
-        let Stage::Evaluate(evaluators) = stage else { continue };
+        let (list, evaluators) = stage.evaluators();
         for (position, evaluator) in evaluators.iter().enumerate() {
             if let EvaluatorConfig::ZeroShot(ZeroShotConfig { classes, .. }) = evaluator {
-                let wrong = classes_are_here(classes).then(|| Classes::read(classes, &[]).err()).flatten();
-                let path = format!("stages[{index}][{position}].classes");
+                let read = || Classes::read(classes, Known::default()).err();
+                let wrong = classes_are_here(classes).then(read).flatten();
+                let path = format!("stages[{index}]{list}[{position}].classes");
                 violations.extend(wrong.map(|error| violation(&path, error.to_string())));
             }
         }
@@ -208,19 +208,15 @@ fn named(recipe: &mut Recipe) -> Vec<(String, Named<'_>)> {
         source(validation, "data.validation", &mut all);
     }
     for (index, stage) in recipe.stages.iter_mut().enumerate() {
-        let Stage::Evaluate(evaluators) = stage else { continue };
+        let (list, evaluators) = stage.evaluators_mut();
         for (position, evaluator) in evaluators.iter_mut().enumerate() {
-            let path = format!("stages[{index}][{position}]");
-            let data = match evaluator {
-                EvaluatorConfig::ZeroShot(config) => {
-                    classes(&mut config.classes, &path, &mut all);
-                    &mut config.data
-                }
-                EvaluatorConfig::Retrieval(config) => &mut config.data,
-                EvaluatorConfig::HeldOutLoss(config) => &mut config.data,
-            };
-            if let Some(data) = data {
-                source(data, &format!("{path}.data"), &mut all);
+            let path = format!("stages[{index}]{list}[{position}]");
+            let (classes_of, sources) = evaluator.inputs_mut();
+            if let Some(config) = classes_of {
+                classes(config, &path, &mut all);
+            }
+            for (field, data) in sources {
+                source(data, &format!("{path}.{field}"), &mut all);
             }
         }
     }
@@ -234,6 +230,13 @@ fn source<'a>(source: &'a mut SourceConfig, path: &str, all: &mut Vec<(String, N
             all.push((format!("{path}.shards"), Named::Shards(&mut config.shards)));
         }
         SourceConfig::Folder(config) => all.push((format!("{path}.path"), Named::Path(&mut config.path))),
+        SourceConfig::ClipBenchmark(config) => {
+            all.push((format!("{path}.path"), Named::Path(&mut config.path)));
+        }
+        SourceConfig::Karpathy(config) => {
+            all.push((format!("{path}.annotations"), Named::Path(&mut config.annotations)));
+            all.push((format!("{path}.pictures"), Named::Path(&mut config.pictures)));
+        }
     }
 }
 
