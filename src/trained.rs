@@ -122,7 +122,7 @@ impl<D: GraphDevice> Trained<D> {
     /// Opens the run in `folder`; a damaged checkpoint is passed over for the one before it.
     pub fn open(folder: &Path, device: &D) -> Result<Self, TrainedError> {
         let weights = Weights::open(folder)?;
-        let mut model = D::fuse(Flip::new(device, &weights.config, 0)?, Precision::F32)?;
+        let mut model = D::fuse(Flip::new(device, &weights.config, 0)?, Precision::F32.into())?;
         model.import(&weights.tensors)?;
         let file = checkpoint::run_of(folder).join("tokenizer.json");
         let tokenizer = file.exists().then(|| Tokenizer::load(&file)).transpose()?;

@@ -86,7 +86,7 @@ fn graphs_agree_in_an_onnx_runtime() {
         let (model, tensors) = model(&config);
         let folder = root.path().join(name);
         export_onnx(&config, &tensors, &folder, inline);
-        expect(&Cpu::fuse(model, Precision::F32).unwrap(), &folder);
+        expect(&Cpu::fuse(model, Precision::F32.into()).unwrap(), &folder);
     }
     let source = root.path().join("source");
     std::fs::create_dir(&source).unwrap();

@@ -100,7 +100,7 @@ pub fn filled(imported: &Imported) -> Flip<f32, Cpu> {
 
 /// The same on the kernels, as a run computes.
 pub fn fused(imported: &Imported) -> Flip<f32, Cpu> {
-    Cpu::fuse(filled(imported), Precision::F32).unwrap()
+    Cpu::fuse(filled(imported), Precision::F32.into()).unwrap()
 }
 
 /// Embeddings of normalised pictures [n, 3, size, size].

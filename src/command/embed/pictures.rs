@@ -20,7 +20,9 @@ const SHARDS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
 pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
     let is_shards = |name: &&String| SHARDS.iter().any(|ending| name.ends_with(ending));
     match (named.iter().filter(is_shards).count(), named) {
-        (1, [pattern]) => Ok(Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern))?.captions_optional())),
+        (1, [pattern]) => {
+            Ok(Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern))?.captions_optional()))
+        }
         (0, _) => {
             let mut files = Vec::new();
             for name in named {
