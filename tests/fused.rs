@@ -74,7 +74,7 @@ fn compare(recipe: &str, micro_batches: &[usize], grid: usize, mask: ImageMask, 
     let config: ModelConfig = ron::from_str(recipe).unwrap();
     let case = case(&config, micro_batches, grid, mask);
     let oracle = composed(&config);
-    let fused = Cpu::fuse(composed(&config), precision).unwrap();
+    let fused = Cpu::fuse(composed(&config), precision.into()).unwrap();
     let (relative, zero, feature, loss) = match precision {
         Precision::F32 => (F32_GRADIENT, F32_ZERO, 1e-5, 2e-5),
         Precision::Bf16 => (BF16_GRADIENT, BF16_ZERO, 2e-2, 5e-2),
@@ -139,7 +139,7 @@ fn both_in_bfloat16() {
 fn weights_that_change_are_read_anew() {
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
     let case = case(&config, &[4], 4, half());
-    let mut fused = Cpu::fuse(composed(&config), Precision::F32).unwrap();
+    let mut fused = Cpu::fuse(composed(&config), Precision::F32.into()).unwrap();
     let before = fused.embed_images(&case.images[0]).unwrap();
     let other = Flip::<f32, Cpu>::new(&Cpu::default(), &config, 99).unwrap();
     fused.import(&other.export()).unwrap();
