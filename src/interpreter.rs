@@ -62,19 +62,17 @@ pub fn run(
     interrupt: &AtomicBool,
 ) -> Result<Ended, InterpreterError> {
     supported(recipe)?;
-    match recipe.device {
-        DeviceConfig::Auto | DeviceConfig::Cpu => {
-            tracing::info!(target: "flip", "computing on the CPU");
-            run_on(dfdx::tensor::Cpu::default(), recipe, folder, resume, progress, interrupt)
-        }
-        DeviceConfig::Cuda(ordinal) => Err(InterpreterError::Device(format!(
-            "device: Cuda({ordinal}) is not available in this build; use device: Auto or Cpu"
-        ))),
-    }
+    tracing::info!(target: "flip", "computing on the CPU");
+    run_on(dfdx::tensor::Cpu::default(), recipe, folder, resume, progress, interrupt)
 }
 
-/// Refuses what the composed graph cannot do.
-fn supported(recipe: &Recipe) -> Result<(), InterpreterError> {
+/// Refuses what this build cannot do, before anything is read or written.
+pub fn supported(recipe: &Recipe) -> Result<(), InterpreterError> {
+    if let DeviceConfig::Cuda(ordinal) = recipe.device {
+        return Err(InterpreterError::Device(format!(
+            "device: Cuda({ordinal}) is not available in this build; use device: Auto or Cpu"
+        )));
+    }
     if recipe.precision == Precision::Bf16 && recipe.compute == Compute::Reference {
         return Err(InterpreterError::Device(
             "precision: Bf16 needs compute: Fused; the composed graph computes in 32 bits (--set precision=F32)"

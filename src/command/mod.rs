@@ -161,10 +161,16 @@ impl Cli {
                 ExitCode::from(2)
             }
             Err(Failure::Other(error)) => {
-                eprintln!("error: {error}");
+                let mut said = error.to_string();
+                eprintln!("error: {said}");
                 let mut cause = error.source();
                 while let Some(source) = cause {
-                    eprintln!("  because: {source}");
+                    let reason = source.to_string();
+                    // Most messages tell their cause already.
+                    if !said.contains(&reason) {
+                        eprintln!("  because: {reason}");
+                        said = reason;
+                    }
                     cause = source.source();
                 }
                 ExitCode::FAILURE

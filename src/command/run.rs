@@ -8,7 +8,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::interpreter;
-use crate::log::{Logging, Progress};
+use crate::log::{LogError, Logging, LoggingConfig, Progress};
 use crate::recipe::files::{self, Presence};
 use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
@@ -37,6 +37,7 @@ pub struct RunArgs {
 
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let recipe = read_recipe(&args.recipe)?;
+    interpreter::supported(&recipe).map_err(|error| Failure::Usage(error.to_string()))?;
     everything_is_here(&recipe)?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
     let entry = match (args.resume, args.restart) {
@@ -44,6 +45,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
         (_, true) => Entry::Restart,
         _ => Entry::Start,
     };
+    logging_is_readable(args.logging.as_deref(), &root)?;
     let folder = RunFolder::enter(&root, entry).map_err(|error| Failure::Usage(error.to_string()))?;
     let written = recipe::write(&recipe);
     if args.resume {
@@ -77,15 +79,25 @@ fn everything_is_here(recipe: &Recipe) -> Result<(), Failure> {
     let missing: Vec<String> = files::inventory(recipe)
         .iter()
         .filter(|presence| presence.found == 0)
-        .map(|Presence { field, path, shards, .. }| {
+        .map(|presence| {
+            let Presence { field, path, shards, .. } = presence;
             let problem = if *shards { "matches nothing" } else { "is not there" };
-            format!("{field}: {path} {problem}; set it with --set {field}=...")
+            format!("{field}: {path} {problem}; set it with {}", presence.override_hint())
         })
         .collect();
     if missing.is_empty() {
         Ok(())
     } else {
         Err(Failure::Usage(missing.join("\n")))
+    }
+}
+
+/// Refuses a logging file with a mistake in it, and a given one that is not there, before the folder is taken.
+fn logging_is_readable(given: Option<&Path>, root: &Path) -> Result<(), Failure> {
+    let path = given.map_or_else(|| RunFolder::logging_of(root), Path::to_path_buf);
+    match LoggingConfig::read(&path) {
+        Err(LogError::Io { .. }) if given.is_none() && !path.exists() => Ok(()),
+        read => read.map(drop).map_err(|error| Failure::Usage(error.to_string())),
     }
 }
 

@@ -39,6 +39,13 @@ pub struct Presence {
     pub complete: bool,
 }
 
+impl Presence {
+    /// How to name something else: an override as a shell takes it, without brackets that it would expand.
+    pub fn override_hint(&self) -> String {
+        format!("--set {}=...", self.field.replace('[', ".").replace(']', ""))
+    }
+}
+
 /// Rewrites relative paths: as written if that exists relative to the working directory, else relative to
 /// `folder` if it exists there, else as written.
 pub fn locate(recipe: &mut Recipe, folder: &Path) {
@@ -174,12 +181,15 @@ fn candidates(shards: &str) -> Vec<PathBuf> {
 
 fn named(recipe: &mut Recipe) -> Vec<(String, Named<'_>)> {
     let mut all = Vec::new();
-    match &mut recipe.model.text.tokenizer {
-        TokenizerConfig::WordPiece(path) | TokenizerConfig::Json(path) | TokenizerConfig::ClipBpe(path) => {
-            all.push(("model.text.tokenizer".to_owned(), Named::Path(path)));
-        }
-        TokenizerConfig::Train(_) => {}
-    }
+    let tokenizer = match &mut recipe.model.text.tokenizer {
+        TokenizerConfig::WordPiece(path) => Some(("WordPiece", path)),
+        TokenizerConfig::Json(path) => Some(("Json", path)),
+        TokenizerConfig::ClipBpe(path) => Some(("ClipBpe", path)),
+        TokenizerConfig::Train(_) => None,
+    };
+    all.extend(
+        tokenizer.map(|(variant, path)| (format!("model.text.tokenizer.{variant}"), Named::Path(path))),
+    );
     source(&mut recipe.data.train, "data.train", &mut all);
     if let Some(validation) = &mut recipe.data.validation {
         source(validation, "data.validation", &mut all);
