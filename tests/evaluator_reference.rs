@@ -226,7 +226,7 @@ fn a_linear_probe_equals_scikit_learn() {
         let config = probe(Penalty::C(expected["c"].as_f64().unwrap()));
         let result = evaluate(&config, test.clone(), Some(train.clone()), Known::default());
         assert_classifies(&result, expected);
-        assert!(metric(&result, "iterations") < 500.0, "{:?}", result.metrics);
+        assert!(metric(&result, "iterations") < 1000.0, "it did not converge: {:?}", result.metrics);
     }
 }
 

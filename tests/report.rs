@@ -369,7 +369,7 @@ fn confusions_and_examples_are_shown_escaped() {
     for expected in [
         "<h2>Largest mistakes: zero shot scenes / t</h2>",
         "<h2>Top retrievals: retrieval scenes / t</h2>",
-        "after unmask. Left a picture",
+        "Measured after unmask. A caption; left its picture",
         "a &lt;b&gt;bold&lt;/b&gt; caption",
         "first &quot;answer&quot;",
         "class=\"right\" alt=\"Found 1, similarity 0.50\"",
@@ -423,7 +423,7 @@ fn runs_stand_side_by_side_with_what_differs() {
         "Contrastive loss (nats)",
         "pairs seen",
         "minutes of training",
-        "zero shot scenes / t top1 (%)",
+        "scenes, zero shot: top1 (%)",
         "stages.0.batch",
         "tiny &lt;b&gt;",
     ] {

@@ -25,6 +25,8 @@ QUIET = (
     # A page that asks for anything gets nothing: it must not need to.
     "--proxy-server=127.0.0.1:9", "--proxy-bypass-list=<-loopback>",
 )
+# Windows are at least this wide; what is narrower is looked at in a frame.
+NARROWEST = 500
 # What the page looks like from inside: added to a copy of it, read from the DOM afterwards.
 PROBE = """<script>addEventListener('load', () => {
   const luminance = colour => {
@@ -39,7 +41,7 @@ PROBE = """<script>addEventListener('load', () => {
   const wide = [...document.querySelectorAll('body > *, figure, .retrieval, .mistakes > *')]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
     .map(e => e.tagName + '.' + e.className);
-  document.documentElement.dataset.probe = JSON.stringify({
+  top.document.documentElement.dataset.probe = JSON.stringify({
     width: innerWidth, scroll: document.documentElement.scrollWidth,
     dark: matchMedia('(prefers-color-scheme: dark)').matches,
     height: document.documentElement.scrollHeight,
@@ -59,6 +61,15 @@ def browser():
     return None
 
 
+def framed(page, text, width, height):
+    """The page, or a page with a frame of that width around it."""
+    if width < NARROWEST:
+        text = ("<!DOCTYPE html><style>:root { color-scheme: light dark } body { margin: 0 } "
+                f"iframe {{ border: 0; width: {width}px; height: {height}px }}</style>"
+                f'<iframe srcdoc="{html.escape(text)}"></iframe>')
+    page.write_text(text)
+
+
 def run(program, page, size, dark, *more):
     with tempfile.TemporaryDirectory() as profile:
         scheme = ["--blink-settings=preferredColorScheme=0"] if dark else ["--blink-settings=preferredColorScheme=1"]
@@ -70,8 +81,8 @@ def look(program, page, width, dark, out):
     problems = []
     with tempfile.TemporaryDirectory() as folder:
         probed = Path(folder) / page.name
-        probed.write_text(page.read_text().replace("</body>", PROBE + "</body>"))
-        done = run(program, probed, (width, 900), dark, "--dump-dom")
+        framed(probed, page.read_text().replace("</body>", PROBE + "</body>"), width, 900)
+        done = run(program, probed, (max(width, NARROWEST), 900), dark, "--dump-dom")
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     problems += [f"console: {line}" for line in console]
     found = re.search(r'data-probe="([^"]*)"', done.stdout)
@@ -88,7 +99,12 @@ def look(program, page, width, dark, out):
         problems.append(f"hardly readable: {probe['faint'][:5]}")
     if out:
         name = f"{page.stem}-{width}-{'dark' if dark else 'light'}.png"
-        run(program, page, (width, min(probe["height"], 12_000)), dark, f"--screenshot={(out / name).resolve()}")
+        height = min(probe["height"], 12_000)
+        with tempfile.TemporaryDirectory() as folder:
+            shown = Path(folder) / page.name
+            framed(shown, page.read_text(), width, height)
+            size = (max(width, NARROWEST), height)
+            run(program, shown, size, dark, f"--screenshot={(out / name).resolve()}")
     print(f"{page.name} at {width}, {'dark' if dark else 'light'}: {probe['pictures']} pictures, {probe['charts']} charts, "
           f"{probe['height']} pixels high, {len(problems)} problems")
     return problems

@@ -1,5 +1,9 @@
 //! Minimises a smooth function by L-BFGS with a line search that satisfies the strong Wolfe conditions
 //! (Nocedal and Wright, Numerical Optimization, algorithms 7.4, 3.5 and 3.6).
+//!
+//! The function may be rounded to 32 bits. Near the minimum its values then say nothing, while its gradient
+//! still does: a step that leaves the value as it is, but for rounding, is judged by the slope alone (the
+//! approximate Wolfe conditions of Hager and Zhang, SIAM J. Optim. 16, 2005).
 
 use std::collections::VecDeque;
 
@@ -8,8 +12,12 @@ const HISTORY: usize = 10;
 /// Sufficient decrease and curvature of a line search.
 const DECREASE: f64 = 1e-4;
 const CURVATURE: f64 = 0.9;
+/// Values that differ by less, as a share of the value, may differ by rounding alone.
+const ROUNDING: f64 = 1e-6;
+/// Slope, as a share of that at the beginning, that a step judged by its slope must reach.
+const FLAT: f64 = 0.8;
 /// Evaluations of a line search.
-const TRIES: usize = 30;
+const TRIES: usize = 20;
 
 /// A minimum, or where the search ended.
 #[derive(Debug, Clone)]
@@ -117,6 +125,10 @@ fn search(
     for _ in 0..TRIES {
         let (point, slope_there) = at(length);
         let there = (length, point.value, slope_there);
+        let same = point.value <= from.value + ROUNDING * from.value.abs();
+        if same && slope_there.abs() <= -FLAT * slope {
+            return Some(point);
+        }
         let enough = point.value <= from.value + DECREASE * length * slope;
         if !enough || point.value >= low.1 && low.0 > 0.0 || !point.value.is_finite() {
             high = Some(there);

@@ -24,6 +24,10 @@ pub(super) const LINES: [RGBColor; 6] = [
     RGBColor(0xc9, 0x4f, 0x4f),
     RGBColor(0x8a, 0x8a, 0x3c),
 ];
+/// Height of a name below the chart, pixels.
+const LEGEND_ROW: u32 = 19;
+/// Longer names do not fit.
+const LEGEND_CHARS: usize = 58;
 /// More points than the chart has pixels only make the file larger.
 const MOST_POINTS: usize = 480;
 
@@ -42,24 +46,16 @@ pub(super) struct Chart<'a> {
     pub smooth: bool,
     /// Whether the vertical axis begins at zero.
     pub from_zero: bool,
-    /// Where the legend is; falling lines leave room above, rising ones below.
-    pub legend: Legend,
     /// Where stages begin, and what they are called.
     pub stages: Vec<(f64, String)>,
-}
-
-/// A corner of a chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Legend {
-    Above,
-    Below,
 }
 
 /// Draws and recolours. The error is plotters' own.
 pub(super) fn draw(chart: &Chart<'_>) -> Result<String, String> {
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let height = SIZE.1 + legend_height(chart);
+        let area = SVGBackend::with_string(&mut svg, (SIZE.0, height)).into_drawing_area();
         draw_on(&area, chart).map_err(|error| error.to_string())?;
     }
     // The one style sheet of the picture: alone, it chooses its ink; inside a page, the page's rule for
@@ -79,9 +75,36 @@ pub(super) fn draw(chart: &Chart<'_>) -> Result<String, String> {
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-fn draw_on(area: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error::Error>> {
+/// Pixels below the chart; a single line needs no name.
+fn legend_height(chart: &Chart<'_>) -> u32 {
+    match chart.lines.len() {
+        0 | 1 => 0,
+        lines => lines as u32 * LEGEND_ROW + 6,
+    }
+}
+
+/// A row a line: its colour and its name.
+fn draw_legend(area: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    for (row, ((name, _), colour)) in chart.lines.iter().zip(LINES.iter().cycle()).enumerate() {
+        let top = row as i32 * LEGEND_ROW as i32;
+        let middle = top + LEGEND_ROW as i32 / 2;
+        area.draw(&PathElement::new([(60, middle), (80, middle)], colour.stroke_width(4)))?;
+        let shown: String = match name.chars().count() > LEGEND_CHARS {
+            true => name.chars().take(LEGEND_CHARS - 1).chain(['\u{2026}']).collect(),
+            false => name.clone(),
+        };
+        area.draw(&Text::new(shown, (88, top + 2), (FONT, 15).into_font().color(&INK)))?;
+    }
+    Ok(())
+}
+
+fn draw_on(whole: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    let (area, below) = whole.split_vertically(SIZE.1);
+    if legend_height(chart) > 0 {
+        draw_legend(&below, chart)?;
+    }
+    let area = &area;
     let ((left, right), (bottom, top)) = ranges(chart);
-    let legend = chart.lines.len() > 1;
     let mut axes = ChartBuilder::on(area)
         .margin(8)
         .margin_right(18)
@@ -115,12 +138,7 @@ fn draw_on(area: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error:
         let points = thinned(points);
         let strength = if chart.smooth { 0.3 } else { 1.0 };
         let style = colour.mix(strength).stroke_width(2);
-        let line = axes.draw_series(LineSeries::new(points.iter().copied(), style))?;
-        if legend {
-            let colour = *colour;
-            line.label(name.clone())
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], colour.stroke_width(3)));
-        }
+        axes.draw_series(LineSeries::new(points.iter().copied(), style))?;
         if chart.smooth {
             for stage in by_stage(&points, &chart.stages) {
                 axes.draw_series(LineSeries::new(smoothed(stage), colour.stroke_width(2)))?;
@@ -129,16 +147,6 @@ fn draw_on(area: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error:
         if chart.dots {
             axes.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?;
         }
-    }
-    if legend {
-        axes.configure_series_labels()
-            .position(match chart.legend {
-                Legend::Above => SeriesLabelPosition::UpperRight,
-                Legend::Below => SeriesLabelPosition::LowerRight,
-            })
-            .label_font((FONT, 15, &INK))
-            .border_style(INK.mix(0.0))
-            .draw()?;
     }
     area.present()?;
     Ok(())

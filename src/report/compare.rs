@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::chart::{draw, Chart, Legend};
+use super::chart::{draw, Chart};
 use super::evaluation::{comparisons, trajectories, EvalRow};
 use super::history::{Axis, History, Points};
 use super::html::{duration, run_name};
@@ -264,7 +264,6 @@ fn curves(runs: &[Run]) -> Result<Vec<String>, ReportError> {
                 dots: !loss,
                 smooth: loss,
                 from_zero: !loss,
-                legend: if loss { Legend::Above } else { Legend::Below },
                 stages: Vec::new(),
             };
             let what = format!("the curve {title}");
@@ -284,7 +283,7 @@ fn curves(runs: &[Run]) -> Result<Vec<String>, ReportError> {
             continue;
         }
         subjects.push(key);
-        let title = format!("{} {}", trajectory.subject, trajectory.metric.replace('_', " "));
+        let title = trajectory.name();
         for axis in axes {
             add(&title, "%", axis, &|run| {
                 let all = trajectories(&run.rows);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::chart::{draw, Chart, Legend, LINES};
+use super::chart::{draw, Chart, LINES};
 use super::evaluation::{trajectories, EvalRow};
 use super::history::{Axis, History, Points};
 use super::outline::title;
@@ -39,7 +39,6 @@ pub fn of_run(run_dir: &Path, rows: &[EvalRow], titles: &[String]) -> Result<Vec
         dots: false,
         smooth: false,
         from_zero: false,
-        legend: Legend::Above,
         stages: stages.clone(),
     };
     let noisy = |chart| Chart { smooth: true, ..chart };
@@ -68,9 +67,9 @@ fn accuracy<'a>(history: &History, rows: &[EvalRow], chart: Chart<'a>) -> Chart<
     for trajectory in trajectories(rows).into_iter().filter(|trajectory| trajectory.is_share()) {
         let points = trajectory.points.iter().filter(|(_, value)| value.is_finite());
         let points = points.map(|(row, value)| (history.place(row, Axis::Steps), 100.0 * value)).collect();
-        lines.push((format!("{} {}", trajectory.subject, trajectory.metric.replace('_', " ")), points));
+        lines.push((trajectory.name(), points));
     }
     // A legend of more would hide what it explains; the table has them all.
     lines.truncate(LINES.len());
-    Chart { lines, dots: true, from_zero: true, legend: Legend::Below, ..chart }
+    Chart { lines, dots: true, from_zero: true, ..chart }
 }

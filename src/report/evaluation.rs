@@ -119,7 +119,7 @@ impl Comparison<'_> {
         let mut there = self.values.iter().flatten();
         let (first, last) = (there.next()?, there.next_back()?);
         match self.is_share() {
-            _ if !(last - first).is_finite() || COUNTS.contains(&self.metric) => None,
+            _ if !(last - first).is_finite() || SETTINGS.contains(&self.metric) => None,
             true => Some(format!("{:+.2}", 100.0 * (last - first))),
             false => Some(format!("{:+.4}", last - first)),
         }
@@ -148,6 +148,12 @@ pub struct Trajectory<'a> {
 }
 
 impl Trajectory<'_> {
+    /// Short enough for a chart; what was asked is in the tables.
+    pub fn name(&self) -> String {
+        let Subject { kind, dataset, .. } = self.subject;
+        format!("{dataset}, {}: {}", kind.replace('_', " "), self.metric.replace('_', " "))
+    }
+
     /// As [`Comparison::is_share`].
     pub fn is_share(&self) -> bool {
         is_share(self.metric, self.points.iter().map(|(_, value)| *value))
@@ -181,6 +187,9 @@ fn is_share(metric: &str, mut values: impl Iterator<Item = f64>) -> bool {
 /// Metrics that are numbers of something, or settings: 0 or 1 of them is no share.
 const COUNTS: [&str; 9] =
     ["classes", "unlabelled", "captions", "batches", "k", "train_n", "draws", "iterations", "c"];
+
+/// Metrics that do not change in the course of a run.
+const SETTINGS: [&str; 6] = ["classes", "captions", "k", "train_n", "draws", "chance"];
 
 /// Every metric of every subject, in the order in which they first appear. Where a stage measured the same
 /// twice, the later row counts.

@@ -24,8 +24,8 @@ pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
             push(
                 page,
                 format_args!(
-                    "<p>{when}. Left a picture and its caption; then the pictures nearest to the caption, and \
-                     the captions nearest to the picture. Framed and bold: the right one.</p>\n\
+                    "<p>Measured {when}. A caption; left its picture, beside it the pictures nearest to the caption, \
+                     below the captions nearest to the picture. Framed and bold: the right one.</p>\n\
                      <div class=\"retrievals\">\n"
                 ),
             );
@@ -34,7 +34,7 @@ pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
             push(
                 page,
                 format_args!(
-                    "<p>{when}. The pictures whose nearest class leads the right one by most, with the nearest \
+                    "<p>Measured {when}. The pictures whose nearest class leads the right one by most, with the nearest \
                      classes and their similarities.</p>\n<div class=\"mistakes\">\n"
                 ),
             );
@@ -45,12 +45,10 @@ pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
 }
 
 fn retrieved(page: &mut String, example: &Example) {
-    page.push_str("<div class=\"retrieval\"><figure>");
+    let caption = escape(&example.caption);
+    push(page, format_args!("<div class=\"retrieval\"><p>{caption}</p>\n"));
     picture(page, &example.picture, "A picture that is asked about", false);
-    push(
-        page,
-        format_args!("<figcaption>{}</figcaption></figure>\n<div class=\"found\">", escape(&example.caption)),
-    );
+    page.push_str("<div class=\"found\">");
     for (rank, answer) in example.pictures.iter().enumerate() {
         let alt = format!("Found {}, similarity {:.2}", rank + 1, answer.similarity);
         picture(page, &answer.what, &alt, answer.right);

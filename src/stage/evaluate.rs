@@ -204,7 +204,8 @@ struct Reading<'a> {
 /// A source that is being read.
 struct Reader {
     loader: Loader,
-    bar: Bar,
+    /// Until the data ends.
+    bar: Option<Bar>,
     seen: u64,
 }
 
@@ -237,16 +238,21 @@ fn next<D: GraphDevice>(
                 seed: run.seed,
             })?;
             let bar = run.progress.bar(reading.title, source.samples().unwrap_or(0), "images");
-            reader.insert(Reader { loader, bar, seen: 0 })
+            reader.insert(Reader { loader, bar: Some(bar), seen: 0 })
         }
     };
     let batch = reader.loader.next()?;
     match &batch {
         Some(batch) => {
             reader.seen += batch.keys.len() as u64;
-            reader.bar.update(reader.seen, "");
+            if let Some(bar) = &reader.bar {
+                bar.update(reader.seen, "");
+            }
         }
         None => {
+            if let Some(bar) = reader.bar.take() {
+                bar.finish();
+            }
             let skipped = reader.loader.skipped();
             if skipped.total() > 0 {
                 tracing::warn!(target: "flip::data", %skipped, "samples were left out of {}", reading.title);
