@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         batch: BATCH,
         keep_partial: false,
         transform: Transform::Train { size, augment: AugmentConfig { flip: false, ..Default::default() } },
+        patches: None,
         tokenizer,
         context,
         label: LabelFrom::None,

@@ -15,7 +15,7 @@ pub enum Purpose {
     Order = 2,
     /// Crop and flip; counters: epoch, position of the sample in the epoch.
     Crop = 3,
-    /// Image mask; counters: step, row in the batch.
+    /// Image mask; counters: epoch, position of the sample in the epoch.
     ImageMask = 4,
     /// Text mask; counters: step, row in the batch.
     TextMask = 5,

@@ -185,6 +185,7 @@ fn plan(source: WebDataset, order: Order, passes: Passes, workers: usize) -> Pla
         batch: 16,
         keep_partial: true,
         transform: Transform::Train { size: 32, augment: AugmentConfig::default() },
+        patches: None,
         tokenizer: Arc::new(tokenizer),
         context: 16,
         label: LabelFrom::JsonField("label".into()),

@@ -38,6 +38,7 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         batch: 24,
         keep_partial: false,
         transform: Transform::Train { size: SIZE, augment: AugmentConfig::default() },
+        patches: None,
         tokenizer: tokenizer(),
         context: CONTEXT,
         label: LabelFrom::None,
@@ -173,6 +174,7 @@ fn stored_order_is_that_of_the_archive_and_labels_are_read() {
         passes: Passes::Once,
         batch: 120,
         transform: Transform::Evaluate { size: SIZE },
+        patches: None,
         label: LabelFrom::JsonField("label_name".into()),
         ..plan(source.clone())
     };

@@ -74,6 +74,7 @@ fn embed_shards(trained: &Trained<Cpu>, pattern: &str, progress: &Progress) -> R
         batch: BATCH,
         keep_partial: true,
         transform: Transform::Evaluate { size: trained.model.config().image.size },
+        patches: None,
         tokenizer: Arc::new(trained.tokenizer.clone()),
         context: trained.model.config().text.context,
         label: LabelFrom::None,

@@ -39,10 +39,10 @@ enum Command {
     },
     /// Time training steps of the recipe's model on random input.
     Bench(bench::BenchArgs),
-    /// Look at data.
+    /// Look at data, time it, make shards of it.
     Data {
         #[command(subcommand)]
-        command: DataCommand,
+        command: data::DataCommand,
     },
     /// Embed pictures or texts with a trained model.
     Embed(embed::EmbedArgs),
@@ -81,21 +81,6 @@ enum SchemaCommand {
         /// Write nothing; fail if the file there is not up to date.
         #[arg(long)]
         check: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum DataCommand {
-    /// Read every sample of webdataset shards and say what a training run would load and skip.
-    Inspect {
-        /// Shards, for example 'data/{00000..00041}.tar'.
-        pattern: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-        /// List every sample.
-        #[arg(long)]
-        samples: bool,
     },
 }
 
@@ -142,9 +127,7 @@ impl Cli {
                 schema::export(folder, *check, &mut out)
             }
             Command::Bench(args) => bench::bench(args),
-            Command::Data { command: DataCommand::Inspect { pattern, json, samples } } => {
-                data::inspect(pattern, *json, *samples, &mut out)
-            }
+            Command::Data { command } => data::run(command, &mut out),
             Command::Embed(args) => embed::embed(args),
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),

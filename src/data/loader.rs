@@ -27,6 +27,8 @@ pub struct Plan {
     /// no end: a batch may hold the last pairs of one epoch and the first of the next.
     pub keep_partial: bool,
     pub transform: Transform,
+    /// Where a mask is known before pictures are decoded: the patches that it keeps, and nothing else is resized.
+    pub patches: Option<Patches>,
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens of a caption.
     pub context: usize,
@@ -35,6 +37,17 @@ pub struct Plan {
     pub workers: usize,
     /// Crops and the choice among several captions derive from it.
     pub seed: u64,
+}
+
+/// Patches of pictures instead of whole ones.
+#[derive(Clone)]
+pub struct Patches {
+    /// Side of a patch, pixels; the size of the pictures is a multiple of it.
+    pub side: usize,
+    /// Patches of each picture.
+    pub kept: usize,
+    /// The `kept` patches of the sample that stands at (epoch, index), each less than their number in a picture.
+    pub keep: Arc<dyn Fn(u64, u64) -> Vec<u32> + Send + Sync>,
 }
 
 /// How often the source is passed over.
@@ -83,6 +96,13 @@ impl Loader {
         {
             if value == 0 {
                 return Err(DataError::Invalid(format!("a loader needs a {what} of at least 1, got 0")));
+            }
+        }
+        let size = plan.transform.size();
+        if let Some(Patches { side, kept, .. }) = plan.patches {
+            if side == 0 || kept == 0 || !size.is_multiple_of(side) {
+                let what = format!("{kept} patches of {side} pixels from pictures of {size}");
+                return Err(DataError::Invalid(format!("a loader cannot cut {what}")));
             }
         }
         Ok(Loader {

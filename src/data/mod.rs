@@ -3,14 +3,19 @@
 pub mod archive;
 pub mod captions;
 mod clip_bpe;
+mod colour;
+pub mod cut;
 pub mod folder;
 pub mod inspection;
+mod jpeg;
 pub mod loader;
 pub mod pattern;
 mod permutation;
 pub mod picture;
+mod planes;
 mod prefetch;
 mod prepare;
+mod resample;
 pub mod scenes;
 pub mod shard;
 pub mod skipped;
@@ -149,10 +154,13 @@ pub struct Cursor {
 /// Pairs ready for the encoders.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// [batch, size, size, 3], stored bytes.
+    /// Stored bytes: [batch, size, size, 3], or [batch, kept, patch * patch * 3] where the plan cuts patches.
     pub pixels: Vec<u8>,
     /// Side of the pictures.
     pub size: usize,
+    /// [batch, kept]: which patches of each picture `pixels` holds, counted row by row. Empty where the plan
+    /// takes whole pictures.
+    pub patches: Vec<u32>,
     /// [batch, context] token ids of one caption each, padded.
     pub tokens: Vec<u32>,
     /// Real tokens of each caption, at most `context`.

@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use image::error::{ImageError, LimitErrorKind};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use super::source::Defect;
@@ -81,6 +82,11 @@ fn over_white(picture: DynamicImage) -> image::RgbImage {
         let [r, g, b, alpha] = picture.get_pixel(x, y).0;
         image::Rgb([blend(r, alpha), blend(g, alpha), blend(b, alpha)])
     })
+}
+
+/// Whether an EXIF block says that the picture is to be turned or mirrored.
+pub(super) fn is_turned(exif: &[u8]) -> bool {
+    Orientation::from_exif_chunk(exif).is_some_and(|orientation| orientation != Orientation::NoTransforms)
 }
 
 fn defect(error: ImageError) -> Defect {

@@ -246,6 +246,7 @@ impl Collator {
             Ok(row) => {
                 self.usable += 1;
                 self.batch.pixels.extend_from_slice(&row.pixels);
+                self.batch.patches.extend_from_slice(&row.patches);
                 self.batch.tokens.extend_from_slice(&row.tokens);
                 self.batch.lengths.push(row.length);
                 self.batch.captions.push(row.captions);
@@ -303,9 +304,15 @@ impl Collator {
 
 fn empty_batch(plan: &Plan) -> Batch {
     let size = plan.transform.size();
+    let kept = plan.patches.as_ref().map(|patches| patches.kept);
+    let picture = match &plan.patches {
+        None => size * size * 3,
+        Some(patches) => patches.kept * patches.side * patches.side * 3,
+    };
     Batch {
-        pixels: Vec::with_capacity(plan.batch * size * size * 3),
+        pixels: Vec::with_capacity(plan.batch * picture),
         size,
+        patches: Vec::with_capacity(plan.batch * kept.unwrap_or(0)),
         tokens: Vec::with_capacity(plan.batch * plan.context),
         lengths: Vec::with_capacity(plan.batch),
         captions: Vec::with_capacity(plan.batch),

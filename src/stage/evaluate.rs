@@ -83,6 +83,7 @@ fn evaluate_one<D: GraphDevice>(
         batch: batch_of(config),
         keep_partial: true,
         transform: Transform::Evaluate { size },
+        patches: None,
         tokenizer: run.tokenizer.clone(),
         context: run.model_config.text.context,
         label: label_of(config, &classes)?,

@@ -12,7 +12,7 @@ use crate::mask::TokenFrequencies;
 use crate::model::GraphDevice;
 use crate::optimizer::{clip_global_norm, global_norm, AdamW, OptimizerConfig, OptimizerError};
 
-use super::inputs::masked;
+use super::inputs::{masked, patches};
 use super::plan::TrainingPlan;
 use super::training::{Run, OPTIMIZER};
 use super::{Ended, StageError};
@@ -36,7 +36,7 @@ pub fn train<D: GraphDevice>(
         return Ok(Ended::Complete);
     }
     let frequencies = plan.text_mask.needs_frequencies().then(|| count_tokens(run)).transpose()?;
-    let mut loader = Loader::start(Plan {
+    let loading = Plan {
         source: run.train.clone(),
         order: Order::Shuffled { seed: run.seed },
         passes: Passes::Endless,
@@ -44,12 +44,14 @@ pub fn train<D: GraphDevice>(
         batch: plan.batch,
         keep_partial: false,
         transform: Transform::Train { size: plan.image_size, augment: run.data.augment.clone() },
+        patches: Some(patches(plan, run.model_config, run.seed)),
         tokenizer: run.tokenizer.clone(),
         context: run.model_config.text.context,
         label: LabelFrom::None,
         workers: run.workers(),
         seed: run.seed,
-    })?;
+    };
+    let mut loader = Loader::start(loading.clone())?;
 
     let every = run.metrics_config.every_steps.get();
     let checkpoint_every = checkpoint_steps(run, plan)?;
@@ -72,7 +74,7 @@ pub fn train<D: GraphDevice>(
         let inputs =
             masked(&batch, plan, run.model_config, frequencies.as_ref(), run.seed, run.position.global_step);
         if run.position.global_step == 0 {
-            super::pictures::write(run, &batch, &inputs)?;
+            super::pictures::write(run, loading.clone(), &batch)?;
         }
         let mut update = run.model.loss_and_gradients(&inputs.images, &inputs.texts)?;
         let norm = global_norm(&run.model.parameters(), &mut update.gradients).map_err(device)?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Failure, Outcome};
+use crate::command::{Failure, Outcome};
 use crate::data::inspection::{self, Inspection, SampleReport, Spread};
 use crate::data::DataError;
 
