@@ -47,6 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         tokenizer,
         context,
         label: LabelFrom::None,
+        filter: None,
+        limits: Default::default(),
         workers: 1,
         seed: SEED,
     })?;

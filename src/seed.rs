@@ -25,6 +25,8 @@ pub enum Purpose {
     Caption = 7,
     /// Random inputs of benchmarks.
     Bench = 8,
+    /// Pictures shown of a set; counters: picture, 0.
+    Sheet = 9,
 }
 
 /// A generator for one draw. The stream is ChaCha8's, the same on every platform.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flip::data::limits::LimitsConfig;
 use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
 use flip::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
 use flip::data::tokenizer::Tokenizer;
@@ -42,6 +43,8 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         tokenizer: tokenizer(),
         context: CONTEXT,
         label: LabelFrom::None,
+        filter: None,
+        limits: LimitsConfig::default(),
         workers: 2,
         seed: 5,
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use dfdx::tensor::Cpu;
 use safetensors::tensor::{serialize_to_file, Dtype, TensorView};
 
+use crate::data::limits::LimitsConfig;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
 use crate::data::source::{Order, Source};
 use crate::data::transform::Transform;
@@ -78,6 +79,8 @@ fn embed_shards(trained: &Trained<Cpu>, pattern: &str, progress: &Progress) -> R
         tokenizer: Arc::new(trained.tokenizer.clone()),
         context: trained.model.config().text.context,
         label: LabelFrom::None,
+        filter: None,
+        limits: LimitsConfig::default(),
         workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
         seed: 0,
     })?;

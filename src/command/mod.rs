@@ -8,6 +8,7 @@ pub mod import;
 mod model_card;
 pub mod run;
 pub mod schema;
+pub mod tokenizer;
 pub mod validate;
 
 use std::io::IsTerminal;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::log::Progress;
 use crate::recipe::{self, Recipe};
 
 /// Pre-trains CLIP-style image-text models by masking (FLIP), tunes them without masks, evaluates them.
@@ -43,6 +45,11 @@ enum Command {
     Data {
         #[command(subcommand)]
         command: data::DataCommand,
+    },
+    /// Make tokenizers.
+    Tokenizer {
+        #[command(subcommand)]
+        command: tokenizer::TokenizerCommand,
     },
     /// Embed pictures or texts with a trained model.
     Embed(embed::EmbedArgs),
@@ -128,6 +135,7 @@ impl Cli {
             }
             Command::Bench(args) => bench::bench(args),
             Command::Data { command } => data::run(command, &mut out),
+            Command::Tokenizer { command } => tokenizer::run(command, &Progress::new(), &mut out),
             Command::Embed(args) => embed::embed(args),
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),

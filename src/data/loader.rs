@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::filter::Filter;
+use super::limits::LimitsConfig;
 use super::prefetch::{Delivery, Prefetch};
 use super::skipped::Skipped;
 use super::source::{Order, Source};
@@ -33,6 +35,9 @@ pub struct Plan {
     /// Tokens of a caption.
     pub context: usize,
     pub label: LabelFrom,
+    /// Good samples that are left out nevertheless; none without.
+    pub filter: Option<Arc<Filter>>,
+    pub limits: LimitsConfig,
     /// Threads that read, decode and tokenize; at least one. They change the speed and nothing else.
     pub workers: usize,
     /// Crops and the choice among several captions derive from it.
@@ -117,7 +122,8 @@ impl Loader {
     /// counted.
     ///
     /// # Errors
-    /// The source fails as a whole, a whole pass has not one usable sample, or a thread panicked. After an
+    /// The source fails as a whole, a whole pass has not one usable sample, too many are broken, or a thread
+    /// panicked. After an
     /// error nothing more comes.
     #[allow(clippy::should_implement_trait)] // An iterator of results would go on after an error.
     pub fn next(&mut self) -> Result<Option<Batch>, DataError> {

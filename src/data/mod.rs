@@ -5,9 +5,11 @@ pub mod captions;
 mod clip_bpe;
 mod colour;
 pub mod cut;
+pub mod filter;
 pub mod folder;
 pub mod inspection;
 mod jpeg;
+pub mod limits;
 pub mod loader;
 pub mod pattern;
 mod permutation;
@@ -47,6 +49,12 @@ pub struct DataConfig {
     /// Random resized crop and flip.
     #[serde(default)]
     pub augment: AugmentConfig,
+    /// Good samples that are left out of training nevertheless.
+    #[serde(default)]
+    pub filter: filter::FilterConfig,
+    /// What a sample may ask for, and how many may be broken.
+    #[serde(default)]
+    pub limits: limits::LimitsConfig,
     /// Threads that decode and tokenize. Default: one a core, at least one.
     #[serde(default)]
     pub workers: Option<std::num::NonZeroUsize>,
@@ -184,6 +192,11 @@ pub enum DataError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("no usable sample in a whole pass over {source_name}: {skipped}")]
     NothingUsable { source_name: String, skipped: String },
+    #[error(
+        "{source_name}: {broken} of the first {of} samples are broken, more than the share of {limit} that \
+         data.limits.broken_share allows: {skipped}. Look at them with `flip data inspect`, or raise the limit"
+    )]
+    TooManyBroken { source_name: String, broken: u64, of: u64, limit: f64, skipped: String },
     #[error("{0}")]
     Tokenizer(String),
     #[error("{0}")]

@@ -34,7 +34,13 @@ impl Preparer {
     /// # Errors
     /// The sample has to be left out.
     pub fn prepare(&mut self, plan: &Plan, ticket: &Ticket) -> Result<Prepared, Skip> {
-        let Raw { key, picture, captions, meta, label } = plan.source.load(ticket)?;
+        let sample = plan.source.load(ticket)?;
+        let wanted = plan.limits.check(&sample).and_then(|()| match &plan.filter {
+            Some(filter) => filter.check(&sample),
+            None => Ok(()),
+        });
+        wanted.map_err(|defect| defect.of(plan.source.sample_name(ticket, &sample.key)))?;
+        let Raw { key, picture, captions, meta, label } = sample;
         let label = match &plan.label {
             LabelFrom::None => None,
             LabelFrom::Source => label,

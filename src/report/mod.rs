@@ -9,6 +9,7 @@ mod history;
 pub mod html;
 pub mod mask_picture;
 mod outline;
+mod sheet;
 pub mod table;
 pub mod tensorboard;
 
@@ -20,6 +21,7 @@ pub use evaluation::{ClassRow, EvalRow};
 pub use html::write;
 pub use mask_picture::{contact_sheet, Masked};
 pub use outline::stage_titles;
+pub use sheet::sheet;
 pub use tensorboard::EventWriter;
 
 /// Why something could not be shown.

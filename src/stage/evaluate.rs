@@ -87,6 +87,8 @@ fn evaluate_one<D: GraphDevice>(
         tokenizer: run.tokenizer.clone(),
         context: run.model_config.text.context,
         label: label_of(config, &classes)?,
+        filter: None,
+        limits: run.data.limits.clone(),
         workers: run.workers(),
         seed: run.seed,
     })?;

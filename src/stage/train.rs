@@ -1,9 +1,11 @@
 //! The training loop, for masked and unmasked stages alike.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::Snapshot;
 use crate::data::captions::first_captions;
+use crate::data::filter::Filter;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
 use crate::data::source::Order;
 use crate::data::transform::Transform;
@@ -36,6 +38,7 @@ pub fn train<D: GraphDevice>(
         return Ok(Ended::Complete);
     }
     let frequencies = plan.text_mask.needs_frequencies().then(|| count_tokens(run)).transpose()?;
+    let filter = Arc::new(Filter::open(&run.data.filter)?);
     let loading = Plan {
         source: run.train.clone(),
         order: Order::Shuffled { seed: run.seed },
@@ -48,6 +51,8 @@ pub fn train<D: GraphDevice>(
         tokenizer: run.tokenizer.clone(),
         context: run.model_config.text.context,
         label: LabelFrom::None,
+        filter: Some(filter),
+        limits: run.data.limits.clone(),
         workers: run.workers(),
         seed: run.seed,
     };

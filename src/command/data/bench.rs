@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::command::{Failure, Outcome};
 use crate::data::captions::first_captions;
 use crate::data::cut::{Cutter};
+use crate::data::limits::LimitsConfig;
 use crate::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
 use crate::data::picture::{decode, Rgb};
 use crate::data::source::{Order, Picture, Source, MAX_PIXELS};
@@ -117,6 +118,8 @@ fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
         tokenizer: Arc::new(Tokenizer::train(captions.into_iter(), VOCABULARY)?),
         context: CONTEXT,
         label: LabelFrom::None,
+        filter: None,
+        limits: LimitsConfig::default(),
         workers: threads,
         seed: 0,
     })?;

@@ -2,35 +2,35 @@
 
 pub mod bench;
 pub mod inspect;
+pub mod mask;
+pub mod pack;
 
-pub use inspect::inspect;
+pub use inspect::{inspect, InspectArgs};
 
 use std::io::Write;
 
 use clap::Subcommand;
 
 use super::{Failure, Outcome};
+use crate::log::Progress;
 
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
     /// Read every sample of webdataset shards and say what a training run would load and skip.
-    Inspect {
-        /// Shards, for example 'data/{00000..00041}.tar'.
-        pattern: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-        /// List every sample.
-        #[arg(long)]
-        samples: bool,
-    },
+    Inspect(InspectArgs),
     /// Time how fast shards are read, decoded, cropped and tokenized, beside decoding alone.
     Bench(bench::BenchArgs),
+    /// Make shards of a folder of pictures and captions, or of a table.
+    Pack(pack::PackArgs),
+    /// Draw what each strategy of masking leaves of a few pictures.
+    Mask(mask::MaskArgs),
 }
 
 pub fn run(command: &DataCommand, out: &mut dyn Write) -> Result<Outcome, Failure> {
     match command {
-        DataCommand::Inspect { pattern, json, samples } => inspect(pattern, *json, *samples, out),
+        DataCommand::Inspect(args) => inspect(args, &Progress::new(), out),
         DataCommand::Bench(args) => bench::bench(args, out),
+        DataCommand::Pack(args) => pack::pack(args, &Progress::new(), out),
+        DataCommand::Mask(args) => mask::mask(args, out),
     }
 }

@@ -43,12 +43,53 @@ impl Entry {
     }
 }
 
+/// How far one or two AC symbols go, in one word; zero where the code is longer than the lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair(u32);
+
+impl Pair {
+    fn of(first: Entry, second: Option<Entry>) -> Pair {
+        let step = |entry: Entry| if entry.run() == END { END } else { entry.run() + 1 } as u32;
+        match second {
+            _ if first.0 == 0 => Pair(0),
+            None => Pair(step(first) << 16 | first.bits()),
+            Some(second) => {
+                Pair((step(first) + step(second)) << 16 | step(first) << 8 | (first.bits() + second.bits()))
+            }
+        }
+    }
+
+    pub fn is_known(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Bits of the symbols and their values, at most twenty.
+    #[inline(always)]
+    pub fn bits(self) -> u32 {
+        self.0 & 63
+    }
+
+    /// Coefficients up to the second symbol, if there is one.
+    #[inline(always)]
+    pub fn before_second(self) -> usize {
+        (self.0 >> 8 & 255) as usize
+    }
+
+    /// Coefficients in all; [`END`] or more where the block ends.
+    #[inline(always)]
+    pub fn coefficients(self) -> usize {
+        (self.0 >> 16) as usize
+    }
+}
+
 /// A code, ready to be looked up.
 #[derive(Debug, Clone)]
 pub struct Codes {
     /// The segment it was built from.
     definition: Vec<u8>,
     entries: Box<[Entry; 1 << LOOKUP]>,
+    /// The same, two values at a time where the lookup reaches that far.
+    pairs: Box<[Pair; 1 << LOOKUP]>,
     /// By length: one more than the largest code of it, aligned to 16 bits.
     limits: [u32; 17],
     /// By length: what, added to a code of it, is its place among the symbols.
@@ -69,6 +110,7 @@ impl Codes {
         let mut codes = Codes {
             definition: definition.to_vec(),
             entries: Box::new([Entry(0); 1 << LOOKUP]),
+            pairs: Box::new([Pair(0); 1 << LOOKUP]),
             limits: [0; 17],
             offsets: [0; 17],
             symbols: symbols.to_vec(),
@@ -95,6 +137,9 @@ impl Codes {
             codes.limits[length as usize] = code << (16 - length);
             code <<= 1;
         }
+        for bits in 0..1 << LOOKUP {
+            codes.pairs[bits] = codes.pair(bits);
+        }
         Ok(codes)
     }
 
@@ -102,6 +147,23 @@ impl Codes {
         let spare = LOOKUP - length;
         let first = (code << spare) as usize;
         self.entries[first..first + (1 << spare)].fill(Entry::of(symbol, length, ac));
+    }
+
+    fn pair(&self, bits: usize) -> Pair {
+        let first = self.entries[bits];
+        let used = first.bits();
+        if first.0 == 0 || first.run() == END || used >= LOOKUP {
+            return Pair::of(first, None);
+        }
+        // The bits behind the lookup are unknown, so the second code has to end within it.
+        let second = self.entries[bits << used & ((1 << LOOKUP) - 1)];
+        Pair::of(first, (second.0 != 0 && used + second.code() <= LOOKUP).then_some(second))
+    }
+
+    /// What the upper bits of `bits` begin with, values left aside.
+    #[inline(always)]
+    pub fn look_up_pair(&self, bits: u64) -> Pair {
+        self.pairs[(bits >> (64 - LOOKUP)) as usize]
     }
 
     /// Whether it was built from this segment.

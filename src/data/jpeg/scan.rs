@@ -192,10 +192,10 @@ impl Part<'_> {
     fn block(&mut self, bits: &mut Bits<'_>, at: (usize, usize), plane: &mut Plane) -> Result<(), Unread> {
         let (column, row) = at;
         if !self.wanted.blocks[row * self.wanted.columns + column] {
-            return self.read::<false>(bits, &mut [0.0; 64]).map(|_| ());
+            return self.pass(bits);
         }
         let mut block: Block = [0.0; 64];
-        let flat = self.read::<true>(bits, &mut block)?;
+        let flat = self.read(bits, &mut block)?;
         let side = self.wanted.side;
         let start = (row - self.origin.1) * side * plane.stride + (column - self.origin.0) * side;
         let to = plane.pixels.get_mut(start..).ok_or(Unread)?;
@@ -207,44 +207,68 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Reads the codes of a block, and its values where `KEEP`; tells whether it has none but the first.
+    /// Reads a block; tells whether it has no values but the first.
     #[inline(always)]
-    fn read<const KEEP: bool>(&mut self, bits: &mut Bits<'_>, block: &mut Block) -> Result<bool, Unread> {
-        bits.refill()?;
-        let (_, difference) = bits.take(self.dc, false)?;
-        self.before = self.before.wrapping_add(difference);
-        if KEEP {
-            block[0] = self.before as f32 * self.steps[0];
-        }
+    fn read(&mut self, bits: &mut Bits<'_>, block: &mut Block) -> Result<bool, Unread> {
+        self.first(bits)?;
+        block[0] = self.before as f32 * self.steps[0];
         let mut at = 1;
         loop {
             // Two codes with their values have at most 54 bits.
-            if let Some(flat) = self.step::<KEEP>(bits, block, &mut at)? {
+            if let Some(flat) = self.step(bits, block, &mut at)? {
                 return Ok(flat);
             }
             bits.refill()?;
-            if let Some(flat) = self.step::<KEEP>(bits, block, &mut at)? {
+            if let Some(flat) = self.step(bits, block, &mut at)? {
                 return Ok(flat);
             }
         }
     }
 
+    /// Reads past a block that is not wanted.
+    #[inline(always)]
+    fn pass(&mut self, bits: &mut Bits<'_>) -> Result<(), Unread> {
+        self.first(bits)?;
+        let mut at = 1;
+        while at < 64 {
+            bits.refill()?;
+            let pair = self.ac.look_up_pair(bits.next);
+            if !pair.is_known() || at + pair.before_second() >= 64 {
+                // A long code, or a block that ends between the two.
+                let (run, _) = bits.take(self.ac, true)?;
+                at += if run == END { END } else { run + 1 };
+                if at > 64 && run != END {
+                    return Err(Unread);
+                }
+                continue;
+            }
+            bits.skip(pair.bits());
+            at += pair.coefficients();
+            if at > 64 && pair.coefficients() < END {
+                return Err(Unread);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first value of a block, which counts from that of the block before.
+    #[inline(always)]
+    fn first(&mut self, bits: &mut Bits<'_>) -> Result<(), Unread> {
+        bits.refill()?;
+        let (_, difference) = bits.take(self.dc, false)?;
+        self.before = self.before.wrapping_add(difference);
+        Ok(())
+    }
+
     /// The next value after the first; at the end of the block whether it has none.
     #[inline(always)]
-    fn step<const KEEP: bool>(
-        &self,
-        bits: &mut Bits<'_>,
-        block: &mut Block,
-        at: &mut usize,
-    ) -> Result<Option<bool>, Unread> {
+    fn step(&self, bits: &mut Bits<'_>, block: &mut Block, at: &mut usize) -> Result<Option<bool>, Unread> {
         let (run, value) = bits.take(self.ac, true)?;
         *at += run;
         if *at > 63 {
             return if run == END { Ok(Some(*at == 1 + END)) } else { Err(Unread) };
         }
-        if KEEP {
-            block[usize::from(PLACES[*at]) & 63] = value as f32 * self.steps[*at];
-        }
+        block[usize::from(PLACES[*at]) & 63] = value as f32 * self.steps[*at];
         *at += 1;
         Ok((*at == 64).then_some(false))
     }
@@ -282,13 +306,18 @@ impl<'a> Bits<'a> {
         let entry = codes.look_up(self.next, ac).ok_or(Unread)?;
         // Without branches: how long a value is cannot be foreseen.
         let bits = self.next << entry.code();
-        self.next <<= entry.bits();
-        self.left -= entry.bits();
+        self.skip(entry.bits());
         // In two steps, as a value of no bits would be shifted by 64.
         let value = (bits >> 1 >> (63 - entry.size())) as i32;
         // The lower half of a size's range is negative.
         let negative = !((bits as i64) >> 63) as i32;
         Ok((entry.run(), value + (negative & (1 - (1 << entry.size())))))
+    }
+
+    #[inline(always)]
+    fn skip(&mut self, bits: u32) {
+        self.next <<= bits;
+        self.left -= bits;
     }
 
     /// # Errors
