@@ -98,7 +98,7 @@ fn run_on<D: GraphDevice>(
     let model = Flip::new(&device, &recipe.model, recipe.seed)?;
     let mut model = match recipe.compute {
         Compute::Reference => model,
-        Compute::Fused => D::fuse(model, recipe.precision)?,
+        Compute::Fused => D::fuse(model, recipe.fusion())?,
     };
     let position = match &snapshot {
         Some(snapshot) => {

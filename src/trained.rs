@@ -79,7 +79,7 @@ impl<D: GraphDevice> Trained<D> {
     /// Opens the run in `folder`; a damaged checkpoint is passed over for the one before it.
     pub fn open(folder: &Path, device: &D) -> Result<Self, TrainedError> {
         let weights = Weights::open(folder)?;
-        let mut model = D::fuse(Flip::new(device, &weights.config, 0)?, Precision::F32)?;
+        let mut model = D::fuse(Flip::new(device, &weights.config, 0)?, Precision::F32.into())?;
         model.import(&weights.tensors)?;
         let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
         Ok(Trained { model, tokenizer, checkpoint: weights.checkpoint })

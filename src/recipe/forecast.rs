@@ -166,7 +166,7 @@ fn training(
         flops_per_step,
         flops_per_step_encoding_twice: encoding_twice,
         flops: steps.map(|steps| steps * (flops_per_step + encoding_twice)),
-        memory: Memory::of(model, recipe.precision, recipe.compute, &update),
+        memory: Memory::of(model, recipe.compute, recipe.fusion(), &update),
     }
 }
 

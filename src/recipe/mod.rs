@@ -23,7 +23,7 @@ mod syntax;
 pub mod validate;
 mod write;
 
-pub use crate::model::{Compute, Precision};
+pub use crate::model::{Compute, Fusion, Precision, Recompute};
 pub use error::{RecipeError, RecipeErrors};
 pub use field_path::{FieldPath, Segment};
 pub use read::{read, read_text};
@@ -58,6 +58,12 @@ pub struct Recipe {
     /// Which implementation of the encoders.
     #[serde(default)]
     pub compute: Compute,
+    /// Whether the fused encoders keep what the backward pass needs, or compute it once more.
+    #[serde(default)]
+    pub recompute: Recompute,
+    /// CPU threads that compute. They change the speed and nothing else. Default: one a core.
+    #[serde(default)]
+    pub threads: Option<std::num::NonZeroUsize>,
     /// The architecture.
     pub model: ModelConfig,
     /// Where pairs come from.
@@ -70,4 +76,11 @@ pub struct Recipe {
     /// Lines of `metrics.jsonl`.
     #[serde(default)]
     pub metrics: MetricsConfig,
+}
+
+impl Recipe {
+    /// How the encoders are computed whole.
+    pub fn fusion(&self) -> Fusion {
+        Fusion { precision: self.precision, recompute: self.recompute, threads: self.threads }
+    }
 }

@@ -12,7 +12,7 @@ use crate::data::transform::Transform;
 use crate::log::{StepMetrics, StepTiming};
 use crate::mask::TokenFrequencies;
 use crate::model::GraphDevice;
-use crate::optimizer::{clip_global_norm, global_norm, AdamW, OptimizerConfig, OptimizerError};
+use crate::optimizer::{clip_factor, global_norm, AdamW, OptimizerConfig, OptimizerError};
 
 use super::inputs::{masked, patches};
 use super::plan::TrainingPlan;
@@ -82,7 +82,7 @@ pub fn train<D: GraphDevice>(
             super::pictures::write(run, loading.clone(), &batch)?;
         }
         let mut update = run.model.loss_and_gradients(&inputs.images, &inputs.texts)?;
-        let norm = global_norm(&run.model.parameters(), &mut update.gradients).map_err(device)?;
+        let norm = global_norm(&run.model, &mut update.gradients).map_err(device)?;
         if !update.loss.is_finite() || !norm.is_finite() {
             return Err(StageError::NotFinite {
                 stage: run.position.stage,
@@ -96,10 +96,8 @@ pub fn train<D: GraphDevice>(
             });
         }
         let lr = plan.schedule.lr(step);
-        if let Some(most) = plan.clip_grad_norm {
-            clip_global_norm(&run.model.parameters(), &mut update.gradients, norm, most).map_err(device)?;
-        }
-        optimizer.update(run.model.parameters_mut(), &mut update.gradients, lr)?;
+        let factor = plan.clip_grad_norm.map_or(1.0, |most| clip_factor(norm, most));
+        optimizer.update(&mut run.model, update.gradients, lr, factor)?;
         run.model.clip_logit_scale();
 
         run.position.step += 1;
