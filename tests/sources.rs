@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flip::data::limits::LimitsConfig;
 use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
 use flip::data::patience::Patience;
 use flip::data::share::Share;
@@ -40,9 +41,12 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         batch: 7,
         keep_partial: true,
         transform: Transform::Train { size: 8, augment: AugmentConfig::default() },
+        patches: None,
         tokenizer: Arc::new(Tokenizer::train(letters, 200).unwrap()),
         context: 8,
         label: LabelFrom::None,
+        filter: None,
+        limits: LimitsConfig::default(),
         workers: 2,
         patience: Patience { warning: Duration::from_secs(5), limit: Duration::from_secs(30) },
         seed: 5,
@@ -332,7 +336,9 @@ mod remote {
         assert!(matches!(error, DataError::Stalled { .. }), "{message}");
         assert!(message.contains("/0.tar (the next shards to be indexed) for "), "{message}");
 
-        // With fewer attempts than patience, it is the transfer that is given up.
+        // With fewer attempts than patience, it is the transfer that is given up. In a cache of its own: the
+        // thread that was left behind is still at the shard.
+        let cache = tempfile::tempdir().unwrap();
         let storage =
             json!({"cache": cache.path(), "attempts": 2, "stall_warning_s": 0.1, "stall_limit_s": 20});
         let (source, patience) = of_data(train, storage);

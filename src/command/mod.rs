@@ -1,13 +1,15 @@
 //! The command line: one file a subcommand.
 
 pub mod bench;
+pub mod compare;
 pub mod data;
 pub mod embed;
 pub mod export;
 pub mod import;
-mod model_card;
+pub mod model_card;
 pub mod run;
 pub mod schema;
+pub mod tokenizer;
 pub mod validate;
 
 use std::io::IsTerminal;
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::log::Progress;
 use crate::recipe::{self, Recipe};
 
 /// Pre-trains CLIP-style image-text models by masking (FLIP), tunes them without masks, evaluates them.
@@ -39,17 +42,26 @@ enum Command {
     },
     /// Time training steps of the recipe's model on random input.
     Bench(bench::BenchArgs),
-    /// Look at data.
+    /// Look at data, time it, make shards of it.
     Data {
         #[command(subcommand)]
-        command: DataCommand,
+        command: data::DataCommand,
+    },
+    /// Make tokenizers.
+    Tokenizer {
+        #[command(subcommand)]
+        command: tokenizer::TokenizerCommand,
     },
     /// Embed pictures or texts with a trained model.
     Embed(embed::EmbedArgs),
     /// Make a run folder of a checkpoint of open_clip, of transformers' CLIP, or of the official FLIP code.
     Import(import::ImportArgs),
-    /// Write the model of a run as a folder that open_clip or transformers loads.
+    /// Write the model of a run as a folder that open_clip, transformers or an ONNX runtime loads.
     Export(export::ExportArgs),
+    /// Describe the model of a run in Markdown: sizes, training, results.
+    Card(model_card::CardArgs),
+    /// Put several runs side by side: a table here, and a page with their curves.
+    Compare(compare::CompareArgs),
 }
 
 /// A recipe and what is changed in it.
@@ -81,21 +93,6 @@ enum SchemaCommand {
         /// Write nothing; fail if the file there is not up to date.
         #[arg(long)]
         check: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum DataCommand {
-    /// Read every sample of webdataset shards and say what a training run would load and skip.
-    Inspect {
-        /// Shards, for example 'data/{00000..00041}.tar'.
-        pattern: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-        /// List every sample.
-        #[arg(long)]
-        samples: bool,
     },
 }
 
@@ -142,12 +139,13 @@ impl Cli {
                 schema::export(folder, *check, &mut out)
             }
             Command::Bench(args) => bench::bench(args),
-            Command::Data { command: DataCommand::Inspect { pattern, json, samples } } => {
-                data::inspect(pattern, *json, *samples, &mut out)
-            }
+            Command::Data { command } => data::run(command, &mut out),
+            Command::Tokenizer { command } => tokenizer::run(command, &Progress::new(), &mut out),
             Command::Embed(args) => embed::embed(args),
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),
+            Command::Card(args) => model_card::card(args),
+            Command::Compare(args) => compare::compare(args),
         };
         match ended {
             Ok(Outcome::Done) => ExitCode::SUCCESS,

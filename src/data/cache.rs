@@ -97,7 +97,7 @@ impl Cache {
                 Err(TryLockError::WouldBlock) => {
                     if wait.stalled(file.metadata()?.modified().ok(), self.patience) {
                         let detail =
-                            format!("another process has been writing {} for too long", path.display());
+                            format!("somebody else has been writing {} for too long", path.display());
                         return Err(io::Error::new(io::ErrorKind::TimedOut, detail));
                     }
                     std::thread::sleep(LOOK);
@@ -309,7 +309,7 @@ mod tests {
         let Entry::Absent(part) = cache.entry("a").unwrap() else { panic!("nothing is there") };
         cache.reserve(&part, 800).unwrap();
         let error = cache.entry("a").unwrap_err().to_string();
-        assert!(error.contains("another process has been writing"), "{error}");
+        assert!(error.contains("somebody else has been writing"), "{error}");
         let error = bring(&cache, "b", 300).unwrap_err().to_string();
         assert!(error.contains("full of files that are being written"), "{error}");
         drop(part);

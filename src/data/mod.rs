@@ -4,12 +4,19 @@ pub mod archive;
 pub mod cache;
 pub mod captions;
 pub mod cifar;
+pub mod clip_benchmark;
 mod clip_bpe;
+mod colour;
 mod cursor;
+pub mod cut;
 pub mod files;
+pub mod filter;
 pub mod folder;
 pub mod imagenet;
 pub mod inspection;
+mod jpeg;
+pub mod karpathy;
+pub mod limits;
 pub mod loader;
 pub mod location;
 pub mod mix;
@@ -17,11 +24,13 @@ pub mod patience;
 pub mod pattern;
 mod permutation;
 pub mod picture;
+mod planes;
 mod prefetch;
 mod prepare;
 pub mod pulse;
 #[cfg(feature = "remote")]
 mod remote;
+mod resample;
 pub mod scenes;
 pub mod shard;
 pub mod share;
@@ -40,9 +49,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use cifar::CifarConfig;
+pub use clip_benchmark::ClipBenchmarkConfig;
 pub use cursor::{Cursor, Parts};
 pub use folder::FolderConfig;
 pub use imagenet::ImageNetConfig;
+pub use karpathy::{KarpathyConfig, KarpathySplit};
 pub use mix::Weighted;
 pub use storage::{Storage, StorageConfig};
 pub use table::TableConfig;
@@ -67,6 +78,12 @@ pub struct DataConfig {
     /// Random resized crop and flip.
     #[serde(default)]
     pub augment: AugmentConfig,
+    /// Good samples that are left out of training nevertheless.
+    #[serde(default)]
+    pub filter: filter::FilterConfig,
+    /// What a sample may ask for, and how many may be broken.
+    #[serde(default)]
+    pub limits: limits::LimitsConfig,
     /// How files are reached: cache, attempts, patience.
     #[serde(default)]
     pub storage: StorageConfig,
@@ -87,6 +104,10 @@ pub enum SourceConfig {
     Table(TableConfig),
     /// A folder per class, pictures inside.
     Folder(FolderConfig),
+    /// A folder as CLIP_benchmark's webdataset exporter writes it: shards, class names, templates.
+    ClipBenchmark(ClipBenchmarkConfig),
+    /// COCO or Flickr30k in Karpathy's splits: a JSON file and a folder of pictures.
+    Karpathy(KarpathyConfig),
     /// ImageNet (ILSVRC 2012), for evaluation.
     ImageNet(ImageNetConfig),
     /// CIFAR-10 or CIFAR-100, for evaluation.
@@ -137,10 +158,13 @@ impl Default for AugmentConfig {
 /// Pairs ready for the encoders.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// [batch, size, size, 3], stored bytes.
+    /// Stored bytes: [batch, size, size, 3], or [batch, kept, patch * patch * 3] where the plan cuts patches.
     pub pixels: Vec<u8>,
     /// Side of the pictures.
     pub size: usize,
+    /// [batch, kept]: which patches of each picture `pixels` holds, counted row by row. Empty where the plan
+    /// takes whole pictures.
+    pub patches: Vec<u32>,
     /// [batch, context] token ids of one caption each, padded.
     pub tokens: Vec<u32>,
     /// Real tokens of each caption, at most `context`.
@@ -166,6 +190,11 @@ pub enum DataError {
     Storage(#[from] storage::StorageError),
     #[error("no usable sample in a whole pass over {source_name}: {skipped}")]
     NothingUsable { source_name: String, skipped: String },
+    #[error(
+        "{source_name}: {broken} of the first {of} samples are broken, more than the share of {limit} that \
+         data.limits.broken_share allows: {skipped}. Look at them with `flip data inspect`, or raise the limit"
+    )]
+    TooManyBroken { source_name: String, broken: u64, of: u64, limit: f64, skipped: String },
     #[error(
         "{source_name}: nothing from {what} for {seconds:.1} s, which is data.storage.stall_limit_s; the storage \
          is stalled. Resume when it answers again"
@@ -216,5 +245,7 @@ fn open_in(
             };
             Ok(Arc::new(mix::Mix::new(sources.iter().map(open).collect::<Result<_, _>>()?)?))
         }
+        SourceConfig::ClipBenchmark(config) => Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config)?)),
+        SourceConfig::Karpathy(config) => Ok(Arc::new(karpathy::Karpathy::open(config)?)),
     }
 }

@@ -31,6 +31,8 @@ pub struct Shard {
     /// The location as text, for messages.
     name: Arc<str>,
     file: Option<File>,
+    /// Length as it is stored.
+    bytes: u64,
     pulse: Arc<Pulse>,
     samples: Vec<Sample>,
     damage: Option<Defect>,
@@ -80,7 +82,7 @@ impl Shard {
     /// # Errors
     /// A server does not give it; another time it may.
     pub fn open_at(location: &Location, storage: &Storage) -> Result<Shard, StorageError> {
-        let Unpacked { file, damage, .. } = match storage.open(location) {
+        let Unpacked { file, bytes, damage, .. } = match storage.open(location) {
             Ok(unpacked) => unpacked,
             Err(StorageError::Io { source, location: Location::File(_) }) => {
                 return Ok(Shard::unreadable(location, "shard_unreadable", source.to_string()))
@@ -91,6 +93,7 @@ impl Shard {
             Err(error) => return Err(error),
         };
         let mut shard = Shard::empty(location);
+        shard.bytes = bytes;
         shard.pulse = storage.pulse().clone();
         let _reading = shard.pulse.reading(shard.name.clone());
         if let Err(error) = shard.index(&file) {
@@ -118,7 +121,15 @@ impl Shard {
     fn empty(location: &Location) -> Shard {
         let name = location.to_string().into();
         let location = location.clone();
-        Shard { location, name, file: None, pulse: Arc::default(), samples: Vec::new(), damage: None }
+        Shard {
+            location,
+            name,
+            file: None,
+            bytes: 0,
+            pulse: Arc::default(),
+            samples: Vec::new(),
+            damage: None,
+        }
     }
 
     fn unreadable(location: &Location, reason: &'static str, detail: String) -> Shard {
@@ -195,6 +206,11 @@ impl Shard {
         &self.location
     }
 
+    /// Length of the file as it is stored; 0 where it cannot be read.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Samples, broken ones included.
     pub fn len(&self) -> usize {
         self.samples.len()
@@ -219,9 +235,21 @@ impl Shard {
     /// # Errors
     /// The sample has to be left out; the reason says why.
     pub fn load(&self, sample: usize) -> Result<Raw, Skip> {
+        self.load_if(sample, true)
+    }
+
+    /// The same, and a sample without a caption has none.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_labelled(&self, sample: usize) -> Result<Raw, Skip> {
+        self.load_if(sample, false)
+    }
+
+    fn load_if(&self, sample: usize, needs_caption: bool) -> Result<Raw, Skip> {
         let sample = &self.samples[sample];
         let _reading = self.pulse.reading(self.name.clone());
-        self.read_sample(sample).map_err(|defect| {
+        self.read_sample(sample, needs_caption).map_err(|defect| {
             let shard = &self.name;
             let name =
                 if sample.key.is_empty() { shard.to_string() } else { format!("{shard}: {}", sample.key) };
@@ -229,7 +257,7 @@ impl Shard {
         })
     }
 
-    fn read_sample(&self, sample: &Sample) -> Result<Raw, Defect> {
+    fn read_sample(&self, sample: &Sample, needs_caption: bool) -> Result<Raw, Defect> {
         match (sample.fault, &self.damage) {
             (Some(Fault::Duplicate), _) => {
                 return Err(Defect::new("key_duplicate", "the sample before it has the same key"))
@@ -240,11 +268,11 @@ impl Shard {
         let picture = sample
             .picture
             .ok_or_else(|| Defect::new("image_missing", "no jpg, jpeg, png, webp, gif or bmp member"))?;
-        let caption = sample.caption.ok_or_else(|| Defect::new("caption_missing", "no txt member"))?;
-        let caption = self
-            .read(caption, LONGEST_CAPTION)?
-            .ok_or_else(|| Defect::new("caption_too_long", format!("over {LONGEST_CAPTION} bytes")))?;
-        let caption = read_caption(&caption)?;
+        let captions = match sample.caption {
+            Some(span) => vec![self.caption(span)?],
+            None if needs_caption => return Err(Defect::new("caption_missing", "no txt member")),
+            None => Vec::new(),
+        };
         let meta = match sample.meta {
             Some(span) => self.read(span, LONGEST_META)?.and_then(|bytes| read_meta(&bytes)),
             None => None,
@@ -256,13 +284,12 @@ impl Shard {
         let picture = self
             .read(picture, LONGEST_PICTURE)?
             .ok_or_else(|| Defect::new("image_too_large", format!("over {LONGEST_PICTURE} bytes")))?;
-        Ok(Raw {
-            key: sample.key.to_string(),
-            picture: Picture::Encoded(picture),
-            captions: vec![caption],
-            meta,
-            label,
-        })
+        Ok(Raw { key: sample.key.to_string(), picture: Picture::Encoded(picture), captions, meta, label })
+    }
+
+    fn caption(&self, span: Span) -> Result<String, Defect> {
+        let too_long = || Defect::new("caption_too_long", format!("over {LONGEST_CAPTION} bytes"));
+        read_caption(&self.read(span, LONGEST_CAPTION)?.ok_or_else(too_long)?)
     }
 
     /// The bytes of a member; `None` where there are more than `longest`.

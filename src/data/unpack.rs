@@ -19,6 +19,8 @@ const CHUNK: usize = 1 << 18;
 #[derive(Debug)]
 pub struct Unpacked {
     pub file: File,
+    /// Length before it was unpacked.
+    pub bytes: u64,
     /// Whether it is a temporary file: closed, it is gone.
     pub temporary: bool,
     /// Why it ends early, where the packed file is damaged. What is before the damage is there.
@@ -55,7 +57,8 @@ pub fn unpack(file: File, folder: &Path, pulse: &Pulse) -> io::Result<Unpacked> 
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
         Err(error) => return Err(error),
     };
-    let Some(packing) = packing else { return Ok(Unpacked { file, temporary: false, damage: None }) };
+    let bytes = file.metadata()?.len();
+    let Some(packing) = packing else { return Ok(Unpacked { file, bytes, temporary: false, damage: None }) };
     let mut plain = tempfile::tempfile_in(folder).map_err(|error| {
         io::Error::new(error.kind(), format!("no room to unpack in {}: {error}", folder.display()))
     })?;
@@ -67,7 +70,7 @@ pub fn unpack(file: File, folder: &Path, pulse: &Pulse) -> io::Result<Unpacked> 
         }
         Packing::Zstd => copy(&mut zstd::Decoder::new(packed)?, &mut plain, pulse)?,
     };
-    Ok(Unpacked { file: plain, temporary: true, damage })
+    Ok(Unpacked { file: plain, bytes, temporary: true, damage })
 }
 
 /// Copies to the end, or to what cannot be unpacked; only writing can fail.
@@ -98,7 +101,7 @@ mod tests {
     fn unpacked(bytes: &[u8]) -> (Vec<u8>, bool, Option<String>) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        let Unpacked { mut file, temporary, damage } =
+        let Unpacked { mut file, temporary, damage, .. } =
             unpack(file, &std::env::temp_dir(), &Pulse::default()).unwrap();
         file.seek(SeekFrom::Start(0)).unwrap();
         let mut plain = Vec::new();

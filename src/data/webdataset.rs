@@ -59,6 +59,8 @@ pub struct WebDataset {
     name: String,
     windows: Windows<Shards>,
     max_pixels: u64,
+    /// Whether a sample without a caption is a broken one.
+    needs_captions: bool,
     samples: OnceLock<u64>,
 }
 
@@ -82,8 +84,14 @@ impl WebDataset {
             name: config.shards.to_string(),
             windows: Windows::new(Shards { files, storage }, shuffle),
             max_pixels: config.max_pixels,
+            needs_captions: true,
             samples: OnceLock::new(),
         })
+    }
+
+    /// The same shards, of which samples without a caption are loaded too.
+    pub fn captions_optional(self) -> Self {
+        WebDataset { needs_captions: false, ..self }
     }
 }
 
@@ -121,7 +129,12 @@ impl Source for WebDataset {
             sample: self.windows.shelf().files[ticket.item.0 as usize].to_string(),
             detail: error.to_string(),
         })?;
-        shard.load(ticket.item.1 as usize)
+        let sample = ticket.item.1 as usize;
+        if self.needs_captions {
+            shard.load(sample)
+        } else {
+            shard.load_labelled(sample)
+        }
     }
 
     fn name(&self) -> String {

@@ -1,9 +1,11 @@
 //! The training loop, for masked and unmasked stages alike.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::Snapshot;
 use crate::data::captions::first_captions_within;
+use crate::data::filter::Filter;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
 use crate::data::share::Share;
 use crate::data::source::Order;
@@ -13,7 +15,8 @@ use crate::mask::TokenFrequencies;
 use crate::model::GraphDevice;
 use crate::optimizer::{clip_factor, global_norm, AdamW, OptimizerConfig, OptimizerError};
 
-use super::inputs::masked;
+use super::evaluate::evaluate;
+use super::inputs::{masked, patches};
 use super::plan::TrainingPlan;
 use super::training::{Run, OPTIMIZER};
 use super::{Ended, StageError};
@@ -33,11 +36,17 @@ pub fn train<D: GraphDevice>(
         None => AdamW::new(config),
         Some(snapshot) => AdamW::import(config, &run.model.parameters(), snapshot.part(OPTIMIZER)?)?,
     };
+    let evaluate_every = meanwhile_steps(run, plan)?;
+    // An evaluation that was interrupted is made up for; one that was not has its rows.
+    if run.position.step > 0 && meanwhile(run, plan, evaluate_every)? == Ended::Interrupted {
+        return Ok(Ended::Interrupted);
+    }
     if run.position.step >= plan.steps {
         return Ok(Ended::Complete);
     }
     let frequencies = plan.text_mask.needs_frequencies().then(|| count_tokens(run)).transpose()?;
-    let mut loader = Loader::start(Plan {
+    let filter = Arc::new(Filter::open(&run.data.filter)?);
+    let loading = Plan {
         source: run.train.clone(),
         order: Order::Shuffled { seed: run.seed },
         passes: Passes::Endless,
@@ -46,13 +55,17 @@ pub fn train<D: GraphDevice>(
         batch: plan.batch,
         keep_partial: false,
         transform: Transform::Train { size: plan.image_size, augment: run.data.augment.clone() },
+        patches: Some(patches(plan, run.model_config, run.seed)),
         tokenizer: run.tokenizer.clone(),
         context: run.model_config.text.context,
         label: LabelFrom::None,
+        filter: Some(filter),
+        limits: run.data.limits.clone(),
         workers: run.workers(),
         patience: run.data.storage.patience(),
         seed: run.seed,
-    })?;
+    };
+    let mut loader = Loader::start(loading.clone())?;
 
     let every = run.metrics_config.every_steps.get();
     let checkpoint_every = checkpoint_steps(run, plan)?;
@@ -75,7 +88,7 @@ pub fn train<D: GraphDevice>(
         let inputs =
             masked(&batch, plan, run.model_config, frequencies.as_ref(), run.seed, run.position.global_step);
         if run.position.global_step == 0 {
-            super::pictures::write(run, &batch, &inputs)?;
+            super::pictures::write(run, loading.clone(), &batch)?;
         }
         let mut update = run.model.loss_and_gradients(&inputs.images, &inputs.texts)?;
         let norm = global_norm(&run.model, &mut update.gradients).map_err(device)?;
@@ -136,6 +149,13 @@ pub fn train<D: GraphDevice>(
                 images_per_s = timing.images_per_s, data_wait = timing.data_wait, "step"
             );
         }
+        if evaluate_every.is_some_and(|every| done % every == 0) {
+            if meanwhile(run, plan, evaluate_every)? == Ended::Interrupted {
+                run.save(Some(&mut optimizer))?;
+                return Ok(Ended::Interrupted);
+            }
+            clock = Clock::start();
+        }
         if done % checkpoint_every == 0 && done < plan.steps {
             run.save(Some(&mut optimizer))?;
             clock = Clock::start();
@@ -156,6 +176,29 @@ fn checkpoint_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Re
     let epoch_samples = run.epoch_samples(&[every])?;
     let steps = every.steps(plan.batch as u64, epoch_samples).map_err(StageError::CheckpointEvery)?;
     Ok((steps as u64).max(1))
+}
+
+/// Steps between two rounds of evaluations, at least one; none where the stage has none.
+fn meanwhile_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Result<Option<u64>, StageError> {
+    let Some(config) = &plan.evaluate else { return Ok(None) };
+    let steps = config.every.steps(plan.batch as u64, run.epoch_samples());
+    let stage = run.position.stage;
+    let steps = steps.map_err(|source| StageError::EvaluateEvery { stage, source })?;
+    Ok(Some((steps as u64).max(1)))
+}
+
+/// The evaluations that are due at the position of the run and have not been made.
+fn meanwhile<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    plan: &TrainingPlan,
+    every: Option<u64>,
+) -> Result<Ended, StageError> {
+    match (&plan.evaluate, every) {
+        (Some(config), Some(every)) if run.position.step.is_multiple_of(every) => {
+            evaluate(run, &config.evaluators)
+        }
+        _ => Ok(Ended::Complete),
+    }
 }
 
 fn device(error: impl std::fmt::Display) -> OptimizerError {

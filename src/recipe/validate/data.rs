@@ -2,6 +2,7 @@
 
 use super::Findings;
 use crate::data::files::Files;
+use crate::data::filter::FilterConfig;
 use crate::data::location::Location;
 use crate::data::{
     mix, pattern, AugmentConfig, DataConfig, ScenesConfig, ScenesSplit, SourceConfig, Weighted,
@@ -25,6 +26,34 @@ pub(super) fn validate(data: &DataConfig, findings: &mut Findings) {
             storage.stall_warning_s, storage.stall_limit_s
         );
         findings.add("data.storage.stall_limit_s", message);
+    }
+    filter(&data.filter, findings);
+    let share = data.limits.broken_share;
+    if !(0.0..=1.0).contains(&share) {
+        findings.add("data.limits.broken_share", format!("expected a share from 0 to 1, got {share}"));
+    }
+}
+
+fn filter(filter: &FilterConfig, findings: &mut Findings) {
+    if let Some(most) = filter.max_aspect.filter(|most| most.is_nan() || *most < 1.0) {
+        let finding =
+            findings.add("data.filter.max_aspect", format!("expected a ratio of 1 or more, got {most}"));
+        finding.help("it is the longer side by the shorter one, for example 3.0");
+    }
+    if let Some((fewest, most)) = filter.caption_characters.filter(|(fewest, most)| fewest > most) {
+        let message = format!("expected the fewest, then the most, got ({fewest}, {most})");
+        findings.add("data.filter.caption_characters", message);
+    }
+    let Some(score) = &filter.score else { return };
+    match (score.min, score.max) {
+        (None, None) => {
+            let message = "expected a smallest or a largest value, got neither".into();
+            findings.add("data.filter.score", message).help("for example (field: \"similarity\", min: 0.28)");
+        }
+        (Some(min), Some(max)) if min > max => {
+            findings.add("data.filter.score", format!("expected min <= max, got {min} and {max}"));
+        }
+        _ => {}
     }
 }
 
@@ -52,6 +81,8 @@ pub(super) fn source(source: &SourceConfig, path: &str, findings: &mut Findings)
         SourceConfig::Scenes(_)
         | SourceConfig::Folder(_)
         | SourceConfig::ImageNet(_)
+        | SourceConfig::ClipBenchmark(_)
+        | SourceConfig::Karpathy(_)
         | SourceConfig::Cifar(_) => {}
     }
 }
