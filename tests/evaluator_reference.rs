@@ -59,6 +59,7 @@ fn batches(
         next += some.len();
         let batch = Batch {
             pixels: Vec::new(),
+            patches: Vec::new(),
             size: 0,
             tokens: Vec::new(),
             lengths: Vec::new(),
