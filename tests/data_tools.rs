@@ -22,7 +22,10 @@ fn refused(arguments: &[&str], folder: &Path) -> String {
 }
 
 fn pictograms() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pictograms/pictograms-00000.tar").display().to_string()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/pictograms/pictograms-00000.tar")
+        .display()
+        .to_string()
 }
 
 fn write_picture(path: &Path, shade: u8) {
@@ -64,7 +67,10 @@ fn a_folder_is_packed_and_its_duplicates_are_found_and_left_out() {
     assert_eq!(report["summary"]["duplicates"], 1);
     assert_eq!(report["summary"]["width"]["mean"], 9);
 
-    done(&["data", "inspect", "packed/*.tar", "--duplicates", "twice.txt", "--sheet", "sheet.png"], folder.path());
+    done(
+        &["data", "inspect", "packed/*.tar", "--duplicates", "twice.txt", "--sheet", "sheet.png"],
+        folder.path(),
+    );
     assert_eq!(std::fs::read_to_string(folder.path().join("twice.txt")).unwrap(), "000000002\n");
     let sheet = image::open(folder.path().join("sheet.png")).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (3 * 132 + 4, 136));
@@ -94,12 +100,16 @@ fn a_table_is_packed_and_a_wrong_one_is_explained() {
 #[test]
 fn masks_are_drawn_and_the_loader_is_timed() {
     let folder = tempfile::tempdir().unwrap();
-    let said = done(&["data", "mask", &pictograms(), "--size", "64", "--patch", "8", "--ratio", "0.75"], folder.path());
+    let said = done(
+        &["data", "mask", &pictograms(), "--size", "64", "--patch", "8", "--ratio", "0.75"],
+        folder.path(),
+    );
     assert!(said.contains("Random; Centred"), "{said}");
     let masks = image::open(folder.path().join("masks.png")).unwrap();
     assert_eq!((masks.width(), masks.height()), (5 * 68 + 4, 4 * 68 + 4));
 
-    let bench = ["data", "bench", &pictograms(), "--size", "32", "--patch", "8", "--mask", "0.5", "--batch", "8"];
+    let bench =
+        ["data", "bench", &pictograms(), "--size", "32", "--patch", "8", "--mask", "0.5", "--batch", "8"];
     let told = done(&[&bench[..], &["--seconds", "0.1", "--threads", "2", "--json"]].concat(), folder.path());
     let told: Value = serde_json::from_str(&told).unwrap();
     assert!(told["images_per_s"].as_f64().unwrap() > 1.0, "{told}");

@@ -37,7 +37,8 @@ fn change(rng: &mut ChaCha8Rng, input: &[u8], other: &[u8]) -> Vec<u8> {
         }
         let at = match rng.gen_range(0..3) {
             // Headers of archives.
-            0 => (rng.gen_range(0..bytes.len().div_ceil(512)) * 512 + rng.gen_range(0..300)).min(bytes.len() - 1),
+            0 => (rng.gen_range(0..bytes.len().div_ceil(512)) * 512 + rng.gen_range(0..300))
+                .min(bytes.len() - 1),
             _ => rng.gen_range(0..bytes.len()),
         };
         let end = (at + rng.gen_range(1..64)).min(bytes.len());

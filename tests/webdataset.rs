@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flip::data::limits::LimitsConfig;
 use flip::data::filter::{Filter, FilterConfig};
+use flip::data::limits::LimitsConfig;
 use flip::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
 use flip::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
 use flip::data::tokenizer::Tokenizer;

@@ -45,6 +45,9 @@ pub fn run(command: &TokenizerCommand, progress: &Progress, out: &mut dyn Write)
     tokenizer.save(&args.out)?;
     bar.finish();
     let (out_path, tokens) = (args.out.display(), tokenizer.vocab_size());
-    writeln!(out, "{out_path}: {tokens} tokens from {read} captions; set text.vocab_size to at least {tokens}")?;
+    writeln!(
+        out,
+        "{out_path}: {tokens} tokens from {read} captions; set text.vocab_size to at least {tokens}"
+    )?;
     Ok(Outcome::Done)
 }

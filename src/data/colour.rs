@@ -36,11 +36,7 @@ fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     let share = |value: i16, of: i16| (((i32::from(value) * i32::from(of)) >> 14) + 1) >> 1;
     let (blue, red) = (i32::from(cb), i32::from(cr));
     let mix = |sum: i32| (i32::from(y) + ((sum + (1 << (FRACTION - 1))) >> FRACTION)).clamp(0, 255) as u8;
-    [
-        mix(red + share(cr, RED)),
-        mix(-share(cb, GREEN[0]) - share(cr, GREEN[1])),
-        mix(blue + share(cb, BLUE)),
-    ]
+    [mix(red + share(cr, RED)), mix(-share(cb, GREEN[0]) - share(cr, GREEN[1])), mix(blue + share(cb, BLUE))]
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -74,9 +70,8 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     fn rgb(y: __m128i, cb: __m128i, cr: __m128i) -> (__m128i, __m128i, __m128i) {
         let middle = _mm256_set1_epi16(128);
-        let centred = |c: __m128i| {
-            _mm256_slli_epi16::<FRACTION>(_mm256_sub_epi16(_mm256_cvtepu8_epi16(c), middle))
-        };
+        let centred =
+            |c: __m128i| _mm256_slli_epi16::<FRACTION>(_mm256_sub_epi16(_mm256_cvtepu8_epi16(c), middle));
         let (cb, cr, y) = (centred(cb), centred(cr), _mm256_cvtepu8_epi16(y));
         let share = |value: __m256i, of: i16| _mm256_mulhrs_epi16(value, _mm256_set1_epi16(of));
         let half = _mm256_set1_epi16(1 << (FRACTION - 1));

@@ -240,16 +240,19 @@ impl Fit {
             }
             side /= 2;
         }
-        let mapping = |start: f64, length: f64, bound: Option<(f64, f64)>, pixels: u32, density: f64, mirrored| {
-            let density = density * side as f64 / 8.0;
-            let whole = (f64::from(pixels) * density).ceil() as usize;
-            let (from, to) = match bound {
-                None => (0, whole),
-                Some((from, to)) => ((from * density) as usize, ((to * density).ceil() as usize).min(whole)),
+        let mapping =
+            |start: f64, length: f64, bound: Option<(f64, f64)>, pixels: u32, density: f64, mirrored| {
+                let density = density * side as f64 / 8.0;
+                let whole = (f64::from(pixels) * density).ceil() as usize;
+                let (from, to) = match bound {
+                    None => (0, whole),
+                    Some((from, to)) => {
+                        ((from * density) as usize, ((to * density).ceil() as usize).min(whole))
+                    }
+                };
+                let from = from.min(whole.saturating_sub(1));
+                Mapping { start: start * density, length: length * density, from, to, mirrored }
             };
-            let from = from.min(whole.saturating_sub(1));
-            Mapping { start: start * density, length: length * density, from, to, mirrored }
-        };
         let inside = |start: f64, length: f64| placement.inside.then_some((start, start + length));
         let columns = inside(crop.left, crop.width);
         let rows = inside(crop.top, crop.height);
@@ -293,7 +296,11 @@ fn runs(size: usize, view: View<'_>) -> Vec<Run> {
                         run.across.end += patch;
                         run.slots.push(slot);
                     }
-                    _ => runs.push(Run { across: column * patch..(column + 1) * patch, down, slots: vec![slot] }),
+                    _ => runs.push(Run {
+                        across: column * patch..(column + 1) * patch,
+                        down,
+                        slots: vec![slot],
+                    }),
                 }
             }
             runs

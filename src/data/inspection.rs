@@ -93,7 +93,12 @@ impl Serialize for Spread {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Spread { smallest, largest, sum, count } = *self;
         let shown = (count > 0).then(|| {
-            BTreeMap::from([("smallest", smallest), ("largest", largest), ("mean", sum / count), ("sum", sum)])
+            BTreeMap::from([
+                ("smallest", smallest),
+                ("largest", largest),
+                ("mean", sum / count),
+                ("sum", sum),
+            ])
         });
         shown.serialize(serializer)
     }

@@ -132,9 +132,9 @@ impl Axis {
     /// The sources of these results, for the pass across, which computes whole groups.
     pub fn columns(&self, results: Range<usize>) -> Range<usize> {
         let groups = &self.groups[results.start / GROUP..results.end.div_ceil(GROUP)];
-        let fold = groups.iter().fold(usize::MAX..0, |all, group| {
-            all.start.min(group.start)..all.end.max(group.end)
-        });
+        let fold = groups
+            .iter()
+            .fold(usize::MAX..0, |all, group| all.start.min(group.start)..all.end.max(group.end));
         fold.start..fold.end
     }
 }
@@ -261,8 +261,8 @@ mod portable {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::{Pair, PRECISION};
-    use std::ops::Range;
     use std::arch::x86_64::*;
+    use std::ops::Range;
 
     /// `out` is a multiple of sixteen bytes long.
     #[target_feature(enable = "avx2")]
@@ -364,7 +364,8 @@ mod tests {
                 let (low, high) = ((centre - 2.0 * wide + 0.5).max(0.0), centre + 2.0 * wide + 0.5);
                 let low = (low as usize).clamp(mapping.from, mapping.to - 1);
                 let high = (high as usize).clamp(low + 1, mapping.to);
-                let weights: Vec<f64> = (low..high).map(|j| cubic((j as f64 + 0.5 - centre) / wide)).collect();
+                let weights: Vec<f64> =
+                    (low..high).map(|j| cubic((j as f64 + 0.5 - centre) / wide)).collect();
                 let sum: f64 = weights.iter().sum();
                 weights.iter().zip(&from[low..high]).map(|(w, v)| w * v).sum::<f64>() / sum
             })

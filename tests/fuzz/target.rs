@@ -39,7 +39,14 @@ fn picture(bytes: &[u8]) {
     let train = Transform::Train { size: SIZE, augment: AugmentConfig::default() };
     for transform in [train, Transform::Evaluate { size: SIZE }] {
         let mut cut = |view| {
-            cutter.cut(Picture::Encoded(bytes.to_vec()), MAX_PIXELS, &transform, view, 1, (0, bytes.len() as u64))
+            cutter.cut(
+                Picture::Encoded(bytes.to_vec()),
+                MAX_PIXELS,
+                &transform,
+                view,
+                1,
+                (0, bytes.len() as u64),
+            )
         };
         let square = cut(View::Whole);
         let ids = [5, 0, 10];

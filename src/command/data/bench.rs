@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::command::{Failure, Outcome};
 use crate::data::captions::first_captions;
-use crate::data::cut::{Cutter};
+use crate::data::cut::Cutter;
 use crate::data::limits::LimitsConfig;
 use crate::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
 use crate::data::picture::{decode, Rgb};

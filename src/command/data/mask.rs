@@ -46,8 +46,7 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
     if args.size == 0 || args.patch == 0 || !args.size.is_multiple_of(args.patch) {
         return Err(Failure::Usage("--size must be a multiple of --patch".into()));
     }
-    let ratio =
-        Ratio::try_from(args.ratio).map_err(|error| Failure::Usage(format!("--ratio: {error}")))?;
+    let ratio = Ratio::try_from(args.ratio).map_err(|error| Failure::Usage(format!("--ratio: {error}")))?;
     let strength = Strength::try_from(0.5).map_err(Failure::Usage)?;
     let strategies = [
         ("whole", ImageMask::Keep),
@@ -80,8 +79,7 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
         }
     }
     let png = report::sheet(&rows, args.size, strategies.len())?;
-    fs::write(&args.out, png)
-        .map_err(|error| Failure::Usage(format!("{}: {error}", args.out.display())))?;
+    fs::write(&args.out, png).map_err(|error| Failure::Usage(format!("{}: {error}", args.out.display())))?;
     let names: Vec<&str> = strategies.iter().map(|(name, _)| *name).collect();
     writeln!(out, "{}: from left to right {}", args.out.display(), names.join("; "))?;
     Ok(Outcome::Done)

@@ -57,7 +57,10 @@ impl Scanner {
             let quantiser = header.quantisers[component.quantiser].as_ref().ok_or(Unread)?;
             let (columns, rows) = wanted.bounds();
             let side = wanted.side;
-            plane.reserve((columns.start * side, rows.start * side), (columns.len() * side, rows.len() * side));
+            plane.reserve(
+                (columns.start * side, rows.start * side),
+                (columns.len() * side, rows.len() * side),
+            );
             last_row = last_row.max(rows.end.div_ceil(component.down as usize));
             parts.push(Part {
                 across: component.across as usize,
@@ -293,7 +296,8 @@ impl<'a> Bits<'a> {
     /// Makes at least 56 bits ready.
     #[inline(always)]
     fn refill(&mut self) -> Result<(), Unread> {
-        let eight = self.data.get(self.at..self.at + 8).and_then(|eight| eight.try_into().ok()).ok_or(Unread)?;
+        let eight =
+            self.data.get(self.at..self.at + 8).and_then(|eight| eight.try_into().ok()).ok_or(Unread)?;
         self.next |= u64::from_be_bytes(eight) >> self.left;
         self.at += (63 - self.left as usize) >> 3;
         self.left |= 56;

@@ -204,7 +204,8 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     pub unsafe fn inverse(block: &Block, to: *mut u8, stride: usize) {
         // SAFETY: the block has 64 values.
-        let x: [Eight; 8] = std::array::from_fn(|i| Eight(unsafe { _mm256_loadu_ps(block.as_ptr().add(8 * i)) }));
+        let x: [Eight; 8] =
+            std::array::from_fn(|i| Eight(unsafe { _mm256_loadu_ps(block.as_ptr().add(8 * i)) }));
         let out = lines(transposed(lines(x).map(|v| v.0)).map(Eight));
         let middle = _mm256_set1_ps(128.0);
         // Coefficients that no encoder writes must not leave the range of integers.

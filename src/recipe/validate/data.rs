@@ -24,8 +24,8 @@ pub(super) fn validate(data: &DataConfig, findings: &mut Findings) {
 
 fn filter(filter: &FilterConfig, findings: &mut Findings) {
     if let Some(most) = filter.max_aspect.filter(|most| most.is_nan() || *most < 1.0) {
-        let finding = findings
-            .add("data.filter.max_aspect", format!("expected a ratio of 1 or more, got {most}"));
+        let finding =
+            findings.add("data.filter.max_aspect", format!("expected a ratio of 1 or more, got {most}"));
         finding.help("it is the longer side by the shorter one, for example 3.0");
     }
     if let Some((fewest, most)) = filter.caption_characters.filter(|(fewest, most)| fewest > most) {
