@@ -21,6 +21,8 @@ pub enum RunFolderError {
     NothingToResume { path: PathBuf },
     #[error("{path} is in use by another process that is still running")]
     Locked { path: PathBuf },
+    #[error("{path} is not a folder; a run needs a new or an empty one")]
+    NoFolder { path: PathBuf },
 }
 
 /// How a command wants to enter a run folder.
@@ -48,6 +50,9 @@ impl RunFolder {
             let path = path.to_owned();
             move |source| RunFolderError::Io { path, source }
         };
+        if root.exists() && !root.is_dir() {
+            return Err(RunFolderError::NoFolder { path: root.into() });
+        }
         let recipe = root.join("recipe.ron");
         match entry {
             Entry::Resume if !recipe.exists() => {
@@ -91,7 +96,7 @@ impl RunFolder {
                 Err(source) => return Err(RunFolderError::Io { path: file, source }),
             }
         }
-        for folder in [self.checkpoints(), self.tensorboard()] {
+        for folder in [self.checkpoints(), self.tensorboard(), self.examples(), self.root.join("curves")] {
             match fs::remove_dir_all(&folder) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -138,9 +143,17 @@ impl RunFolder {
     pub fn masks(&self) -> PathBuf {
         self.root.join("masks.png")
     }
+    /// Evaluated pictures with what was found for them, a file an evaluation.
+    pub fn examples(&self) -> PathBuf {
+        self.root.join("examples")
+    }
     /// Log levels, format and sinks; watched while the run goes on.
     pub fn logging(&self) -> PathBuf {
-        self.root.join("logging.ron")
+        Self::logging_of(&self.root)
+    }
+    /// The same of a folder that is not entered yet.
+    pub fn logging_of(root: &Path) -> PathBuf {
+        root.join("logging.ron")
     }
 
     /// Writes a whole file so that a reader (or a crash) sees the old or the new one, never half of it.

@@ -25,8 +25,10 @@ pub enum Purpose {
     Caption = 7,
     /// Random inputs of benchmarks.
     Bench = 8,
+    /// Labelled pictures that an evaluator learns from or holds back; counters: draw, class or 0.
+    Labelled = 9,
     /// Pictures shown of a set; counters: picture, 0.
-    Sheet = 9,
+    Sheet = 10,
 }
 
 /// A generator for one draw. The stream is ChaCha8's, the same on every platform.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
@@ -28,6 +28,10 @@ Recipe(
         Pretrain(
             length: Steps(60), batch: 16, micro_batch: 8, image_mask: Random(0.5), text_mask: Frequency(0.25),
             schedule: Cosine(lr: Absolute(1e-3), warmup: Steps(5)), clip_grad_norm: 1.0,
+            evaluate: (
+                every: Steps(15),
+                evaluators: [ZeroShot(name: "held out"), HeldOutLoss(name: "loss", batch: 50)],
+            ),
         ),
         Evaluate([ZeroShot(name: "held out", classes: Source()), Retrieval(name: "held out")]),
         Unmask(length: Steps(40), batch: 16, schedule: Constant(lr: Absolute(1e-4), warmup: Steps(5))),
@@ -90,38 +94,121 @@ fn prepared() -> (tempfile::TempDir, Vec<(String, Vec<u8>)>, Duration) {
     (there, whole, started.elapsed())
 }
 
+/// Lines that the run has logged, of all stages or of one.
+fn logged(run: &Path, stage: Option<usize>) -> usize {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let of_stage = |line: &&str| stage.is_none_or(|stage| line.contains(&format!("\"stage\":{stage},")));
+    text.lines().filter(of_stage).count()
+}
+
+/// Waits until the run got far enough, or ended: tests that go by progress hold on a busy machine too.
+fn wait_for(child: &mut Child, mut far_enough: impl FnMut() -> bool) {
+    while !far_enough() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Lines logged and evaluations done: it grows through every stage.
+fn progress(run: &Path) -> usize {
+    let results = fs::read_to_string(run.join("eval.json")).unwrap_or_default();
+    logged(run, None) + results.matches("\"kind\"").count()
+}
+
+/// Where the newest checkpoint stands, for the record.
+fn newest(run: &Path) -> String {
+    let names = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("stage")).max().unwrap_or_else(|| "none".into())
+}
+
 #[test]
 fn killed_ten_times_and_resumed_a_run_leaves_the_same_bytes() {
     let (there, whole, length) = prepared();
+    let run = there.path().join("killed");
+    let end = progress(&there.path().join("whole"));
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-    let mut kills = 0;
-    let mut resume = false;
-    while kills < 10 {
+    // Random moments in each tenth of the run, and a random time after them: all stages are met.
+    for kill in 0..10 {
+        let moment = (kill * end + rng.gen_range(0..end)) / 10;
+        let resume = run.join("recipe.ron").exists();
         let mut child = start(there.path(), "killed", resume).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(length.mul_f64(rng.gen_range(0.05..0.6)));
+        wait_for(&mut child, || progress(&run) >= moment);
+        std::thread::sleep(length.mul_f64(rng.gen_range(0.0..0.05)));
         child.kill().unwrap();
         child.wait().unwrap();
-        kills += 1;
-        resume = there.path().join("killed/recipe.ron").exists();
+        println!("killed at {} of {end}; newest checkpoint: {}", progress(&run), newest(&run));
     }
-    finish(there.path(), "killed", resume);
-    assert_same(&whole, &there.path().join("killed"));
+    finish(there.path(), "killed", run.join("recipe.ron").exists());
+    assert_same(&whole, &run);
+}
+
+/// What is measured in the course of training changes nothing that training computes, and is written down
+/// with its place.
+#[test]
+fn evaluations_in_the_course_of_training_disturb_nothing() {
+    let (there, whole, _) = prepared();
+    let begin = RECIPE.find("            evaluate: (").unwrap();
+    let end = RECIPE[begin..].find("            ),\n").unwrap() + begin + "            ),\n".len();
+    fs::write(there.path().join("recipe.ron"), format!("{}{}", &RECIPE[..begin], &RECIPE[end..])).unwrap();
+    finish(there.path(), "without", false);
+    for ((name, with), (_, without)) in whole.iter().zip(left(&there.path().join("without"))) {
+        assert_eq!(name == "eval.json", *with != without, "{name}");
+    }
+    let rows: serde_json::Value =
+        serde_json::from_slice(&fs::read(there.path().join("whole/eval.json")).unwrap()).unwrap();
+    let places: Vec<(u64, u64, u64, &str)> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let number = |name: &str| row[name].as_u64().unwrap();
+            (number("stage"), number("step"), number("samples"), row["kind"].as_str().unwrap())
+        })
+        .collect();
+    let meanwhile = [15, 30, 45, 60].into_iter();
+    let meanwhile =
+        meanwhile.flat_map(|step| ["zero_shot", "held_out_loss"].map(|kind| (0, step, step * 16, kind)));
+    let after = [(1, 0, 960, "zero_shot"), (1, 0, 960, "retrieval")];
+    let end = [(3, 0, 1600, "zero_shot"), (3, 0, 1600, "held_out_loss")];
+    assert_eq!(places, meanwhile.chain(after).chain(end).collect::<Vec<_>>());
+    assert!(there.path().join("whole/examples/stage1-1.json").exists());
+    assert!(!there.path().join("whole/examples/stage0-0.json").exists());
+
+    let compare = |runs: &[&str]| {
+        let mut command = flip(there.path());
+        command.stdout(Stdio::piped()).arg("compare").args(runs).output().unwrap()
+    };
+    let done = compare(&["whole", "without"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let table = String::from_utf8(done.stdout).unwrap();
+    assert!(table.contains("stages.0.evaluate.every"), "{table}");
+    assert!(fs::read_to_string(there.path().join("compare.html")).unwrap().ends_with("</html>\n"));
+    let nothing = compare(&["whole", "nowhere"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("nowhere holds no run"));
 }
 
 #[test]
 fn an_interrupt_saves_first_and_says_how_to_go_on() {
-    let (there, whole, length) = prepared();
-    for (round, signal) in ["INT", "TERM"].into_iter().enumerate() {
+    let (there, whole, _) = prepared();
+    for (signal, stage) in [("INT", 0), ("TERM", 2)] {
         let out = format!("interrupted-{signal}");
-        let child = start(there.path(), &out, false).spawn().unwrap();
-        std::thread::sleep(length.mul_f64(0.25 + 0.2 * round as f64));
-        let killed = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
-        assert!(killed.unwrap().success());
-        let done = child.wait_with_output().unwrap();
+        let run = there.path().join(&out);
+        // Where everything else is slow, a run may end between the look and the signal: once more, then.
+        let done = (0..50).find_map(|_| {
+            let mut child = start(there.path(), &out, false).arg("--restart").spawn().unwrap();
+            wait_for(&mut child, || logged(&run, Some(stage)) > 0);
+            let killed = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+            assert!(killed.unwrap().success());
+            let done = child.wait_with_output().unwrap();
+            (done.status.code() != Some(0)).then_some(done)
+        });
+        let done = done.expect("fifty runs ended before the signal reached them");
         assert_eq!(done.status.code(), Some(130), "{}", String::from_utf8_lossy(&done.stderr));
         assert!(String::from_utf8_lossy(&done.stderr).contains("--resume"));
+        assert!(newest(&run).starts_with(&format!("stage{stage}")), "{}", newest(&run));
         finish(there.path(), &out, true);
-        assert_same(&whole, &there.path().join(&out));
+        assert_same(&whole, &run);
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::interpreter;
 use crate::recipe::files::{self, Presence};
 use crate::recipe::forecast::{forecast, StageForecast, TrainingForecast};
 use crate::recipe::{self, Compute, Precision, Recipe, RecipeError};
@@ -75,7 +76,8 @@ pub fn report(recipe: &Recipe) -> Report {
     let counts = recipe.model.parameter_counts();
     let flops = stages.iter().map(|stage| training(stage).map_or(Some(0.0), |plan| plan.flops)).sum();
     let files = files::inventory(recipe);
-    let warnings = files.iter().filter_map(warning).collect();
+    let refusal = interpreter::supported(recipe).err().map(|error| error.to_string());
+    let warnings = refusal.into_iter().chain(files.iter().filter_map(warning)).collect();
     Report {
         recipe: recipe.name.clone(),
         valid: true,
@@ -98,7 +100,7 @@ fn training(stage: &StageForecast) -> Option<&TrainingForecast> {
 
 fn warning(file: &Presence) -> Option<String> {
     let Presence { field, path, .. } = file;
-    let elsewhere = format!("`flip run` needs it: --set {field}=...");
+    let elsewhere = format!("`flip run` needs it: {}", file.override_hint());
     if file.found == 0 && !file.complete {
         return Some(format!("{field}: {path} could not be looked at in time"));
     }
@@ -160,13 +162,20 @@ fn print_training(index: usize, kind: &str, plan: &TrainingForecast, out: &mut d
         _ => String::new(),
     };
     row(out, "batch", &format!("{} pairs{micro}", grouped(plan.batch as u64)))?;
-    let warmup = plan.warmup_steps.map_or(String::new(), |steps| format!(", warm-up {steps} steps"));
+    let warmup =
+        plan.warmup_steps.map_or(String::new(), |steps| format!(", warm-up {} steps", fractional(steps)));
     row(out, "learning rate", &format!("peak {:e}{warmup}", plan.peak_lr))?;
     let size = plan.image_size;
     row(out, "picture", &format!("{size} x {size}, {} of {} patches kept", plan.kept_patches, plan.patches))?;
     row(out, "caption", &format!("{} of {} tokens kept", plan.kept_tokens, plan.tokens))?;
     let (pair, step) = (flop(plan.flops_per_pair), flop(plan.flops_per_step));
     let total = plan.flops.map_or(String::new(), |flops| format!(", {} in all", flop(flops)));
+    if !plan.evaluations.is_empty() {
+        let every = plan
+            .evaluate_every
+            .map_or("at intervals".to_owned(), |steps| format!("every {} steps", grouped(steps)));
+        row(out, "evaluations", &format!("{every}: {}", plan.evaluations.join(", ")))?;
+    }
     row(out, "compute", &format!("{pair} a pair, {step} a step{total}"))?;
     if plan.flops_per_step_encoding_twice > 0.0 {
         let twice = flop(plan.flops_per_step_encoding_twice);
@@ -236,6 +245,15 @@ fn grouped(value: u64) -> String {
     grouped
 }
 
+/// Steps, which may have a fraction: `3,800`, `2.5`.
+fn fractional(steps: f64) -> String {
+    if steps.fract() == 0.0 {
+        grouped(steps as u64)
+    } else {
+        format!("{steps:.1}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,5 +267,7 @@ mod tests {
         assert_eq!(bytes(1536.0), "1.50 KiB");
         assert_eq!(grouped(190_000), "190,000");
         assert_eq!(grouped(65), "65");
+        assert_eq!(fractional(3800.0), "3,800");
+        assert_eq!(fractional(2.5), "2.5");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod captions;
+pub mod clip_benchmark;
 mod clip_bpe;
 mod colour;
 pub mod cut;
@@ -9,6 +10,7 @@ pub mod filter;
 pub mod folder;
 pub mod inspection;
 mod jpeg;
+pub mod karpathy;
 pub mod limits;
 pub mod loader;
 pub mod pattern;
@@ -29,6 +31,9 @@ mod wordpiece;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use clip_benchmark::ClipBenchmarkConfig;
+pub use karpathy::{KarpathyConfig, KarpathySplit};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -70,6 +75,10 @@ pub enum SourceConfig {
     WebDataset(WebDatasetConfig),
     /// A folder per class, pictures inside.
     Folder(FolderConfig),
+    /// A folder as CLIP_benchmark's webdataset exporter writes it: shards, class names, templates.
+    ClipBenchmark(ClipBenchmarkConfig),
+    /// COCO or Flickr30k in Karpathy's splits: a JSON file and a folder of pictures.
+    Karpathy(KarpathyConfig),
 }
 
 /// Small pictures of coloured, textured, sized, placed shapes with varied English captions.
@@ -212,5 +221,7 @@ pub fn open_source(config: &SourceConfig, seed: u64) -> Result<Arc<dyn source::S
         SourceConfig::WebDataset(config) => Ok(Arc::new(webdataset::WebDataset::open(config)?)),
         SourceConfig::Scenes(config) => Ok(Arc::new(scenes::Scenes::new(config, seed)?)),
         SourceConfig::Folder(config) => Ok(Arc::new(folder::Folder::open(config)?)),
+        SourceConfig::ClipBenchmark(config) => Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config)?)),
+        SourceConfig::Karpathy(config) => Ok(Arc::new(karpathy::Karpathy::open(config)?)),
     }
 }
