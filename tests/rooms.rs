@@ -32,7 +32,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "interpreter",
-        &["checkpoint", "data", "device", "log", "model", "recipe", "report", "run_folder", "stage"],
+        &[
+            "checkpoint",
+            "data",
+            "device",
+            "log",
+            "model",
+            "recipe",
+            "report",
+            "run_folder",
+            "stage",
+            "trained",
+        ],
     ),
     ("trained", &["checkpoint", "data", "model", "parameter", "recipe", "stage"]),
     (

@@ -24,7 +24,9 @@ mod loss;
 mod patch;
 mod position;
 mod replay;
+mod resample;
 mod text;
+mod transfer;
 
 #[cfg(test)]
 mod tests;

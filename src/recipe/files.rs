@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::validate::Violation;
-use super::Recipe;
+use super::{model_of, Recipe};
+use crate::checkpoint::InitConfig;
 use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::data::{pattern, SourceConfig};
 use crate::evaluator::{Classes, ClassesConfig, EvaluatorConfig, Known, ZeroShotConfig};
@@ -73,6 +74,7 @@ pub fn locate(recipe: &mut Recipe, folder: &Path) {
 /// classes are there. A file that is absent says nothing: it may be on another machine.
 pub fn check(recipe: &Recipe) -> Vec<Violation> {
     let mut violations = Vec::new();
+    violations.extend(initial(recipe));
     violations.extend(tokenizer(recipe));
     for (index, stage) in recipe.stages.iter().enumerate() {
         let (list, evaluators) = stage.evaluators();
@@ -90,6 +92,24 @@ pub fn check(recipe: &Recipe) -> Vec<Violation> {
 
 fn violation(path: &str, message: String) -> Violation {
     Violation { path: path.parse().unwrap_or_default(), message, help: None, also: Vec::new() }
+}
+
+/// The options of the model that no tensor shows must be those that the weights to start from were made with.
+fn initial(recipe: &Recipe) -> Vec<Violation> {
+    let Some(path) = recipe.init.as_ref().map(InitConfig::path).filter(|path| path.exists()) else {
+        return Vec::new();
+    };
+    let made_with = match model_of(path) {
+        Ok(config) => config,
+        Err(error) => return vec![violation("init", error.to_string())],
+    };
+    let differing = recipe.model.unlike(&made_with).into_iter().map(|differing| {
+        let mut violation = violation(&format!("model.{}", differing.field), differing.problem);
+        violation.help = Some("leave out `model` to take that of the checkpoint".into());
+        violation.also.push(("init".parse().unwrap_or_default(), "made with the other".into()));
+        violation
+    });
+    differing.collect()
 }
 
 fn tokenizer(recipe: &Recipe) -> Option<Violation> {
@@ -181,6 +201,9 @@ fn candidates(shards: &str) -> Vec<PathBuf> {
 
 fn named(recipe: &mut Recipe) -> Vec<(String, Named<'_>)> {
     let mut all = Vec::new();
+    if let Some(InitConfig::Checkpoint(path)) = &mut recipe.init {
+        all.push(("init".to_owned(), Named::Path(path)));
+    }
     let tokenizer = match &mut recipe.model.text.tokenizer {
         TokenizerConfig::WordPiece(path) => Some(("WordPiece", path)),
         TokenizerConfig::Json(path) => Some(("Json", path)),

@@ -146,7 +146,7 @@ fn evaluate_one<D: GraphDevice>(
     let known = Known { classes: &classes, templates: &templates };
     let label = evaluator.label(known)?;
     let batch = evaluator.batch().unwrap_or(EMBED_BATCH);
-    // A stage may run several kinds on the same data.
+    // A stage may ask several things of the same data.
     let kind = evaluator.kind().replace('_', "-");
     let title = format!("{} {kind} {}", run.position.stage, evaluator.name());
     let reading = Reading { title: &title, label: label.clone(), batch };
