@@ -128,7 +128,7 @@ impl Comparison<'_> {
 
 /// The rows of a table: of what was measured in the course of training only what no stage of evaluations
 /// measured, the last time.
-fn tabled(rows: &[EvalRow]) -> impl Iterator<Item = &EvalRow> {
+pub fn tabled(rows: &[EvalRow]) -> impl Iterator<Item = &EvalRow> {
     let proper = |row: &EvalRow| rows.iter().any(|other| other.step == 0 && other.subject() == row.subject());
     rows.iter().filter(move |row| row.step == 0 || !proper(row))
 }
