@@ -189,7 +189,7 @@ const COUNTS: [&str; 9] =
     ["classes", "unlabelled", "captions", "batches", "k", "train_n", "draws", "iterations", "c"];
 
 /// Metrics that do not change in the course of a run.
-const SETTINGS: [&str; 6] = ["classes", "captions", "k", "train_n", "draws", "chance"];
+const SETTINGS: [&str; 7] = ["classes", "unlabelled", "captions", "k", "train_n", "draws", "chance"];
 
 /// Every metric of every subject, in the order in which they first appear. Where a stage measured the same
 /// twice, the later row counts.
