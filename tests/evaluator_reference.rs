@@ -61,6 +61,7 @@ fn batches(
             pixels: Vec::new(),
             patches: Vec::new(),
             size: 0,
+            patches: Vec::new(),
             tokens: Vec::new(),
             lengths: Vec::new(),
             captions: some.iter().map(|picture| picture.2.clone()).collect(),
