@@ -18,7 +18,7 @@ use flip::kernel::gemm::epilogue::{Activate, ActivateBackward, Add, Grid, Write}
 use flip::kernel::gemm::{product, weight_gradient, Left, Packed, Right};
 use flip::kernel::isa::Isa;
 use flip::kernel::layer_norm;
-use flip::kernel::transformer::{Activations, Shape, Stack};
+use flip::kernel::transformer::{Activations, Keep, Shape, Stack};
 use flip::kernel::Cpu;
 
 /// What a kernel is bound by.
@@ -210,9 +210,9 @@ fn whole_stack<E: Element>(m: &mut Measure, shape: Shape, batch: usize, tokens: 
         a.x.copy_from_slice(&x);
         of(cpu).forward(cpu, a);
         a.dx.copy_from_slice(&x);
-        of(cpu).backward(cpu, a, gradients);
+        of(cpu).backward(cpu, a, &mut layout.split(gradients));
     };
-    let start = (Activations::<E>::new(&shape, batch, tokens, false), vec![0.0; layout.len()]);
+    let start = (Activations::<E>::new(&shape, batch, tokens, Keep::Everything), vec![0.0; layout.len()]);
     let tolerance = 64.0 * E::EPSILON;
     m.kernel(
         "two blocks, forward and backward",
@@ -227,10 +227,10 @@ fn whole_stack<E: Element>(m: &mut Measure, shape: Shape, batch: usize, tokens: 
 fn update_and_loss(m: &mut Measure, width: usize) {
     let n = 4 << 20;
     let update = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.2, t: 3, gradient: 1.0 };
-    let g = numbers(1, n);
-    let f = |cpu: &Cpu, (p, mo, v): &mut (Vec<f32>, Vec<f32>, Vec<f32>)| update.update(cpu, p, mo, v, &g);
-    let start = (numbers(2, n), vec![0.0; n], vec![0.0; n]);
-    m.kernel("adamw, 4 Mi parameters", Work::Bytes(28.0 * n as f64), &start, f, |s| s.0.clone(), 1e-6);
+    type Four = (Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>);
+    let f = |cpu: &Cpu, (p, mo, v, g): &mut Four| update.update(cpu, p, mo, v, g);
+    let start = (numbers(2, n), vec![0.0; n], vec![0.0; n], numbers(1, n));
+    m.kernel("adamw, 4 Mi parameters", Work::Bytes(32.0 * n as f64), &start, f, |s| s.0.clone(), 1e-6);
     for pairs in [16, 128, 4096] {
         let unit = |seed| {
             let mut x = numbers(seed, pairs * width);

@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let images = ImageInput { patches, kept, grid };
         let texts = TextInput { tokens: batch.tokens, kept: Kept::all(BATCH, context) };
         let mut update = model.loss_and_gradients(&[images], &[texts])?;
-        optimizer.update(model.parameters_mut(), &mut update.gradients, 1e-3)?;
+        optimizer.update(&mut model, update.gradients, 1e-3, 1.0)?;
         if step % 10 == 0 || step + 1 == STEPS {
             println!("step {step:3}  loss {:.3}", update.loss);
         }

@@ -20,6 +20,7 @@ use crate::stage::plan::TrainingPlan;
 use crate::stage::train::train;
 use crate::stage::training::{Position, Run, MODEL};
 use crate::stage::{Ended, Stage, StageError};
+use crate::trained::{tokenizer_of, TrainedError, Weights};
 
 /// A run that could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,8 @@ pub enum InterpreterError {
     AllRefused { path: PathBuf },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error("init: {0}")]
+    Init(#[from] TrainedError),
     #[error(transparent)]
     Stage(#[from] StageError),
     #[error(transparent)]
@@ -96,14 +99,23 @@ fn run_on<D: GraphDevice>(
     let model = Flip::new(&device, &recipe.model, recipe.seed)?;
     let mut model = match recipe.compute {
         Compute::Reference => model,
-        Compute::Fused => D::fuse(model, recipe.precision)?,
+        Compute::Fused => D::fuse(model, recipe.fusion())?,
     };
     let position = match &snapshot {
         Some(snapshot) => {
             model.import(snapshot.part(MODEL)?)?;
             snapshot.state()?
         }
-        None => Position::default(),
+        None => {
+            if let Some(init) = &recipe.init {
+                let weights = Weights::open(init.path())?;
+                tracing::info!(target: "flip", checkpoint = %weights.checkpoint.display(), "starting from its weights");
+                if let Some(note) = weights.start(&mut model)? {
+                    tracing::info!(target: "flip", "{note}");
+                }
+            }
+            Position::default()
+        }
     };
     let mut run = Run {
         seed: recipe.seed,
@@ -125,7 +137,7 @@ fn run_on<D: GraphDevice>(
         saved: snapshot.as_ref().map(|snapshot| snapshot.path.clone()),
     };
     let mut rows = read_rows(folder)?;
-    rows.retain(|row| row.stage < position.stage);
+    rows.retain(|row| row.until(&position));
     write_rows(folder, &rows)?;
 
     let first = position.stage;
@@ -175,19 +187,22 @@ fn newest(folder: &RunFolder) -> Result<Option<Snapshot>, InterpreterError> {
     }
 }
 
-/// The tokenizer of the run: the one saved in its folder, else the recipe's, which is saved there.
+/// The tokenizer of the run: the one saved in its folder, else that of the weights it starts from, else the
+/// recipe's, which is saved there.
 fn tokenizer(recipe: &Recipe, folder: &RunFolder, train: &dyn Source) -> Result<Tokenizer, InterpreterError> {
     let saved = folder.tokenizer();
     let text = &recipe.model.text;
     let tokenizer = if saved.exists() {
         Tokenizer::load(&saved)?
     } else {
-        let tokenizer = match &text.tokenizer {
-            TokenizerConfig::Train(config) => {
+        let given = recipe.init.as_ref().map(|init| tokenizer_of(init.path(), &text.tokenizer));
+        let tokenizer = match (given.transpose()?.flatten(), &text.tokenizer) {
+            (Some(tokenizer), _) => tokenizer,
+            (None, TokenizerConfig::Train(config)) => {
                 let captions = first_captions(train, config.captions).map_err(InterpreterError::Train)?;
                 Tokenizer::train(captions.into_iter(), text.vocab_size)?
             }
-            config => Tokenizer::open(config)?,
+            (None, config) => Tokenizer::open(config)?,
         };
         tokenizer.save(&saved)?;
         tokenizer

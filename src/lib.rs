@@ -15,11 +15,11 @@
 //! | [`mask`] | which patches and tokens an encoder gets to see |
 //! | [`data`] | sources of image-text pairs, decoding, tokenizing, ordered prefetch |
 //! | [`optimizer`] | AdamW, learning-rate schedule, clipping |
-//! | [`evaluator`] | zero-shot classification, retrieval, held-out loss |
+//! | [`evaluator`] | zero-shot classification, retrieval, neighbours, linear probe, few-shot, held-out loss |
 //! | [`checkpoint`] | atomic, hashed snapshots |
 //! | [`exchange`] | checkpoints of other tools, in and out |
 //! | [`log`] | tracing, reloadable while running; metrics files |
-//! | [`report`] | curves, masks and tables that a person looks at |
+//! | [`report`] | curves, pictures and tables that a person looks at, of one run or several |
 //! | [`command`] | the command line: one file a subcommand |
 //! | [`trained`] | a run opened for use: weights, tokenizer, recipe |
 //! | [`run_folder`], [`device`], [`duration`], [`seed`] | small leaves |

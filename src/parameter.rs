@@ -209,6 +209,16 @@ pub fn blend<E: Dtype, D: Device<E>>(
     gradients: &mut Gradients<E, D>,
     parameter: &Parameter<E, D>,
     keep: f64,
+    value: Tensor<(usize, usize), E, D>,
+) -> Result<(), D::Err> {
+    blend_into(gradients, &parameter.master, keep, value)
+}
+
+/// As [`blend`], for the gradient of any matrix.
+pub(crate) fn blend_into<E: Dtype, D: Device<E>>(
+    gradients: &mut Gradients<E, D>,
+    of: &Tensor<(usize, usize), E, D>,
+    keep: f64,
     mut value: Tensor<(usize, usize), E, D>,
 ) -> Result<(), D::Err> {
     let velocity = SgdConfig {
@@ -218,7 +228,7 @@ pub fn blend<E: Dtype, D: Device<E>>(
     };
     let mut zeros = Gradients::leaky();
     let zeros = zeros.get_or_alloc_mut(&value)?;
-    velocity.try_update(&mut value, gradients.get_or_alloc_mut(&parameter.master)?, zeros)
+    velocity.try_update(&mut value, gradients.get_or_alloc_mut(of)?, zeros)
 }
 
 fn count(shape: &[usize]) -> usize {

@@ -96,7 +96,7 @@ impl RunFolder {
                 Err(source) => return Err(RunFolderError::Io { path: file, source }),
             }
         }
-        for folder in [self.checkpoints(), self.tensorboard(), self.root.join("curves")] {
+        for folder in [self.checkpoints(), self.tensorboard(), self.examples(), self.root.join("curves")] {
             match fs::remove_dir_all(&folder) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -142,6 +142,10 @@ impl RunFolder {
     /// Training pictures beside what their masks leave.
     pub fn masks(&self) -> PathBuf {
         self.root.join("masks.png")
+    }
+    /// Evaluated pictures with what was found for them, a file an evaluation.
+    pub fn examples(&self) -> PathBuf {
+        self.root.join("examples")
     }
     /// Log levels, format and sinks; watched while the run goes on.
     pub fn logging(&self) -> PathBuf {

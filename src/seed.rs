@@ -25,6 +25,8 @@ pub enum Purpose {
     Caption = 7,
     /// Random inputs of benchmarks.
     Bench = 8,
+    /// Labelled pictures that an evaluator learns from or holds back; counters: draw, class or 0.
+    Labelled = 9,
 }
 
 /// A generator for one draw. The stream is ChaCha8's, the same on every platform.

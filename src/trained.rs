@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, CheckpointError};
-use crate::data::tokenizer::Tokenizer;
+use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::data::DataError;
 use crate::model::{Flip, GraphDevice, ModelConfig, ModelError, Precision};
 use crate::parameter::NamedTensor;
-use crate::recipe::{self, RecipeErrors};
+use crate::recipe::{model_of, ModelUnknown};
 use crate::stage::inputs::{whole_pictures, whole_texts};
 use crate::stage::training::MODEL;
 
@@ -20,12 +20,15 @@ pub struct Weights {
     pub checkpoint: PathBuf,
     /// Pairs seen up to there; none where the checkpoint is another tool's.
     pub samples: Option<u64>,
+    /// Whose checkpoint they were imported from, where they were.
+    pub origin: Option<String>,
 }
 
 /// A run whose weights can be used.
 pub struct Trained<D: GraphDevice> {
     pub model: Flip<f32, D>,
-    pub tokenizer: Tokenizer,
+    /// None where the weights were imported without one.
+    pub tokenizer: Option<Tokenizer>,
     /// The checkpoint the weights are from.
     pub checkpoint: PathBuf,
 }
@@ -33,12 +36,19 @@ pub struct Trained<D: GraphDevice> {
 /// A run that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainedError {
-    #[error("{0}")]
-    Recipe(RecipeErrors),
-    #[error("{path}: {reason}")]
-    ModelConfig { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Architecture(#[from] ModelUnknown),
+    #[error("{path}: these weights do not start the model of the recipe:\n{differences}")]
+    OtherModel { path: PathBuf, differences: String },
+    #[error(
+        "the tokenizer of the recipe is not that of {path}: {difference}. Its token embedding is of its own tokenizer \
+         only; write model.text.tokenizer: Json({path:?}), or leave out `model`"
+    )]
+    OtherTokenizer { path: PathBuf, difference: String },
     #[error("{path}: no usable checkpoint; is this the folder of a run (with recipe.ron and checkpoints/)?")]
     NoCheckpoint { path: PathBuf },
+    #[error("the folder has no tokenizer.json, without which texts cannot be embedded; import it again with --tokenizer")]
+    NoTokenizer,
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -48,49 +58,84 @@ pub enum TrainedError {
 }
 
 impl Weights {
-    /// Opens the run in `folder`; a damaged checkpoint is passed over for the one before it.
-    pub fn open(folder: &Path) -> Result<Self, TrainedError> {
-        let config = model_config(folder)?;
-        let snapshot = checkpoint::newest(&folder.join("checkpoints"))?
-            .snapshot
-            .ok_or_else(|| TrainedError::NoCheckpoint { path: folder.into() })?;
+    /// Opens a run, of whose checkpoints a damaged one is passed over for the one before it; or one checkpoint of a
+    /// run.
+    pub fn open(path: &Path) -> Result<Self, TrainedError> {
+        let config = model_of(path)?;
+        let snapshot = if checkpoint::run_of(path) == path {
+            let found = checkpoint::newest(&path.join("checkpoints"))?;
+            for (path, reason) in &found.refused {
+                tracing::warn!(target: "flip::checkpoint", path = %path.display(), %reason, "checkpoint refused");
+            }
+            found.snapshot.ok_or_else(|| TrainedError::NoCheckpoint { path: path.into() })?
+        } else {
+            checkpoint::read(path)?
+        };
         let samples = snapshot.state["samples"].as_u64();
+        let origin = snapshot.state["imported"]["format"].as_str().map(String::from);
         let mut parts = snapshot.parts;
         let Some(tensors) = parts.remove(MODEL) else {
             let there = parts.into_keys().collect::<Vec<_>>().join(", ");
             return Err(CheckpointError::NoPart { path: snapshot.path, part: MODEL.into(), there }.into());
         };
-        Ok(Weights { config, tensors, checkpoint: snapshot.path, samples })
+        Ok(Weights { config, tensors, checkpoint: snapshot.path, samples, origin })
+    }
+
+    /// Makes a model start from these weights. Returns what was changed in them, where something was.
+    ///
+    /// # Errors
+    /// An option that decides what the weights mean is another in `model`; or a tensor is missing, left over or of
+    /// another shape. Everything of that kind is named.
+    pub fn start<D: GraphDevice>(mut self, model: &mut Flip<f32, D>) -> Result<Option<String>, TrainedError> {
+        let note = self.config.resample_positions(&mut self.tensors, model.config());
+        let mut differences: Vec<String> =
+            model.config().unlike(&self.config).iter().map(ToString::to_string).collect();
+        if differences.is_empty() {
+            match model.import(&self.tensors) {
+                Ok(()) => return Ok(note),
+                Err(ModelError::Weights(mismatch)) => differences.push(mismatch.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(TrainedError::OtherModel { path: self.checkpoint, differences: differences.join("\n") })
     }
 }
 
-/// The architecture: from `model.ron` where the weights were imported, from the recipe where they were trained.
-fn model_config(folder: &Path) -> Result<ModelConfig, TrainedError> {
-    let path = folder.join("model.ron");
-    if !path.exists() {
-        return Ok(recipe::read(&folder.join("recipe.ron"), &[]).map_err(TrainedError::Recipe)?.model);
+/// The tokenizer of a run that starts from the weights at `path`: the one that lies with them, with which the one
+/// of the recipe has to agree; or the recipe's, where none lies there. A vocabulary that the recipe would train is
+/// not trained again.
+pub fn tokenizer_of(path: &Path, config: &TokenizerConfig) -> Result<Option<Tokenizer>, TrainedError> {
+    let file = checkpoint::run_of(path).join("tokenizer.json");
+    if !file.is_file() {
+        return Ok(None);
     }
-    let wrong = |reason: String| TrainedError::ModelConfig { path: path.clone(), reason };
-    let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-    ron::from_str(&text).map_err(|error| wrong(format!("not the description of a model: {error}")))
+    let tokenizer = Tokenizer::load(&file)?;
+    if !matches!(config, TokenizerConfig::Train(_)) {
+        if let Some(difference) = Tokenizer::open(config)?.differs(&tokenizer) {
+            return Err(TrainedError::OtherTokenizer { path: file, difference });
+        }
+    }
+    Ok(Some(tokenizer))
 }
 
 impl<D: GraphDevice> Trained<D> {
     /// Opens the run in `folder`; a damaged checkpoint is passed over for the one before it.
     pub fn open(folder: &Path, device: &D) -> Result<Self, TrainedError> {
         let weights = Weights::open(folder)?;
-        let mut model = D::fuse(Flip::new(device, &weights.config, 0)?, Precision::F32)?;
+        let mut model = D::fuse(Flip::new(device, &weights.config, 0)?, Precision::F32.into())?;
         model.import(&weights.tensors)?;
-        let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
+        let file = checkpoint::run_of(folder).join("tokenizer.json");
+        let tokenizer = file.exists().then(|| Tokenizer::load(&file)).transpose()?;
         Ok(Trained { model, tokenizer, checkpoint: weights.checkpoint })
     }
 
     /// Unit-length embeddings [n, embed_dim] of texts.
     pub fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>, TrainedError> {
+        let tokenizer = self.tokenizer.as_ref().ok_or(TrainedError::NoTokenizer)?;
         let context = self.model.config().text.context;
         let mut tokens = Vec::with_capacity(texts.len() * context);
         for text in texts {
-            tokens.extend(self.tokenizer.encode(text, context)?.0);
+            tokens.extend(tokenizer.encode(text, context)?.0);
         }
         Ok(self.model.embed_texts(&whole_texts(&tokens, context))?)
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use flip::data::{Batch, Cursor};
 use flip::evaluator::{
-    evaluate, Classes, ClassesConfig, Embedder, Evaluation, EvaluatorConfig, EvaluatorError,
-    HeldOutLossConfig, RetrievalCaptions, RetrievalConfig, ZeroShotConfig,
+    Classes, ClassesConfig, Embedder, Evaluation, EvaluatorConfig, EvaluatorError, HeldOutLossConfig, Known,
+    Material, RetrievalCaptions, RetrievalConfig, ZeroShotConfig,
 };
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -72,7 +72,10 @@ impl World {
             Ok(rows)
         };
         let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim: self.dim };
-        evaluate(config, &mut batches, classes, &mut embedder, scale)
+        let known = Known { classes, templates: &[] };
+        let material =
+            Material { test: &mut batches, known, train: None, logit_scale: scale, seed: 0, stop: &|| false };
+        config.evaluator().evaluate(material, &mut embedder)
     }
 }
 
@@ -144,7 +147,7 @@ fn zero_shot_ties_go_to_the_lowest_index_and_top5_counts_five() {
     for label in 0..7 {
         world = world.picture(&[1.0, 0.0], &[""], Some(label));
     }
-    let config = zero_shot(ClassesConfig::Source { templates: vec!["{}".into()] });
+    let config = zero_shot(ClassesConfig::Source { templates: Some(vec!["{}".into()]) });
     let result = world.evaluate(&config, &names, 3, 1.0).expect("a result");
     assert_eq!(metric(&result, "top1"), 1.0 / 7.0);
     assert_eq!(metric(&result, "top5"), 5.0 / 7.0);
@@ -266,7 +269,7 @@ proptest! {
         for (image, &label) in images.iter().zip(&labels) {
             world.pictures.push((image.clone(), Vec::new(), Some(label as i64)));
         }
-        let config = zero_shot(ClassesConfig::Source { templates: vec!["{}".into()] });
+        let config = zero_shot(ClassesConfig::Source { templates: Some(vec!["{}".into()]) });
         let result = world.evaluate(&config, &names, size, 1.0).expect("a result");
         let unit: Vec<Vec<f32>> = classes
             .iter()
@@ -346,7 +349,7 @@ fn data(file: &str) -> PathBuf {
 #[test]
 fn a_class_file_gives_names_templates_and_label_field() {
     let task = |task: &str| ClassesConfig::Task { file: data("pictograms/classes.json"), task: task.into() };
-    let group = Classes::read(&task("group"), &[]).expect("classes");
+    let group = Classes::read(&task("group"), Known::default()).expect("classes");
     assert_eq!(group.label_field.as_deref(), Some("label_group"));
     assert_eq!((group.names.len(), group.templates.len()), (9, 5));
     let prompts: Vec<String> = group.prompts(2).collect();
@@ -359,9 +362,9 @@ fn a_class_file_gives_names_templates_and_label_field() {
         message,
         "sample 00001234: label 9 is none of the 9 classes; expected 0 to 8, or -1 for none of them"
     );
-    assert_eq!(Classes::read(&task("subgroup"), &[]).expect("classes").names.len(), 98);
-    assert_eq!(Classes::read(&task("name"), &[]).expect("classes").names.len(), 200);
-    let message = Classes::read(&task("nam"), &[]).expect_err("no such task").to_string();
+    assert_eq!(Classes::read(&task("subgroup"), Known::default()).expect("classes").names.len(), 98);
+    assert_eq!(Classes::read(&task("name"), Known::default()).expect("classes").names.len(), 200);
+    let message = Classes::read(&task("nam"), Known::default()).expect_err("no such task").to_string();
     assert!(
         message.ends_with("has no task \"nam\"; its tasks: \"group\", \"subgroup\", \"name\""),
         "{message}"
@@ -376,7 +379,8 @@ fn class_files_that_are_wrong_are_named_with_what_was_expected() {
         std::fs::write(&path, text).expect("written");
         path
     };
-    let message = |config: &ClassesConfig| Classes::read(config, &[]).expect_err("refused").to_string();
+    let message =
+        |config: &ClassesConfig| Classes::read(config, Known::default()).expect_err("refused").to_string();
 
     let missing = ClassesConfig::Task { file: folder.path().join("none.json"), task: "t".into() };
     assert!(message(&missing).contains("none.json"), "{}", message(&missing));
@@ -391,7 +395,7 @@ fn class_files_that_are_wrong_are_named_with_what_was_expected() {
     let twice = ClassesConfig::Task { file: write("twice.json", twice), task: "t".into() };
     assert!(message(&twice).ends_with("task \"t\": two classes have the id 3"), "{}", message(&twice));
 
-    let source = ClassesConfig::Source { templates: vec!["{}".into()] };
+    let source = ClassesConfig::Source { templates: Some(vec!["{}".into()]) };
     assert!(message(&source).contains("the source has no classes of its own"), "{}", message(&source));
 
     let placeless = ClassesConfig::Names {
@@ -418,7 +422,8 @@ fn lines_are_read_as_clip_benchmark_writes_them() {
     let (names, templates) = (folder.path().join("classnames.txt"), folder.path().join("templates.txt"));
     std::fs::write(&names, "cat\ngreat white shark\n").expect("written");
     std::fs::write(&templates, "a photo of a {c}.\nthe {c}.\n\n").expect("written");
-    let classes = Classes::read(&ClassesConfig::Lines { names, templates }, &[]).expect("classes");
+    let classes =
+        Classes::read(&ClassesConfig::Lines { names, templates }, Known::default()).expect("classes");
     let prompts: Vec<String> = classes.prompts(1).collect();
     assert_eq!(prompts, ["a photo of a great white shark.", "the great white shark."]);
     assert_eq!((classes.task.as_str(), classes.label_field), ("classnames", None));

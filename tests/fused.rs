@@ -1,9 +1,16 @@
 //! The fused encoders and loss against the composed graph, their twin: embeddings, loss, every gradient, on both
 //! architectures, masks, smaller pictures and micro-batches.
 
+use std::num::NonZeroUsize;
+
 use dfdx::prelude::*;
 use flip::mask::{ImageMask, Kept, Ratio};
-use flip::model::{Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, Precision, TextInput};
+use flip::model::{
+    arena_bytes, Flip, Fusion, GraphDevice, ImageInput, ModelConfig, PatchValues, Precision, Recompute,
+    TextInput,
+};
+use flip::optimizer::{clip_factor, global_norm, AdamW, AdamWConfig};
+use flip::parameter::Parameter;
 use flip::seed::{rng, Purpose};
 use rand::Rng;
 
@@ -74,7 +81,7 @@ fn compare(recipe: &str, micro_batches: &[usize], grid: usize, mask: ImageMask, 
     let config: ModelConfig = ron::from_str(recipe).unwrap();
     let case = case(&config, micro_batches, grid, mask);
     let oracle = composed(&config);
-    let fused = Cpu::fuse(composed(&config), precision).unwrap();
+    let fused = Cpu::fuse(composed(&config), precision.into()).unwrap();
     let (relative, zero, feature, loss) = match precision {
         Precision::F32 => (F32_GRADIENT, F32_ZERO, 1e-5, 2e-5),
         Precision::Bf16 => (BF16_GRADIENT, BF16_ZERO, 2e-2, 5e-2),
@@ -139,7 +146,7 @@ fn both_in_bfloat16() {
 fn weights_that_change_are_read_anew() {
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
     let case = case(&config, &[4], 4, half());
-    let mut fused = Cpu::fuse(composed(&config), Precision::F32).unwrap();
+    let mut fused = Cpu::fuse(composed(&config), Precision::F32.into()).unwrap();
     let before = fused.embed_images(&case.images[0]).unwrap();
     let other = Flip::<f32, Cpu>::new(&Cpu::default(), &config, 99).unwrap();
     fused.import(&other.export()).unwrap();
@@ -147,4 +154,83 @@ fn weights_that_change_are_read_anew() {
     assert_ne!(before, after);
     let expected = other.embed_images(&case.images[0]).unwrap();
     assert!(after.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5));
+}
+
+/// A step of a model, and the model after the update that follows.
+fn stepped(fusion: Fusion, case: &Case, config: &ModelConfig) -> (f64, Vec<Vec<f32>>, Vec<f32>) {
+    let mut model = Cpu::fuse(composed(config), fusion).unwrap();
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let mut last = (0.0, Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let step = model.loss_and_gradients(&case.images, &case.texts).unwrap();
+        let of = |parameter: &Parameter<f32, Cpu>| step.gradients.get(&parameter.master).as_vec();
+        last = (step.loss, model.parameters().into_iter().map(of).collect(), Vec::new());
+        optimizer.update(&mut model, step.gradients, 1e-2, 0.5).unwrap();
+    }
+    last.2 = model.export().into_iter().flat_map(|tensor| tensor.data).collect();
+    last
+}
+
+#[test]
+fn neither_threads_nor_recomputed_blocks_change_a_bit() {
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    for precision in [Precision::F32, Precision::Bf16] {
+        for micro_batches in [&[6][..], &[3, 3, 2]] {
+            let case = case(&config, micro_batches, 4, half());
+            let fusion =
+                |recompute, threads| Fusion { precision, recompute, threads: NonZeroUsize::new(threads) };
+            let expected = stepped(fusion(Recompute::None, 1), &case, &config);
+            assert!(expected == stepped(fusion(Recompute::None, 3), &case, &config));
+            assert!(expected == stepped(fusion(Recompute::Blocks, 2), &case, &config));
+        }
+    }
+}
+
+#[test]
+fn a_fused_update_is_the_composed_one() {
+    let config: ModelConfig = ron::from_str(OPEN_CLIP).unwrap();
+    let case = case(&config, &[6], 4, half());
+    let mut models = [composed(&config), Cpu::fuse(composed(&config), Precision::F32.into()).unwrap()];
+    let after = models.each_mut().map(|model| {
+        let mut optimizer = AdamW::new(&AdamWConfig::default());
+        for k in 0..4 {
+            let mut step = model.loss_and_gradients(&case.images, &case.texts).unwrap();
+            let norm = global_norm(model, &mut step.gradients).unwrap();
+            let factor = clip_factor(norm, 0.5);
+            assert!(factor < 1.0, "clipping takes part");
+            optimizer.update(model, step.gradients, 1e-3 * k as f64, factor).unwrap();
+        }
+        let moments = optimizer.export(&model.parameters()).unwrap();
+        (model.export(), moments)
+    });
+    for (a, b) in after[0].0.iter().zip(&after[1].0) {
+        // Adam turns the rounding noise that is the gradient of key biases into whole steps.
+        if !a.name.ends_with("qkv.bias") {
+            let apart = a.data.iter().zip(&b.data).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+            assert!(apart <= 1e-5, "{}: {apart:e} apart", a.name);
+        }
+    }
+    for (a, b) in after[0].1.iter().zip(&after[1].1) {
+        assert_eq!(a.name, b.name);
+        let apart = length(a.data.iter().zip(&b.data).map(|(a, b)| f64::from(a - b)));
+        let norm = length(a.data.iter().map(|&a| f64::from(a)));
+        assert!(apart <= 1e-4 * norm + 1e-6, "{}: {apart:e} apart, length {norm:e}", a.name);
+    }
+}
+
+#[test]
+fn arenas_are_as_large_as_was_said() {
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    let case = case(&config, &[6], 4, half());
+    for precision in [Precision::F32, Precision::Bf16] {
+        for recompute in [Recompute::None, Recompute::Blocks] {
+            let model = Cpu::fuse(composed(&config), Fusion { precision, recompute, threads: None }).unwrap();
+            model.loss_and_gradients(&case.images, &case.texts).unwrap();
+            let said = arena_bytes(&config, precision, recompute, 6, 8, config.text.context);
+            // What is said counts the patches and the final norm of the images too, which lie beside.
+            let element = if precision == Precision::F32 { 4 } else { 2 };
+            let beside = 6 * (8 * config.image.patch_values() + 9 * config.image.width) * element;
+            assert_eq!(model.arena_bytes(), said - beside);
+        }
+    }
 }

@@ -2,14 +2,20 @@
 
     peers.py make DIR    checkpoints of ViT-B/32's size with random weights, inputs, and what the tools make of them
     peers.py check DIR   loads the folders that flip exported, and compares embeddings, tensors and token ids
+    peers.py onnx DIR    runs the ONNX graphs in every folder of DIR, and compares embeddings
+    peers.py benchmark DIR   a small open_clip model, a CLIP_benchmark folder made of pictograms, and the accuracy of
+                             the one on the other
 
 Exits with 77 and a reason where the packages are missing.
 """
 
+import io
 import json
+import os
 import pathlib
 import shutil
 import sys
+import tarfile
 
 try:
     import open_clip
@@ -19,10 +25,14 @@ try:
     import transformers
     from open_clip.push_to_hf_hub import save_config_for_hf
     from open_clip.tokenizer import default_bpe
+    from PIL import Image
 except ImportError as error:
     print(f"open_clip_torch, torch, transformers and safetensors are needed: {error}")
     sys.exit(77)
 
+# A part of the pictograms; FLIP_PICTOGRAMS names a folder with all of them.
+DATA = pathlib.Path(os.environ.get("FLIP_PICTOGRAMS", pathlib.Path(__file__).parent / "data" / "pictograms"))
+VALIDATION = "pictograms-val-00000.tar"
 # Embeddings of unit length.
 TOLERANCE = 1e-5
 CAPTIONS = [
@@ -172,12 +182,190 @@ def check(root):
     check_ids(folder, open_clip.get_tokenizer(f"local-dir:{folder}"))
 
 
+# Embeddings of unit length, of an ONNX runtime.
+ONNX_TOLERANCE = 1e-4
+
+
+def onnx_graphs(root):
+    try:
+        import numpy
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        print(f"onnx and onnxruntime are needed: {error}")
+        sys.exit(77)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        expected = {name: tensor.numpy() for name, tensor in st.load_file(folder / "expected").items()}
+        for graph, name, into in (("image", "pixels", "float32"), ("text", "ids", "int64")):
+            path = folder / f"{graph}.onnx"
+            onnx.checker.check_model(str(path), full_check=True)
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            assert session.get_inputs()[0].shape[0] == "batch" == session.get_outputs()[0].shape[0]
+            about = session.get_modelmeta().custom_metadata_map
+            assert {"image.mean", "image.std", "logit_scale"} <= about.keys(), about
+            first, worst = 0, {}
+            for batch in (1, 3, 17):
+                rows = slice(first, first + batch)
+                (got,) = session.run(None, {name: expected[graph][rows].astype(into)})
+                assert got.shape == expected[f"{graph}s"][rows].shape
+                worst[batch] = float(numpy.abs(got - expected[f"{graph}s"][rows]).max())
+                first += batch
+            print(f"{folder.name} {graph}: largest difference by batch", {k: f"{v:.2e}" for k, v in worst.items()})
+            assert max(worst.values()) <= ONNX_TOLERANCE, (folder.name, graph, worst)
+    print("versions: onnx", onnx.__version__, "onnxruntime", onnxruntime.__version__)
+
+
+# A small model: one that tells pictures apart after its projection has been fitted, in seconds.
+SMALL = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 96, "layers": 3, "width": 192, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+}
+TASKS = ("group", "subgroup")
+
+
+def pictograms(shard):
+    """(key, bytes of the picture, its extension, its json) of every sample of a shard."""
+    samples = {}
+    with tarfile.open(DATA / shard) as archive:
+        for member in archive:
+            key, _, extension = member.name.partition(".")
+            samples.setdefault(key, {})[extension] = archive.extractfile(member).read()
+    for key, parts in samples.items():
+        extension = "png" if "png" in parts else "jpg"
+        yield key, parts[extension], extension, json.loads(parts["json"])
+
+
+def benchmark_folder(folder, task):
+    """As CLIP_benchmark's exporter lays a data set out."""
+    (folder / "test").mkdir(parents=True)
+    phrases = [entry["phrase"] for entry in task["classes"]]
+    (folder / "classnames.txt").write_text("\n".join(phrases) + "\n")
+    templates = [template.replace("{}", "{c}") for template in task["templates"]]
+    (folder / "zeroshot_classification_templates.txt").write_text("\n".join(templates) + "\n")
+    (folder / "test" / "nshards.txt").write_text("1")
+    with tarfile.open(folder / "test" / "0.tar", "w") as archive:
+        for key, picture, extension, about in pictograms(VALIDATION):
+            for ending, contents in ((extension, picture), ("cls", str(about[task["label_field"]]).encode())):
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size = len(contents)
+                archive.addfile(member, io.BytesIO(contents))
+
+
+def decoded(contents, preprocess):
+    return torch.stack([preprocess(Image.open(io.BytesIO(picture))) for picture in contents])
+
+
+def class_vectors(model, tokenizer, task):
+    vectors = []
+    for entry in task["classes"]:
+        prompts = [template.format(entry["phrase"]) for template in task["templates"]]
+        vector = model.encode_text(tokenizer(prompts), normalize=True).mean(0)
+        vectors.append(vector / vector.norm())
+    return torch.stack(vectors)
+
+
+def fit(model, preprocess, tokenizer, tasks):
+    """Fits the projection of the image encoder, by least squares, to give each picture's classes the highest
+    similarities: of the very pictures that are asked for, as all that counts is that some answers are right and some
+    wrong, most of them clearly."""
+    samples = list(pictograms(VALIDATION))
+    pixels = decoded([picture for _, picture, _, _ in samples], preprocess)
+    shape, model.visual.proj = model.visual.proj.shape, None
+    features = torch.cat([model.visual(part) for part in pixels.split(128)]).double()
+    mean = features.mean(0)
+    features = features - mean
+    vectors, wanted = [], []
+    for task in tasks:
+        of_classes = class_vectors(model, tokenizer, task).double()
+        labels = torch.tensor([about[task["label_field"]] for *_, about in samples])
+        one_hot = F.one_hot(labels, len(of_classes)).double()
+        vectors.append(of_classes - of_classes.mean(0))
+        wanted.append(one_hot - one_hot.mean(0))
+    # There is no bias, so the mean picture is held at zero.
+    gram = features.T @ features + 1e3 * len(features) * torch.outer(mean, mean)
+    ridge = 3e-2 * (features**2).sum() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
+    similarity = torch.linalg.solve(gram + ridge, features.T @ torch.cat(wanted, 1))
+    weights = similarity @ torch.linalg.pinv(torch.cat(vectors).T)
+    model.visual.proj = torch.nn.Parameter((weights / weights.std()).float().contiguous())
+    assert model.visual.proj.shape == shape
+
+
+def smooth(seed, width, height):
+    """A picture of any size whose pixels differ from their neighbours."""
+    torch.manual_seed(seed)
+    coarse = torch.rand(1, 3, height // 7 + 2, width // 7 + 2)
+    fine = F.interpolate(coarse, (height, width), mode="bicubic") + 0.1 * torch.randn(1, 3, height, width)
+    return Image.fromarray((fine[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy())
+
+
+def benchmark(root):
+    torch.manual_seed(4)
+    folder = root / "model"
+    folder.mkdir()
+    model = open_clip.model.CLIP(**SMALL)
+    perturb(model)
+    model.eval()
+    constants = {"mean": list(open_clip.OPENAI_DATASET_MEAN), "std": list(open_clip.OPENAI_DATASET_STD)}
+    preprocessing = constants | {"interpolation": "bicubic", "resize_mode": "shortest"}
+    config = {"model_cfg": SMALL, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    shutil.copy(default_bpe(), folder)
+    st.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    tasks = [task for task in json.loads((DATA / "classes.json").read_text())["tasks"] if task["task"] in TASKS]
+    with torch.no_grad():
+        fit(model, preprocess, tokenizer, tasks)
+        st.save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+
+        # What a user of open_clip would do from here on.
+        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        model.eval()
+        samples = list(pictograms(VALIDATION))
+        pixels = decoded([picture for _, picture, _, _ in samples], preprocess)
+        images = torch.cat([model.encode_image(part, normalize=True) for part in pixels.split(128)])
+        result = {"n": len(samples)}
+        for task in tasks:
+            benchmark_folder(root / task["task"], task)
+            vectors = class_vectors(model, tokenizer, task)
+            labels = torch.tensor([about[task["label_field"]] for *_, about in samples])
+            result[task["task"]] = int(((images @ vectors.T).argmax(1) == labels).sum())
+    (root / "expected.json").write_text(json.dumps(result))
+    st.save_file({"images": images.contiguous()}, root / "expected")
+    pictures(root / "pictures", preprocess, samples[:40])
+
+
+def pictures(folder, preprocess, samples):
+    """Picture files and the bytes that open_clip's transform makes of them."""
+    folder.mkdir()
+    resize = [step for step in preprocess.transforms if type(step).__name__ in ("Resize", "CenterCrop")]
+    for seed, (width, height) in enumerate([(96, 96), (301, 200), (97, 640), (1200, 900), (50, 70)]):
+        smooth(seed, width, height).save(folder / f"{width}x{height}.png")
+    smooth(9, 400, 300).save(folder / "400x300.jpg", quality=92)
+    for key, picture, extension, _ in samples:
+        (folder / f"{key}.{extension}").write_bytes(picture)
+    tensors = {}
+    for path in sorted(folder.iterdir()):
+        picture = Image.open(path).convert("RGB")
+        for step in resize:
+            picture = step(picture)
+        tensors[path.name] = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    st.save_file(tensors, folder.with_suffix(".safetensors"))
+
+
 if __name__ == "__main__":
     command, root = sys.argv[1], pathlib.Path(sys.argv[2])
     torch.set_num_threads(2)
     if command == "make":
         make_open_clip(root / "open_clip")
         make_transformers(root / "transformers")
+    elif command == "onnx":
+        onnx_graphs(root)
+    elif command == "benchmark":
+        benchmark(root)
     else:
         check(root)
     print("versions: open_clip", open_clip.__version__, "torch", torch.__version__, "transformers", transformers.__version__)

@@ -3,9 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use flip::report::evaluation::comparisons;
+use flip::report::compare::{self, Run};
+use flip::report::evaluation::{comparisons, stages, trajectories};
 use flip::report::tensorboard::{self, What, START};
-use flip::report::{contact_sheet, stage_titles, table, write, EvalRow, EventWriter, Masked, ReportError};
+use flip::report::{
+    contact_sheet, stage_titles, table, thumbnail, write, Answer, EvalRow, EventWriter, Example, Examples,
+    Masked, ReportError,
+};
 use image::Rgba;
 
 const RECIPE: &str = r#"(
@@ -296,4 +300,137 @@ fn an_event_file_that_cannot_be_created_is_named() {
     fs::write(&file, "").unwrap();
     let error = EventWriter::create(&file, 0).unwrap_err().to_string();
     assert!(error.contains("tensorboard"), "{error}");
+}
+
+/// An accuracy that was measured in the course of both training stages and after them.
+fn rows_of_a_course() -> String {
+    let row = |stage: usize, step: u64, samples: u64, top1: f64| {
+        format!(
+            "{{\"stage\":{stage},\"step\":{step},\"samples\":{samples},\"kind\":\"zero_shot\",\"dataset\":\"scenes\",\
+             \"task\":\"t\",\"metrics\":{{\"top1\":{top1},\"k\":1}},\"n\":8,\"per_class\":[{{\"name\":\"<a>\",\"n\":4,\"top1\":0.5}}],\
+             \"confusions\":[{{\"class\":\"<a>\",\"taken_for\":\"b & c\",\"n\":2}}]}}"
+        )
+    };
+    let rows =
+        [row(0, 100, 800, 0.25), row(0, 200, 1_600, 0.5), row(1, 0, 1_600, 0.5), row(2, 10, 1_680, 0.75)];
+    format!("[{}]", rows.join(","))
+}
+
+#[test]
+fn the_course_of_an_accuracy_is_a_curve_and_the_table_has_the_stages_of_evaluations() {
+    let rows: Vec<EvalRow> = serde_json::from_str(&rows_of_a_course()).unwrap();
+    assert_eq!(stages(&rows), [1]);
+    assert_eq!(comparisons(&rows)[0].values, [Some(0.5)]);
+    let course = trajectories(&rows);
+    assert_eq!(course.len(), 1);
+    let values: Vec<f64> = course[0].points.iter().map(|(_, value)| *value).collect();
+    assert_eq!(values, [0.25, 0.5, 0.5, 0.75]);
+    // A number of neighbours is no share, though it is 1.
+    assert!(!comparisons(&rows)[1].is_share());
+    assert_eq!(comparisons(&rows)[1].format(1.0), "1");
+    // Where no stage of evaluations measured it, the table has the last of each training stage.
+    let only: Vec<EvalRow> = rows.into_iter().filter(|row| row.step > 0).collect();
+    assert_eq!(stages(&only), [0, 2]);
+    assert_eq!(comparisons(&only)[0].values, [Some(0.5), Some(0.75)]);
+}
+
+#[test]
+fn confusions_and_examples_are_shown_escaped() {
+    let dir = tempfile::tempdir().unwrap();
+    run_folder(dir.path());
+    fs::write(dir.path().join("eval.json"), rows_of_a_course()).unwrap();
+    let picture = thumbnail(&[200; 8 * 8 * 3], 8).unwrap();
+    assert!(picture.starts_with("data:image/png;base64,"));
+    let large = thumbnail(&vec![9; 224 * 224 * 3], 224).unwrap();
+    assert!(large.starts_with("data:image/jpeg;base64,") && large.len() < 5_000, "{}", large.len());
+    let answer = |what: &str, right| Answer { what: what.into(), similarity: 0.5, right };
+    let example = |pictures| Example {
+        picture: picture.clone(),
+        caption: "a <b>bold</b> caption".into(),
+        texts: vec![answer("first \"answer\"", false), answer("second", true)],
+        pictures,
+    };
+    let examples = |stage, kind: &str, pictures| Examples {
+        stage,
+        kind: kind.into(),
+        dataset: "scenes".into(),
+        task: "t".into(),
+        examples: vec![example(pictures)],
+    };
+    let folder = dir.path().join("examples");
+    examples(1, "zero_shot", Vec::new()).write(&folder.join("stage1-0.json")).unwrap();
+    examples(1, "retrieval", vec![answer(&picture, true)]).write(&folder.join("stage1-1.json")).unwrap();
+    let later = examples(3, "retrieval", vec![answer(&large, true)]);
+    later.write(&folder.join("stage3-1.json")).unwrap();
+    let read = Examples::read_all(&folder).unwrap();
+    assert_eq!((read.len(), &read[2]), (3, &later));
+
+    let page = fs::read_to_string(write(dir.path()).unwrap()).unwrap();
+    for expected in [
+        "<h2>Largest mistakes: zero shot scenes / t</h2>",
+        "<h2>Top retrievals: retrieval scenes / t</h2>",
+        "Measured after unmask. A caption; left its picture",
+        "a &lt;b&gt;bold&lt;/b&gt; caption",
+        "first &quot;answer&quot;",
+        "class=\"right\" alt=\"Found 1, similarity 0.50\"",
+        "<h2>Confusions</h2>",
+        "<td>&lt;a&gt;</td><td>b &amp; c</td><td class=\"number\">2</td><td class=\"number\">50 %</td>",
+    ] {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    // Of two stages the later one is shown.
+    assert_eq!(page.matches("<h2>Top retrievals").count(), 1);
+    assert!(!page.contains("<b>bold") && !page.contains("<script"));
+
+    fs::write(folder.join("stage4-0.json"), "{}").unwrap();
+    let message = write(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("stage4-0.json"), "{message}");
+    assert!(thumbnail(&[0; 5], 8).unwrap_err().to_string().contains("5 bytes are not [8, 8, 3]"));
+}
+
+#[test]
+fn runs_stand_side_by_side_with_what_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let folders = ["one", "elsewhere/one", "two"].map(|name| dir.path().join(name));
+    for (at, folder) in folders.iter().enumerate() {
+        fs::create_dir_all(folder).unwrap();
+        run_folder(folder);
+        let better = rows_of_a_course().replace("0.75", ["0.75", "0.75", "0.875"][at]);
+        fs::write(folder.join("eval.json"), better.replace("\"stage\":1", "\"stage\":3")).unwrap();
+    }
+    let fields =
+        |batch: &str| vec![("name".to_owned(), "same".to_owned()), ("stages.0.batch".into(), batch.into())];
+    let read = |at: usize, batch: &str| Run::read(&folders[at], fields(batch)).unwrap();
+    let mut runs = vec![read(0, "8"), read(1, "8"), read(2, "16")];
+    compare::tell_apart(&mut runs, &folders);
+    assert_eq!(runs[2].name, "two");
+    assert!(runs[0].name.ends_with("/one") && runs[0].name != runs[1].name);
+
+    let text = compare::text(&runs);
+    let row = |start: &str| {
+        let found = text.lines().find(|line| line.split_whitespace().any(|word| word == start));
+        let line = found.unwrap_or_else(|| panic!("{start} is missing:\n{text}"));
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(row("stages.0.batch").ends_with(&["8".into(), "8".into(), "16".into()]), "{text}");
+    assert!(!text.contains("same"), "{text}");
+    assert!(row("loss").join(" ").contains("0.2500"), "{text}");
+
+    let page = dir.path().join("compare.html");
+    compare::write(&runs, &page).unwrap();
+    let page = fs::read_to_string(page).unwrap();
+    for expected in [
+        "Contrastive loss (nats)",
+        "pairs seen",
+        "minutes of training",
+        "scenes, zero shot: top1 (%)",
+        "stages.0.batch",
+        "tiny &lt;b&gt;",
+    ] {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    for unwanted in ["<script", "src=\"http", "href=", "NaN", "tiny <b>"] {
+        assert!(!page.contains(unwanted), "{unwanted} is there");
+    }
+    assert_eq!(page.matches("<svg").count(), 4);
 }

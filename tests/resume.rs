@@ -28,6 +28,10 @@ Recipe(
         Pretrain(
             length: Steps(60), batch: 16, micro_batch: 8, image_mask: Random(0.5), text_mask: Frequency(0.25),
             schedule: Cosine(lr: Absolute(1e-3), warmup: Steps(5)), clip_grad_norm: 1.0,
+            evaluate: (
+                every: Steps(15),
+                evaluators: [ZeroShot(name: "held out"), HeldOutLoss(name: "loss", batch: 50)],
+            ),
         ),
         Evaluate([ZeroShot(name: "held out", classes: Source()), Retrieval(name: "held out")]),
         Unmask(length: Steps(40), batch: 16, schedule: Constant(lr: Absolute(1e-4), warmup: Steps(5))),
@@ -136,6 +140,52 @@ fn killed_ten_times_and_resumed_a_run_leaves_the_same_bytes() {
     }
     finish(there.path(), "killed", run.join("recipe.ron").exists());
     assert_same(&whole, &run);
+}
+
+/// What is measured in the course of training changes nothing that training computes, and is written down
+/// with its place.
+#[test]
+fn evaluations_in_the_course_of_training_disturb_nothing() {
+    let (there, whole, _) = prepared();
+    let begin = RECIPE.find("            evaluate: (").unwrap();
+    let end = RECIPE[begin..].find("            ),\n").unwrap() + begin + "            ),\n".len();
+    fs::write(there.path().join("recipe.ron"), format!("{}{}", &RECIPE[..begin], &RECIPE[end..])).unwrap();
+    finish(there.path(), "without", false);
+    for ((name, with), (_, without)) in whole.iter().zip(left(&there.path().join("without"))) {
+        assert_eq!(name == "eval.json", *with != without, "{name}");
+    }
+    let rows: serde_json::Value =
+        serde_json::from_slice(&fs::read(there.path().join("whole/eval.json")).unwrap()).unwrap();
+    let places: Vec<(u64, u64, u64, &str)> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let number = |name: &str| row[name].as_u64().unwrap();
+            (number("stage"), number("step"), number("samples"), row["kind"].as_str().unwrap())
+        })
+        .collect();
+    let meanwhile = [15, 30, 45, 60].into_iter();
+    let meanwhile =
+        meanwhile.flat_map(|step| ["zero_shot", "held_out_loss"].map(|kind| (0, step, step * 16, kind)));
+    let after = [(1, 0, 960, "zero_shot"), (1, 0, 960, "retrieval")];
+    let end = [(3, 0, 1600, "zero_shot"), (3, 0, 1600, "held_out_loss")];
+    assert_eq!(places, meanwhile.chain(after).chain(end).collect::<Vec<_>>());
+    assert!(there.path().join("whole/examples/stage1-1.json").exists());
+    assert!(!there.path().join("whole/examples/stage0-0.json").exists());
+
+    let compare = |runs: &[&str]| {
+        let mut command = flip(there.path());
+        command.stdout(Stdio::piped()).arg("compare").args(runs).output().unwrap()
+    };
+    let done = compare(&["whole", "without"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let table = String::from_utf8(done.stdout).unwrap();
+    assert!(table.contains("stages.0.evaluate.every"), "{table}");
+    assert!(fs::read_to_string(there.path().join("compare.html")).unwrap().ends_with("</html>\n"));
+    let nothing = compare(&["whole", "nowhere"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("nowhere holds no run"));
 }
 
 #[test]

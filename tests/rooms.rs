@@ -32,7 +32,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "interpreter",
-        &["checkpoint", "data", "device", "log", "model", "recipe", "report", "run_folder", "stage"],
+        &[
+            "checkpoint",
+            "data",
+            "device",
+            "log",
+            "model",
+            "recipe",
+            "report",
+            "run_folder",
+            "stage",
+            "trained",
+        ],
     ),
     ("trained", &["checkpoint", "data", "model", "parameter", "recipe", "stage"]),
     (
@@ -67,7 +78,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "seed",
         ],
     ),
-    ("evaluator", &["data"]),
+    ("evaluator", &["data", "kernel", "seed"]),
     ("exchange", &["data", "model", "parameter"]),
     ("model", &["data", "kernel", "mask", "parameter", "seed"]),
     ("optimizer", &["duration", "kernel", "model", "parameter"]),

@@ -17,6 +17,7 @@
 //! Values are stored bit for bit, non-finite ones included: whether a NaN may be saved is for the stage to
 //! say, which knows the step that made it.
 
+mod init;
 mod manifest;
 mod read;
 mod retain;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration::Duration;
 use crate::parameter::NamedTensor;
 
+pub use init::{run_of, InitConfig};
 pub use read::{newest, read};
 pub use retain::{prepare, retain};
 pub use write::write;

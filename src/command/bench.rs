@@ -5,10 +5,13 @@ use dfdx::prelude::*;
 use rand::{Rng, RngCore};
 use serde::Serialize;
 
+use crate::kernel::element::{Bf16, Element};
+use crate::kernel::gemm::epilogue::{Grid, Write};
+use crate::kernel::gemm::{product, Left, Packed, Right};
 use crate::mask::{Captions, ImageMask, Ratio, TextMask};
 use crate::model::{Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, TextInput};
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::recipe::{Compute, Precision, Recipe};
+use crate::recipe::{Compute, Fusion, Precision, Recipe};
 use crate::seed::{rng, Purpose};
 use crate::stage::Stage;
 
@@ -68,7 +71,7 @@ struct Measured {
     ms_backward: f64,
     ms_optimizer: f64,
     gflop_per_s: f64,
-    /// Rate of a bare 1600x768x3072 matrix product in the precision of the run, right after the steps.
+    /// Rate of a bare 1600x768x3072 matrix product by the same kernels, right after the steps.
     gemm_gflop_per_s: f64,
     /// Largest resident memory of the process so far.
     peak_mib: f64,
@@ -92,7 +95,7 @@ pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
 /// What is timed.
 struct Setting {
     compute: Compute,
-    precision: Precision,
+    fusion: Fusion,
     image_mask: ImageMask,
     text_mask: TextMask,
     batch: usize,
@@ -134,7 +137,8 @@ impl Setting {
         if batch < 2 || args.steps == 0 {
             return Err(Failure::Usage("--batch must be at least 2 and --steps at least 1".into()));
         }
-        Ok(Setting { compute, precision, image_mask, text_mask, batch, steps: args.steps })
+        let fusion = Fusion { precision, ..recipe.fusion() };
+        Ok(Setting { compute, fusion, image_mask, text_mask, batch, steps: args.steps })
     }
 
     fn measure(&self, model: &ModelConfig, seed: u64) -> Result<Measured, Failure> {
@@ -142,16 +146,16 @@ impl Setting {
         let flip = Flip::<f32, Cpu>::new(&device, model, seed)?;
         let mut flip = match self.compute {
             Compute::Reference => flip,
-            Compute::Fused => Cpu::fuse(flip, self.precision)?,
+            Compute::Fused => Cpu::fuse(flip, self.fusion)?,
         };
         let mut optimizer = AdamW::new(&AdamWConfig::default());
         let (mut steps, mut forward, mut backward, mut update) = (vec![], vec![], vec![], vec![]);
         for step in 0..WARM_UP + self.steps {
             let (image, text) = self.random_inputs(model, seed, step as u64);
             let started = std::time::Instant::now();
-            let mut result = flip.loss_and_gradients(&[image], &[text])?;
+            let result = flip.loss_and_gradients(&[image], &[text])?;
             let updating = std::time::Instant::now();
-            optimizer.update(flip.parameters_mut(), &mut result.gradients, 1e-6)?;
+            optimizer.update(&mut flip, result.gradients, 1e-6, 1.0)?;
             if step >= WARM_UP {
                 steps.push(started.elapsed().as_secs_f64() * 1e3);
                 forward.push(result.seconds.forward * 1e3);
@@ -173,7 +177,7 @@ impl Setting {
             ms_backward: median(&backward),
             ms_optimizer: median(&update),
             gflop_per_s: images_per_s * flops / 1e9,
-            gemm_gflop_per_s: gemm_rate(&device),
+            gemm_gflop_per_s: gemm_rate(self.compute, self.fusion)?,
             peak_mib: peak_resident_mib(),
             batch: self.batch,
             kept_patches,
@@ -217,21 +221,48 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// GFLOP/s of a bare 1600x768x3072 product, the best of a few.
-fn gemm_rate(device: &Cpu) -> f64 {
-    let (m, k, n) = (1600, 768, 3072);
+/// Sizes of the product that the rate of a step is held against.
+const PRODUCT: (usize, usize, usize) = (1600, 768, 3072);
+
+/// GFLOP/s of a bare product of [`PRODUCT`], the best of a few, by what computes the encoders: the kernels in
+/// the precision of the run, their right operand packed beforehand as weights are, or dfdx.
+fn gemm_rate(compute: Compute, fusion: Fusion) -> Result<f64, Failure> {
+    match (compute, fusion.precision) {
+        (Compute::Reference, _) => Ok(dfdx_gemm_rate()),
+        (Compute::Fused, Precision::F32) => kernel_gemm_rate::<f32>(fusion),
+        (Compute::Fused, Precision::Bf16) => kernel_gemm_rate::<Bf16>(fusion),
+    }
+}
+
+fn kernel_gemm_rate<K: Element>(fusion: Fusion) -> Result<f64, Failure> {
+    let (m, k, n) = PRODUCT;
+    let kernels = fusion.kernels()?;
+    let mut right = Packed::<K>::zeroed(&kernels, k, n);
+    right.pack(&kernels, &vec![1.0; k * n]);
+    let left = vec![K::from_f32(1.0); m * k];
+    let mut out = vec![K::default(); m * n];
+    Ok(rate(|| {
+        let to = Write { to: Grid::new(&mut out, n), bias: None };
+        product(&kernels, &to, Left::whole(&left, k), Right::Packed(&right), PRODUCT);
+    }))
+}
+
+fn dfdx_gemm_rate() -> f64 {
+    let (device, (m, k, n)) = (Cpu::default(), PRODUCT);
     let a: Tensor<(usize, usize), f32, Cpu> = device.ones_like(&(m, k));
     let b: Tensor<(usize, usize), f32, Cpu> = device.ones_like(&(k, n));
-    let seconds = (0..5)
-        .map(|_| {
-            let started = std::time::Instant::now();
-            let product = a.clone().matmul(b.clone());
-            let seconds = started.elapsed().as_secs_f64();
-            drop(product);
-            seconds
-        })
-        .fold(f64::INFINITY, f64::min);
-    2.0 * (m * k * n) as f64 / seconds / 1e9
+    rate(|| drop(a.clone().matmul(b.clone())))
+}
+
+/// GFLOP/s of something that multiplies [`PRODUCT`], the best of ten.
+fn rate(mut multiply: impl FnMut()) -> f64 {
+    let times = (0..10).map(|_| {
+        let started = std::time::Instant::now();
+        multiply();
+        started.elapsed().as_secs_f64()
+    });
+    let (m, k, n) = PRODUCT;
+    2.0 * (m * k * n) as f64 / times.fold(f64::INFINITY, f64::min) / 1e9
 }
 
 /// The process's largest resident memory, MiB; 0 where the system does not say.

@@ -7,13 +7,13 @@ use clap::{Args, ValueEnum};
 use super::import::failure;
 use super::model_card::ModelCard;
 use super::{Failure, Outcome};
+use crate::checkpoint::run_of;
 use crate::exchange::{self, Format, Outgoing};
-use crate::report::EvalRow;
 use crate::trained::Weights;
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// Folder of the run; its newest checkpoint is exported.
+    /// Folder of the run, whose newest checkpoint is exported; or one of its checkpoints.
     run: PathBuf,
     /// Which tool shall load it.
     #[arg(long, value_enum)]
@@ -21,6 +21,9 @@ pub struct ExportArgs {
     /// Folder to make.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// ONNX: MiB of weights up to which an encoder is one file; more go into a file beside it [default: 1024].
+    #[arg(long, value_name = "MIB")]
+    inline_mib: Option<usize>,
 }
 
 /// Formats that are written.
@@ -30,30 +33,27 @@ enum To {
     OpenClip,
     /// Loads with transformers' CLIPModel.from_pretrained('DIR').
     Transformers,
+    /// image.onnx and text.onnx, of any batch size, for every ONNX runtime with operator set 17.
+    Onnx,
 }
 
 pub fn export(args: &ExportArgs) -> Result<Outcome, Failure> {
     let format = match args.to {
         To::OpenClip => Format::OpenClip,
         To::Transformers => Format::Transformers,
+        To::Onnx => Format::Onnx,
     };
     let weights = Weights::open(&args.run)?;
-    let tokenizer = Some(args.run.join("tokenizer.json")).filter(|path| path.is_file());
+    let run = run_of(&args.run);
+    let tokenizer = Some(run.join("tokenizer.json")).filter(|path| path.is_file());
     let name = args.out.file_name().map_or("model".into(), |name| name.to_string_lossy());
-    let card = ModelCard {
-        name: &name,
-        format,
-        config: &weights.config,
-        samples: weights.samples,
-        recipe: std::fs::read_to_string(args.run.join("recipe.ron")).ok(),
-        results: EvalRow::read(&args.run.join("eval.json"))?,
-    };
-    let card = card.to_string();
+    let card = ModelCard::of(run, &weights, &name, Some(format))?.to_string();
     let outgoing = Outgoing {
         config: &weights.config,
         tensors: &weights.tensors,
         tokenizer: tokenizer.as_deref(),
         card: Some(&card),
+        inline: args.inline_mib.map(|mib| mib << 20),
     };
     let exported = exchange::export(&outgoing, format, &args.out).map_err(failure)?;
     println!("{} for {format}, from {}", exported.folder.display(), weights.checkpoint.display());

@@ -88,7 +88,10 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
     for note in &imported.notes {
         println!("note: {note}");
     }
-    println!("run folder  {}", folder.root().display());
+    println!(
+        "run folder  {0}\nin a recipe init: Checkpoint({0:?}), without a model of its own",
+        folder.root().display().to_string()
+    );
     Ok(Outcome::Done)
 }
 
@@ -125,6 +128,7 @@ pub(super) fn failure(error: ExchangeError) -> Failure {
         | ExchangeError::Config { .. }
         | ExchangeError::Inexpressible { .. }
         | ExchangeError::ReadOnly(_)
+        | ExchangeError::WriteOnly(_)
         | ExchangeError::Occupied { .. } => Failure::Usage(error.to_string()),
         other => Failure::Other(Box::new(other)),
     }

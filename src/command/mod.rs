@@ -1,11 +1,12 @@
 //! The command line: one file a subcommand.
 
 pub mod bench;
+pub mod compare;
 pub mod data;
 pub mod embed;
 pub mod export;
 pub mod import;
-mod model_card;
+pub mod model_card;
 pub mod run;
 pub mod schema;
 pub mod validate;
@@ -48,8 +49,12 @@ enum Command {
     Embed(embed::EmbedArgs),
     /// Make a run folder of a checkpoint of open_clip, of transformers' CLIP, or of the official FLIP code.
     Import(import::ImportArgs),
-    /// Write the model of a run as a folder that open_clip or transformers loads.
+    /// Write the model of a run as a folder that open_clip, transformers or an ONNX runtime loads.
     Export(export::ExportArgs),
+    /// Describe the model of a run in Markdown: sizes, training, results.
+    Card(model_card::CardArgs),
+    /// Put several runs side by side: a table here, and a page with their curves.
+    Compare(compare::CompareArgs),
 }
 
 /// A recipe and what is changed in it.
@@ -148,6 +153,8 @@ impl Cli {
             Command::Embed(args) => embed::embed(args),
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),
+            Command::Card(args) => model_card::card(args),
+            Command::Compare(args) => compare::compare(args),
         };
         match ended {
             Ok(Outcome::Done) => ExitCode::SUCCESS,

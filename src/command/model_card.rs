@@ -1,44 +1,116 @@
-//! The README.md of an exported model: what it is, how to load it, how it was trained, what it reaches.
+//! `flip card`, and the README.md of an exported model: what it is, how to use it, how it was trained, what it
+//! reaches.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
 
+use clap::Args;
+use ron::extensions::Extensions;
+use serde::Serialize;
+
+use super::{Failure, Outcome};
 use crate::exchange::Format;
 use crate::model::ModelConfig;
-use crate::report::EvalRow;
+use crate::recipe::{self, Recipe};
+use crate::report::{self, EvalRow};
+use crate::stage::Stage;
+use crate::trained::Weights;
+
+#[derive(Debug, Args)]
+pub struct CardArgs {
+    /// Folder of the run.
+    run: PathBuf,
+    /// File to write [default: standard output].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub fn card(args: &CardArgs) -> Result<Outcome, Failure> {
+    let weights = Weights::open(&args.run)?;
+    let name = folder_name(&args.run);
+    let card = ModelCard::of(&args.run, &weights, &name, None)?.to_string();
+    match &args.out {
+        Some(path) => std::fs::write(path, card)
+            .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?,
+        None => print!("{card}"),
+    }
+    Ok(Outcome::Done)
+}
+
+/// The last part of a path, by which a model is called.
+pub(super) fn folder_name(path: &Path) -> String {
+    let canonical = path.canonicalize().ok();
+    let name = canonical.as_deref().unwrap_or(path).file_name();
+    name.map_or("model".into(), |name| name.to_string_lossy().into_owned())
+}
 
 /// Markdown with the front matter that model hubs read.
 pub(super) struct ModelCard<'a> {
-    pub name: &'a str,
-    pub format: Format,
-    pub config: &'a ModelConfig,
-    /// Pairs seen in training, where that is known.
-    pub samples: Option<u64>,
-    /// The recipe it was trained with, where there was one.
-    pub recipe: Option<String>,
-    pub results: Vec<EvalRow>,
+    name: &'a str,
+    /// What it was exported for; none for a run as it is.
+    format: Option<Format>,
+    weights: &'a Weights,
+    /// The recipe it was trained with, as text and read, where there was one.
+    recipe: Option<(String, Recipe)>,
+    results: Vec<EvalRow>,
+}
+
+impl<'a> ModelCard<'a> {
+    /// Of the run in `folder`.
+    pub fn of(
+        folder: &Path,
+        weights: &'a Weights,
+        name: &'a str,
+        format: Option<Format>,
+    ) -> Result<Self, Failure> {
+        let path = folder.join("recipe.ron");
+        let recipe = match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let recipe = recipe::read_text(&path.display().to_string(), &text, &[])?;
+                Some((text, recipe))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Failure::Usage(format!("{}: {error}", path.display()))),
+        };
+        let results = EvalRow::read(&folder.join("eval.json"))?;
+        Ok(ModelCard { name, format, weights, recipe, results })
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.weights.config
+    }
 }
 
 impl fmt::Display for ModelCard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let library = match self.format {
-            Format::Transformers => "transformers",
-            Format::OpenClip | Format::FlipT5x => "open_clip",
-        };
-        writeln!(f, "---\ntags:\n- clip\n- flip\nlibrary_name: {library}")?;
+        writeln!(f, "---\ntags:\n- clip\n- flip")?;
+        match self.format {
+            Some(Format::Transformers) => writeln!(f, "library_name: transformers")?,
+            Some(Format::OpenClip) => writeln!(f, "library_name: open_clip")?,
+            Some(Format::Onnx) => writeln!(f, "library_name: onnx")?,
+            Some(Format::FlipT5x) | None => {}
+        }
         writeln!(f, "pipeline_tag: zero-shot-image-classification\n---\n\n# {}\n", self.name)?;
-        writeln!(f, "An image and a text encoder into one space, trained contrastively on image-text pairs with `flip`.\n")?;
+        writeln!(
+            f,
+            "An image encoder and a text encoder into one space, in which a picture lies near the texts that describe \
+             it.\n"
+        )?;
         self.architecture(f)?;
+        self.preparation(f)?;
         self.usage(f)?;
         self.training(f)?;
-        self.results(f)
+        self.results(f)?;
+        self.limits(f)
     }
 }
 
 impl ModelCard<'_> {
     fn architecture(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (image, text) = (&self.config.image, &self.config.text);
-        let counts = self.config.parameter_counts();
-        writeln!(f, "| | image | text |\n|---|---|---|")?;
+        let config = self.config();
+        let (image, text) = (&config.image, &config.text);
+        let counts = config.parameter_counts();
+        writeln!(f, "## Model\n\n| | image | text |\n|---|---|---|")?;
         writeln!(
             f,
             "| width x depth x heads | {} x {} x {} | {} x {} x {} |",
@@ -49,63 +121,196 @@ impl ModelCard<'_> {
             "| input | {0} x {0} pixels, patches of {1} | {2} tokens of {3} |",
             image.size, image.patch, text.context, text.vocab_size
         )?;
+        writeln!(
+            f,
+            "| pooling, activation | {:?}, {:?} | {:?}, {:?} |",
+            image.pool, image.activation, text.pool, text.activation
+        )?;
+        let attention = if text.causal { "causal" } else { "bidirectional" };
+        writeln!(f, "| attention | bidirectional | {attention} |")?;
         writeln!(f, "| parameters | {} | {} |\n", counts.image, counts.text)?;
-        writeln!(f, "Embeddings are {} wide.\n", self.config.embed_dim)
+        writeln!(f, "Embeddings are {} wide and of unit length.\n", config.embed_dim)
+    }
+
+    fn preparation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let image = &self.config().image;
+        writeln!(
+            f,
+            "Pictures: RGB, the shortest side resized to {0} pixels (bicubic, antialiased), the {0} x {0} pixels in the \
+             centre, then (value / 255 - mean) / std with mean {1:?} and std {2:?}. Texts: the tokenizer of \
+             `tokenizer.json`, cut and padded to {3} tokens.\n",
+            image.size,
+            image.pixels.mean,
+            image.pixels.std,
+            self.config().text.context
+        )
     }
 
     fn usage(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "## Use\n\n```python")?;
+        let name = self.name;
+        writeln!(f, "## Use\n")?;
         match self.format {
-            Format::Transformers => {
-                writeln!(f, "from transformers import CLIPModel, CLIPProcessor\n")?;
-                writeln!(f, "model = CLIPModel.from_pretrained(\"{}\")", self.name)?;
-                writeln!(f, "processor = CLIPProcessor.from_pretrained(\"{}\")", self.name)?;
-            }
-            Format::OpenClip | Format::FlipT5x => {
-                writeln!(f, "import open_clip\n")?;
-                writeln!(
-                    f,
-                    "model, _, preprocess = open_clip.create_model_and_transforms(\"local-dir:{}\")",
-                    self.name
-                )?;
-                writeln!(f, "tokenizer = open_clip.get_tokenizer(\"local-dir:{}\")", self.name)?;
-            }
+            None | Some(Format::FlipT5x) => writeln!(
+                f,
+                "```sh\nflip embed {name} --images 'pictures/*.jpg' --out pictures.parquet\nflip embed {name} --texts \
+                 texts.txt --out texts.parquet\n```\n"
+            ),
+            Some(Format::Transformers) => writeln!(
+                f,
+                "```python\nfrom transformers import CLIPModel, CLIPProcessor\n\nmodel = \
+                 CLIPModel.from_pretrained(\"{name}\")\nprocessor = CLIPProcessor.from_pretrained(\"{name}\")\n```\n"
+            ),
+            Some(Format::OpenClip) => writeln!(
+                f,
+                "```python\nimport open_clip\n\nmodel, _, preprocess = \
+                 open_clip.create_model_and_transforms(\"local-dir:{name}\")\ntokenizer = \
+                 open_clip.get_tokenizer(\"local-dir:{name}\")\n```\n"
+            ),
+            Some(Format::Onnx) => writeln!(
+                f,
+                "```python\nimport onnxruntime\n\nimage = onnxruntime.InferenceSession(\"{name}/image.onnx\")\n(images,) = \
+                 image.run(None, {{\"pixels\": pixels}})  # float32 [batch, 3, {0}, {0}], normalised as above\ntext = \
+                 onnxruntime.InferenceSession(\"{name}/text.onnx\")\n(texts,) = text.run(None, {{\"ids\": ids}})  # int64 \
+                 [batch, {1}]\nsimilarity = images @ texts.T\n```\n\nEither graph takes any batch size and says in its \
+                 `metadata_props` how its input is made (`image.mean`, `image.std`, ...) and which factor similarities \
+                 are multiplied with before a softmax (`logit_scale`).\n",
+                self.config().image.size,
+                self.config().text.context
+            ),
         }
-        writeln!(f, "```\n")
     }
 
     fn training(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "## Training\n")?;
-        match self.samples {
-            Some(samples) => writeln!(f, "{samples} image-text pairs seen.\n")?,
-            None => writeln!(f, "The weights were imported from another tool and not trained further.\n")?,
+        if let Some(origin) = &self.weights.origin {
+            writeln!(
+                f,
+                "The weights were imported from a checkpoint of {origin} and not trained further.\n"
+            )?;
         }
-        match &self.recipe {
-            Some(recipe) => writeln!(f, "The recipe, data included:\n\n```ron\n{}\n```\n", recipe.trim_end()),
-            None => Ok(()),
+        let Some((text, recipe)) = &self.recipe else { return Ok(()) };
+        if let Some(init) = &recipe.init {
+            writeln!(f, "Training began with the weights of `{}`.\n", init.path().display())?;
         }
+        if let Some(samples) = self.weights.samples {
+            writeln!(f, "Image-text pairs seen: {samples}.\n")?;
+        }
+        writeln!(f, "Data: `{}`.\n", ron_of(&recipe.data.train))?;
+        if let Some(validation) = &recipe.data.validation {
+            writeln!(f, "Held out: `{}`.\n", ron_of(validation))?;
+        }
+        stages(f, recipe)?;
+        writeln!(
+            f,
+            "<details><summary>The recipe</summary>\n\n```ron\n{}\n```\n\n</details>\n",
+            text.trim_end()
+        )
     }
 
     fn results(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "## Results\n")?;
         if self.results.is_empty() {
-            return writeln!(f, "Not evaluated.");
+            return writeln!(f, "Not evaluated.\n");
         }
-        writeln!(f, "| stage | evaluation | data | n | |\n|---|---|---|---|---|")?;
+        let titles = self.recipe.as_ref().map_or(Vec::new(), |(text, _)| report::stage_titles(text));
+        let mut kinds: Vec<&str> = Vec::new();
         for row in &self.results {
-            let task = if row.task.is_empty() { String::new() } else { format!(" ({})", row.task) };
-            let metrics: Vec<String> =
-                row.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-            writeln!(
-                f,
-                "| {} | {}{task} | {} | {} | {} |",
-                row.stage,
-                row.kind,
-                row.dataset,
-                row.n,
-                metrics.join(", ")
-            )?;
+            if !kinds.contains(&row.kind.as_str()) {
+                kinds.push(&row.kind);
+            }
+        }
+        for kind in kinds {
+            let rows: Vec<&EvalRow> = self.results.iter().filter(|row| row.kind == kind).collect();
+            writeln!(f, "### {}\n", kind.replace('_', " "))?;
+            table(f, &rows, &titles)?;
         }
         Ok(())
     }
+
+    fn limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "## Limits\n")?;
+        writeln!(
+            f,
+            "The model knows what its training pairs showed and said, their gaps and prejudices included; it has been \
+             measured on the data above and on nothing else. Similarities rank; they are no probabilities. Whether the \
+             weights may be used for something is a matter of the licence of the training data, which this card does not \
+             know.\n"
+        )?;
+        writeln!(
+            f,
+            "Written by flip {} from checkpoint `{}`.",
+            env!("CARGO_PKG_VERSION"),
+            folder_name(&self.weights.checkpoint)
+        )
+    }
+}
+
+/// The training stages, a row each.
+fn stages(f: &mut fmt::Formatter<'_>, recipe: &Recipe) -> fmt::Result {
+    let mut rows = String::new();
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        match stage {
+            Stage::Pretrain(config) => writeln!(
+                rows,
+                "| {index} pretrain | `{}` | {} | `{}` | `{}` | `{}` |",
+                ron_of(&config.length),
+                config.batch,
+                ron_of(&config.image_mask),
+                ron_of(&config.text_mask),
+                ron_of(&config.schedule)
+            )?,
+            Stage::Unmask(config) => writeln!(
+                rows,
+                "| {index} unmask | `{}` | {} | none | none | `{}` |",
+                ron_of(&config.length),
+                config.batch,
+                ron_of(&config.schedule)
+            )?,
+            Stage::Evaluate(_) => {}
+        }
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let head =
+        "| stage | length | batch | image mask | text mask | learning rate |\n|---|---|---|---|---|---|";
+    writeln!(f, "{head}\n{rows}\nPrecision: {:?}. Seed: {}.\n", recipe.precision, recipe.seed)
+}
+
+/// Rows of one kind; a column a metric, in the order in which they come.
+fn table(f: &mut fmt::Formatter<'_>, rows: &[&EvalRow], titles: &[String]) -> fmt::Result {
+    let mut metrics: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flat_map(|row| &row.metrics) {
+        if !metrics.contains(&name.as_str()) {
+            metrics.push(name);
+        }
+    }
+    writeln!(f, "| stage | data | n | {} |", metrics.join(" | "))?;
+    writeln!(f, "|{}", "---|".repeat(3 + metrics.len()))?;
+    for row in rows {
+        let task = if row.task.is_empty() { String::new() } else { format!(" ({})", row.task) };
+        let stage = titles.get(row.stage).cloned().unwrap_or_else(|| row.stage.to_string());
+        let value = |metric: &&str| {
+            let found = row.metrics.iter().find(|(name, _)| name == metric);
+            found.map_or(String::new(), |(_, value)| shown(*value))
+        };
+        let values: Vec<String> = metrics.iter().map(value).collect();
+        writeln!(f, "| {stage} | {}{task} | {} | {} |", row.dataset, row.n, values.join(" | "))?;
+    }
+    writeln!(f)
+}
+
+/// Four decimals, or none for a count.
+fn shown(value: f64) -> String {
+    match value {
+        value if value.fract() == 0.0 && value.abs() >= 2.0 => format!("{value:.0}"),
+        value => format!("{value:.4}"),
+    }
+}
+
+/// As a recipe would write it, on one line.
+fn ron_of(value: &impl Serialize) -> String {
+    let options = ron::Options::default()
+        .with_default_extension(Extensions::IMPLICIT_SOME | Extensions::UNWRAP_VARIANT_NEWTYPES);
+    options.to_string(value).unwrap_or_default()
 }

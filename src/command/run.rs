@@ -38,8 +38,9 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let recipe = read_recipe(&args.recipe)?;
     interpreter::supported(&recipe).map_err(|error| Failure::Usage(error.to_string()))?;
-    everything_is_here(&recipe)?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
+    everything_is_here(&recipe, args.resume)?;
+    not_its_own_start(&recipe, &root)?;
     let entry = match (args.resume, args.restart) {
         (true, _) => Entry::Resume,
         (_, true) => Entry::Restart,
@@ -74,11 +75,11 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
 }
 
 /// Refuses a recipe that names files this machine does not have, before hours are spent on the stages
-/// before they are needed.
-fn everything_is_here(recipe: &Recipe) -> Result<(), Failure> {
+/// before they are needed. A run that goes on needs what it started from no more.
+fn everything_is_here(recipe: &Recipe, resume: bool) -> Result<(), Failure> {
     let missing: Vec<String> = files::inventory(recipe)
         .iter()
-        .filter(|presence| presence.found == 0)
+        .filter(|presence| presence.found == 0 && !(resume && presence.field == "init"))
         .map(|presence| {
             let Presence { field, path, shards, .. } = presence;
             let problem = if *shards { "matches nothing" } else { "is not there" };
@@ -98,6 +99,19 @@ fn logging_is_readable(given: Option<&Path>, root: &Path) -> Result<(), Failure>
     match LoggingConfig::read(&path) {
         Err(LogError::Io { .. }) if given.is_none() && !path.exists() => Ok(()),
         read => read.map(drop).map_err(|error| Failure::Usage(error.to_string())),
+    }
+}
+
+/// Refuses to start a run in the folder that its weights come from: --restart would delete them.
+fn not_its_own_start(recipe: &Recipe, root: &Path) -> Result<(), Failure> {
+    let Some(init) = &recipe.init else { return Ok(()) };
+    match (init.path().canonicalize(), root.canonicalize()) {
+        (Ok(init), Ok(root)) if init.starts_with(&root) => Err(Failure::Usage(format!(
+            "init: {} lies in the folder of the run itself, {}; give another folder with --out",
+            init.display(),
+            root.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

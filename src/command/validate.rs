@@ -170,6 +170,12 @@ fn print_training(index: usize, kind: &str, plan: &TrainingForecast, out: &mut d
     row(out, "caption", &format!("{} of {} tokens kept", plan.kept_tokens, plan.tokens))?;
     let (pair, step) = (flop(plan.flops_per_pair), flop(plan.flops_per_step));
     let total = plan.flops.map_or(String::new(), |flops| format!(", {} in all", flop(flops)));
+    if !plan.evaluations.is_empty() {
+        let every = plan
+            .evaluate_every
+            .map_or("at intervals".to_owned(), |steps| format!("every {} steps", grouped(steps)));
+        row(out, "evaluations", &format!("{every}: {}", plan.evaluations.join(", ")))?;
+    }
     row(out, "compute", &format!("{pair} a pair, {step} a step{total}"))?;
     if plan.flops_per_step_encoding_twice > 0.0 {
         let twice = flop(plan.flops_per_step_encoding_twice);

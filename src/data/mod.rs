@@ -2,9 +2,11 @@
 
 pub mod archive;
 pub mod captions;
+pub mod clip_benchmark;
 mod clip_bpe;
 pub mod folder;
 pub mod inspection;
+pub mod karpathy;
 pub mod loader;
 pub mod pattern;
 mod permutation;
@@ -22,6 +24,9 @@ mod wordpiece;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use clip_benchmark::ClipBenchmarkConfig;
+pub use karpathy::{KarpathyConfig, KarpathySplit};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,6 +62,10 @@ pub enum SourceConfig {
     WebDataset(WebDatasetConfig),
     /// A folder per class, pictures inside.
     Folder(FolderConfig),
+    /// A folder as CLIP_benchmark's webdataset exporter writes it: shards, class names, templates.
+    ClipBenchmark(ClipBenchmarkConfig),
+    /// COCO or Flickr30k in Karpathy's splits: a JSON file and a folder of pictures.
+    Karpathy(KarpathyConfig),
 }
 
 /// Small pictures of coloured, textured, sized, placed shapes with varied English captions.
@@ -191,5 +200,7 @@ pub fn open_source(config: &SourceConfig, seed: u64) -> Result<Arc<dyn source::S
         SourceConfig::WebDataset(config) => Ok(Arc::new(webdataset::WebDataset::open(config)?)),
         SourceConfig::Scenes(config) => Ok(Arc::new(scenes::Scenes::new(config, seed)?)),
         SourceConfig::Folder(config) => Ok(Arc::new(folder::Folder::open(config)?)),
+        SourceConfig::ClipBenchmark(config) => Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config)?)),
+        SourceConfig::Karpathy(config) => Ok(Arc::new(karpathy::Karpathy::open(config)?)),
     }
 }

@@ -167,8 +167,20 @@ impl Shard {
     /// # Errors
     /// The sample has to be left out; the reason says why.
     pub fn load(&self, sample: usize) -> Result<Raw, Skip> {
+        self.load_if(sample, true)
+    }
+
+    /// The same, and a sample without a caption has none.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_labelled(&self, sample: usize) -> Result<Raw, Skip> {
+        self.load_if(sample, false)
+    }
+
+    fn load_if(&self, sample: usize, needs_caption: bool) -> Result<Raw, Skip> {
         let sample = &self.samples[sample];
-        self.read_sample(sample).map_err(|defect| {
+        self.read_sample(sample, needs_caption).map_err(|defect| {
             let path = self.path.display();
             let name =
                 if sample.key.is_empty() { path.to_string() } else { format!("{path}: {}", sample.key) };
@@ -176,7 +188,7 @@ impl Shard {
         })
     }
 
-    fn read_sample(&self, sample: &Sample) -> Result<Raw, Defect> {
+    fn read_sample(&self, sample: &Sample, needs_caption: bool) -> Result<Raw, Defect> {
         match (sample.fault, &self.damage) {
             (Some(Fault::Duplicate), _) => {
                 return Err(Defect::new("key_duplicate", "the sample before it has the same key"))
@@ -187,11 +199,11 @@ impl Shard {
         let picture = sample
             .picture
             .ok_or_else(|| Defect::new("image_missing", "no jpg, jpeg, png, webp, gif or bmp member"))?;
-        let caption = sample.caption.ok_or_else(|| Defect::new("caption_missing", "no txt member"))?;
-        let caption = self
-            .read(caption, LONGEST_CAPTION)?
-            .ok_or_else(|| Defect::new("caption_too_long", format!("over {LONGEST_CAPTION} bytes")))?;
-        let caption = read_caption(&caption)?;
+        let captions = match sample.caption {
+            Some(span) => vec![self.caption(span)?],
+            None if needs_caption => return Err(Defect::new("caption_missing", "no txt member")),
+            None => Vec::new(),
+        };
         let meta = match sample.meta {
             Some(span) => self.read(span, LONGEST_META)?.and_then(|bytes| read_meta(&bytes)),
             None => None,
@@ -203,13 +215,12 @@ impl Shard {
         let picture = self
             .read(picture, LONGEST_PICTURE)?
             .ok_or_else(|| Defect::new("image_too_large", format!("over {LONGEST_PICTURE} bytes")))?;
-        Ok(Raw {
-            key: sample.key.to_string(),
-            picture: Picture::Encoded(picture),
-            captions: vec![caption],
-            meta,
-            label,
-        })
+        Ok(Raw { key: sample.key.to_string(), picture: Picture::Encoded(picture), captions, meta, label })
+    }
+
+    fn caption(&self, span: Span) -> Result<String, Defect> {
+        let too_long = || Defect::new("caption_too_long", format!("over {LONGEST_CAPTION} bytes"));
+        read_caption(&self.read(span, LONGEST_CAPTION)?.ok_or_else(too_long)?)
     }
 
     /// The bytes of a member; `None` where there are more than `longest`.

@@ -38,7 +38,7 @@ pub enum Picture {
 pub struct Raw {
     pub key: String,
     pub picture: Picture,
-    /// At least one.
+    /// At least one, but for what [`Shard::load_labelled`](super::shard::Shard::load_labelled) gives.
     pub captions: Vec<String>,
     /// The sample's json, where it has a valid one.
     pub meta: Option<serde_json::Value>,
@@ -108,6 +108,11 @@ pub trait Source: Send + Sync {
 
     /// Names of the classes that `Raw::label` counts, where the source knows them.
     fn classes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Prompt templates that come with the classes, `{}` where the class name goes.
+    fn templates(&self) -> Vec<String> {
         Vec::new()
     }
 }

@@ -139,6 +139,28 @@ impl Tokenizer {
         largest.max(self.pad as usize + 1)
     }
 
+    /// In what it is another tokenizer than `other`: a token of another id, another frame, another padding.
+    pub fn differs(&self, other: &Tokenizer) -> Option<String> {
+        let (ours, theirs) = (self.inner.get_vocab(true), other.inner.get_vocab(true));
+        let unlike = |token: &&String| ours.get(*token) != theirs.get(*token);
+        if let Some(token) = ours.keys().chain(theirs.keys()).filter(unlike).min() {
+            let shown = |id: Option<&u32>| id.map_or("no id".into(), |id| format!("id {id}"));
+            return Some(format!(
+                "token {token:?} has {} there and {} here",
+                shown(theirs.get(token)),
+                shown(ours.get(token))
+            ));
+        }
+        let frames = [(&self.start, &other.start, "before"), (&self.end, &other.end, "behind")];
+        for (ours, theirs, side) in frames {
+            if ours != theirs {
+                return Some(format!("it puts {theirs:?} {side} a caption there and {ours:?} here"));
+            }
+        }
+        (self.pad != other.pad)
+            .then(|| format!("it pads with {} there and with {} here", other.pad, self.pad))
+    }
+
     /// The token that ends every caption, where there is one.
     pub fn end_id(&self) -> Option<u32> {
         self.end.last().copied()

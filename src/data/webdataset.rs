@@ -31,6 +31,8 @@ pub struct WebDataset {
     /// The window that tickets were last asked from.
     window: Mutex<Option<Arc<Window>>>,
     samples: OnceLock<u64>,
+    /// Whether a sample without a caption is left out.
+    needs_captions: bool,
 }
 
 /// The order of samples in one window.
@@ -57,7 +59,13 @@ impl WebDataset {
             max_pixels: config.max_pixels,
             window: Mutex::new(None),
             samples: OnceLock::new(),
+            needs_captions: true,
         })
+    }
+
+    /// The same shards, of which samples without a caption are loaded too.
+    pub fn captions_optional(self) -> Self {
+        WebDataset { needs_captions: false, ..self }
     }
 
     fn windows(&self) -> u64 {
@@ -137,7 +145,12 @@ impl Source for WebDataset {
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
-        self.shards.get(ticket.item.0 as u32).load(ticket.item.1 as usize)
+        let (shard, sample) = (self.shards.get(ticket.item.0 as u32), ticket.item.1 as usize);
+        if self.needs_captions {
+            shard.load(sample)
+        } else {
+            shard.load_labelled(sample)
+        }
     }
 
     fn name(&self) -> String {

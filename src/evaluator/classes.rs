@@ -1,11 +1,60 @@
 //! Class names, prompt templates, and where the label of a sample is found.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{ClassesConfig, EvaluatorError};
+use super::{EvaluatorError, Known};
+
+/// Where class names and prompt templates come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub enum ClassesConfig {
+    /// The source knows its classes: the held-out combinations of scenes, the sub-folders of a folder, the
+    /// `classnames.txt` of a CLIP_benchmark folder.
+    Source {
+        /// Each with `{}` where the class name goes. Default: the source's own where it has some
+        /// (CLIP_benchmark folders), else `{}` alone.
+        #[serde(default)]
+        templates: Option<Vec<String>>,
+    },
+    /// One task of a `classes.json` with `tasks: [{task, label_field, templates, classes: [{id, phrase}]}]`.
+    Task {
+        /// The file.
+        file: PathBuf,
+        /// Which of its tasks.
+        task: String,
+    },
+    /// Written out here; the label is the index into the list.
+    Names {
+        /// Class names, by index.
+        names: Vec<String>,
+        /// Each with `{}` where the class name goes.
+        #[serde(default = "plain_template")]
+        templates: Vec<String>,
+        /// Field of the sample's json that holds the index.
+        label_field: String,
+    },
+    /// CLIP_benchmark's files: one class name, one template (with `{c}`) a line; labels in `.cls` members.
+    Lines {
+        /// `classnames.txt`.
+        names: PathBuf,
+        /// `zeroshot_classification_templates.txt`.
+        templates: PathBuf,
+    },
+}
+
+impl Default for ClassesConfig {
+    fn default() -> Self {
+        ClassesConfig::Source { templates: None }
+    }
+}
+
+fn plain_template() -> Vec<String> {
+    vec!["{}".into()]
+}
 
 /// What zero-shot classification asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +78,22 @@ pub struct Classes {
 const MISSING: i64 = -1;
 
 impl Classes {
-    /// Reads what a recipe names. `source_classes` are the names that the source gives its labels.
-    pub fn read(config: &ClassesConfig, source_classes: &[String]) -> Result<Self, EvaluatorError> {
+    /// Reads what a recipe names; `known` is what the source says of its labels.
+    pub fn read(config: &ClassesConfig, known: Known<'_>) -> Result<Self, EvaluatorError> {
         let classes = match config {
             ClassesConfig::Source { templates } => {
-                if source_classes.is_empty() {
+                if known.classes.is_empty() {
                     return Err(EvaluatorError::Classes(
                         "the source has no classes of its own (scenes and folders have); use Task, Names or Lines"
                             .into(),
                     ));
                 }
-                Classes::listed("source classes", source_classes.to_vec(), templates.clone(), None)
+                let templates = match templates {
+                    Some(templates) => templates.clone(),
+                    None if known.templates.is_empty() => plain_template(),
+                    None => known.templates.to_vec(),
+                };
+                Classes::listed("source classes", known.classes.to_vec(), templates, None)
             }
             ClassesConfig::Task { file, task } => Classes::task(file, task)?,
             ClassesConfig::Names { names, templates, label_field } => {

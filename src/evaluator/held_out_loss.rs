@@ -1,10 +1,50 @@
 //! The symmetric contrastive loss on pairs that training never sees. It depends on the batch: only values
 //! of the same batch size can be compared.
 
-use super::similarity::dot;
-use super::{Batches, Embedder, Evaluation, EvaluatorError, HeldOutLossConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-pub(super) fn evaluate(
+use super::similarity::dot;
+use super::{Batches, Embedder, Evaluation, Evaluator, EvaluatorError, Material};
+use crate::data::SourceConfig;
+
+/// The symmetric contrastive loss over batches of a fixed size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeldOutLossConfig {
+    /// Name of the result.
+    pub name: String,
+    /// Pairs. Default: `data.validation`.
+    #[serde(default)]
+    pub data: Option<SourceConfig>,
+    /// Pairs that compete with each other; the last, smaller batch is left out.
+    #[schemars(range(min = 2))]
+    pub batch: usize,
+}
+
+impl Evaluator for HeldOutLossConfig {
+    fn kind(&self) -> &'static str {
+        "held_out_loss"
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn data(&self) -> Option<&SourceConfig> {
+        self.data.as_ref()
+    }
+    fn batch(&self) -> Option<usize> {
+        Some(self.batch)
+    }
+    fn evaluate(
+        &self,
+        material: Material<'_>,
+        embedder: &mut Embedder<'_>,
+    ) -> Result<Evaluation, EvaluatorError> {
+        evaluate(self, material.test, embedder, material.logit_scale)
+    }
+}
+
+fn evaluate(
     config: &HeldOutLossConfig,
     batches: &mut Batches<'_>,
     embedder: &mut Embedder<'_>,
@@ -40,7 +80,7 @@ pub(super) fn evaluate(
         )));
     }
     Ok(Evaluation {
-        kind: "held_out_loss".into(),
+        kind: config.kind().into(),
         dataset: config.name.clone(),
         task: format!("batch {}", config.batch),
         metrics: vec![
@@ -49,6 +89,8 @@ pub(super) fn evaluate(
         ],
         n: (losses.len() * config.batch) as u64,
         per_class: Vec::new(),
+        confusions: Vec::new(),
+        examples: Vec::new(),
     })
 }
 

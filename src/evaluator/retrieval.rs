@@ -4,63 +4,123 @@
 //! captions each, texts 0 and 1 belong to picture 0, texts 2 and 3 to picture 1. Image to text counts a
 //! picture as found if any of its captions is among the first k of all texts; text to image counts a
 //! caption as found if its picture is among the first k of all pictures. Captions that occur twice are
-//! not merged: only one's own counts.
+//! not merged: only one's own counts. Of equal similarities the one with the lower index comes first.
+//!
+//! Similarities are computed in tiles, counted and forgotten: memory is the embeddings, 4 bytes a number
+//! (a million pictures and five million captions of 512 numbers: 12 GB), never pictures times captions.
 
-use super::similarity::dot;
-use super::{Batches, Embedder, Evaluation, EvaluatorError, RetrievalCaptions, RetrievalConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::examples::Gallery;
+use super::products::{Products, TILE_COLUMNS, TILE_ROWS};
+use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Material};
+use crate::data::SourceConfig;
+use crate::kernel::threads::Threads;
 
 const CUTOFFS: [u32; 3] = [1, 5, 10];
 
-/// Pictures whose similarities are computed against one text after the other; they stay in cache.
-const TILE: usize = 32;
-
-pub(super) fn evaluate(
-    config: &RetrievalConfig,
-    batches: &mut Batches<'_>,
-    embedder: &mut Embedder<'_>,
-) -> Result<Evaluation, EvaluatorError> {
-    let (mut images, mut texts, mut owner) = (Vec::new(), Vec::new(), Vec::new());
-    let mut pictures = 0u32;
-    while let Some(batch) = batches()? {
-        images.extend(embedder.embed_images(&batch)?);
-        let mut captions = Vec::new();
-        for of_picture in &batch.captions {
-            let taken = match config.captions {
-                RetrievalCaptions::All => of_picture.len(),
-                RetrievalCaptions::First => 1,
-            };
-            for caption in of_picture.iter().take(taken) {
-                captions.push(caption.clone());
-                owner.push(pictures);
-            }
-            pictures += 1;
-        }
-        texts.extend(embedder.embed_texts(&captions)?);
-    }
-    if owner.is_empty() {
-        return Err(EvaluatorError::NothingToMeasure {
-            name: config.name.clone(),
-            detail: "the data has no samples".into(),
-        });
-    }
-    let ranks = Ranks::of(&images, &texts, &owner, embedder.dim);
-    let mut metrics = Vec::new();
-    for (direction, ranks) in [("image_to_text", &ranks.of_images), ("text_to_image", &ranks.of_texts)] {
-        let found = |k: u32| ranks.iter().filter(|&&rank| rank < k).count() as f64 / ranks.len() as f64;
-        metrics.extend(CUTOFFS.map(|k| (format!("{direction}_recall_at_{k}"), found(k))));
-    }
-    metrics.push(("captions".into(), owner.len() as f64));
-    Ok(Evaluation {
-        kind: "retrieval".into(),
-        dataset: config.name.clone(),
-        task: "image-text".into(),
-        metrics,
-        n: u64::from(pictures),
-        per_class: Vec::new(),
-    })
+/// Image-text retrieval: recall at 1, 5 and 10, both ways.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetrievalConfig {
+    /// Name of the result.
+    pub name: String,
+    /// Pictures with one or several captions each. Default: `data.validation`.
+    #[serde(default)]
+    pub data: Option<SourceConfig>,
+    /// Which of a picture's captions take part.
+    #[serde(default)]
+    pub captions: RetrievalCaptions,
 }
 
-/// How many come before the right one, 0 being best. Among equal similarities the lower index comes first.
+/// Which of a picture's captions take part in retrieval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum RetrievalCaptions {
+    /// Every one, and every line of one that has several (as CLIP_benchmark's shards write them); a picture
+    /// is found by any of its captions.
+    #[default]
+    All,
+    /// The first few of every picture: of COCO's, which have five to seven, papers take `AtMost(5)`.
+    AtMost(usize),
+    /// The first, which the built-in scenes make the most complete one.
+    First,
+}
+
+impl Evaluator for RetrievalConfig {
+    fn kind(&self) -> &'static str {
+        "retrieval"
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn data(&self) -> Option<&SourceConfig> {
+        self.data.as_ref()
+    }
+    fn evaluate(
+        &self,
+        material: Material<'_>,
+        embedder: &mut Embedder<'_>,
+    ) -> Result<Evaluation, EvaluatorError> {
+        let (mut images, mut texts, mut owner) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pictures = 0u32;
+        let mut gallery = Gallery::default();
+        while let Some(batch) = (material.test)()? {
+            let of_images = embedder.embed_images(&batch)?;
+            let (mut captions, mut owners) = (Vec::new(), Vec::new());
+            let first = pictures;
+            for of_picture in &batch.captions {
+                let before = captions.len();
+                self.captions.take(of_picture, &mut captions);
+                owners.resize(owners.len() + captions.len() - before, pictures);
+                pictures += 1;
+            }
+            let of_texts = embedder.embed_texts(&captions)?;
+            gallery.take(&batch, first.into(), &of_images, (&of_texts, &captions, &owners), embedder.dim);
+            images.extend(of_images);
+            texts.extend(of_texts);
+            owner.extend(owners);
+        }
+        if owner.is_empty() {
+            return Err(EvaluatorError::NothingToMeasure {
+                name: self.name.clone(),
+                detail: "the data has no samples".into(),
+            });
+        }
+        let ranks = Ranks::of(&images, &texts, &owner, embedder.dim, material.stop)?;
+        let mut metrics = Vec::new();
+        for (direction, ranks) in [("image_to_text", &ranks.of_images), ("text_to_image", &ranks.of_texts)] {
+            let found = |k: u32| ranks.iter().filter(|&&rank| rank < k).count() as f64 / ranks.len() as f64;
+            metrics.extend(CUTOFFS.map(|k| (format!("{direction}_recall_at_{k}"), found(k))));
+        }
+        metrics.push(("captions".into(), owner.len() as f64));
+        Ok(Evaluation {
+            kind: self.kind().into(),
+            dataset: self.name.clone(),
+            task: "image-text".into(),
+            metrics,
+            n: u64::from(pictures),
+            per_class: Vec::new(),
+            confusions: Vec::new(),
+            examples: gallery.finish(),
+        })
+    }
+}
+
+impl RetrievalCaptions {
+    /// Appends those of a picture that take part.
+    fn take(self, of_picture: &[String], to: &mut Vec<String>) {
+        let lines = of_picture.iter().flat_map(|text| text.lines());
+        let lines = lines.filter(|line| !line.trim().is_empty()).map(str::to_owned);
+        match self {
+            RetrievalCaptions::All => to.extend(lines),
+            RetrievalCaptions::AtMost(most) => to.extend(lines.take(most)),
+            RetrievalCaptions::First => to.extend(lines.take(1)),
+        }
+    }
+}
+
+/// How many come before the right one, 0 being best.
 #[derive(Debug, PartialEq, Eq)]
 struct Ranks {
     /// [pictures] texts before the best of a picture's own captions; `u32::MAX` where it has none.
@@ -70,40 +130,54 @@ struct Ranks {
 }
 
 impl Ranks {
-    /// `images` is [pictures, dim], `texts` is [texts, dim], `owner` is [texts], the picture of each text.
-    /// Similarities are computed, counted and forgotten: memory grows with pictures plus texts.
-    fn of(images: &[f32], texts: &[f32], owner: &[u32], dim: usize) -> Self {
+    /// `images` is [pictures, dim], `texts` is [texts, dim], `owner` is [texts], the picture of each text,
+    /// in rising order.
+    fn of(
+        images: &[f32],
+        texts: &[f32],
+        owner: &[u32],
+        dim: usize,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self, EvaluatorError> {
+        debug_assert!(owner.is_sorted());
         let pictures = images.len() / dim;
-        let own: Vec<f32> = owner
-            .iter()
-            .zip(texts.chunks_exact(dim))
-            .map(|(&picture, text)| dot(&images[picture as usize * dim..][..dim], text))
-            .collect();
+        let mut products = Products::new()?;
+        // The first text of each picture, and the end.
+        let begin: Vec<usize> =
+            (0..=pictures as u32).map(|picture| owner.partition_point(|owner| *owner < picture)).collect();
+        let mut own = vec![0.0; owner.len()];
         // The best of each picture's captions: (similarity, text).
         let mut best: Vec<Option<(f32, usize)>> = vec![None; pictures];
-        for (text, (&picture, &similarity)) in owner.iter().zip(&own).enumerate() {
-            let best = &mut best[picture as usize];
-            if best.is_none_or(|(most, _)| similarity > most) {
-                *best = Some((similarity, text));
+        for picture in 0..pictures {
+            let (from, to) = (begin[picture], begin[picture + 1]);
+            if from == to {
+                continue;
+            }
+            let similarities =
+                products.of(&images[picture * dim..][..dim], &texts[from * dim..to * dim], dim);
+            own[from..to].copy_from_slice(similarities);
+            for (text, &similarity) in (from..to).zip(similarities) {
+                if best[picture].is_none_or(|(most, _)| similarity > most) {
+                    best[picture] = Some((similarity, text));
+                }
             }
         }
         let mut of_images = vec![0; pictures];
         let mut of_texts = vec![0; owner.len()];
-        for (tile, tile_images) in images.chunks(TILE * dim).enumerate() {
-            for (text, vector) in texts.chunks_exact(dim).enumerate() {
-                for (slot, image) in tile_images.chunks_exact(dim).enumerate() {
-                    let picture = tile * TILE + slot;
-                    let similarity = dot(image, vector);
-                    let right = owner[text] as usize;
-                    of_texts[text] +=
-                        u32::from(similarity > own[text] || (similarity == own[text] && picture < right));
-                    of_images[picture] += match best[picture] {
-                        Some((most, own)) => {
-                            u32::from(similarity > most || (similarity == most && text < own))
-                        }
-                        None => 0,
-                    };
-                }
+        for (row_tile, images) in images.chunks(TILE_ROWS * dim).enumerate() {
+            if stop() {
+                break;
+            }
+            let first_picture = row_tile * TILE_ROWS;
+            let rows = images.len() / dim;
+            for (column_tile, texts) in texts.chunks(TILE_COLUMNS * dim).enumerate() {
+                let first_text = column_tile * TILE_COLUMNS;
+                let columns = texts.len() / dim;
+                products.of(images, texts, dim);
+                let tile = Tile { similarities: products.last(), columns, first_picture, first_text };
+                let threads = products.cpu.threads();
+                tile.count_texts(threads, &best, &mut of_images[first_picture..][..rows]);
+                tile.count_pictures(threads, &begin, &own, &mut of_texts[first_text..][..columns]);
             }
         }
         for (rank, best) in of_images.iter_mut().zip(&best) {
@@ -111,6 +185,57 @@ impl Ranks {
                 *rank = u32::MAX;
             }
         }
-        Ranks { of_images, of_texts }
+        Ok(Ranks { of_images, of_texts })
+    }
+}
+
+/// Similarities of some pictures with some texts.
+struct Tile<'a> {
+    /// [pictures, columns]
+    similarities: &'a [f32],
+    columns: usize,
+    first_picture: usize,
+    first_text: usize,
+}
+
+impl Tile<'_> {
+    /// Adds to each picture the texts that come before its best one.
+    fn count_texts(&self, threads: &Threads, best: &[Option<(f32, usize)>], ranks: &mut [u32]) {
+        let per_piece = ranks.len().div_ceil(4 * threads.count()).max(1);
+        threads.each(ranks.chunks_mut(per_piece).enumerate(), |_, (piece, ranks)| {
+            for (at, rank) in ranks.iter_mut().enumerate() {
+                let row = piece * per_piece + at;
+                let Some((most, text)) = best[self.first_picture + row] else { continue };
+                let row = &self.similarities[row * self.columns..][..self.columns];
+                // Earlier texts are before it when equal, later ones are not.
+                let (earlier, later) = row.split_at(text.saturating_sub(self.first_text).min(self.columns));
+                *rank += earlier.iter().map(|&similarity| u32::from(similarity >= most)).sum::<u32>();
+                *rank += later.iter().map(|&similarity| u32::from(similarity > most)).sum::<u32>();
+            }
+        });
+    }
+
+    /// Adds to each text the pictures that come before its own.
+    fn count_pictures(&self, threads: &Threads, begin: &[usize], own: &[f32], ranks: &mut [u32]) {
+        let per_piece = self.columns.div_ceil(4 * threads.count()).next_multiple_of(16);
+        threads.each(ranks.chunks_mut(per_piece).enumerate(), |_, (piece, ranks)| {
+            let first = piece * per_piece;
+            let own = &own[self.first_text + first..][..ranks.len()];
+            for (picture, row) in self.similarities.chunks_exact(self.columns).enumerate() {
+                let row = &row[first..][..ranks.len()];
+                // Texts of this picture and of earlier ones, then those of later pictures: to these this
+                // picture is an earlier one, which comes first when equal.
+                let split = begin[self.first_picture + picture + 1].saturating_sub(self.first_text + first);
+                let split = split.min(ranks.len());
+                for ((rank, &similarity), &own) in ranks[..split].iter_mut().zip(row).zip(own) {
+                    *rank += u32::from(similarity > own);
+                }
+                for ((rank, &similarity), &own) in
+                    ranks[split..].iter_mut().zip(&row[split..]).zip(&own[split..])
+                {
+                    *rank += u32::from(similarity >= own);
+                }
+            }
+        });
     }
 }

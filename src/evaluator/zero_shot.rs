@@ -1,44 +1,93 @@
 //! Zero-shot classification: a picture belongs to the class whose text is nearest.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::embedder::TEXTS_AT_ONCE;
+use super::examples::{thumbnail, Answer, Best, Example, Thumbnail};
+use super::products::Products;
 use super::similarity::dot;
-use super::{Batches, ClassResult, Classes, Embedder, Evaluation, EvaluatorError, TEXTS_AT_ONCE};
+use super::tally::{Ranking, Tally};
+use super::{Classes, ClassesConfig, Embedder, Evaluation, Evaluator, EvaluatorError, Known, Material};
+use crate::data::loader::LabelFrom;
+use crate::data::{Batch, SourceConfig};
 
 /// Added to the norm of a class vector, as the official evaluation does.
 const NORM_EPS: f32 = 1e-8;
+/// Mistakes that are shown, those whose wrong class leads most.
+const MISTAKES: usize = 12;
+/// Classes that are named beside a mistake.
+const NAMED: usize = 3;
 
-/// How often the class of a picture ranked first, or among the first five.
-#[derive(Debug, Clone, Copy, Default)]
-struct Score {
-    n: u64,
-    top1: u64,
-    top5: u64,
+/// Zero-shot classification with an ensemble of prompt templates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ZeroShotConfig {
+    /// Name of the result, for example "imagenet".
+    pub name: String,
+    /// Pictures with labels. Default: `data.validation`.
+    #[serde(default)]
+    pub data: Option<SourceConfig>,
+    /// Class names, templates and the field that holds the label. Default: what the source knows.
+    #[serde(default)]
+    pub classes: ClassesConfig,
 }
 
-pub(super) fn evaluate(
-    name: &str,
-    classes: &Classes,
-    batches: &mut Batches<'_>,
-    embedder: &mut Embedder<'_>,
-) -> Result<Evaluation, EvaluatorError> {
-    let dim = embedder.dim;
-    let vectors = class_vectors(classes, embedder)?;
-    let mut scores = vec![Score::default(); classes.names.len()];
-    let mut unlabelled = 0u64;
-    while let Some(batch) = batches()? {
-        let images = embedder.embed_images(&batch)?;
-        for ((image, &label), key) in images.chunks_exact(dim).zip(&batch.labels).zip(&batch.keys) {
-            match classes.class_of(label, key)? {
-                None => unlabelled += 1,
-                Some(class) => {
-                    let rank = rank(image, class, &vectors);
-                    scores[class].n += 1;
-                    scores[class].top1 += u64::from(rank == 0);
-                    scores[class].top5 += u64::from(rank < 5);
+impl Evaluator for ZeroShotConfig {
+    fn kind(&self) -> &'static str {
+        "zero_shot"
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn data(&self) -> Option<&SourceConfig> {
+        self.data.as_ref()
+    }
+    fn label(&self, known: Known<'_>) -> Result<LabelFrom, EvaluatorError> {
+        let classes = Classes::read(&self.classes, known)?;
+        Ok(classes.label_field.map_or(LabelFrom::Source, LabelFrom::JsonField))
+    }
+    fn evaluate(
+        &self,
+        material: Material<'_>,
+        embedder: &mut Embedder<'_>,
+    ) -> Result<Evaluation, EvaluatorError> {
+        let classes = Classes::read(&self.classes, material.known)?;
+        let dim = embedder.dim;
+        let vectors = class_vectors(&classes, embedder)?;
+        let mut products = Products::new()?;
+        let mut tally = Tally::new(classes.names.len());
+        let mut mistakes = Mistakes { classes: &classes, worst: Best::new(MISTAKES) };
+        let mut unlabelled = 0u64;
+        while let Some(batch) = (material.test)()? {
+            let images = embedder.embed_images(&batch)?;
+            let similarities = products.of(&images, &vectors, dim).chunks_exact(classes.names.len());
+            for (row, similarities) in similarities.enumerate() {
+                match classes.class_of(batch.labels[row], &batch.keys[row])? {
+                    None => unlabelled += 1,
+                    Some(class) => {
+                        let ranking = Ranking::of(similarities, class);
+                        tally.add(class, ranking);
+                        mistakes.take(&batch, row, class, similarities, ranking);
+                    }
                 }
             }
         }
+        if tally.n() == 0 {
+            let place = match &classes.label_field {
+                Some(field) => format!("the field \"{field}\" of their json"),
+                None => "the source itself".into(),
+            };
+            return Err(EvaluatorError::NothingToMeasure {
+                name: self.name.clone(),
+                detail: format!("none of {unlabelled} samples has a label; expected labels from {place}"),
+            });
+        }
+        let mut result = tally.finish(self.kind(), &self.name, &classes.task, &classes.names);
+        result.metrics.push(("unlabelled".into(), unlabelled as f64));
+        result.examples = mistakes.finish();
+        Ok(result)
     }
-    summary(name, classes, &scores, unlabelled)
 }
 
 /// [classes, dim]: the mean over templates of the embeddings of the filled prompts, divided by its norm
@@ -63,55 +112,45 @@ fn class_vectors(classes: &Classes, embedder: &mut Embedder<'_>) -> Result<Vec<f
     Ok(vectors)
 }
 
-/// How many classes come before the right one; among equals the one with the lower index comes first.
-fn rank(image: &[f32], class: usize, vectors: &[f32]) -> usize {
-    let right = dot(image, &vectors[class * image.len()..][..image.len()]);
-    let before = |(other, vector): (usize, &[f32])| {
-        let similarity = dot(image, vector);
-        similarity > right || (similarity == right && other < class)
-    };
-    vectors.chunks_exact(image.len()).enumerate().filter(|&other| before(other)).count()
+/// The pictures that the model is most wrong about.
+struct Mistakes<'a> {
+    classes: &'a Classes,
+    /// By how far the first class is before the right one.
+    worst: Best<Option<(Thumbnail, usize, Vec<(usize, f32)>)>>,
 }
 
-fn summary(
-    name: &str,
-    classes: &Classes,
-    scores: &[Score],
-    unlabelled: u64,
-) -> Result<Evaluation, EvaluatorError> {
-    let n: u64 = scores.iter().map(|score| score.n).sum();
-    if n == 0 {
-        let place = match &classes.label_field {
-            Some(field) => format!("the field \"{field}\" of their json"),
-            None => "the source itself".into(),
-        };
-        return Err(EvaluatorError::NothingToMeasure {
-            name: name.into(),
-            detail: format!("none of {unlabelled} samples has a label; expected labels from {place}"),
+impl Mistakes<'_> {
+    fn take(&mut self, batch: &Batch, row: usize, class: usize, similarities: &[f32], ranking: Ranking) {
+        if ranking.first == class {
+            return;
+        }
+        let lead = similarities[ranking.first] - similarities[class];
+        self.worst.offer(lead, || {
+            let mut nearest = Best::new(NAMED);
+            for (class, similarity) in similarities.iter().enumerate() {
+                nearest.offer(*similarity, || class);
+            }
+            let nearest = nearest.finish().into_iter().map(|(similarity, class)| (class, similarity));
+            Some((thumbnail(batch, row)?, class, nearest.collect()))
         });
     }
-    let share = |right: u64, n: u64| right as f64 / n as f64;
-    let per_class: Vec<ClassResult> = classes
-        .names
-        .iter()
-        .zip(scores)
-        .filter(|(_, score)| score.n > 0)
-        .map(|(name, score)| ClassResult { name: name.clone(), n: score.n, top1: share(score.top1, score.n) })
-        .collect();
-    let mean_per_class = per_class.iter().map(|class| class.top1).sum::<f64>() / per_class.len() as f64;
-    Ok(Evaluation {
-        kind: "zero_shot".into(),
-        dataset: name.into(),
-        task: classes.task.clone(),
-        metrics: vec![
-            ("top1".into(), share(scores.iter().map(|score| score.top1).sum(), n)),
-            ("top5".into(), share(scores.iter().map(|score| score.top5).sum(), n)),
-            ("mean_per_class".into(), mean_per_class),
-            ("chance".into(), 1.0 / classes.names.len() as f64),
-            ("classes".into(), classes.names.len() as f64),
-            ("unlabelled".into(), unlabelled as f64),
-        ],
-        n,
-        per_class,
-    })
+
+    fn finish(self) -> Vec<Example> {
+        let names = &self.classes.names;
+        let shown = self.worst.finish().into_iter().filter_map(|(_, shown)| shown);
+        let example = |(picture, right, nearest): (_, usize, Vec<(usize, f32)>)| Example {
+            picture,
+            caption: names[right].clone(),
+            texts: nearest
+                .into_iter()
+                .map(|(class, similarity)| Answer {
+                    what: names[class].clone(),
+                    similarity,
+                    right: class == right,
+                })
+                .collect(),
+            pictures: Vec::new(),
+        };
+        shown.map(example).collect()
+    }
 }

@@ -50,8 +50,10 @@ pub enum ExchangeError {
     NotFinite { path: PathBuf, tensor: String, index: usize, value: f32 },
     #[error("{format} cannot express this model; in the way:\n{}", lines(.obstacles))]
     Inexpressible { format: Format, obstacles: Vec<Obstacle> },
-    #[error("{0} checkpoints are read, not written; open_clip and transformers are written")]
+    #[error("{0} checkpoints are read, not written; open_clip, transformers and ONNX are written")]
     ReadOnly(Format),
+    #[error("{0} is written, not read; open_clip, transformers and FLIP checkpoints are read")]
+    WriteOnly(Format),
     #[error("{path} is there already; give the name of a new folder, or remove this one")]
     Occupied { path: PathBuf },
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use super::error::ExchangeError;
 use super::layout::{scatter, OriginalOf};
 use super::plain::{plain, Plain};
+use super::slot::slots;
 use super::tokenizer_files::{self, write_json};
-use super::{open_clip, safetensors_file, transformers, Format};
+use super::{onnx, open_clip, safetensors_file, transformers, Format};
 use crate::model::ModelConfig;
-use crate::parameter::NamedTensor;
+use crate::parameter::{Mismatch, NamedTensor};
 
 /// A model on its way out.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub struct Outgoing<'a> {
     pub tokenizer: Option<&'a Path>,
     /// Markdown about the model, for the folder's README.md.
     pub card: Option<&'a str>,
+    /// Bytes of weights that an ONNX file may hold itself; more go into a file beside it. Default: 1 GiB.
+    pub inline: Option<usize>,
 }
 
 /// What was written.
@@ -39,13 +42,29 @@ pub fn export(model: &Outgoing, format: Format, folder: &Path) -> Result<Exporte
     let obstacles = match format {
         Format::OpenClip => open_clip::obstacles(model.config),
         Format::Transformers => transformers::obstacles(model.config),
+        Format::Onnx => Vec::new(),
         Format::FlipT5x => return Err(ExchangeError::ReadOnly(format)),
     };
     if !obstacles.is_empty() {
         return Err(ExchangeError::Inexpressible { format, obstacles });
     }
-    let plain = plain(model.config, model.tensors)
-        .map_err(|mismatch| ExchangeError::Tensors { path: folder.to_path_buf(), mismatch })?;
+    let other = |mismatch| ExchangeError::Tensors { path: folder.to_path_buf(), mismatch };
+    if format == Format::Onnx {
+        let expected: Vec<_> =
+            slots(model.config).into_iter().map(|slot| (slot.name(), slot.shape(model.config))).collect();
+        let tensors = Mismatch::pair(&expected, model.tensors).map_err(other)?;
+        let weights = onnx::Weights::new(&tensors);
+        return appear(folder, |beside| fill_onnx(beside, model, &weights));
+    }
+    let plain = plain(model.config, model.tensors).map_err(other)?;
+    appear(folder, |beside| fill(beside, model, &plain, format))
+}
+
+/// Makes a folder that `fill`, which returns notes, fills: whole or not at all.
+fn appear(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> Result<Vec<String>, ExchangeError>,
+) -> Result<Exported, ExchangeError> {
     if folder.exists() {
         return Err(ExchangeError::Occupied { path: folder.to_path_buf() });
     }
@@ -53,7 +72,8 @@ pub fn export(model: &Outgoing, format: Format, folder: &Path) -> Result<Exporte
     if beside.exists() {
         std::fs::remove_dir_all(&beside).map_err(ExchangeError::io("remove", &beside))?;
     }
-    let written = fill(&beside, model, &plain, format).and_then(|notes| {
+    std::fs::create_dir_all(&beside).map_err(ExchangeError::io("create", &beside))?;
+    let written = fill(&beside).and_then(|notes| {
         std::fs::rename(&beside, folder).map_err(ExchangeError::io("create", folder))?;
         Ok(notes)
     });
@@ -73,13 +93,31 @@ fn hidden(folder: &Path) -> PathBuf {
     folder.with_file_name(format!(".{name}.partial"))
 }
 
+/// Graphs, tokenizer, and what pictures go through before.
+fn fill_onnx(folder: &Path, model: &Outgoing, weights: &onnx::Weights) -> Result<Vec<String>, ExchangeError> {
+    let mut notes = Vec::new();
+    onnx::write(folder, model.config, weights, model.inline)?;
+    write_json(&folder.join(transformers::PREPROCESSOR), &transformers::preprocessor(model.config))?;
+    match model.tokenizer {
+        Some(tokenizer) => tokenizer_files::write(folder, tokenizer, model.config)?,
+        None => notes.push("no tokenizer.json: the folder has no tokenizer".into()),
+    }
+    write_card(folder, model.card)?;
+    Ok(notes)
+}
+
+fn write_card(folder: &Path, card: Option<&str>) -> Result<(), ExchangeError> {
+    let Some(card) = card else { return Ok(()) };
+    let path = folder.join("README.md");
+    std::fs::write(&path, card).map_err(ExchangeError::io("write", &path))
+}
+
 fn fill(
     folder: &Path,
     model: &Outgoing,
     plain: &Plain,
     format: Format,
 ) -> Result<Vec<String>, ExchangeError> {
-    std::fs::create_dir_all(folder).map_err(ExchangeError::io("create", folder))?;
     let mut notes = plain.notes.clone();
     if let Some(tokenizer) = model.tokenizer {
         tokenizer_files::write(folder, tokenizer, &plain.config)?;
@@ -101,17 +139,14 @@ fn fill(
             write_json(&folder.join(transformers::PREPROCESSOR), &transformers::preprocessor(&plain.config))?;
             transformers::original
         }
-        Format::FlipT5x => return Err(ExchangeError::ReadOnly(format)),
+        Format::FlipT5x | Format::Onnx => return Err(ExchangeError::ReadOnly(format)),
     };
     let weights = match format {
         Format::OpenClip => open_clip::WEIGHTS[0],
         _ => transformers::WEIGHTS[0],
     };
     safetensors_file::write(&folder.join(weights), outgoing(plain, original))?;
-    if let Some(card) = model.card {
-        let path = folder.join("README.md");
-        std::fs::write(&path, card).map_err(ExchangeError::io("write", &path))?;
-    }
+    write_card(folder, model.card)?;
     Ok(notes)
 }
 

@@ -5,6 +5,7 @@
 //! | open_clip | `open_clip_config.json` and safetensors, as on its hub | both |
 //! | transformers | Hugging Face CLIP: `config.json` and safetensors, sharded or not | both |
 //! | t5x | the official FLIP checkpoints: a msgpack index and zarr folders | in |
+//! | ONNX | a graph for each encoder | out |
 //!
 //! A format says two things: which [`ModelConfig`] its own configuration means, and where each of our
 //! parameters lies in its tensors ([`layout::Original`]). Reading and writing follow from the second, so a
@@ -20,10 +21,10 @@ mod error;
 mod export;
 mod flip_t5x;
 mod layout;
+mod onnx;
 mod open_clip;
 mod options;
 mod plain;
-mod resample;
 mod safetensors_file;
 mod slot;
 mod tokenizer_files;
@@ -32,7 +33,7 @@ mod transformers;
 use std::path::Path;
 
 use crate::data::tokenizer::TokenizerConfig;
-use crate::model::{ImagePositions, ModelConfig};
+use crate::model::ModelConfig;
 use crate::parameter::NamedTensor;
 
 pub use error::{ExchangeError, Obstacle, Problem};
@@ -47,6 +48,8 @@ pub enum Format {
     Transformers,
     /// A checkpoint of the official FLIP code: a msgpack index and zarr folders.
     FlipT5x,
+    /// A folder with a graph for each encoder.
+    Onnx,
 }
 
 impl std::fmt::Display for Format {
@@ -55,6 +58,7 @@ impl std::fmt::Display for Format {
             Format::OpenClip => "open_clip",
             Format::Transformers => "transformers",
             Format::FlipT5x => "FLIP (t5x)",
+            Format::Onnx => "ONNX",
         })
     }
 }
@@ -122,6 +126,7 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
             let checkpoint = flip_t5x::Checkpoint::open(&place.folder)?;
             (checkpoint.describe(options.image_heads, options.text_heads)?, Box::new(checkpoint))
         }
+        Format::Onnx => return Err(ExchangeError::WriteOnly(place.format)),
     };
     let Described { mut config, mut notes } = described;
     let violations = config.check();
@@ -131,15 +136,11 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
             violations.into_iter().map(|v| Problem { field: v.field, problem: v.problem }).collect(),
         ));
     }
-    let original = match place.format {
-        Format::OpenClip => open_clip::original,
-        Format::Transformers => transformers::original,
-        Format::FlipT5x => flip_t5x::original,
-    };
-    let constant = match place.format {
-        Format::OpenClip => |_: &str| false,
-        Format::Transformers => transformers::is_buffer,
-        Format::FlipT5x => flip_t5x::is_constant,
+    let (original, constant): (layout::OriginalOf, fn(&str) -> bool) = match place.format {
+        Format::OpenClip => (open_clip::original, |_| false),
+        Format::Transformers => (transformers::original, transformers::is_buffer),
+        Format::FlipT5x => (flip_t5x::original, flip_t5x::is_constant),
+        Format::Onnx => return Err(ExchangeError::WriteOnly(place.format)),
     };
     let mut tensors = layout::gather(&place.folder, &config, original, constant, tensors.as_mut())?;
     if let Some(size) = options.image_size.filter(|&size| size != config.image.size) {
@@ -164,24 +165,14 @@ fn resize(
     size: usize,
     notes: &mut Vec<String>,
 ) -> Result<(), ExchangeError> {
-    let before = config.image.grid();
-    let former = std::mem::replace(&mut config.image.size, size);
+    let before = config.clone();
+    config.image.size = size;
     let violations = config.check();
     if !violations.is_empty() {
         let problems =
             violations.into_iter().map(|v| Problem { field: v.field, problem: v.problem }).collect();
         return Err(ExchangeError::config(source, problems));
     }
-    let after = config.image.grid();
-    if config.image.positions == ImagePositions::Learned && after != before {
-        for tensor in tensors.iter_mut().filter(|tensor| tensor.name == "image.positions") {
-            tensor.data = resample::positions(&tensor.data, before, after, config.image.width);
-            tensor.shape[0] = 1 + after * after;
-        }
-        notes.push(format!(
-            "positions resampled from {before} x {before} to {after} x {after} patches (bicubic, antialiased) for \
-             pictures of {size} instead of {former}"
-        ));
-    }
+    notes.extend(before.resample_positions(tensors, config));
     Ok(())
 }

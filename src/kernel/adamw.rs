@@ -54,14 +54,22 @@ impl AdamW {
         }
     }
 
-    /// Updates parameters `p` and moments `m`, `v` for the gradients `g`, all of one length.
-    pub fn update(&self, cpu: &Cpu, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
+    /// Updates parameters `p` and moments `m`, `v` for the gradients `g`, all of one length, and leaves `g`
+    /// zero for the next step to add to.
+    pub fn update(&self, cpu: &Cpu, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &mut [f32]) {
         assert!(p.len() == g.len() && m.len() == g.len() && v.len() == g.len(), "one gradient a parameter");
         const BLOCK: usize = 16 << 10;
         let c = self.constants();
         let pieces =
-            p.chunks_mut(BLOCK).zip(m.chunks_mut(BLOCK)).zip(v.chunks_mut(BLOCK)).zip(g.chunks(BLOCK));
+            p.chunks_mut(BLOCK).zip(m.chunks_mut(BLOCK)).zip(v.chunks_mut(BLOCK)).zip(g.chunks_mut(BLOCK));
         cpu.threads.each(pieces, |_, (((p, m), v), g)| dispatch!(cpu.isa, l => update(l, p, m, v, g, c)));
+    }
+
+    /// As [`update`](Self::update), by the calling thread alone.
+    pub(crate) fn update_here(&self, cpu: &Cpu, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &mut [f32]) {
+        assert!(p.len() == g.len() && m.len() == g.len() && v.len() == g.len(), "one gradient a parameter");
+        let c = self.constants();
+        dispatch!(cpu.isa, l => update(l, p, m, v, g, c));
     }
 
     /// The reference: one parameter in double precision.
@@ -76,11 +84,12 @@ impl AdamW {
 }
 
 #[inline(always)]
-fn update<L: Lanes>(l: L, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], c: Constants) {
+fn update<L: Lanes>(l: L, p: &mut [f32], m: &mut [f32], v: &mut [f32], grad: &mut [f32], c: Constants) {
     for i in (0..p.len()).step_by(L::N) {
-        let g = l.mul(l.load(&g[i..]), l.splat(c.gradient));
+        let g = l.mul(l.load(&grad[i..]), l.splat(c.gradient));
         let new_m = l.fma(l.load(&m[i..]), l.splat(c.keep_m), l.mul(g, l.splat(c.add_m)));
         let new_v = l.fma(l.load(&v[i..]), l.splat(c.keep_v), l.mul(l.mul(g, g), l.splat(c.add_v)));
+        l.store(l.zero(), &mut grad[i..]);
         l.store(new_m, &mut m[i..]);
         l.store(new_v, &mut v[i..]);
         let divisor = l.fma(l.sqrt(new_v), l.splat(c.root), l.splat(c.eps));

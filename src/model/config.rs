@@ -255,3 +255,29 @@ pub enum Compute {
     #[default]
     Fused,
 }
+
+/// What the forward pass of the fused encoders keeps for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Recompute {
+    /// All that it needs.
+    #[default]
+    None,
+    /// The input of each block, which is computed once more on the way back: about a third more work, and
+    /// memory for the activations of one block instead of all.
+    Blocks,
+}
+
+/// How encoders are computed whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fusion {
+    pub precision: Precision,
+    pub recompute: Recompute,
+    /// Threads of the kernels. Default: one a core.
+    pub threads: Option<std::num::NonZeroUsize>,
+}
+
+impl From<Precision> for Fusion {
+    fn from(precision: Precision) -> Self {
+        Fusion { precision, ..Fusion::default() }
+    }
+}

@@ -7,7 +7,8 @@ use dfdx::prelude::*;
 
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
-use crate::parameter::Parameter;
+use crate::kernel::adamw;
+use crate::parameter::{Parameter, Role};
 
 /// What a node does on the way back: adds the gradients of its inputs and parameters.
 pub(crate) type Back<E, D> =
@@ -19,10 +20,19 @@ pub(crate) struct Node<S: Shape, E: Dtype, D: Storage<E>> {
     pub back: Option<Back<E, D>>,
 }
 
+/// The first and second moments of every parameter.
+pub(crate) struct Moments<'a, E: Dtype, D: Storage<E>> {
+    pub first: &'a mut Gradients<E, D>,
+    pub second: &'a mut Gradients<E, D>,
+}
+
 /// Encoders and loss as nodes. Parameters come in the order of the model's walk over the tower.
 pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
     /// The masters have changed, or are about to.
     fn masters_change(&self);
+
+    /// Bytes held for activations, between two steps.
+    fn arena_bytes(&self) -> usize;
 
     /// Unit embeddings [batch, embed_dim] of a checked input.
     fn images(
@@ -39,6 +49,22 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
         input: &TextInput,
         record: bool,
     ) -> Result<Node<(usize, usize), E, D>, D::Err>;
+
+    /// The sum of the squares of the gradients of all parameters.
+    fn square_sum(
+        &self,
+        parameters: &[&Parameter<E, D>],
+        gradients: &mut Gradients<E, D>,
+    ) -> Result<f64, D::Err>;
+
+    /// One update of every parameter. The gradients are used up: their memory serves the next step.
+    fn adamw(
+        &self,
+        parameters: Vec<&mut Parameter<E, D>>,
+        moments: Moments<'_, E, D>,
+        gradients: Gradients<E, D>,
+        rule: &dyn Fn(Role) -> adamw::AdamW,
+    ) -> Result<(), D::Err>;
 
     /// The loss of pairs of unit embeddings [n, embed_dim]. `scale` is the logit scale as the forward pass
     /// uses it; its parameter gets a gradient where `learning`.

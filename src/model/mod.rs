@@ -24,7 +24,9 @@ mod loss;
 mod patch;
 mod position;
 mod replay;
+mod resample;
 mod text;
+mod transfer;
 
 #[cfg(test)]
 mod tests;
@@ -47,7 +49,8 @@ use crate::kernel::element::Bf16;
 use crate::kernel::isa::Isa;
 use crate::kernel::Cpu as Kernels;
 use crate::parameter::{host_f32, walk_fields, widened, Parameter, Role, Walk};
-use engine::Engine;
+pub(crate) use engine::{Engine, Moments};
+pub use fused::arena_bytes;
 use fused::Fused;
 use image::ImageTower;
 use init::Initialiser;
@@ -56,21 +59,34 @@ use text::TextTower;
 
 /// A device that trains: every operation of the graph, in single precision, and perhaps kernels of our own.
 pub trait GraphDevice: Device<f32> {
-    /// Makes a model compute whole encoders at a time, in this precision, on kernels of our own.
-    fn fuse(flip: Flip<f32, Self>, precision: Precision) -> Result<Flip<f32, Self>, ModelError>;
+    /// Makes a model compute whole encoders at a time, on kernels of our own.
+    fn fuse(flip: Flip<f32, Self>, how: Fusion) -> Result<Flip<f32, Self>, ModelError>;
 }
 
 impl GraphDevice for Cpu {
-    fn fuse(mut flip: Flip<f32, Cpu>, precision: Precision) -> Result<Flip<f32, Cpu>, ModelError> {
-        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let isa = Isa::detect().map_err(ModelError::Kernels)?;
-        let kernels = Arc::new(Kernels::new(isa, threads).map_err(ModelError::Kernels)?);
-        tracing::info!(target: "flip::model", isa = isa.name(), threads, ?precision, "fused encoders");
+    fn fuse(mut flip: Flip<f32, Cpu>, how: Fusion) -> Result<Flip<f32, Cpu>, ModelError> {
+        let Fusion { precision, recompute, .. } = how;
+        let kernels = Arc::new(how.kernels()?);
+        let (isa, threads) = (kernels.isa().name(), kernels.threads().count());
+        tracing::info!(target: "flip::model", isa, threads, ?precision, ?recompute, "fused encoders");
         flip.engine = Some(match precision {
-            Precision::F32 => Arc::new(Fused::<f32>::new(kernels, &flip.config)),
-            Precision::Bf16 => Arc::new(Fused::<Bf16>::new(kernels, &flip.config)),
+            Precision::F32 => Arc::new(Fused::<f32>::new(kernels, &flip.config, recompute)),
+            Precision::Bf16 => Arc::new(Fused::<Bf16>::new(kernels, &flip.config, recompute)),
         });
         Ok(flip)
+    }
+}
+
+impl Fusion {
+    /// Kernels for the processor this runs on.
+    ///
+    /// # Errors
+    /// `FLIP_ISA` names an instruction set that there is not, or threads cannot be started.
+    pub fn kernels(self) -> Result<Kernels, ModelError> {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let threads = self.threads.map_or_else(cores, |threads| threads.get());
+        let isa = Isa::detect().map_err(ModelError::Kernels)?;
+        Kernels::new(isa, threads).map_err(ModelError::Kernels)
     }
 }
 
@@ -128,6 +144,16 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         let mut all = Vec::new();
         self.walk_mut(&mut |parameter| all.push(parameter));
         all
+    }
+
+    /// What computes instead of the composed graph, where there is something.
+    pub(crate) fn engine(&self) -> Option<Arc<dyn Engine<E, D>>> {
+        self.engine.clone()
+    }
+
+    /// Bytes that kernels hold for activations between two steps; 0 for the composed graph.
+    pub fn arena_bytes(&self) -> usize {
+        self.engine.as_ref().map_or(0, |engine| engine.arena_bytes())
     }
 
     /// Unit embeddings of pictures, [batch, embed_dim] on the host. Nothing is recorded.

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use dfdx::prelude::*;
 
+use super::engine::Node;
 use super::error::ModelError;
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
 use super::Flip;
-use crate::parameter::{blend, widened, Walk};
+use crate::parameter::{blend, blend_into, widened, Walk};
 
 /// What one step learns about a batch.
 #[derive(Debug)]
@@ -84,20 +85,24 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
 
         let mut gradients = Gradients::leaky();
         blend(&mut gradients, &self.logit_scale, 0.0, of_loss.get(&self.logit_scale.master))?;
-        let wanted = of_loss.get(&z_images).as_vec();
-        self.send_back(
-            &self.image,
-            images.iter().map(|input| self.encode_images(input)),
-            &wanted,
-            &mut gradients,
-        )?;
-        let wanted = of_loss.get(&z_texts).as_vec();
-        self.send_back(
-            &self.text,
-            texts.iter().map(|input| self.encode_texts(input)),
-            &wanted,
-            &mut gradients,
-        )?;
+        let (of_images, of_texts) = (of_loss.get(&z_images).as_vec(), of_loss.get(&z_texts).as_vec());
+        drop((z_images, z_texts, of_loss));
+        match &self.engine {
+            None => {
+                let parts = images.iter().map(|input| self.encode_images(input));
+                self.send_back(&self.image, parts, &of_images, &mut gradients)?;
+                let parts = texts.iter().map(|input| self.encode_texts(input));
+                self.send_back(&self.text, parts, &of_texts, &mut gradients)?;
+            }
+            Some(engine) => {
+                let parameters = self.image.parameters();
+                let nodes = images.iter().map(|input| engine.images(&parameters, input, true));
+                run_back(nodes, &of_images, &mut gradients)?;
+                let parameters = self.text.parameters();
+                let nodes = texts.iter().map(|input| engine.texts(&parameters, input, true));
+                run_back(nodes, &of_texts, &mut gradients)?;
+            }
+        }
         Ok(Derivatives { loss, gradients, from })
     }
 
@@ -155,4 +160,24 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         }
         Ok(())
     }
+}
+
+/// Runs nodes back, each on its own and straight into `gradients`, where `wanted` [batch, embed_dim] is the loss's
+/// gradient of all their results.
+fn run_back<E: Dtype, D: Device<E>>(
+    nodes: impl Iterator<Item = Result<Node<(usize, usize), E, D>, D::Err>>,
+    mut wanted: &[E],
+    gradients: &mut Gradients<E, D>,
+) -> Result<(), D::Err> {
+    for node in nodes {
+        let Node { value, back } = node?;
+        let shape = *value.shape();
+        let (of_part, rest) = wanted.split_at(shape.0 * shape.1);
+        wanted = rest;
+        blend_into(gradients, &value, 0.0, value.device().try_tensor_from_vec(of_part.to_vec(), shape)?)?;
+        if let Some(back) = back {
+            back(gradients)?;
+        }
+    }
+    Ok(())
 }

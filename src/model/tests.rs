@@ -95,9 +95,9 @@ fn overfits_one_batch() {
     let (images, texts) = pairs(8, 5);
     let mut losses = Vec::new();
     for _ in 0..60 {
-        let mut step =
+        let step =
             model.loss_and_gradients(std::slice::from_ref(&images), std::slice::from_ref(&texts)).unwrap();
-        optimizer.update(model.parameters_mut(), &mut step.gradients, 5e-3).unwrap();
+        optimizer.update(&mut model, step.gradients, 5e-3, 1.0).unwrap();
         losses.push(step.loss);
     }
     assert!(losses[0] > 1.5 && losses[59] < 0.02, "{losses:?}");

@@ -3,12 +3,16 @@
 //! Update t = 1, 2, ... of a parameter p with gradient g:
 //! m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps),
 //! p = p - lr (u + decay p).
+//!
+//! A composed model is updated by dfdx's own rule, a fused one by [kernels](crate::kernel::adamw).
 
 use dfdx::optim::{AdamConfig, WeightDecay};
 use dfdx::prelude::*;
 
 use super::config::AdamWConfig;
-use crate::parameter::{blend, host_f32, rounded, Mismatch, NamedTensor, Parameter};
+use crate::kernel::adamw as kernel;
+use crate::model::{Flip, Moments};
+use crate::parameter::{blend, host_f32, rounded, Mismatch, NamedTensor, Parameter, Role};
 
 /// The number of updates is exported as two numbers, of 2^24 and of 1: single precision counts no further.
 const COUNT_BASE: u64 = 1 << 24;
@@ -51,8 +55,42 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
         self.updates
     }
 
-    /// Moves every parameter, at learning rate `lr`. A parameter without a gradient has one of zero.
+    /// Moves every parameter of a model at learning rate `lr`, by its gradient times `factor` (what clipping
+    /// leaves of it, see [`clip_factor`](super::clip_factor)). A parameter without a gradient has one of zero.
     pub fn update(
+        &mut self,
+        model: &mut Flip<E, D>,
+        mut gradients: Gradients<E, D>,
+        lr: f64,
+        factor: f64,
+    ) -> Result<(), OptimizerError> {
+        let Some(engine) = model.engine() else {
+            let parameters = model.parameters_mut();
+            for parameter in parameters.iter().filter(|_| factor != 1.0) {
+                let nothing = parameter.master.device().try_zeros_like(&parameter.master);
+                let nothing = nothing.map_err(OptimizerError::device)?;
+                blend(&mut gradients, parameter, factor, nothing).map_err(OptimizerError::device)?;
+            }
+            return self.compose(parameters, &mut gradients, lr);
+        };
+        self.updates += 1;
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let t = self.updates;
+        let rule = |role: Role| kernel::AdamW {
+            lr,
+            beta1,
+            beta2,
+            eps,
+            decay: if role.decays() { weight_decay } else { 0.0 },
+            t,
+            gradient: factor,
+        };
+        let moments = Moments { first: &mut self.first, second: &mut self.second };
+        engine.adamw(model.parameters_mut(), moments, gradients, &rule).map_err(OptimizerError::device)
+    }
+
+    /// The update composed of dfdx's own, parameter by parameter.
+    fn compose(
         &mut self,
         parameters: Vec<&mut Parameter<E, D>>,
         gradients: &mut Gradients<E, D>,
@@ -145,7 +183,6 @@ fn fill<E: Dtype, D: Device<E>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parameter::Role;
 
     fn parameter(role: Role, values: &[f64]) -> Parameter<f64, Cpu> {
         let master = Cpu::default().tensor_from_vec(values.to_vec(), (1, values.len()));
@@ -175,7 +212,7 @@ mod tests {
         let mut moments = [[0.0f64; 2]; 3];
         for k in 0..5 {
             let mut step = gradients(&parameters, k);
-            optimizer.update(parameters.iter_mut().collect(), &mut step, 0.01).unwrap();
+            optimizer.compose(parameters.iter_mut().collect(), &mut step, 0.01).unwrap();
             for (at, (i, p)) in [(0, 0), (0, 1), (1, 0)].into_iter().enumerate() {
                 let g = ((p as u64 + 3 * k) as f64).sin();
                 let [m, v] = &mut moments[at];
@@ -203,7 +240,7 @@ mod tests {
             let mut gradients = Gradients::leaky();
             let values = Cpu::default().tensor_from_vec(vec![0.3 * k as f32 - 1.0, 0.7], (1, 2));
             blend(&mut gradients, &parameters[0], 1.0, values).unwrap();
-            optimizer.update(parameters.iter_mut().collect(), &mut gradients, 0.01).unwrap();
+            optimizer.compose(parameters.iter_mut().collect(), &mut gradients, 0.01).unwrap();
         };
         let (mut whole, mut optimizer) = (start(), AdamW::new(&config));
         (0..6).for_each(|k| step(&mut whole, &mut optimizer, k));

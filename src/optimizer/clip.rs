@@ -2,11 +2,23 @@
 
 use dfdx::prelude::*;
 
-use crate::parameter::{blend, widened, Parameter};
+use crate::model::Flip;
+use crate::parameter::{widened, Parameter};
 
-/// The Euclidean norm of all gradients together. Squares are summed row by row on the device and then in
-/// double precision.
+/// The Euclidean norm of all gradients of a model together.
 pub fn global_norm<E: Dtype, D: Device<E>>(
+    model: &Flip<E, D>,
+    gradients: &mut Gradients<E, D>,
+) -> Result<f64, D::Err> {
+    let squares = match model.engine() {
+        Some(engine) => engine.square_sum(&model.parameters(), gradients)?,
+        None => square_sum(&model.parameters(), gradients)?,
+    };
+    Ok(squares.sqrt())
+}
+
+/// Squares are summed row by row on the device and then in double precision.
+fn square_sum<E: Dtype, D: Device<E>>(
     parameters: &[&Parameter<E, D>],
     gradients: &mut Gradients<E, D>,
 ) -> Result<f64, D::Err> {
@@ -16,33 +28,25 @@ pub fn global_norm<E: Dtype, D: Device<E>>(
         let squares = gradients.get(&parameter.master).try_square()?.try_sum::<(usize,), Axis<1>>()?;
         sum += squares.as_vec().into_iter().map(widened).sum::<f64>();
     }
-    Ok(sum.sqrt())
+    Ok(sum)
 }
 
-/// Scales gradients of global norm `norm` down to `max`, where `norm` is larger.
-pub fn clip_global_norm<E: Dtype, D: Device<E>>(
-    parameters: &[&Parameter<E, D>],
-    gradients: &mut Gradients<E, D>,
-    norm: f64,
-    max: f64,
-) -> Result<(), D::Err> {
+/// What a gradient of norm `norm` is multiplied by so that its norm is at most `max`.
+pub fn clip_factor(norm: f64, max: f64) -> f64 {
     if norm <= max {
-        return Ok(());
+        1.0
+    } else {
+        max / norm
     }
-    for parameter in parameters {
-        let nothing = parameter.master.device().try_zeros_like(&parameter.master)?;
-        blend(gradients, parameter, max / norm, nothing)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parameter::Role;
+    use crate::parameter::{blend, Role};
 
     #[test]
-    fn scales_all_gradients_to_the_limit_or_none() {
+    fn the_norm_is_over_all_parameters_and_only_larger_ones_are_scaled_down() {
         let device = Cpu::default();
         let parameters = [(2, vec![3.0f32, 0.0]), (1, vec![4.0])].map(|(n, values)| {
             let parameter = Parameter {
@@ -59,12 +63,7 @@ mod tests {
         }
         let parameters: Vec<&Parameter<f32, Cpu>> =
             parameters.iter().map(|(parameter, _)| parameter).collect();
-        let norm = global_norm(&parameters, &mut gradients).unwrap();
-        assert_eq!(norm, 5.0);
-        clip_global_norm(&parameters, &mut gradients, norm, 10.0).unwrap();
-        assert_eq!(gradients.get(&parameters[0].master).as_vec(), [3.0, 0.0]);
-        clip_global_norm(&parameters, &mut gradients, norm, 0.5).unwrap();
-        assert_eq!(gradients.get(&parameters[0].master).as_vec(), [0.3, 0.0]);
-        assert_eq!(gradients.get(&parameters[1].master).as_vec(), [0.4]);
+        assert_eq!(square_sum(&parameters, &mut gradients).unwrap(), 25.0);
+        assert_eq!([clip_factor(5.0, 10.0), clip_factor(5.0, 5.0), clip_factor(5.0, 0.5)], [1.0, 1.0, 0.1]);
     }
 }

@@ -1,5 +1,5 @@
 //! The update rule, its schedule and clipping. A step of training is: gradients, [`global_norm`],
-//! perhaps [`clip_global_norm`], [`AdamW::update`] at [`Schedule::lr`].
+//! perhaps [`clip_factor`], [`AdamW::update`] at [`Schedule::lr`].
 
 mod adamw;
 mod clip;
@@ -7,6 +7,6 @@ mod config;
 mod schedule;
 
 pub use adamw::{AdamW, OptimizerError};
-pub use clip::{clip_global_norm, global_norm};
+pub use clip::{clip_factor, global_norm};
 pub use config::*;
 pub use schedule::{Schedule, ScheduleError};

@@ -84,6 +84,17 @@ impl Document {
         self.text.replace_range(span, &inserted);
     }
 
+    /// Inserts `text` behind the bytes `span`; all of it stands for what was written there.
+    pub fn insert_beside(&mut self, span: &Range<usize>, text: &str) {
+        let origin = self.place(span);
+        let mut pieces = Vec::with_capacity(self.pieces.len() + 2);
+        self.copy_pieces(0..span.end, &mut pieces);
+        pieces.push(Piece { len: text.len(), source: origin.source, range: origin.span });
+        self.copy_pieces(span.end..self.text.len(), &mut pieces);
+        self.pieces = pieces;
+        self.text.insert_str(span.end, text);
+    }
+
     fn copy_pieces(&self, span: Range<usize>, into: &mut Vec<Piece>) {
         let mut start = 0;
         for piece in &self.pieces {
@@ -160,6 +171,15 @@ mod tests {
         assert_eq!(document.place(&(8..9)), Place { source: Source::Argument(1), span: 5..6 });
         assert_eq!(document.place(&(21..23)), Place { source: Source::Argument(0), span: 2..4 });
         assert_eq!(document.place(&(24..24)), Place { source: Source::File, span: 12..12 });
+    }
+
+    #[test]
+    fn what_is_inserted_stands_for_what_it_was_inserted_beside() {
+        let mut document = Document::new("r.ron", "(a: 1, b: 2)", &[]);
+        document.insert_beside(&(4..5), ", c: (3, 4)");
+        assert_eq!(document.text(), "(a: 1, c: (3, 4), b: 2)");
+        assert_eq!(document.place(&(11..12)), Place { source: Source::File, span: 4..5 });
+        assert_eq!(document.place(&(18..19)), Place { source: Source::File, span: 7..8 });
     }
 
     #[test]

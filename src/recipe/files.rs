@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::validate::Violation;
-use super::Recipe;
+use super::{model_of, Recipe};
+use crate::checkpoint::InitConfig;
 use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::data::{pattern, SourceConfig};
-use crate::evaluator::{Classes, ClassesConfig, EvaluatorConfig, ZeroShotConfig};
-use crate::stage::Stage;
+use crate::evaluator::{Classes, ClassesConfig, EvaluatorConfig, Known, ZeroShotConfig};
 
 /// How long the inventory of one pattern may take; a network file system can be slow to answer.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -74,13 +74,15 @@ pub fn locate(recipe: &mut Recipe, folder: &Path) {
 /// classes are there. A file that is absent says nothing: it may be on another machine.
 pub fn check(recipe: &Recipe) -> Vec<Violation> {
     let mut violations = Vec::new();
+    violations.extend(initial(recipe));
     violations.extend(tokenizer(recipe));
     for (index, stage) in recipe.stages.iter().enumerate() {
-        let Stage::Evaluate(evaluators) = stage else { continue };
+        let (list, evaluators) = stage.evaluators();
         for (position, evaluator) in evaluators.iter().enumerate() {
             if let EvaluatorConfig::ZeroShot(ZeroShotConfig { classes, .. }) = evaluator {
-                let wrong = classes_are_here(classes).then(|| Classes::read(classes, &[]).err()).flatten();
-                let path = format!("stages[{index}][{position}].classes");
+                let read = || Classes::read(classes, Known::default()).err();
+                let wrong = classes_are_here(classes).then(read).flatten();
+                let path = format!("stages[{index}]{list}[{position}].classes");
                 violations.extend(wrong.map(|error| violation(&path, error.to_string())));
             }
         }
@@ -90,6 +92,24 @@ pub fn check(recipe: &Recipe) -> Vec<Violation> {
 
 fn violation(path: &str, message: String) -> Violation {
     Violation { path: path.parse().unwrap_or_default(), message, help: None, also: Vec::new() }
+}
+
+/// The options of the model that no tensor shows must be those that the weights to start from were made with.
+fn initial(recipe: &Recipe) -> Vec<Violation> {
+    let Some(path) = recipe.init.as_ref().map(InitConfig::path).filter(|path| path.exists()) else {
+        return Vec::new();
+    };
+    let made_with = match model_of(path) {
+        Ok(config) => config,
+        Err(error) => return vec![violation("init", error.to_string())],
+    };
+    let differing = recipe.model.unlike(&made_with).into_iter().map(|differing| {
+        let mut violation = violation(&format!("model.{}", differing.field), differing.problem);
+        violation.help = Some("leave out `model` to take that of the checkpoint".into());
+        violation.also.push(("init".parse().unwrap_or_default(), "made with the other".into()));
+        violation
+    });
+    differing.collect()
 }
 
 fn tokenizer(recipe: &Recipe) -> Option<Violation> {
@@ -181,6 +201,9 @@ fn candidates(shards: &str) -> Vec<PathBuf> {
 
 fn named(recipe: &mut Recipe) -> Vec<(String, Named<'_>)> {
     let mut all = Vec::new();
+    if let Some(InitConfig::Checkpoint(path)) = &mut recipe.init {
+        all.push(("init".to_owned(), Named::Path(path)));
+    }
     let tokenizer = match &mut recipe.model.text.tokenizer {
         TokenizerConfig::WordPiece(path) => Some(("WordPiece", path)),
         TokenizerConfig::Json(path) => Some(("Json", path)),
@@ -195,19 +218,15 @@ fn named(recipe: &mut Recipe) -> Vec<(String, Named<'_>)> {
         source(validation, "data.validation", &mut all);
     }
     for (index, stage) in recipe.stages.iter_mut().enumerate() {
-        let Stage::Evaluate(evaluators) = stage else { continue };
+        let (list, evaluators) = stage.evaluators_mut();
         for (position, evaluator) in evaluators.iter_mut().enumerate() {
-            let path = format!("stages[{index}][{position}]");
-            let data = match evaluator {
-                EvaluatorConfig::ZeroShot(config) => {
-                    classes(&mut config.classes, &path, &mut all);
-                    &mut config.data
-                }
-                EvaluatorConfig::Retrieval(config) => &mut config.data,
-                EvaluatorConfig::HeldOutLoss(config) => &mut config.data,
-            };
-            if let Some(data) = data {
-                source(data, &format!("{path}.data"), &mut all);
+            let path = format!("stages[{index}]{list}[{position}]");
+            let (classes_of, sources) = evaluator.inputs_mut();
+            if let Some(config) = classes_of {
+                classes(config, &path, &mut all);
+            }
+            for (field, data) in sources {
+                source(data, &format!("{path}.{field}"), &mut all);
             }
         }
     }
@@ -221,6 +240,13 @@ fn source<'a>(source: &'a mut SourceConfig, path: &str, all: &mut Vec<(String, N
             all.push((format!("{path}.shards"), Named::Shards(&mut config.shards)));
         }
         SourceConfig::Folder(config) => all.push((format!("{path}.path"), Named::Path(&mut config.path))),
+        SourceConfig::ClipBenchmark(config) => {
+            all.push((format!("{path}.path"), Named::Path(&mut config.path)));
+        }
+        SourceConfig::Karpathy(config) => {
+            all.push((format!("{path}.annotations"), Named::Path(&mut config.annotations)));
+            all.push((format!("{path}.pictures"), Named::Path(&mut config.pictures)));
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::duration::{Duration, DurationError};
 use crate::evaluator::EvaluatorConfig;
 use crate::mask::{ImageMask, TextMask};
 use crate::optimizer::ScheduleConfig;
-use crate::stage::Stage;
+use crate::stage::{MeanwhileConfig, Stage};
 
 /// How many pairs an epoch has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Epoch {
                 Epoch::Samples(samples.get())
             }
             (None, SourceConfig::Scenes(_)) => Epoch::Endless,
-            (None, SourceConfig::WebDataset(_) | SourceConfig::Folder(_)) => Epoch::Counted,
+            (None, _) => Epoch::Counted,
         }
     }
 
@@ -80,6 +80,10 @@ pub struct TrainingForecast {
     /// All steps, encoding twice included.
     pub flops: Option<f64>,
     pub memory: Memory,
+    /// Evaluations in the course of the stage.
+    pub evaluations: Vec<String>,
+    /// Steps between them; `None` where there are none, or only the source can tell.
+    pub evaluate_every: Option<u64>,
 }
 
 /// Every stage of the recipe in numbers.
@@ -90,6 +94,7 @@ pub fn forecast(recipe: &Recipe) -> Vec<StageForecast> {
             config.length,
             (config.batch, config.micro_batch),
             &config.schedule,
+            &config.evaluate,
             &Seen {
                 image_size: config.image_size.map_or(recipe.model.image.size, NonZeroUsize::get),
                 image_mask: &config.image_mask,
@@ -101,6 +106,7 @@ pub fn forecast(recipe: &Recipe) -> Vec<StageForecast> {
             config.length,
             (config.batch, config.micro_batch),
             &config.schedule,
+            &config.evaluate,
             &Seen {
                 image_size: recipe.model.image.size,
                 image_mask: &ImageMask::Keep,
@@ -127,6 +133,7 @@ fn training(
     length: Duration,
     (batch, micro_batch): (NonZeroUsize, Option<NonZeroUsize>),
     schedule: &ScheduleConfig,
+    meanwhile: &Option<MeanwhileConfig>,
     seen: &Seen<'_>,
 ) -> TrainingForecast {
     let model = &recipe.model;
@@ -166,14 +173,16 @@ fn training(
         flops_per_step,
         flops_per_step_encoding_twice: encoding_twice,
         flops: steps.map(|steps| steps * (flops_per_step + encoding_twice)),
-        memory: Memory::of(model, recipe.precision, recipe.compute, &update),
+        memory: Memory::of(model, recipe.compute, recipe.fusion(), &update),
+        evaluations: meanwhile.iter().flat_map(|config| config.evaluators.iter().map(evaluation)).collect(),
+        evaluate_every: meanwhile
+            .as_ref()
+            .and_then(|config| in_steps(config.every))
+            .map(|steps| steps as u64),
     }
 }
 
 fn evaluation(evaluator: &EvaluatorConfig) -> String {
-    match evaluator {
-        EvaluatorConfig::ZeroShot(config) => format!("zero-shot {}", config.name),
-        EvaluatorConfig::Retrieval(config) => format!("retrieval {}", config.name),
-        EvaluatorConfig::HeldOutLoss(config) => format!("held-out loss {}", config.name),
-    }
+    let evaluator = evaluator.evaluator();
+    format!("{} {}", evaluator.kind().replace('_', "-"), evaluator.name())
 }

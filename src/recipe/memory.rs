@@ -2,18 +2,18 @@
 
 use serde::Serialize;
 
-use super::{Compute, Precision};
-use crate::model::ModelConfig;
+use super::{Compute, Fusion, Precision};
+use crate::model::{arena_bytes, ModelConfig};
 
 /// Bytes that a training stage needs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Memory {
-    /// 32-bit masters, and their 16-bit copy in Bf16.
+    /// 32-bit masters, and the copy that fused kernels read: 32-bit in F32, 16-bit in Bf16.
     pub parameters: f64,
     pub gradients: f64,
     /// AdamW's first and second moments.
     pub moments: f64,
-    /// What a micro-batch's forward pass leaves for its backward pass; in the composed graph also the logits
+    /// What a micro-batch's forward pass leaves for its backward pass: the arenas of the fused encoders; in the composed graph also the logits
     /// of the batch, each pair with each other.
     pub activations: f64,
     /// Embeddings of the whole batch and their gradients.
@@ -35,17 +35,19 @@ pub struct Update {
 
 impl Memory {
     /// The estimate for an update.
-    pub fn of(model: &ModelConfig, precision: Precision, compute: Compute, update: &Update) -> Memory {
+    pub fn of(model: &ModelConfig, compute: Compute, fusion: Fusion, update: &Update) -> Memory {
+        let Fusion { precision, recompute, .. } = fusion;
         let parameters = model.parameter_counts().total() as f64;
-        let (value, copy) = match precision {
-            Precision::F32 => (4.0, 0.0),
-            Precision::Bf16 => (2.0, 2.0),
+        let copy = match (compute, precision) {
+            (Compute::Reference, _) => 0.0,
+            (Compute::Fused, Precision::F32) => 4.0,
+            (Compute::Fused, Precision::Bf16) => 2.0,
         };
         let Update { kept_patches, kept_tokens, image_size, batch, micro_batch } = *update;
         let activations = match compute {
             Compute::Reference => model.activation_bytes(kept_patches, kept_tokens, batch, micro_batch),
             Compute::Fused => {
-                micro_batch as f64 * fused_activations(model, kept_patches, kept_tokens) * value
+                arena_bytes(model, precision, recompute, micro_batch, kept_patches, kept_tokens) as f64
             }
         };
         let mut memory = Memory {
@@ -72,17 +74,4 @@ impl Memory {
             ("pictures", self.pictures),
         ]
     }
-}
-
-/// Numbers that fused kernels keep of one pair's forward pass for its backward pass. Per token and block:
-/// both norms' results, q, k, v, the attention's result and two residuals (8 widths), the MLP before and after
-/// its activation, the attention's weights.
-fn fused_activations(model: &ModelConfig, kept_patches: usize, kept_tokens: usize) -> f64 {
-    let blocks = |[width, hidden, depth, heads, tokens]: [usize; 5]| {
-        let per_token = 8.0 * width as f64 + 2.0 * hidden as f64 + heads as f64 * tokens as f64;
-        depth as f64 * tokens as f64 * per_token
-    };
-    let (image, text) = (&model.image, &model.text);
-    blocks([image.width, image.hidden(), image.depth, image.heads, kept_patches + 1])
-        + blocks([text.width, text.hidden(), text.depth, text.heads, kept_tokens])
 }

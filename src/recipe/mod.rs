@@ -11,6 +11,7 @@ mod error;
 mod field_path;
 pub mod files;
 pub mod forecast;
+mod initial;
 pub mod memory;
 mod overrides;
 mod problem;
@@ -23,9 +24,10 @@ mod syntax;
 pub mod validate;
 mod write;
 
-pub use crate::model::{Compute, Precision};
+pub use crate::model::{Compute, Fusion, Precision, Recompute};
 pub use error::{RecipeError, RecipeErrors};
 pub use field_path::{FieldPath, Segment};
+pub use initial::{model_of, ModelUnknown};
 pub use read::{read, read_text};
 pub use schema::recipe_json;
 pub use write::write;
@@ -33,7 +35,7 @@ pub use write::write;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::CheckpointConfig;
+use crate::checkpoint::{CheckpointConfig, InitConfig};
 use crate::data::DataConfig;
 use crate::device::DeviceConfig;
 use crate::log::MetricsConfig;
@@ -58,7 +60,17 @@ pub struct Recipe {
     /// Which implementation of the encoders.
     #[serde(default)]
     pub compute: Compute,
-    /// The architecture.
+    /// Whether the fused encoders keep what the backward pass needs, or compute it once more.
+    #[serde(default)]
+    pub recompute: Recompute,
+    /// CPU threads that compute. They change the speed and nothing else. Default: one a core.
+    #[serde(default)]
+    pub threads: Option<std::num::NonZeroUsize>,
+    /// Weights to start from. Default: random ones, as the seed says.
+    #[serde(default)]
+    pub init: Option<InitConfig>,
+    /// The architecture. Where `init` is given it may be left out: then it is that of the checkpoint, its
+    /// tokenizer and the normalisation of its pixels included.
     pub model: ModelConfig,
     /// Where pairs come from.
     pub data: DataConfig,
@@ -70,4 +82,11 @@ pub struct Recipe {
     /// Lines of `metrics.jsonl`.
     #[serde(default)]
     pub metrics: MetricsConfig,
+}
+
+impl Recipe {
+    /// How the encoders are computed whole.
+    pub fn fusion(&self) -> Fusion {
+        Fusion { precision: self.precision, recompute: self.recompute, threads: self.threads }
+    }
 }

@@ -11,10 +11,12 @@ use super::shape::{self, FieldShape, Shape, Struct, Variant};
 use super::suggest::{listed, nearest};
 use super::syntax::{self, Body, Inside, Node, Value};
 
-/// Splices every argument of the document into its text, in order. The text must parse.
-pub fn apply(document: &mut Document, arguments: &[String]) -> Vec<Problem> {
+/// Splices the arguments whose first field `chosen` accepts into the document's text, in order. The text must
+/// parse.
+pub fn apply(document: &mut Document, arguments: &[String], chosen: impl Fn(&str) -> bool) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (index, argument) in arguments.iter().enumerate() {
+    let first = |argument: &str| argument.trim_start().split(['.', '[', '=']).next().is_some_and(&chosen);
+    for (index, argument) in arguments.iter().enumerate().filter(|(_, argument)| first(argument)) {
         if let Err(found) = apply_one(document, index, argument) {
             problems.extend(found);
         }

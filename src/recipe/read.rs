@@ -13,7 +13,7 @@ use super::error::RecipeErrors;
 use super::problem::Problem;
 use super::syntax::{self, Node};
 use super::validate::Violation;
-use super::{check, files, overrides, validate, Recipe};
+use super::{check, files, initial, overrides, validate, Recipe};
 
 /// Bytes of the largest file that is taken for a recipe.
 const LARGEST: u64 = 1 << 20;
@@ -21,7 +21,8 @@ const LARGEST: u64 = 1 << 20;
 /// Reads and checks the recipe at `path` with `--set` arguments (`PATH=VALUE`) applied.
 ///
 /// A relative path inside the recipe (tokenizer, classes, shards, folders) is used as written if it exists
-/// relative to the working directory, else relative to the recipe's folder if it exists there.
+/// relative to the working directory, else relative to the recipe's folder if it exists there. A recipe with `init`
+/// and without `model` gets the model of the checkpoint.
 ///
 /// # Errors
 /// All errors at once, each with line, column, field, expectation and, where there is one, a suggestion.
@@ -29,8 +30,9 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Recipe, RecipeErrors> {
     let name = path.display().to_string();
     let text = text_of(path)
         .map_err(|(text, problem)| RecipeErrors::new(Document::new(&name, &text, sets), vec![problem]))?;
-    let (mut recipe, document, root) = read_document(&name, &text, sets)?;
-    files::locate(&mut recipe, path.parent().unwrap_or(Path::new("")));
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let (mut recipe, document, root) = read_document(&name, &text, sets, Some(folder))?;
+    files::locate(&mut recipe, folder);
     let problems = spanned(&root, files::check(&recipe));
     if problems.is_empty() {
         Ok(recipe)
@@ -62,15 +64,21 @@ fn text_of(path: &Path) -> Result<String, (String, Problem)> {
 /// # Errors
 /// As [`read`].
 pub fn read_text(name: &str, text: &str, sets: &[String]) -> Result<Recipe, RecipeErrors> {
-    read_document(name, text, sets).map(|(recipe, _, _)| recipe)
+    read_document(name, text, sets, None).map(|(recipe, _, _)| recipe)
 }
 
-fn read_document(name: &str, text: &str, sets: &[String]) -> Result<(Recipe, Document, Node), RecipeErrors> {
+/// `folder` is that of the recipe, where files may be looked at.
+fn read_document(
+    name: &str,
+    text: &str,
+    sets: &[String],
+    folder: Option<&Path>,
+) -> Result<(Recipe, Document, Node), RecipeErrors> {
     // A byte-order mark is how some editors begin a file; RON knows none.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut document = Document::new(name, text, sets);
     let checked = parsed(&document)
-        .and_then(|_| overridden(&mut document, sets))
+        .and_then(|_| overridden(&mut document, sets, folder))
         .and_then(|root| well_formed(&document, root));
     match checked {
         Ok((recipe, root)) => Ok((recipe, document, root)),
@@ -91,9 +99,14 @@ fn parsed(document: &Document) -> Result<Node, Vec<Problem>> {
     }
 }
 
-/// The tree with the overrides applied.
-fn overridden(document: &mut Document, sets: &[String]) -> Result<Node, Vec<Problem>> {
-    let mut problems = overrides::apply(document, sets);
+/// The tree with the overrides applied: those of `init` first, as they decide which model the others change.
+fn overridden(document: &mut Document, sets: &[String], folder: Option<&Path>) -> Result<Node, Vec<Problem>> {
+    let mut problems = overrides::apply(document, sets, |field| field == "init");
+    if let Some(folder) = folder {
+        let root = parsed(document)?;
+        initial::fill_in(document, &root, folder).map_err(|problem| vec![problem])?;
+    }
+    problems.extend(overrides::apply(document, sets, |field| field != "init"));
     let root = parsed(document)?;
     if problems.is_empty() {
         return Ok(root);

@@ -1,36 +1,12 @@
-//! Line charts as SVG.
-//!
-//! A chart draws text and axes in one colour that follows the reader's light or dark setting, alone or
-//! inside a page, and its lines in mid-tones that are readable on both. Text is left to the reader's own
-//! sans-serif font; nothing is measured with one here.
+//! The curves of a run: what it logged, and what was measured on the way.
 
 use std::path::Path;
 
-use plotters::coord::Shift;
-use plotters::prelude::*;
-
-use super::evaluation::{comparisons, stages, EvalRow};
-use super::history::{History, Points};
+use super::chart::{draw, Chart, LINES};
+use super::evaluation::{trajectories, EvalRow};
+use super::history::{Axis, History, Points};
 use super::outline::title;
 use super::ReportError;
-
-/// Width and height, pixels.
-const SIZE: (u32, u32) = (480, 300);
-const FONT: &str = "sans-serif";
-/// Stands for the reader's text colour until the SVG is finished; occurs nowhere else.
-const INK: RGBColor = RGBColor(1, 2, 3);
-const INK_TEXT: &str = "#010203";
-/// Readable on white and on near-black.
-const LINES: [RGBColor; 6] = [
-    RGBColor(0x3b, 0x82, 0xc4),
-    RGBColor(0xd9, 0x7b, 0x29),
-    RGBColor(0x3d, 0x9e, 0x6a),
-    RGBColor(0xb3, 0x5f, 0xbf),
-    RGBColor(0xc9, 0x4f, 0x4f),
-    RGBColor(0x8a, 0x8a, 0x3c),
-];
-/// More points than the chart has pixels only make the file larger.
-const MOST_POINTS: usize = 480;
 
 /// A chart, ready to be written or to be put into a page.
 #[derive(Debug, Clone)]
@@ -38,22 +14,6 @@ pub struct Curve {
     /// A file name without its ending, for example `loss`.
     pub name: &'static str,
     pub svg: String,
-}
-
-/// What a chart shows.
-struct Chart<'a> {
-    title: &'a str,
-    /// Unit of the vertical axis.
-    unit: &'a str,
-    lines: Vec<(String, Points)>,
-    /// Whether single points matter more than the line through them.
-    dots: bool,
-    /// Whether a moving average is drawn over the points.
-    smooth: bool,
-    /// Whether the vertical axis begins at zero.
-    from_zero: bool,
-    /// Where stages begin, and what they are called.
-    stages: Vec<(f64, String)>,
 }
 
 /// The charts of a run folder, of what it has so far: loss, learning rate, logit scale, gradient norm,
@@ -74,6 +34,7 @@ pub fn of_run(run_dir: &Path, rows: &[EvalRow], titles: &[String]) -> Result<Vec
     let chart = |title, unit, points| Chart {
         title,
         unit,
+        across: "steps",
         lines: vec![(String::new(), points)],
         dots: false,
         smooth: false,
@@ -82,236 +43,33 @@ pub fn of_run(run_dir: &Path, rows: &[EvalRow], titles: &[String]) -> Result<Vec
     };
     let noisy = |chart| Chart { smooth: true, ..chart };
     let from_zero = |chart| Chart { from_zero: true, ..chart };
-    add("loss", noisy(chart("Contrastive loss", "nats", history.metric("loss"))))?;
+    add("loss", noisy(chart("Contrastive loss", "nats", history.metric("loss", Axis::Steps))))?;
     add("accuracy", accuracy(&history, rows, chart("Evaluations", "%", Points::new())))?;
-    add("lr", from_zero(chart("Learning rate", "per update", history.metric("lr"))))?;
-    add("logit_scale", chart("Logit scale", "factor on the similarity", history.metric("logit_scale")))?;
-    add("grad_norm", noisy(from_zero(chart("Gradient norm", "L2", history.metric("grad_norm")))))?;
-    add("images_per_s", noisy(from_zero(chart("Speed", "images/s", history.timing("images_per_s")))))?;
+    add("lr", from_zero(chart("Learning rate", "per update", history.metric("lr", Axis::Steps))))?;
+    add(
+        "logit_scale",
+        chart("Logit scale", "factor on the similarity", history.metric("logit_scale", Axis::Steps)),
+    )?;
+    add(
+        "grad_norm",
+        noisy(from_zero(chart("Gradient norm", "L2", history.metric("grad_norm", Axis::Steps)))),
+    )?;
+    add(
+        "images_per_s",
+        noisy(from_zero(chart("Speed", "images/s", history.timing("images_per_s", Axis::Steps)))),
+    )?;
     Ok(curves)
 }
 
-/// The main metric of every evaluation that is a share, at the step where its stage stands.
+/// The main metric of every evaluation that is a share, where in the run it was measured.
 fn accuracy<'a>(history: &History, rows: &[EvalRow], chart: Chart<'a>) -> Chart<'a> {
-    let at: Vec<f64> = stages(rows).into_iter().map(|stage| history.begin(stage)).collect();
     let mut lines = Vec::new();
-    let mut subjects = Vec::new();
-    for comparison in comparisons(rows) {
-        let is_main = !subjects.contains(&comparison.subject);
-        subjects.push(comparison.subject);
-        if is_main && comparison.is_share() {
-            let values = at.iter().zip(&comparison.values);
-            let points: Points =
-                values.filter_map(|(at, value)| value.map(|value| (*at, 100.0 * value))).collect();
-            lines.push((format!("{} {}", comparison.subject, comparison.metric), points));
-        }
+    for trajectory in trajectories(rows).into_iter().filter(|trajectory| trajectory.is_share()) {
+        let points = trajectory.points.iter().filter(|(_, value)| value.is_finite());
+        let points = points.map(|(row, value)| (history.place(row, Axis::Steps), 100.0 * value)).collect();
+        lines.push((trajectory.name(), points));
     }
     // A legend of more would hide what it explains; the table has them all.
     lines.truncate(LINES.len());
     Chart { lines, dots: true, from_zero: true, ..chart }
-}
-
-/// Draws and recolours. The error is plotters' own.
-fn draw(chart: &Chart<'_>) -> Result<String, String> {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        draw_on(&area, chart).map_err(|error| error.to_string())?;
-    }
-    // The one style sheet of the picture: alone, it chooses its ink; inside a page, the page's rule for
-    // `.curve` is the same.
-    let open = format!(
-        "<svg class=\"curve\" role=\"img\" aria-label=\"{}\" style=\"max-width:100%;height:auto\" ",
-        chart.title
-    );
-    let style =
-        "\n<style>.curve{color:#24292f}@media(prefers-color-scheme:dark){.curve{color:#d8dee6}}</style>";
-    let svg = svg.replacen("<svg ", &open, 1).replace(INK_TEXT, "currentColor");
-    Ok(match svg.find('>') {
-        Some(end) => format!("{}{style}{}", &svg[..=end], &svg[end + 1..]),
-        None => svg,
-    })
-}
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
-fn draw_on(area: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error::Error>> {
-    let ((left, right), (bottom, top)) = ranges(chart);
-    let legend = chart.lines.len() > 1;
-    let mut axes = ChartBuilder::on(area)
-        .margin(8)
-        .margin_right(18)
-        .caption(format!("{} ({})", chart.title, chart.unit), (FONT, 20, &INK))
-        .x_label_area_size(46)
-        .y_label_area_size(56)
-        .build_cartesian_2d(left..right, bottom..top)?;
-    axes.configure_mesh()
-        .axis_style(INK.mix(0.6))
-        .bold_line_style(INK.mix(0.13))
-        .light_line_style(INK.mix(0.0))
-        .label_style((FONT, 17, &INK))
-        .x_labels(6)
-        .y_labels(6)
-        .x_desc("steps")
-        .x_label_formatter(&|step| compact(*step))
-        .y_label_formatter(&|value| compact(*value))
-        .draw()?;
-
-    for (index, (begin, title)) in chart.stages.iter().enumerate() {
-        if index > 0 {
-            axes.draw_series([PathElement::new([(*begin, bottom), (*begin, top)], INK.mix(0.35))])?;
-        }
-        if chart.stages.len() > 1 {
-            // Above the lines of a falling loss, below the frame.
-            let place = (begin + (right - left) * 0.01, top - (top - bottom) * 0.01);
-            axes.draw_series([Text::new(title.clone(), place, (FONT, 14).into_font().color(&INK.mix(0.6)))])?;
-        }
-    }
-    for ((name, points), colour) in chart.lines.iter().zip(LINES.iter().cycle()) {
-        let points = thinned(points);
-        let strength = if chart.smooth { 0.3 } else { 1.0 };
-        let style = colour.mix(strength).stroke_width(2);
-        let line = axes.draw_series(LineSeries::new(points.iter().copied(), style))?;
-        if legend {
-            let colour = *colour;
-            line.label(name.clone())
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], colour.stroke_width(3)));
-        }
-        if chart.smooth {
-            for stage in by_stage(&points, &chart.stages) {
-                axes.draw_series(LineSeries::new(smoothed(stage), colour.stroke_width(2)))?;
-            }
-        }
-        if chart.dots {
-            axes.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?;
-        }
-    }
-    if legend {
-        axes.configure_series_labels()
-            .position(SeriesLabelPosition::MiddleLeft)
-            .label_font((FONT, 15, &INK))
-            .border_style(INK.mix(0.0))
-            .draw()?;
-    }
-    area.present()?;
-    Ok(())
-}
-
-/// Room for every point, never empty: ((left, right), (bottom, top)).
-fn ranges(chart: &Chart<'_>) -> ((f64, f64), (f64, f64)) {
-    let points = || chart.lines.iter().flat_map(|(_, points)| points);
-    let bounds = |values: &mut dyn Iterator<Item = f64>| {
-        values
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
-    };
-    let (_, last) = bounds(&mut points().map(|point| point.0));
-    let (low, high) = bounds(&mut points().map(|point| point.1));
-    let low = if chart.from_zero { low.min(0.0) } else { low };
-    // A flat line gets an axis around it.
-    let room = if high > low { (high - low) * 0.06 } else { high.abs().max(1e-6) * 0.5 };
-    let bottom = if chart.from_zero && low == 0.0 { 0.0 } else { low - room };
-    ((0.0, last.max(1.0)), (bottom, high + 2.0 * room))
-}
-
-/// At most [`MOST_POINTS`], each the mean of its neighbours.
-fn thinned(points: &[(f64, f64)]) -> Points {
-    let group = points.len().div_ceil(MOST_POINTS).max(1);
-    points.chunks(group).map(mean).collect()
-}
-
-/// The points of each stage: what a moving average must not mix.
-fn by_stage<'a>(points: &'a [(f64, f64)], stages: &[(f64, String)]) -> Vec<&'a [(f64, f64)]> {
-    let mut rest = points;
-    let mut parts = Vec::new();
-    for (begin, _) in stages.iter().skip(1) {
-        let (before, after) = rest.split_at(rest.partition_point(|point| point.0 <= *begin));
-        parts.push(before);
-        rest = after;
-    }
-    parts.push(rest);
-    parts
-}
-
-/// A moving average over a thirtieth of the points.
-fn smoothed(points: &[(f64, f64)]) -> Points {
-    let reach = points.len() / 60;
-    (0..points.len())
-        .map(|at| {
-            // As far to the right as to the left, so that the ends are not pulled.
-            let reach = reach.min(at).min(points.len() - 1 - at);
-            (points[at].0, mean(&points[at - reach..=at + reach]).1)
-        })
-        .collect()
-}
-
-fn mean(points: &[(f64, f64)]) -> (f64, f64) {
-    let n = points.len() as f64;
-    let (x, y) = points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
-    (x / n, y / n)
-}
-
-/// A number of an axis in few characters: 12k, 1.5M, 0.25, 4e-6.
-fn compact(value: f64) -> String {
-    let size = value.abs();
-    let trim = |number: &str| match number.contains('.') {
-        true => number.trim_end_matches('0').trim_end_matches('.').to_string(),
-        false => number.to_string(),
-    };
-    let short = |value: f64, suffix: &str| format!("{}{suffix}", trim(&format!("{value:.2}")));
-    match size {
-        _ if size < 1e-12 => "0".into(),
-        _ if size < 1e-2 => match format!("{value:.2e}").split_once('e') {
-            Some((mantissa, exponent)) => format!("{}e{exponent}", trim(mantissa)),
-            None => value.to_string(),
-        },
-        _ if size < 1e4 => short(value, ""),
-        _ if size < 1e6 => short(value / 1e3, "k"),
-        _ if size < 1e9 => short(value / 1e6, "M"),
-        _ => short(value / 1e9, "G"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_short() {
-        let expected = [
-            (0.0, "0"),
-            (0.25, "0.25"),
-            (-3.0, "-3"),
-            (4e-6, "4e-6"),
-            (2.5e-4, "2.5e-4"),
-            (0.01, "0.01"),
-            (9.9999e-5, "1e-4"),
-        ];
-        for (value, text) in expected {
-            assert_eq!(compact(value), text);
-        }
-        for (value, text) in [(9_999.0, "9999"), (12_000.0, "12k"), (1.5e6, "1.5M"), (1.28e10, "12.8G")] {
-            assert_eq!(compact(value), text);
-        }
-    }
-
-    #[test]
-    fn smoothing_keeps_a_straight_line_and_its_ends() {
-        let line: Points = (0..300).map(|i| (i as f64, 3.0 * i as f64)).collect();
-        for (point, smooth) in line.iter().zip(smoothed(&line)) {
-            assert!((point.1 - smooth.1).abs() < 1e-9);
-        }
-        let long: Points = (0..5_000).map(|i| (i as f64, i as f64)).collect();
-        assert!(thinned(&long).len() <= MOST_POINTS);
-        assert_eq!(thinned(&line), line);
-    }
-
-    #[test]
-    fn an_average_ends_where_a_stage_ends() {
-        let points: Points = (1..=9).map(|step| (step as f64, 0.0)).collect();
-        let stages = [(0.0, "pretrain".to_string()), (4.0, "unmask".into()), (9.0, "next".into())];
-        let lengths: Vec<usize> = by_stage(&points, &stages).iter().map(|part| part.len()).collect();
-        assert_eq!(lengths, [4, 5, 0]);
-        assert_eq!(by_stage(&points, &[]).len(), 1);
-        assert!(smoothed(&[]).is_empty());
-    }
 }

@@ -14,7 +14,13 @@ use super::{read_if_there, ReportError};
 pub struct EvalRow {
     /// Index of the evaluating stage in the recipe.
     pub stage: usize,
-    /// `zero_shot`, `retrieval` or `held_out_loss`.
+    /// Updates of that stage that were done; 0 for a stage of evaluations.
+    #[serde(default)]
+    pub step: u64,
+    /// Pairs the run had seen.
+    #[serde(default)]
+    pub samples: u64,
+    /// What was measured: `zero_shot`, `retrieval`, ...
     pub kind: String,
     pub dataset: String,
     #[serde(default)]
@@ -27,6 +33,16 @@ pub struct EvalRow {
     pub n: u64,
     #[serde(default)]
     pub per_class: Vec<ClassRow>,
+    #[serde(default)]
+    pub confusions: Vec<ConfusionRow>,
+}
+
+/// Pictures of one class that were taken for another.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ConfusionRow {
+    pub class: String,
+    pub taken_for: String,
+    pub n: u64,
 }
 
 /// How one class fared.
@@ -85,7 +101,7 @@ pub struct Comparison<'a> {
 impl Comparison<'_> {
     /// Shares of 1 are shown as per cent; a loss is not one even when it is small.
     pub fn is_share(&self) -> bool {
-        !self.metric.contains("loss") && self.values.iter().flatten().all(|v| (0.0..=1.0).contains(v))
+        is_share(self.metric, self.values.iter().flatten().copied())
     }
 
     /// A value as text, with its unit.
@@ -93,6 +109,7 @@ impl Comparison<'_> {
         match self.is_share() {
             _ if !value.is_finite() => "not finite".into(),
             true => format!("{:.2} %", 100.0 * value),
+            false if COUNTS.contains(&self.metric) && value.fract() == 0.0 => format!("{value:.0}"),
             false => format!("{value:.4}"),
         }
     }
@@ -102,24 +119,84 @@ impl Comparison<'_> {
         let mut there = self.values.iter().flatten();
         let (first, last) = (there.next()?, there.next_back()?);
         match self.is_share() {
-            _ if !(last - first).is_finite() => None,
+            _ if !(last - first).is_finite() || SETTINGS.contains(&self.metric) => None,
             true => Some(format!("{:+.2}", 100.0 * (last - first))),
             false => Some(format!("{:+.4}", last - first)),
         }
     }
 }
 
+/// The rows of a table: of what was measured in the course of training only what no stage of evaluations
+/// measured, the last time.
+fn tabled(rows: &[EvalRow]) -> impl Iterator<Item = &EvalRow> {
+    let proper = |row: &EvalRow| rows.iter().any(|other| other.step == 0 && other.subject() == row.subject());
+    rows.iter().filter(move |row| row.step == 0 || !proper(row))
+}
+
 /// The stages that evaluated, in sequence.
 pub fn stages(rows: &[EvalRow]) -> Vec<usize> {
-    rows.iter().map(|row| row.stage).collect::<BTreeSet<_>>().into_iter().collect()
+    tabled(rows).map(|row| row.stage).collect::<BTreeSet<_>>().into_iter().collect()
 }
+
+/// The main metric of a subject as it changes in the course of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trajectory<'a> {
+    pub subject: Subject<'a>,
+    pub metric: &'a str,
+    /// In the order of the run.
+    pub points: Vec<(&'a EvalRow, f64)>,
+}
+
+impl Trajectory<'_> {
+    /// Short enough for a chart; what was asked is in the tables.
+    pub fn name(&self) -> String {
+        let Subject { kind, dataset, .. } = self.subject;
+        format!("{dataset}, {}: {}", kind.replace('_', " "), self.metric.replace('_', " "))
+    }
+
+    /// As [`Comparison::is_share`].
+    pub fn is_share(&self) -> bool {
+        is_share(self.metric, self.points.iter().map(|(_, value)| *value))
+    }
+}
+
+/// The main metric of every subject, over all rows.
+pub fn trajectories(rows: &[EvalRow]) -> Vec<Trajectory<'_>> {
+    let mut trajectories: Vec<Trajectory<'_>> = Vec::new();
+    for row in rows {
+        let Some((metric, value)) = row.metrics.first() else { continue };
+        match trajectories.iter_mut().find(|known| known.subject == row.subject() && known.metric == metric) {
+            Some(known) => known.points.push((row, *value)),
+            None => {
+                trajectories.push(Trajectory { subject: row.subject(), metric, points: vec![(row, *value)] })
+            }
+        }
+    }
+    for trajectory in &mut trajectories {
+        trajectory.points.sort_by_key(|(row, _)| (row.stage, row.step));
+    }
+    trajectories
+}
+
+/// A loss is not a share even when it is small, and a strength of a penalty neither.
+fn is_share(metric: &str, mut values: impl Iterator<Item = f64>) -> bool {
+    let other = metric.contains("loss") || COUNTS.contains(&metric);
+    !other && values.all(|value| (0.0..=1.0).contains(&value))
+}
+
+/// Metrics that are numbers of something, or settings: 0 or 1 of them is no share.
+const COUNTS: [&str; 9] =
+    ["classes", "unlabelled", "captions", "batches", "k", "train_n", "draws", "iterations", "c"];
+
+/// Metrics that do not change in the course of a run.
+const SETTINGS: [&str; 6] = ["classes", "captions", "k", "train_n", "draws", "chance"];
 
 /// Every metric of every subject, in the order in which they first appear. Where a stage measured the same
 /// twice, the later row counts.
 pub fn comparisons(rows: &[EvalRow]) -> Vec<Comparison<'_>> {
     let stages = stages(rows);
     let mut comparisons: Vec<Comparison<'_>> = Vec::new();
-    for row in rows {
+    for row in tabled(rows) {
         for (metric, value) in &row.metrics {
             let column = stages.iter().position(|stage| *stage == row.stage);
             let same = |known: &&mut Comparison<'_>| known.subject == row.subject() && known.metric == metric;

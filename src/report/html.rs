@@ -1,6 +1,5 @@
-//! `report.html`: a run folder as one page that can be sent on its own. No scripts, nothing to download.
+//! `report.html`: a run folder as one page that can be sent on its own.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,11 +9,15 @@ use base64::Engine;
 
 use super::curves::{self, Curve};
 use super::evaluation::{comparisons, stages, EvalRow};
-use super::history::History;
+use super::examples::Examples;
+use super::gallery;
+use super::history::{Axis, History};
 use super::outline::{stage_titles, title};
+use super::page::{begin_table, escape, facts, finish, grouped, head, push, section, table_row};
 use super::{read_if_there, ReportError};
 
-const STYLE: &str = include_str!("report.css");
+/// Classes that were taken for others, of each evaluation.
+const CONFUSIONS: usize = 15;
 
 /// Writes `report.html` into the run folder and each curve into its `curves/` as SVG, from what there is:
 /// `recipe.ron`, `metrics.jsonl`, `timing.jsonl`, `eval.json`, `masks.png`. Returns the page's path. What is
@@ -35,11 +38,12 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
         fs::write(&path, &curve.svg).map_err(ReportError::io("write", &path))?;
     }
 
-    let name = run_name(run_dir);
     let mut page = String::new();
-    begin(&mut page, &name, &History::read(run_dir)?);
+    begin(&mut page, &run_name(run_dir), &History::read(run_dir)?, &rows);
     results(&mut page, &rows, &titles);
     figures(&mut page, &curves);
+    gallery::show(&mut page, &Examples::read_all(&run_dir.join("examples"))?, &titles);
+    confusions(&mut page, &rows, &titles);
     if let Some(masks) = masks {
         section(&mut page, "What the image encoder sees");
         page.push_str(
@@ -49,7 +53,7 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
         push(
             &mut page,
             format_args!(
-                "<img alt=\"Pictures beside their masked twins\" src=\"data:image/png;base64,{data}\">\n"
+                "<img class=\"masks\" alt=\"Pictures beside their masked twins\" src=\"data:image/png;base64,{data}\">\n"
             ),
         );
     }
@@ -57,17 +61,13 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
         section(&mut page, "Recipe");
         push(&mut page, format_args!("<pre>{}</pre>\n", escape(&recipe)));
     }
-    page.push_str("</body>\n</html>\n");
-
     let path = run_dir.join("report.html");
-    // Renamed into place: a browser that reloads during the write sees the former page.
-    let partial = run_dir.join(".report.html.partial");
-    fs::write(&partial, page).map_err(ReportError::io("write", &partial))?;
-    fs::rename(&partial, &path).map_err(ReportError::io("write", &path))?;
+    finish(page, &path)?;
     Ok(path)
 }
 
-fn run_name(run_dir: &Path) -> String {
+/// What a run is called: its folder.
+pub(super) fn run_name(run_dir: &Path) -> String {
     // The path may be `.`; its name is then that of the folder it stands for.
     let absolute = run_dir.canonicalize().unwrap_or_else(|_| run_dir.to_path_buf());
     absolute.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
@@ -82,33 +82,73 @@ fn read_picture(path: &Path) -> Result<Option<Vec<u8>>, ReportError> {
 }
 
 /// Head, name, and the numbers that matter first.
-fn begin(page: &mut String, name: &str, history: &History) {
-    let name = escape(name);
-    push(
-        page,
-        format_args!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <title>{name} - flip</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-             <h1>{name}</h1>\n<p>A run of flip.</p>\n"
-        ),
-    );
-    let speeds = history.timing("images_per_s");
+fn begin(page: &mut String, name: &str, history: &History, rows: &[EvalRow]) {
+    head(page, name);
+    page.push_str("<p>A run of flip.</p>\n");
+    let speeds = history.timing("images_per_s", Axis::Steps);
     let speed = speeds.iter().map(|point| point.1).sum::<f64>() / speeds.len() as f64;
-    let facts = [
+    let headline = comparisons(rows).into_iter().find_map(|first| {
+        let last = *first.values.iter().flatten().next_back()?;
+        Some((format!("{} {}", first.subject, first.metric.replace('_', " ")), first.format(last)))
+    });
+    let mut all = vec![
         ("pairs seen", (history.samples() > 0).then(|| grouped(history.samples()))),
         ("last loss", history.last("loss").map(|loss| format!("{loss:.4}"))),
         ("mean images/s", speed.is_finite().then(|| grouped(speed as u64))),
+        ("training", (history.minutes() > 0.0).then(|| duration(history.minutes()))),
     ];
-    if facts.iter().any(|(_, value)| value.is_some()) {
-        page.push_str("<dl>\n");
-        for (what, value) in facts {
-            if let Some(value) = value {
-                push(page, format_args!("<div><dt>{what}</dt><dd>{value}</dd></div>\n"));
-            }
-        }
-        page.push_str("</dl>\n");
+    let shown = headline.map(|(what, value)| (escape(&what), value));
+    if let Some((what, value)) = &shown {
+        all.insert(0, (what, Some(value.clone())));
     }
+    facts(page, &all);
+}
+
+/// Minutes as a person says them.
+pub(super) fn duration(minutes: f64) -> String {
+    match minutes {
+        minutes if minutes < 2.0 => format!("{:.0} s", minutes * 60.0),
+        minutes if minutes < 120.0 => format!("{minutes:.1} min"),
+        minutes => format!("{:.1} h", minutes / 60.0),
+    }
+}
+
+/// Which classes were taken for which, of the last evaluation of each subject.
+fn confusions(page: &mut String, rows: &[EvalRow], titles: &[String]) {
+    let last = |row: &&EvalRow| {
+        let later =
+            rows.iter().rev().find(|other| other.subject() == row.subject() && !other.confusions.is_empty());
+        later.is_some_and(|later| std::ptr::eq(later, *row))
+    };
+    let shown: Vec<&EvalRow> = rows.iter().filter(|row| !row.confusions.is_empty()).filter(last).collect();
+    if shown.is_empty() {
+        return;
+    }
+    section(page, "Confusions");
+    page.push_str("<div class=\"columns\">\n");
+    for row in shown {
+        let caption = format!("{}, {}", row.subject(), title(titles, row.stage));
+        push(page, format_args!("<div><h3>{}</h3>\n", escape(&caption)));
+        let header = ["class", "taken for"].map(|text| (text.to_owned(), false));
+        begin_table(
+            page,
+            &[header.as_slice(), &[("n".into(), true), ("of the class".into(), true)]].concat(),
+        );
+        for confusion in row.confusions.iter().take(CONFUSIONS) {
+            let of_class = row.per_class.iter().find(|class| class.name == confusion.class);
+            let share = of_class.map_or("-".into(), |class| {
+                format!("{:.0} %", 100.0 * confusion.n as f64 / class.n.max(1) as f64)
+            });
+            let names = [&confusion.class, &confusion.taken_for].map(|text| (text.clone(), false));
+            table_row(
+                page,
+                "td",
+                &[names.as_slice(), &[(grouped(confusion.n), true), (share, true)]].concat(),
+            );
+        }
+        page.push_str("</table></div></div>\n");
+    }
+    page.push_str("</div>\n");
 }
 
 /// The evaluations, stages side by side, and the classes behind a fold.
@@ -150,7 +190,7 @@ fn results(page: &mut String, rows: &[EvalRow], titles: &[String]) {
         table_row(page, "td", &cells);
     }
     page.push_str("</table></div>\n");
-    for row in rows.iter().filter(|row| !row.per_class.is_empty()) {
+    for row in rows.iter().filter(|row| row.step == 0 && !row.per_class.is_empty()) {
         classes(page, row, titles);
     }
 }
@@ -180,56 +220,4 @@ fn figures(page: &mut String, curves: &[Curve]) {
         push(page, format_args!("<figure>{}</figure>\n", curve.svg));
     }
     page.push_str("</div>\n");
-}
-
-fn section(page: &mut String, heading: &str) {
-    push(page, format_args!("<h2>{heading}</h2>\n"));
-}
-
-fn begin_table(page: &mut String, header: &[(String, bool)]) {
-    page.push_str("<div class=\"scroll\"><table>\n");
-    table_row(page, "th", header);
-}
-
-/// Cells of text, and whether they are numbers.
-fn table_row(page: &mut String, tag: &str, cells: &[(String, bool)]) {
-    page.push_str("<tr>");
-    for (text, number) in cells {
-        let class = if *number { " class=\"number\"" } else { "" };
-        push(page, format_args!("<{tag}{class}>{}</{tag}>", escape(text)));
-    }
-    page.push_str("</tr>\n");
-}
-
-fn push(page: &mut String, text: std::fmt::Arguments<'_>) {
-    page.write_fmt(text).expect("writing into a String cannot fail");
-}
-
-/// Text as HTML text or as the value of an attribute in double quotes.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-/// Digits in groups of three.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -3,12 +3,17 @@
 //! Everything here reads the files of a run folder, never the run itself, so a report can be made during a
 //! run, after it, or on another machine.
 
+mod chart;
+pub mod compare;
 pub mod curves;
 pub mod evaluation;
+pub mod examples;
+mod gallery;
 mod history;
 pub mod html;
 pub mod mask_picture;
 mod outline;
+mod page;
 pub mod table;
 pub mod tensorboard;
 
@@ -16,7 +21,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use evaluation::{ClassRow, EvalRow};
+pub use evaluation::{ClassRow, ConfusionRow, EvalRow};
+pub use examples::{thumbnail, Answer, Example, Examples};
 pub use html::write;
 pub use mask_picture::{contact_sheet, Masked};
 pub use outline::stage_titles;
@@ -29,6 +35,8 @@ pub enum ReportError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{path} is not a list of evaluations: {source}")]
     Evaluations { path: PathBuf, source: serde_json::Error },
+    #[error("{path} holds no examples of an evaluation: {source}")]
+    Examples { path: PathBuf, source: serde_json::Error },
     /// A mistake of the calling code.
     #[error("cannot draw the mask: {0}")]
     Mask(String),

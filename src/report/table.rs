@@ -43,7 +43,7 @@ pub fn text(rows: &[EvalRow], titles: &[String]) -> String {
 }
 
 /// Words to the left, numbers to the right, a rule below the header.
-fn align(lines: &[Vec<String>]) -> String {
+pub(super) fn align(lines: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..lines[0].len())
         .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
         .collect();

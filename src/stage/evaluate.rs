@@ -1,18 +1,22 @@
 //! Runs the evaluators of a stage and keeps their rows in `eval.json`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
-use crate::data::open_source;
-use crate::data::source::Order;
+use crate::data::source::{Order, Source};
 use crate::data::transform::Transform;
-use crate::data::Batch;
-use crate::evaluator::{self, Classes, Embedder, Evaluation, EvaluatorConfig};
+use crate::data::{open_source, Batch, DataError};
+use crate::evaluator::examples::{Answer, Example, Thumbnail};
+use crate::evaluator::{Batches, Embedder, Evaluation, Evaluator, EvaluatorConfig, Known, Material};
+use crate::log::Bar;
 use crate::model::GraphDevice;
+use crate::report;
 use crate::run_folder::RunFolder;
 
 use super::inputs::{whole_pictures, whole_texts};
-use super::training::Run;
+use super::training::{Position, Run};
 use super::{Ended, StageError};
 
 /// Pictures or texts embedded at a time.
@@ -23,23 +27,45 @@ const EMBED_BATCH: usize = 128;
 pub struct EvaluationRow {
     /// Index of the stage in the recipe.
     pub stage: usize,
+    /// Updates of that stage that were done; 0 for a stage of evaluations.
+    #[serde(default)]
+    pub step: u64,
+    /// Pairs the run had seen.
+    #[serde(default)]
+    pub samples: u64,
     #[serde(flatten)]
     pub evaluation: Evaluation,
 }
 
-/// Runs the evaluators in turn. Rows of this stage that an earlier, interrupted attempt left are replaced.
+impl EvaluationRow {
+    /// Whether the row belongs to a run that stands here: it was not taken later.
+    pub fn until(&self, position: &Position) -> bool {
+        (self.stage, self.step) <= (position.stage, position.step)
+    }
+}
+
+/// Runs the evaluators in turn. Those that an earlier, interrupted attempt left at this position are not
+/// run again: they would give the same.
 pub fn evaluate<D: GraphDevice>(
     run: &mut Run<'_, D>,
     configs: &[EvaluatorConfig],
 ) -> Result<Ended, StageError> {
-    let stage = run.position.stage;
+    let Position { stage, step, samples, .. } = run.position;
     let mut rows = read_rows(run.folder)?;
-    rows.retain(|row| row.stage < stage);
-    for config in configs {
+    rows.retain(|row| row.until(&run.position));
+    for (index, config) in configs.iter().enumerate() {
+        let evaluator = config.evaluator();
+        let made = |row: &EvaluationRow| {
+            let made = (row.evaluation.kind.as_str(), row.evaluation.dataset.as_str());
+            (row.stage, row.step) == (stage, step) && made == (evaluator.kind(), evaluator.name())
+        };
+        if rows.iter().any(made) {
+            continue;
+        }
         if run.interrupted() {
             return interrupted(run);
         }
-        let evaluation = match evaluate_one(run, config) {
+        let mut evaluation = match evaluate_one(run, evaluator) {
             Ok(evaluation) => evaluation,
             Err(_) if run.interrupted() => return interrupted(run),
             Err(error) => return Err(error),
@@ -48,64 +74,93 @@ pub fn evaluate<D: GraphDevice>(
             let tag = format!("eval/{}/{}/{metric}", evaluation.kind, evaluation.dataset);
             run.events.scalars(run.position.global_step, &[(&tag, *value as f32)])?;
         }
-        rows.push(EvaluationRow { stage, evaluation });
+        // In the course of training the numbers are of interest; pictures would pile up.
+        let examples = std::mem::take(&mut evaluation.examples);
+        if step == 0 && !examples.is_empty() {
+            write_examples(run, index, &evaluation, examples)?;
+        }
+        let headline = evaluation.metrics.first();
+        tracing::info!(
+            target: "flip::evaluate", stage, step, kind = evaluation.kind, dataset = evaluation.dataset,
+            metric = headline.map(|(name, _)| name.as_str()), value = headline.map(|(_, value)| *value), "evaluated"
+        );
+        rows.push(EvaluationRow { stage, step, samples, evaluation });
         write_rows(run.folder, &rows)?;
     }
     Ok(Ended::Complete)
 }
 
-/// The position an evaluation is interrupted at is that of the checkpoint before it; where there is none
-/// yet (a recipe that only evaluates), one is written.
+/// The position that a stage of evaluations is interrupted at is that of the checkpoint before it; where
+/// there is none yet (a recipe that only evaluates), one is written. A training stage writes its own.
 fn interrupted<D: GraphDevice>(run: &mut Run<'_, D>) -> Result<Ended, StageError> {
-    if run.saved.is_none() {
+    if run.saved.is_none() && run.position.step == 0 {
         run.save(None)?;
     }
     Ok(Ended::Interrupted)
 }
 
+fn write_examples<D: GraphDevice>(
+    run: &Run<'_, D>,
+    index: usize,
+    evaluation: &Evaluation,
+    examples: Vec<Example>,
+) -> Result<(), StageError> {
+    let picture = |thumbnail: &Thumbnail| report::thumbnail(&thumbnail.pixels, thumbnail.size);
+    let mut shown = Vec::with_capacity(examples.len());
+    for example in examples {
+        let mut pictures = Vec::with_capacity(example.pictures.len());
+        for Answer { what, similarity, right } in &example.pictures {
+            pictures.push(report::Answer { what: picture(what)?, similarity: *similarity, right: *right });
+        }
+        let texts = example.texts.into_iter();
+        shown.push(report::Example {
+            picture: picture(&example.picture)?,
+            caption: example.caption,
+            texts: texts
+                .map(|Answer { what, similarity, right }| report::Answer { what, similarity, right })
+                .collect(),
+            pictures,
+        });
+    }
+    let examples = report::Examples {
+        stage: run.position.stage,
+        kind: evaluation.kind.clone(),
+        dataset: evaluation.dataset.clone(),
+        task: evaluation.task.clone(),
+        examples: shown,
+    };
+    let path = run.folder.examples().join(format!("stage{}-{index}.json", run.position.stage));
+    Ok(examples.write(&path)?)
+}
+
 fn evaluate_one<D: GraphDevice>(
     run: &Run<'_, D>,
-    config: &EvaluatorConfig,
+    evaluator: &dyn Evaluator,
 ) -> Result<Evaluation, StageError> {
-    let source_config = config
+    let source_config = evaluator
         .data()
         .or(run.data.validation.as_ref())
-        .ok_or_else(|| StageError::NoEvaluationData { evaluator: config.name().into() })?;
+        .ok_or_else(|| StageError::NoEvaluationData { evaluator: evaluator.name().into() })?;
     let source = open_source(source_config, run.seed)?;
-    let classes = source.classes();
+    let (classes, templates) = (source.classes(), source.templates());
+    let known = Known { classes: &classes, templates: &templates };
+    let label = evaluator.label(known)?;
+    let batch = evaluator.batch().unwrap_or(EMBED_BATCH);
+    // A stage may ask several things of the same data.
+    let kind = evaluator.kind().replace('_', "-");
+    let title = format!("{} {kind} {}", run.position.stage, evaluator.name());
+    let reading = Reading { title: &title, label: label.clone(), batch };
+    let mut reader = None;
+    let mut test = || next(run, &source, &reading, &mut reader);
+
+    let train = evaluator.train().map(|train| open_source(train, run.seed)).transpose()?;
+    let title = format!("{title}, train");
+    let reading = Reading { title: &title, label, batch };
+    let mut train_reader = None;
+    let mut train = train.map(|source| move || next(run, &source, &reading, &mut train_reader));
+    let train = train.as_mut().map(|train| train as &mut Batches<'_>);
+
     let size = run.model_config.image.size;
-    let total = source.samples();
-    let mut loader = Loader::start(Plan {
-        source,
-        order: Order::Stored,
-        passes: Passes::Once,
-        start: Default::default(),
-        batch: batch_of(config),
-        keep_partial: true,
-        transform: Transform::Evaluate { size },
-        tokenizer: run.tokenizer.clone(),
-        context: run.model_config.text.context,
-        label: label_of(config, &classes)?,
-        workers: run.workers(),
-        seed: run.seed,
-    })?;
-    let bar = run.progress.bar(
-        &format!("{} {} {}", run.position.stage, kind(config), config.name()),
-        total.unwrap_or(0),
-        "images",
-    );
-    let mut seen = 0;
-    let mut batches = || {
-        if run.interrupted() {
-            return Ok(None);
-        }
-        let batch = loader.next()?;
-        if let Some(batch) = &batch {
-            seen += batch.keys.len() as u64;
-            bar.update(seen, "");
-        }
-        Ok(batch)
-    };
     let patch = run.model_config.image.patch;
     let context = run.model_config.text.context;
     let mut images = |batch: &Batch| {
@@ -127,35 +182,84 @@ fn evaluate_one<D: GraphDevice>(
         Ok(embeddings)
     };
     let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim: run.model_config.embed_dim };
-    let scale = run.model.logit_scale().exp();
-    let evaluation = evaluator::evaluate(config, &mut batches, &classes, &mut embedder, scale)?;
-    drop(loader);
-    bar.finish();
-    Ok(evaluation)
-}
-
-/// What the progress of an evaluation is called: a stage may run several on the same data.
-fn kind(config: &EvaluatorConfig) -> &'static str {
-    match config {
-        EvaluatorConfig::ZeroShot(_) => "zero-shot",
-        EvaluatorConfig::Retrieval(_) => "retrieval",
-        EvaluatorConfig::HeldOutLoss(_) => "held-out loss",
+    let logit_scale = run.model.logit_scale().exp();
+    let stop = || run.interrupted();
+    let material = Material { test: &mut test, known, train, logit_scale, seed: run.seed, stop: &stop };
+    let evaluation = evaluator.evaluate(material, &mut embedder)?;
+    match run.interrupted() {
+        // The data ended early.
+        true => Err(StageError::Stopped),
+        false => Ok(evaluation),
     }
 }
 
-/// Pairs of a batch: those that compete, for a loss; else as many as are embedded at a time.
-fn batch_of(config: &EvaluatorConfig) -> usize {
-    match config {
-        EvaluatorConfig::HeldOutLoss(config) => config.batch,
-        EvaluatorConfig::ZeroShot(_) | EvaluatorConfig::Retrieval(_) => EMBED_BATCH,
-    }
+/// How an evaluator reads a source.
+struct Reading<'a> {
+    /// What the progress is called.
+    title: &'a str,
+    label: LabelFrom,
+    batch: usize,
 }
 
-/// Where the evaluation finds the class of a sample.
-fn label_of(config: &EvaluatorConfig, source_classes: &[String]) -> Result<LabelFrom, StageError> {
-    let EvaluatorConfig::ZeroShot(config) = config else { return Ok(LabelFrom::None) };
-    let classes = Classes::read(&config.classes, source_classes)?;
-    Ok(classes.label_field.map_or(LabelFrom::Source, LabelFrom::JsonField))
+/// A source that is being read.
+struct Reader {
+    loader: Loader,
+    /// Until the data ends.
+    bar: Option<Bar>,
+    seen: u64,
+}
+
+/// The next batch, in the order in which the source stores it; the first call begins to read. An
+/// interruption ends the data.
+fn next<D: GraphDevice>(
+    run: &Run<'_, D>,
+    source: &Arc<dyn Source>,
+    reading: &Reading<'_>,
+    reader: &mut Option<Reader>,
+) -> Result<Option<Batch>, DataError> {
+    if run.interrupted() {
+        return Ok(None);
+    }
+    let reader = match reader {
+        Some(reader) => reader,
+        None => {
+            let loader = Loader::start(Plan {
+                source: source.clone(),
+                order: Order::Stored,
+                passes: Passes::Once,
+                start: Default::default(),
+                batch: reading.batch,
+                keep_partial: true,
+                transform: Transform::Evaluate { size: run.model_config.image.size },
+                tokenizer: run.tokenizer.clone(),
+                context: run.model_config.text.context,
+                label: reading.label.clone(),
+                workers: run.workers(),
+                seed: run.seed,
+            })?;
+            let bar = run.progress.bar(reading.title, source.samples().unwrap_or(0), "images");
+            reader.insert(Reader { loader, bar: Some(bar), seen: 0 })
+        }
+    };
+    let batch = reader.loader.next()?;
+    match &batch {
+        Some(batch) => {
+            reader.seen += batch.keys.len() as u64;
+            if let Some(bar) = &reader.bar {
+                bar.update(reader.seen, "");
+            }
+        }
+        None => {
+            if let Some(bar) = reader.bar.take() {
+                bar.finish();
+            }
+            let skipped = reader.loader.skipped();
+            if skipped.total() > 0 {
+                tracing::warn!(target: "flip::data", %skipped, "samples were left out of {}", reading.title);
+            }
+        }
+    }
+    Ok(batch)
 }
 
 /// The rows of `eval.json`; none where it is not there yet.

@@ -30,6 +30,45 @@ pub enum Stage {
     Evaluate(Vec<EvaluatorConfig>),
 }
 
+/// Evaluations in the course of training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeanwhileConfig {
+    /// Between two rounds of evaluations, counted from the beginning of the stage.
+    pub every: Duration,
+    /// What is measured each time. Choose what is quick: training waits for it.
+    pub evaluators: Vec<EvaluatorConfig>,
+}
+
+impl Stage {
+    /// Every evaluation of the stage, and where in it the list is.
+    pub fn evaluators(&self) -> (&'static str, &[EvaluatorConfig]) {
+        match self {
+            Stage::Pretrain(PretrainConfig { evaluate: Some(meanwhile), .. })
+            | Stage::Unmask(UnmaskConfig { evaluate: Some(meanwhile), .. }) => {
+                (MEANWHILE, &meanwhile.evaluators)
+            }
+            Stage::Pretrain(_) | Stage::Unmask(_) => (MEANWHILE, &[]),
+            Stage::Evaluate(evaluators) => ("", evaluators),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn evaluators_mut(&mut self) -> (&'static str, &mut [EvaluatorConfig]) {
+        match self {
+            Stage::Pretrain(PretrainConfig { evaluate: Some(meanwhile), .. })
+            | Stage::Unmask(UnmaskConfig { evaluate: Some(meanwhile), .. }) => {
+                (MEANWHILE, &mut meanwhile.evaluators)
+            }
+            Stage::Pretrain(_) | Stage::Unmask(_) => (MEANWHILE, &mut []),
+            Stage::Evaluate(evaluators) => ("", evaluators),
+        }
+    }
+}
+
+/// Where the evaluations of a training stage are.
+const MEANWHILE: &str = ".evaluate.evaluators";
+
 /// Masked contrastive training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +96,9 @@ pub struct PretrainConfig {
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub clip_grad_norm: Option<f64>,
+    /// Evaluations in the course of the stage. They change nothing that training computes.
+    #[serde(default)]
+    pub evaluate: Option<MeanwhileConfig>,
 }
 
 /// Training without masks. It has no mask field, so it cannot be masked.
@@ -77,6 +119,9 @@ pub struct UnmaskConfig {
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub clip_grad_norm: Option<f64>,
+    /// Evaluations in the course of the stage. They change nothing that training computes.
+    #[serde(default)]
+    pub evaluate: Option<MeanwhileConfig>,
 }
 
 /// How a stage ended.
@@ -94,6 +139,8 @@ pub enum StageError {
     Plan { stage: usize, source: plan::PlanError },
     #[error("checkpoints.every: {0}")]
     CheckpointEvery(crate::duration::DurationError),
+    #[error("stages[{stage}].evaluate.every: {source}")]
+    EvaluateEvery { stage: usize, source: crate::duration::DurationError },
     #[error(
         "stages[{stage}] ({kind}), step {step}: the loss is {loss} and the gradient norm {norm}, so nothing was updated; \
          the batch went from sample {first} to {last}. {}. Try a lower learning rate, a longer warm-up or clip_grad_norm",
@@ -109,6 +156,8 @@ pub enum StageError {
         last: String,
         saved: Option<PathBuf>,
     },
+    #[error("interrupted")]
+    Stopped,
     #[error("evaluation {evaluator:?} has no data: set data.validation, or data in the evaluation itself")]
     NoEvaluationData { evaluator: String },
     #[error(transparent)]

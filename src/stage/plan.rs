@@ -5,7 +5,7 @@ use crate::mask::{ImageMask, TextMask};
 use crate::model::ModelConfig;
 use crate::optimizer::{OptimizerConfig, Schedule, ScheduleConfig, ScheduleError};
 
-use super::{PretrainConfig, UnmaskConfig};
+use super::{MeanwhileConfig, PretrainConfig, UnmaskConfig};
 
 /// A training stage, ready to run.
 #[derive(Debug, Clone)]
@@ -25,6 +25,7 @@ pub struct TrainingPlan {
     pub optimizer: OptimizerConfig,
     pub schedule: Schedule,
     pub clip_grad_norm: Option<f64>,
+    pub evaluate: Option<MeanwhileConfig>,
 }
 
 /// A stage that cannot be planned.
@@ -57,6 +58,7 @@ impl TrainingPlan {
             optimizer: config.optimizer.clone(),
             schedule,
             clip_grad_norm: config.clip_grad_norm,
+            evaluate: config.evaluate.clone(),
         })
     }
 
@@ -78,6 +80,7 @@ impl TrainingPlan {
             optimizer: config.optimizer.clone(),
             schedule,
             clip_grad_norm: config.clip_grad_norm,
+            evaluate: config.evaluate.clone(),
         })
     }
 }

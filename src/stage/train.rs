@@ -10,8 +10,9 @@ use crate::data::transform::Transform;
 use crate::log::{StepMetrics, StepTiming};
 use crate::mask::TokenFrequencies;
 use crate::model::GraphDevice;
-use crate::optimizer::{clip_global_norm, global_norm, AdamW, OptimizerConfig, OptimizerError};
+use crate::optimizer::{clip_factor, global_norm, AdamW, OptimizerConfig, OptimizerError};
 
+use super::evaluate::evaluate;
 use super::inputs::masked;
 use super::plan::TrainingPlan;
 use super::training::{Run, OPTIMIZER};
@@ -32,6 +33,11 @@ pub fn train<D: GraphDevice>(
         None => AdamW::new(config),
         Some(snapshot) => AdamW::import(config, &run.model.parameters(), snapshot.part(OPTIMIZER)?)?,
     };
+    let evaluate_every = meanwhile_steps(run, plan)?;
+    // An evaluation that was interrupted is made up for; one that was not has its rows.
+    if run.position.step > 0 && meanwhile(run, plan, evaluate_every)? == Ended::Interrupted {
+        return Ok(Ended::Interrupted);
+    }
     if run.position.step >= plan.steps {
         return Ok(Ended::Complete);
     }
@@ -75,7 +81,7 @@ pub fn train<D: GraphDevice>(
             super::pictures::write(run, &batch, &inputs)?;
         }
         let mut update = run.model.loss_and_gradients(&inputs.images, &inputs.texts)?;
-        let norm = global_norm(&run.model.parameters(), &mut update.gradients).map_err(device)?;
+        let norm = global_norm(&run.model, &mut update.gradients).map_err(device)?;
         if !update.loss.is_finite() || !norm.is_finite() {
             return Err(StageError::NotFinite {
                 stage: run.position.stage,
@@ -89,10 +95,8 @@ pub fn train<D: GraphDevice>(
             });
         }
         let lr = plan.schedule.lr(step);
-        if let Some(most) = plan.clip_grad_norm {
-            clip_global_norm(&run.model.parameters(), &mut update.gradients, norm, most).map_err(device)?;
-        }
-        optimizer.update(run.model.parameters_mut(), &mut update.gradients, lr)?;
+        let factor = plan.clip_grad_norm.map_or(1.0, |most| clip_factor(norm, most));
+        optimizer.update(&mut run.model, update.gradients, lr, factor)?;
         run.model.clip_logit_scale();
 
         run.position.step += 1;
@@ -135,6 +139,13 @@ pub fn train<D: GraphDevice>(
                 images_per_s = timing.images_per_s, data_wait = timing.data_wait, "step"
             );
         }
+        if evaluate_every.is_some_and(|every| done % every == 0) {
+            if meanwhile(run, plan, evaluate_every)? == Ended::Interrupted {
+                run.save(Some(&mut optimizer))?;
+                return Ok(Ended::Interrupted);
+            }
+            clock = Clock::start();
+        }
         if done % checkpoint_every == 0 && done < plan.steps {
             run.save(Some(&mut optimizer))?;
             clock = Clock::start();
@@ -157,6 +168,29 @@ fn checkpoint_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Re
         .steps(plan.batch as u64, run.epoch_samples())
         .map_err(StageError::CheckpointEvery)?;
     Ok((steps as u64).max(1))
+}
+
+/// Steps between two rounds of evaluations, at least one; none where the stage has none.
+fn meanwhile_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Result<Option<u64>, StageError> {
+    let Some(config) = &plan.evaluate else { return Ok(None) };
+    let steps = config.every.steps(plan.batch as u64, run.epoch_samples());
+    let stage = run.position.stage;
+    let steps = steps.map_err(|source| StageError::EvaluateEvery { stage, source })?;
+    Ok(Some((steps as u64).max(1)))
+}
+
+/// The evaluations that are due at the position of the run and have not been made.
+fn meanwhile<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    plan: &TrainingPlan,
+    every: Option<u64>,
+) -> Result<Ended, StageError> {
+    match (&plan.evaluate, every) {
+        (Some(config), Some(every)) if run.position.step.is_multiple_of(every) => {
+            evaluate(run, &config.evaluators)
+        }
+        _ => Ok(Ended::Complete),
+    }
 }
 
 fn device(error: impl std::fmt::Display) -> OptimizerError {

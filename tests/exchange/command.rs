@@ -10,25 +10,25 @@ use tempfile::tempdir;
 
 use crate::support::*;
 
-fn flip(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
+pub fn flip(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_flip")).args(arguments.iter().map(|a| a.as_ref())).output().unwrap()
 }
 
 /// What a successful command printed.
-fn said(output: Output) -> String {
+pub fn said(output: Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The message of a command that ended with this code.
-fn failed(output: Output, code: i32) -> String {
+pub fn failed(output: Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{message}");
     message
 }
 
 /// A WordPiece vocabulary of 97 words.
-fn vocabulary(folder: &Path) -> PathBuf {
+pub fn vocabulary(folder: &Path) -> PathBuf {
     let words = ["[PAD]".into(), "[UNK]".into()].into_iter().chain((0..95).map(|i| format!("word{i}")));
     let path = folder.join("vocab.txt");
     std::fs::write(&path, words.collect::<Vec<String>>().join("\n")).unwrap();
@@ -122,6 +122,7 @@ fn tokenizer_files_go_along() {
             tensors: &weights.tensors,
             tokenizer: Some(&tokenizer),
             card: None,
+            inline: None,
         };
         export(&outgoing, format, &out).unwrap();
         let json = |name: &str| -> Value {

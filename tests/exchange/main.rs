@@ -1,10 +1,14 @@
-//! Checkpoints of other tools: in, out, and there and back again; damaged ones; and the tools themselves where they
-//! are installed.
+//! Checkpoints of other tools: in, out, and there and back again; damaged ones; what is done with them; and the
+//! tools themselves where they are installed.
 
+mod benchmark;
 mod command;
+mod embed;
 mod flip_t5x;
 mod hostile;
+mod onnx;
 mod open_clip;
 mod peers;
+mod start;
 mod support;
 mod transformers;

@@ -49,7 +49,7 @@ fn the_fixture_comes_in_and_embeds_as_open_clip_does() {
             imported.notes
         );
 
-        let model = filled(&imported);
+        let model = fused(&imported);
         let batch = read(&fixture("fixtures/open_clip_tiny/batch.safetensors"));
         let expected = read(&fixture("fixtures/open_clip_tiny").join(expected_file));
         let of = |name: &str| {
@@ -72,6 +72,7 @@ fn there_and_back_is_the_same_bit_for_bit() {
         tensors: &imported.tensors,
         tokenizer: None,
         card: Some("# Card\n"),
+        inline: None,
     };
     export(&model, Format::OpenClip, &out).unwrap();
     let weights = "open_clip_model.safetensors";
@@ -112,7 +113,8 @@ fn every_option_that_open_clip_has_survives() {
         let (_, tensors) = model(&config);
         let folder = tempdir().unwrap();
         let out = folder.path().join("out");
-        let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None };
+        let outgoing =
+            Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
         export(&outgoing, Format::OpenClip, &out).unwrap();
         let back = import(&out, &ImportOptions::default()).unwrap();
         assert_eq!((back.config, back.tensors), (config, tensors), "change {number}");
@@ -127,7 +129,7 @@ fn what_open_clip_lacks_is_rewritten_to_the_same_function() {
     tensors.iter_mut().filter(|tensor| tensor.name == "logit_scale").for_each(|tensor| tensor.data[0] = 5.5);
     let folder = tempdir().unwrap();
     let out = folder.path().join("out");
-    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None };
+    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
     let exported = export(&outgoing, Format::OpenClip, &out).unwrap();
     for word in ["sin-cos", "bias of the patch", "clipped", "1e-8"] {
         assert!(exported.notes.iter().any(|note| note.contains(word)), "{word}: {:?}", exported.notes);
@@ -145,7 +147,7 @@ fn options_in_the_way_are_all_named() {
     config.text.pool = TextPool::Mean;
     config.text.activation = Activation::QuickGelu;
     let (_, tensors) = model(&config);
-    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None };
+    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
     let folder = tempdir().unwrap();
     let refusal = |format| export(&outgoing, format, &folder.path().join("out")).unwrap_err().to_string();
     let open_clip = refusal(Format::OpenClip);

@@ -17,7 +17,7 @@ use crate::support::*;
 const TOLERANCE: f32 = 1e-5;
 
 /// Runs tests/peers.py; false, with the reason printed, where the packages are missing.
-fn peers(command: &str, folder: &Path) -> bool {
+pub fn peers(command: &str, folder: &Path) -> bool {
     let python = std::env::var("FLIP_PYTHON").unwrap_or_else(|_| "python3".into());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers.py");
     let output = match Command::new(&python).arg(script).arg(command).arg(folder).output() {
@@ -70,13 +70,15 @@ fn models_of_full_size_agree_with_the_tools_themselves() {
         let source = root.path().join(peer);
         let imported = import(&source, &ImportOptions::default()).unwrap();
         assert_eq!(imported.format, format);
-        agrees(peer, &filled(&imported), &read(&source.join("expected")));
+        let expected = read(&source.join("expected"));
+        agrees(&format!("{peer}, fused"), &fused(&imported), &expected);
+        agrees(&format!("{peer}, composed"), &filled(&imported), &expected);
         go_out(root.path(), peer, &imported);
     }
     let source = root.path().join("open_clip");
     let larger = ImportOptions { image_size: Some(288), ..Default::default() };
     let larger = import(&source, &larger).unwrap();
-    agrees("open_clip at 288 pixels", &filled(&larger), &read(&source.join("expected_288")));
+    agrees("open_clip at 288 pixels, fused", &fused(&larger), &read(&source.join("expected_288")));
     drop(larger);
     flip_to_open_clip(root.path());
     assert!(peers("check", root.path()));
@@ -94,6 +96,7 @@ fn go_out(root: &Path, peer: &str, imported: &Imported) {
         tensors: &imported.tensors,
         tokenizer: tokenizer.as_ref().map(|_| file.as_path()),
         card: None,
+        inline: None,
     };
     for (name, format) in [("open_clip", Format::OpenClip), ("transformers", Format::Transformers)] {
         let folder = root.join(format!("{peer}_to_{name}"));
@@ -120,7 +123,8 @@ fn flip_to_open_clip(root: &Path) {
     let file = root.join("trained.json");
     tokenizer.save(&file).unwrap();
     let folder = root.join("flip_to_open_clip");
-    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: Some(&file), card: None };
+    let outgoing =
+        Outgoing { config: &config, tensors: &tensors, tokenizer: Some(&file), card: None, inline: None };
     export(&outgoing, Format::OpenClip, &folder).unwrap();
     write_ids(&folder, &tokenizer, &captions(), config.text.context, false);
 

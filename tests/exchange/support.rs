@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use dfdx::prelude::Cpu;
 use flip::exchange::Imported;
 use flip::mask::Kept;
-use flip::model::{gather_patches, Flip, ImageInput, ModelConfig, PatchValues, TextInput};
+use flip::model::{
+    gather_patches, Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, Precision, TextInput,
+};
 use flip::parameter::NamedTensor;
 use rand::Rng;
 use safetensors::tensor::{serialize_to_file, Dtype, TensorView};
@@ -94,6 +96,11 @@ pub fn filled(imported: &Imported) -> Flip<f32, Cpu> {
     let mut model = Flip::new(&Cpu::default(), &imported.config, 0).unwrap();
     model.import(&imported.tensors).unwrap();
     model
+}
+
+/// The same on the kernels, as a run computes.
+pub fn fused(imported: &Imported) -> Flip<f32, Cpu> {
+    Cpu::fuse(filled(imported), Precision::F32.into()).unwrap()
 }
 
 /// Embeddings of normalised pictures [n, 3, size, size].

@@ -136,7 +136,7 @@ fn a_folder_comes_in_and_goes_out_bit_for_bit() {
     assert_eq!(imported(folder.path()), (config.clone(), tensors.clone()));
 
     let out = folder.path().join("out");
-    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None };
+    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
     export(&outgoing, Format::Transformers, &out).unwrap();
     assert_same(&read(&out.join("model.safetensors")), &file);
     assert_eq!(imported(&out), (config, tensors));

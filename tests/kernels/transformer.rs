@@ -1,6 +1,6 @@
 use flip::kernel::activation::Activation;
 use flip::kernel::element::{Bf16, Element};
-use flip::kernel::transformer::{reference, Activations, Part, Shape, Stack};
+use flip::kernel::transformer::{reference, Activations, Keep, Part, Shape, Stack};
 use flip::kernel::Cpu;
 
 use super::bound::*;
@@ -30,16 +30,16 @@ struct Run {
     gradients: Vec<f32>,
 }
 
-fn run<E: Element>(cpu: &Cpu, shape: Shape, batch: usize, tokens: usize, recompute: bool) -> Run {
+fn run<E: Element>(cpu: &Cpu, shape: Shape, batch: usize, tokens: usize, keep: Keep) -> Run {
     let mut stack = Stack::<E>::zeroed(cpu, shape);
     stack.load(cpu, &parameters(&stack));
-    let mut activations = Activations::<E>::new(&shape, batch, tokens, recompute);
+    let mut activations = Activations::<E>::new(&shape, batch, tokens, keep);
     activations.x.copy_from_slice(&numbers(2, batch * tokens * shape.width));
     activations.dx.copy_from_slice(&numbers(3, batch * tokens * shape.width));
     let mut gradients = vec![0.0; stack.layout().len()];
     stack.forward(cpu, &mut activations);
     let x = activations.x.clone();
-    stack.backward(cpu, &mut activations, &mut gradients);
+    stack.backward(cpu, &mut activations, &mut stack.layout().split(&mut gradients));
     Run { x, dx: activations.dx, gradients }
 }
 
@@ -53,7 +53,7 @@ fn distance(got: &[f32], want: &[f64]) -> f64 {
 fn against_reference<E: Element>(cpu: &Cpu, causal: bool, bound: f64) {
     let shape = shape(causal);
     let (batch, tokens) = (3, 9);
-    let got = run::<E>(cpu, shape, batch, tokens, false);
+    let got = run::<E>(cpu, shape, batch, tokens, Keep::Everything);
     let stack = Stack::<E>::zeroed(cpu, shape);
     let flat = exact(&parameters(&stack));
     let n = batch * tokens * shape.width;
@@ -98,15 +98,15 @@ fn forward_and_every_gradient_match_the_reference() {
 #[test]
 fn recomputing_blocks_changes_nothing() {
     for cpu in processors() {
-        let (kept, anew) =
-            (run::<Bf16>(&cpu, shape(false), 2, 7, false), run::<Bf16>(&cpu, shape(false), 2, 7, true));
+        let run = |keep| run::<Bf16>(&cpu, shape(false), 2, 7, keep);
+        let (kept, anew) = (run(Keep::Everything), run(Keep::Inputs));
         assert!(kept.x == anew.x && kept.dx == anew.dx && kept.gradients == anew.gradients);
     }
 }
 
 #[test]
 fn one_thread_and_two_agree_bit_by_bit() {
-    let [one, two] = one_and_two().map(|cpu| run::<Bf16>(&cpu, shape(false), 5, 17, false));
+    let [one, two] = one_and_two().map(|cpu| run::<Bf16>(&cpu, shape(false), 5, 17, Keep::Everything));
     assert!(one.x == two.x && one.dx == two.dx && one.gradients == two.gradients);
 }
 
@@ -139,9 +139,9 @@ fn reference_matches_finite_differences() {
 
 #[test]
 fn memory_is_what_was_said() {
-    for recompute in [false, true] {
+    for keep in [Keep::Everything, Keep::Inputs, Keep::Nothing] {
         let shape = shape(false);
-        let a = Activations::<Bf16>::new(&shape, 3, 7, recompute);
-        assert_eq!(a.held(), Activations::<Bf16>::bytes(&shape, 3, 7, recompute));
+        let a = Activations::<Bf16>::new(&shape, 3, 7, keep);
+        assert_eq!(a.held(), Activations::<Bf16>::bytes(&shape, 3, 7, keep));
     }
 }

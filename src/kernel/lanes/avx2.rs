@@ -39,6 +39,7 @@ impl Lanes for Avx2 {
     type V = __m256;
     type Pairs = __m256i;
     const N: usize = 8;
+    const DOT: bool = false;
     const TILE: usize = 2;
 
     #[inline(always)]
@@ -141,12 +142,11 @@ impl Lanes for Avx2 {
         unsafe { _mm256_set1_epi32(pair as i32) }
     }
     #[inline(always)]
-    fn dot_pairs(self, acc: __m256, a: __m256i, b: __m256i) -> __m256 {
+    fn split_pairs(self, pairs: __m256i) -> (__m256, __m256) {
         unsafe {
-            let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
-            let mask = _mm256_set1_epi32(0xffff_0000u32 as i32);
-            let high = |x| _mm256_castsi256_ps(_mm256_and_si256(x, mask));
-            _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), acc))
+            let upper = _mm256_set1_epi32(0xffff_0000u32 as i32);
+            let first = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
+            (first, _mm256_castsi256_ps(_mm256_and_si256(pairs, upper)))
         }
     }
 }

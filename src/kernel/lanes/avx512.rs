@@ -152,11 +152,20 @@ macro_rules! sixteen_lanes {
         fn splat_pair(self, pair: u32) -> __m512i {
             unsafe { _mm512_set1_epi32(pair as i32) }
         }
+        #[inline(always)]
+        fn split_pairs(self, pairs: __m512i) -> (__m512, __m512) {
+            unsafe {
+                let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
+                let first = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
+                (first, _mm512_castsi512_ps(_mm512_and_si512(pairs, upper)))
+            }
+        }
     };
 }
 
 impl Lanes for Avx512 {
     sixteen_lanes!();
+    const DOT: bool = false;
 
     #[inline(always)]
     unsafe fn store_bf16_ptr(self, x: __m512, to: *mut Bf16) {
@@ -167,19 +176,11 @@ impl Lanes for Avx512 {
         let kept = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
         _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(kept)))
     }
-    #[inline(always)]
-    fn dot_pairs(self, acc: __m512, a: __m512i, b: __m512i) -> __m512 {
-        unsafe {
-            let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
-            let mask = _mm512_set1_epi32(0xffff_0000u32 as i32);
-            let high = |x| _mm512_castsi512_ps(_mm512_and_si512(x, mask));
-            _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), acc))
-        }
-    }
 }
 
 impl Lanes for Avx512Bf16 {
     sixteen_lanes!();
+    const DOT: bool = true;
 
     #[inline(always)]
     unsafe fn store_bf16_ptr(self, x: __m512, to: *mut Bf16) {

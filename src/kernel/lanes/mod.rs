@@ -60,8 +60,17 @@ pub trait Lanes: Copy + Send + Sync {
     /// `from` must be readable for `N` pairs.
     unsafe fn load_pairs(self, from: *const u8) -> Self::Pairs;
     fn splat_pair(self, pair: u32) -> Self::Pairs;
+    /// Whether [`dot_pairs`](Self::dot_pairs) is one instruction. Where it is not, products widen their
+    /// operands beforehand.
+    const DOT: bool;
+    /// The first and the second of every pair.
+    fn split_pairs(self, pairs: Self::Pairs) -> (Self::V, Self::V);
     /// acc + a.0 * b.0 + a.1 * b.1.
-    fn dot_pairs(self, acc: Self::V, a: Self::Pairs, b: Self::Pairs) -> Self::V;
+    #[inline(always)]
+    fn dot_pairs(self, acc: Self::V, a: Self::Pairs, b: Self::Pairs) -> Self::V {
+        let ((a0, a1), (b0, b1)) = (self.split_pairs(a), self.split_pairs(b));
+        self.fma(a1, b1, self.fma(a0, b0, acc))
+    }
 
     #[inline(always)]
     fn zero(self) -> Self::V {

@@ -23,6 +23,7 @@ impl Lanes for Portable {
     type V = V;
     type Pairs = [u32; 8];
     const N: usize = 8;
+    const DOT: bool = false;
     const TILE: usize = 2;
 
     #[inline(always)]
@@ -108,9 +109,7 @@ impl Lanes for Portable {
         [pair; 8]
     }
     #[inline(always)]
-    fn dot_pairs(self, acc: V, a: [u32; 8], b: [u32; 8]) -> V {
-        let low = |x: u32| f32::from_bits(x << 16);
-        let high = |x: u32| f32::from_bits(x & 0xffff_0000);
-        std::array::from_fn(|i| acc[i] + low(a[i]) * low(b[i]) + high(a[i]) * high(b[i]))
+    fn split_pairs(self, pairs: [u32; 8]) -> (V, V) {
+        (pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & 0xffff_0000)))
     }
 }

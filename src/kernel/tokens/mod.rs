@@ -75,10 +75,10 @@ pub fn patch_rows<E: Element>(
 }
 
 /// `x[row]` = `table[ids[row]] + positions[places[row]]`, x being [rows, width].
-pub fn gather(
+pub fn gather<E: Element>(
     cpu: &Cpu,
     x: &mut [f32],
-    table: &[f32],
+    table: &[E],
     ids: &[u32],
     positions: &[f32],
     places: &[u32],
@@ -92,7 +92,7 @@ pub fn gather(
             let table = &table[id as usize * width..][..width];
             let position = &positions[place as usize * width..][..width];
             for ((x, a), b) in x.iter_mut().zip(table).zip(position) {
-                *x = a + b;
+                *x = a.to_f32() + b;
             }
         }
     });

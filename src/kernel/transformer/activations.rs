@@ -21,18 +21,31 @@ pub(super) struct Saved<E> {
     pub hidden: Vec<E>,
 }
 
+/// What a forward pass keeps for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All that the backward pass needs.
+    Everything,
+    /// The input of each block; its forward pass runs again before its backward pass, a third more work for
+    /// about `depth` times less memory.
+    Inputs,
+    /// Nothing: no backward pass follows.
+    Nothing,
+}
+
 /// All memory that a stack needs for `batch` sequences of `tokens`, taken once.
 #[derive(Debug, Clone)]
 pub struct Activations<E> {
+    pub(super) keep: Keep,
     pub(super) batch: usize,
     pub(super) tokens: usize,
     /// The residual stream, [batch * tokens, width]: tokens before the forward pass, output after it.
     pub x: Vec<f32>,
     /// Its gradient: of the output before the backward pass, of the tokens after it.
     pub dx: Vec<f32>,
-    /// One for each block; a single one where blocks are computed anew.
+    /// One for each block where everything is kept, else one that all share.
     pub(super) saved: Vec<Saved<E>>,
-    /// Inputs of all blocks, where blocks are computed anew: [depth, rows, width].
+    /// Inputs of all blocks, where they are kept: [depth, rows, width].
     pub(super) inputs: Vec<f32>,
     /// [rows, width]: output of a norm, or the gradient of it.
     pub(super) normed: Vec<E>,
@@ -43,12 +56,29 @@ pub struct Activations<E> {
     pub(super) wide: Vec<E>,
 }
 
+impl Keep {
+    /// Blocks whose activations are in memory at a time.
+    fn blocks(self, shape: &Shape) -> usize {
+        match self {
+            Keep::Everything => shape.depth,
+            Keep::Inputs | Keep::Nothing => shape.depth.min(1),
+        }
+    }
+
+    /// Blocks whose inputs are in memory at a time.
+    fn inputs(self, shape: &Shape) -> usize {
+        match self {
+            Keep::Inputs => shape.depth,
+            Keep::Everything | Keep::Nothing => 0,
+        }
+    }
+}
+
 impl<E: Element> Activations<E> {
-    /// With `recompute`, a block saves its input only, and its forward pass runs again before its backward
-    /// pass: a third more work for `depth` times less memory.
-    pub fn new(shape: &Shape, batch: usize, tokens: usize, recompute: bool) -> Self {
+    pub fn new(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> Self {
         let rows = batch * tokens;
         let narrow = || vec![E::default(); rows * shape.width];
+        let backward = |len| if keep == Keep::Nothing { 0 } else { len };
         let saved = || Saved {
             normal1: narrow(),
             rstd1: vec![0.0; rows],
@@ -59,31 +89,32 @@ impl<E: Element> Activations<E> {
             rstd2: vec![0.0; rows],
             hidden: vec![E::default(); rows * shape.hidden],
         };
-        let blocks = if recompute { shape.depth.min(1) } else { shape.depth };
         Activations {
+            keep,
             batch,
             tokens,
             x: vec![0.0; rows * shape.width],
-            dx: vec![0.0; rows * shape.width],
-            saved: (0..blocks).map(|_| saved()).collect(),
-            inputs: vec![0.0; if recompute { shape.depth * rows * shape.width } else { 0 }],
+            dx: vec![0.0; backward(rows * shape.width)],
+            saved: (0..keep.blocks(shape)).map(|_| saved()).collect(),
+            inputs: vec![0.0; keep.inputs(shape) * rows * shape.width],
             normed: narrow(),
-            rounded: narrow(),
-            dmixed: narrow(),
+            rounded: vec![E::default(); backward(rows * shape.width)],
+            dmixed: vec![E::default(); backward(rows * shape.width)],
             wide: vec![E::default(); rows * shape.hidden.max(3 * shape.width)],
         }
     }
 
     /// Bytes that [`new`](Self::new) takes.
-    pub fn bytes(shape: &Shape, batch: usize, tokens: usize, recompute: bool) -> usize {
+    pub fn bytes(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> usize {
         let rows = batch * tokens;
         let element = size_of::<E>();
         let of_a_block = rows * (6 * shape.width + shape.hidden) * element
             + (2 * rows + shape.attention(batch, tokens).saved()) * 4;
         let stream = rows * shape.width * 4;
-        let work = rows * (3 * shape.width + shape.hidden.max(3 * shape.width)) * element;
-        let (blocks, inputs) = if recompute { (shape.depth.min(1), shape.depth) } else { (shape.depth, 0) };
-        blocks * of_a_block + (2 + inputs) * stream + work
+        let narrow = rows * shape.width * element;
+        let backward = if keep == Keep::Nothing { 0 } else { stream + 2 * narrow };
+        let work = narrow + rows * shape.hidden.max(3 * shape.width) * element;
+        keep.blocks(shape) * of_a_block + (1 + keep.inputs(shape)) * stream + work + backward
     }
 
     /// Bytes held.

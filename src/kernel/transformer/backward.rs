@@ -1,4 +1,5 @@
-use super::{Activations, Block, Layout, Part, Shape, Stack};
+use super::layout::pair;
+use super::{Activations, Block, Keep, Part, Shape, Stack};
 use crate::kernel::attention;
 use crate::kernel::element::Element;
 use crate::kernel::gemm::epilogue::{ActivateBackward, Grid, Write};
@@ -9,33 +10,32 @@ use crate::kernel::Cpu;
 
 impl<E: Element> Stack<E> {
     /// Turns the gradient of the output in `activations.dx` into that of the tokens, in place; adds the
-    /// gradients of all parameters to `gradients`. Uses up what the forward pass saved.
-    pub fn backward(&self, cpu: &Cpu, activations: &mut Activations<E>, gradients: &mut [f32]) {
-        assert_eq!(gradients.len(), self.layout.len(), "gradients of a stack");
+    /// gradients of all parameters to `gradients`, one slice an entry of the layout. Uses up what the forward
+    /// pass saved.
+    pub fn backward(&self, cpu: &Cpu, activations: &mut Activations<E>, gradients: &mut [&mut [f32]]) {
+        assert_eq!(gradients.len(), self.layout.entries().len(), "gradients of a stack");
         patches::from_floats(cpu, &mut activations.rounded, &activations.dx);
         let stream = activations.x.len();
         for (i, block) in self.blocks.iter().enumerate().rev() {
-            let recompute = !activations.inputs.is_empty();
-            if recompute {
+            let anew = activations.keep == Keep::Inputs;
+            if anew {
                 activations.x.copy_from_slice(&activations.inputs[i * stream..][..stream]);
                 block.forward(cpu, &self.shape, activations, 0);
             }
-            let slot = if recompute { 0 } else { i };
-            block.backward(cpu, &self.shape, activations, slot, gradients, &self.layout, i);
+            let slot = if anew { 0 } else { i };
+            block.backward(cpu, &self.shape, activations, slot, gradients, i);
         }
     }
 }
 
 impl<E: Element> Block<E> {
-    #[allow(clippy::too_many_arguments)]
     fn backward(
         &self,
         cpu: &Cpu,
         shape: &Shape,
         activations: &mut Activations<E>,
         slot: usize,
-        gradients: &mut [f32],
-        layout: &Layout,
+        gradients: &mut [&mut [f32]],
         index: usize,
     ) {
         let Activations { batch, tokens, dx, saved, normed, rounded, dmixed, wide, .. } = activations;
@@ -56,7 +56,7 @@ impl<E: Element> Block<E> {
             Right::PackedTransposed(&down.weight),
             (rows, width, hidden),
         );
-        let (dw, db) = layout.pair(gradients, index, Part::DownWeight);
+        let (dw, db) = pair(gradients, index, Part::DownWeight);
         let x = Left::Columns { data: &saved.hidden, stride: hidden };
         weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, hidden, width));
 
@@ -68,7 +68,7 @@ impl<E: Element> Block<E> {
             Right::PackedTransposed(&up.weight),
             (rows, hidden, width),
         );
-        let (dw, db) = layout.pair(gradients, index, Part::UpWeight);
+        let (dw, db) = pair(gradients, index, Part::UpWeight);
         let x = Left::ScaledColumns {
             data: &saved.normal2,
             stride: width,
@@ -76,7 +76,7 @@ impl<E: Element> Block<E> {
             shift: &norm2.shift,
         };
         weight_gradient(cpu, dw, Some(db), x, (dhidden, hidden), (rows, width, hidden));
-        let (dscale, dshift) = layout.pair(gradients, index, Part::Norm2Scale);
+        let (dscale, dshift) = pair(gradients, index, Part::Norm2Scale);
         let norm = Saved { normal: &saved.normal2, rstd: &saved.rstd2 };
         layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm2.scale);
 
@@ -88,7 +88,7 @@ impl<E: Element> Block<E> {
             Right::PackedTransposed(&out.weight),
             (rows, width, width),
         );
-        let (dw, db) = layout.pair(gradients, index, Part::OutWeight);
+        let (dw, db) = pair(gradients, index, Part::OutWeight);
         let x = Left::Columns { data: &saved.mixed, stride: width };
         weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, width, width));
 
@@ -102,7 +102,7 @@ impl<E: Element> Block<E> {
             Right::PackedTransposed(&qkv.weight),
             (rows, 3 * width, width),
         );
-        let (dw, db) = layout.pair(gradients, index, Part::QkvWeight);
+        let (dw, db) = pair(gradients, index, Part::QkvWeight);
         let x = Left::ScaledColumns {
             data: &saved.normal1,
             stride: width,
@@ -110,7 +110,7 @@ impl<E: Element> Block<E> {
             shift: &norm1.shift,
         };
         weight_gradient(cpu, dw, Some(db), x, (dqkv, 3 * width), (rows, width, 3 * width));
-        let (dscale, dshift) = layout.pair(gradients, index, Part::Norm1Scale);
+        let (dscale, dshift) = pair(gradients, index, Part::Norm1Scale);
         let norm = Saved { normal: &saved.normal1, rstd: &saved.rstd1 };
         layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm1.scale);
     }

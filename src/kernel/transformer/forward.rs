@@ -1,4 +1,4 @@
-use super::{Activations, Block, Shape, Stack};
+use super::{Activations, Block, Keep, Shape, Stack};
 use crate::kernel::attention;
 use crate::kernel::element::Element;
 use crate::kernel::gemm::epilogue::{Activate, Add, Grid, Write};
@@ -11,11 +11,11 @@ impl<E: Element> Stack<E> {
     pub fn forward(&self, cpu: &Cpu, activations: &mut Activations<E>) {
         let stream = activations.x.len();
         for (i, block) in self.blocks.iter().enumerate() {
-            let recompute = !activations.inputs.is_empty();
-            if recompute {
+            if activations.keep == Keep::Inputs {
                 activations.inputs[i * stream..][..stream].copy_from_slice(&activations.x);
             }
-            block.forward(cpu, &self.shape, activations, if recompute { 0 } else { i });
+            let slot = if activations.keep == Keep::Everything { i } else { 0 };
+            block.forward(cpu, &self.shape, activations, slot);
         }
     }
 }

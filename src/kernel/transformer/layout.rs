@@ -105,15 +105,25 @@ impl Layout {
         self.entries[block * Part::ALL.len() + part as usize].range.clone()
     }
 
-    /// A part and the one that follows it: a weight and its bias, a scale and its shift.
-    pub(super) fn pair<'a>(
-        &self,
-        flat: &'a mut [f32],
-        block: usize,
-        first: Part,
-    ) -> (&'a mut [f32], &'a mut [f32]) {
-        let index = block * Part::ALL.len() + first as usize;
-        let (a, b) = (&self.entries[index].range, &self.entries[index + 1].range);
-        flat[a.start..b.end].split_at_mut(a.len())
+    /// A flat buffer as one slice an entry.
+    pub fn split<'a>(&self, mut flat: &'a mut [f32]) -> Vec<&'a mut [f32]> {
+        let parts = self.entries.iter().map(|entry| {
+            let (part, rest) = std::mem::take(&mut flat).split_at_mut(entry.range.len());
+            flat = rest;
+            part
+        });
+        parts.collect()
     }
+}
+
+/// Of one slice an entry: a part of a block and the one that follows it, which is a weight and its bias, or a
+/// scale and its shift.
+pub(super) fn pair<'a>(
+    parts: &'a mut [&mut [f32]],
+    block: usize,
+    first: Part,
+) -> (&'a mut [f32], &'a mut [f32]) {
+    let index = block * Part::ALL.len() + first as usize;
+    let (a, b) = parts[index..index + 2].split_at_mut(1);
+    (a[0], b[0])
 }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `x` is the residual stream, [batch * tokens, width], in f32 and in place. Products are of `E`. What a block
-//! saves for its backward pass is listed in [`Activations`]; parameter gradients are `+=` into one flat buffer
-//! that is laid out as the parameters are ([`Layout`]).
+//! saves for its backward pass is listed in [`Activations`]; parameter gradients are `+=`, one
+//! slice a parameter in the order of [`Layout`].
 
 mod activations;
 mod backward;
@@ -15,7 +15,7 @@ mod forward;
 mod layout;
 pub mod reference;
 
-pub use activations::Activations;
+pub use activations::{Activations, Keep};
 pub use layout::{Entry, Layout, Part};
 
 use super::activation::Activation;

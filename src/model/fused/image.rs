@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dfdx::tensor::Cpu;
 
 use super::memory::{Arenas, Purpose};
-use super::tower::{parts, Head, HeadSaved, Places, Recorded};
+use super::tower::{Head, HeadSaved, Masters, Places, Recorded};
 use super::{image_shape, length};
 use crate::kernel::element::Element;
 use crate::kernel::gemm::epilogue::Grid;
@@ -15,7 +15,7 @@ use crate::kernel::tokens::{self, PatchTokens};
 use crate::kernel::transformer::{Activations, Norm, Stack};
 use crate::kernel::{patches, Cpu as Kernels};
 use crate::mask::Kept;
-use crate::model::config::{ImagePool, ImagePositions, ModelConfig};
+use crate::model::config::{ImagePool, ImagePositions, ModelConfig, Recompute};
 use crate::model::input::{ImageInput, PatchValues};
 use crate::model::position;
 use crate::parameter::Parameter;
@@ -52,7 +52,7 @@ struct Pass<K: Element> {
 }
 
 impl<K: Element> FusedImages<K> {
-    pub fn new(kernels: &Kernels, config: &ModelConfig) -> Self {
+    pub fn new(kernels: &Kernels, config: &ModelConfig, recompute: Recompute) -> Self {
         let (image, shape) = (&config.image, image_shape(config));
         let width = image.width;
         let norm = || Norm { scale: vec![0.0; width], shift: vec![0.0; width] };
@@ -70,7 +70,7 @@ impl<K: Element> FusedImages<K> {
                 image.norm_eps as f32,
                 length(config.normalisation),
             ),
-            arenas: Arenas::new(),
+            arenas: Arenas::new(recompute),
             sin_cos: Arc::default(),
             config: config.clone(),
         }
@@ -78,24 +78,23 @@ impl<K: Element> FusedImages<K> {
 
     /// Copies the masters, given in the order of the model's walk.
     pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>]) {
-        let mut masters = parameters.iter().map(|parameter| parameter.master.as_vec());
-        let mut next = || masters.next().unwrap_or_default();
-        self.patch.pack(kernels, &next());
+        let mut masters = Masters::new(parameters);
+        self.patch.pack(kernels, masters.read());
         if let Some(bias) = &mut self.patch_bias {
-            *bias = next();
+            *bias = masters.read().to_vec();
         }
-        self.class_token = next();
+        self.class_token = masters.read().to_vec();
         if let Some(positions) = &mut self.positions {
-            *positions = next();
+            *positions = masters.read().to_vec();
         }
         if let Some(norm) = &mut self.pre_norm {
-            *norm = Norm { scale: next(), shift: next() };
+            *norm = masters.norm();
         }
         for entry in self.stack.layout().entries().to_vec() {
-            self.stack.load_part(kernels, entry.block, entry.part, &next());
+            self.stack.load_part(kernels, entry.block, entry.part, masters.read());
         }
-        self.head.norm = Norm { scale: next(), shift: next() };
-        self.head.projection.pack(kernels, &next());
+        self.head.norm = masters.norm();
+        self.head.projection.pack(kernels, masters.read());
     }
 
     /// Unit embeddings [batch, embed_dim], and the way back where `record`.
@@ -210,23 +209,9 @@ impl<K: Element> FusedImages<K> {
         }
     }
 
-    /// Numbers of each parameter, in the order of the model's walk: patch weight and bias, class token,
-    /// positions, pre-norm scale and shift, blocks, norm scale and shift, projection.
-    fn lengths(&self) -> [usize; 10] {
-        let (image, width) = (&self.config.image, self.config.image.width);
-        let pre_norm = if self.pre_norm.is_some() { width } else { 0 };
-        [
-            image.patch_values() * width,
-            self.patch_bias.as_ref().map_or(0, Vec::len),
-            width,
-            self.positions.as_ref().map_or(0, Vec::len),
-            pre_norm,
-            pre_norm,
-            self.stack.layout().len(),
-            width,
-            width,
-            width * self.config.embed_dim,
-        ]
+    /// Bytes of the arenas that are not in use.
+    pub fn arena_bytes(&self) -> usize {
+        self.arenas.bytes()
     }
 
     /// Adds to `dpositions` [1 + own grid^2, width] what the positions of another grid got, `dtable`.
@@ -253,52 +238,57 @@ fn add_rows(to: &mut [f32], shares: &[f32], table: &[f32]) {
 }
 
 impl<K: Element> Recorded for Pass<K> {
-    fn backward(self: Box<Self>, kernels: &Kernels, of_z: &[f32]) -> Vec<f32> {
+    fn backward(self: Box<Self>, kernels: &Kernels, of_z: &[f32], gradients: &mut [&mut [f32]]) {
         let Pass { tower, purpose, mut arena, patches, kept, grid, pre_norm, head } = *self;
         let (width, values) = (tower.config.image.width, tower.config.image.patch_values());
         let (rows, tokens) = (kept.ids.len(), purpose.tokens);
-        let lengths = tower.lengths();
-        let mut flat = vec![0.0; lengths.iter().sum()];
-        let [dpatch, dbias, dclass, dpositions, dpre_scale, dpre_shift, dstack, dscale, dshift, dprojection] =
-            parts(&mut flat, lengths);
+        let [before @ .., dscale, dshift, dprojection] = gradients else {
+            unreachable!("an image encoder has a norm and a projection")
+        };
+        let (before, dstack) = before.split_at_mut(before.len() - tower.stack.layout().entries().len());
+        let mut before = before.iter_mut();
+        let mut next = |there: bool| there.then(|| before.next()).flatten().map(|slice| &mut **slice);
+        let (Some(dpatch), dbias, Some(dclass), mut dpositions, dpre_scale, dpre_shift) = (
+            next(true),
+            next(tower.patch_bias.is_some()),
+            next(true),
+            next(tower.positions.is_some()),
+            next(tower.pre_norm.is_some()),
+            next(tower.pre_norm.is_some()),
+        ) else {
+            unreachable!("an image encoder has a patch embedding and a class token")
+        };
 
         let places = tower.places(kept.batch);
-        let of_head = [dscale, dshift, dprojection];
+        let of_head = [&mut **dscale, dshift, dprojection];
         tower.head.backward(kernels, &mut arena.dx, of_head, of_z, &head, tokens, &places);
         tower.stack.backward(kernels, &mut arena, dstack);
-        if let (Some((normal, rstd)), Some(norm)) = (&pre_norm, &tower.pre_norm) {
+        if let (Some((normal, rstd)), Some(norm), Some(dscale), Some(dshift)) =
+            (&pre_norm, &tower.pre_norm, dpre_scale, dpre_shift)
+        {
             let mut dy = vec![K::default(); arena.dx.len()];
             patches::from_floats(kernels, &mut dy, &arena.dx);
             arena.dx.fill(0.0);
             let saved = Saved { normal, rstd };
-            layer_norm::backward(
-                kernels,
-                &mut arena.dx,
-                None,
-                dpre_scale,
-                dpre_shift,
-                &dy,
-                saved,
-                &norm.scale,
-            );
+            layer_norm::backward(kernels, &mut arena.dx, None, dscale, dshift, &dy, saved, &norm.scale);
         }
 
+        let mut of_class = vec![0.0; width];
         for sequence in arena.dx.chunks(tokens * width) {
-            dclass.iter_mut().zip(sequence).for_each(|(to, from)| *to += from);
+            of_class.iter_mut().zip(sequence).for_each(|(to, from)| *to += from);
         }
-        if tower.positions.is_some() {
+        dclass.iter_mut().zip(&of_class).for_each(|(to, from)| *to += from);
+        if let Some(dpositions) = &mut dpositions {
             let mut dtable = vec![0.0; (1 + grid * grid) * width];
-            dtable[..width].copy_from_slice(dclass);
+            dtable[..width].copy_from_slice(&of_class);
             let source = |r: usize| r / kept.kept * tokens + 1 + r % kept.kept;
             tokens::scatter_add(kernels, &mut dtable[width..], &kept.ids, &arena.dx, source, width);
             tower.resample_back(dpositions, &dtable, grid);
         }
         let mut dy = vec![K::default(); rows * width];
         tokens::patch_rows(kernels, &mut dy, &arena.dx, kept.kept, 1, width);
-        let dbias = (!dbias.is_empty()).then_some(dbias);
         let x = Left::Columns { data: &patches, stride: values };
         weight_gradient(kernels, dpatch, dbias, x, (&dy, width), (rows, values, width));
         tower.arenas.give_back(purpose, arena);
-        flat
     }
 }

@@ -6,24 +6,26 @@ mod image;
 mod memory;
 mod text;
 mod tower;
+mod update;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfdx::prelude::*;
 
-use super::config::{Activation, ModelConfig, Normalisation};
-use super::engine::{Back, Engine, Node};
+use super::config::{Activation, ModelConfig, Normalisation, Precision, Recompute};
+use super::engine::{Back, Engine, Moments, Node};
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
-use crate::kernel::element::Element;
-use crate::kernel::transformer::Shape as StackShape;
+use crate::kernel::element::{Bf16, Element};
+use crate::kernel::transformer::{Activations, Shape as StackShape};
 use crate::kernel::unit_norm::Length;
-use crate::kernel::{activation, contrastive, Cpu as Kernels};
-use crate::parameter::Parameter;
+use crate::kernel::{activation, adamw, contrastive, Cpu as Kernels};
+use crate::parameter::{Parameter, Role};
 use image::FusedImages;
 use text::FusedTexts;
 use tower::Recorded;
+use update::Spare;
 
 /// An encoder whose mirror may be behind its masters.
 #[derive(Debug)]
@@ -38,11 +40,17 @@ pub(crate) struct Fused<K: Element> {
     kernels: Arc<Kernels>,
     images: Mirrored<FusedImages<K>>,
     texts: Mirrored<FusedTexts<K>>,
+    spare: Spare,
 }
 
 impl<T: Clone> Mirrored<T> {
     fn new(tower: T) -> Self {
         Mirrored { tower: Mutex::new(Arc::new(tower)), stale: AtomicBool::new(true) }
+    }
+
+    /// The encoder, with whatever weights it has.
+    fn tower(&self) -> Arc<T> {
+        self.tower.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The encoder with the weights of its masters, loaded where they have changed.
@@ -57,12 +65,55 @@ impl<T: Clone> Mirrored<T> {
 }
 
 impl<K: Element> Fused<K> {
-    pub fn new(kernels: Arc<Kernels>, config: &ModelConfig) -> Self {
+    pub fn new(kernels: Arc<Kernels>, config: &ModelConfig, recompute: Recompute) -> Self {
         Fused {
-            images: Mirrored::new(FusedImages::new(&kernels, config)),
-            texts: Mirrored::new(FusedTexts::new(&kernels, config)),
+            images: Mirrored::new(FusedImages::new(&kernels, config, recompute)),
+            texts: Mirrored::new(FusedTexts::new(&kernels, config, recompute)),
+            spare: Spare::default(),
             kernels,
         }
+    }
+
+    /// Embeddings as a node whose way back is that of `recorded`.
+    fn node(
+        &self,
+        parameters: &[&Parameter<f32, Cpu>],
+        z: Vec<f32>,
+        batch: usize,
+        recorded: Option<Box<dyn Recorded>>,
+    ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
+        let first = parameters.first();
+        let device = first.map_or_else(Cpu::default, |parameter| parameter.master.device().clone());
+        let width = z.len() / batch;
+        let value = device.try_tensor_from_vec(z, (batch, width))?;
+        let to = value.ghost();
+        let masters: Vec<_> = parameters.iter().map(|parameter| parameter.master.ghost()).collect();
+        let (kernels, spare) = (self.kernels.clone(), self.spare.clone());
+        let back = recorded.map(|recorded| -> Back<f32, Cpu> {
+            Box::new(move |gradients| {
+                let of_z = gradients.get_or_alloc_mut(&to)?.to_vec();
+                // dfdx lends one gradient at a time, the backward pass wants all of them: they are taken out
+                // and put back.
+                let mut taken = Vec::with_capacity(masters.len());
+                for master in &masters {
+                    let own = gradients.get_or_alloc_mut(master)?;
+                    let mut spare = spare.lock();
+                    let zeros = spare.get_or_alloc_mut(master)?;
+                    // Those that were taken are empty until the update gives them back.
+                    if !zeros.is_empty() {
+                        **own = std::mem::take(&mut **zeros);
+                    }
+                    taken.push(std::mem::take(&mut **own));
+                }
+                let mut slices: Vec<&mut [f32]> = taken.iter_mut().map(Vec::as_mut_slice).collect();
+                recorded.backward(&kernels, &of_z, &mut slices);
+                for (master, gradient) in masters.iter().zip(taken) {
+                    **gradients.get_or_alloc_mut(master)? = gradient;
+                }
+                Ok(())
+            })
+        });
+        Ok(Node { value, back })
     }
 }
 
@@ -70,6 +121,29 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
     fn masters_change(&self) {
         self.images.stale.store(true, Ordering::Release);
         self.texts.stale.store(true, Ordering::Release);
+    }
+
+    fn arena_bytes(&self) -> usize {
+        self.images.tower().arena_bytes() + self.texts.tower().arena_bytes()
+    }
+
+    fn square_sum(
+        &self,
+        parameters: &[&Parameter<f32, Cpu>],
+        gradients: &mut Gradients<f32, Cpu>,
+    ) -> Result<f64, CpuError> {
+        update::square_sum(&self.kernels, parameters, gradients)
+    }
+
+    fn adamw(
+        &self,
+        parameters: Vec<&mut Parameter<f32, Cpu>>,
+        moments: Moments<'_, f32, Cpu>,
+        gradients: Gradients<f32, Cpu>,
+        rule: &dyn Fn(Role) -> adamw::AdamW,
+    ) -> Result<(), CpuError> {
+        self.masters_change();
+        update::adamw(&self.kernels, &self.spare, parameters, moments, gradients, rule)
     }
 
     fn images(
@@ -80,7 +154,7 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
     ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
         let tower = self.images.current(|tower| tower.load(&self.kernels, parameters));
         let (z, recorded) = tower.clone().forward(&self.kernels, input, record);
-        node(self.kernels.clone(), parameters, z, input.kept.batch, recorded)
+        self.node(parameters, z, input.kept.batch, recorded)
     }
 
     fn texts(
@@ -91,7 +165,7 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
     ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
         let tower = self.texts.current(|tower| tower.load(&self.kernels, parameters));
         let (z, recorded) = tower.clone().forward(&self.kernels, input, record);
-        node(self.kernels.clone(), parameters, z, input.kept.batch, recorded)
+        self.node(parameters, z, input.kept.batch, recorded)
     }
 
     fn loss(
@@ -125,44 +199,43 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
             };
             scaled(gradients.get_or_alloc_mut(&to_images)?, &of_images);
             scaled(gradients.get_or_alloc_mut(&to_texts)?, &of_texts);
-            if learning {
-                // The parameter is the logarithm of the factor.
-                scaled(gradients.get_or_alloc_mut(&to_scale)?, &[(loss.dscale * factor) as f32]);
-            }
+            // The parameter is the logarithm of the factor. Where it does not learn, its gradient is zero.
+            let of_scale = if learning { loss.dscale * factor } else { 0.0 };
+            scaled(gradients.get_or_alloc_mut(&to_scale)?, &[of_scale as f32]);
             Ok(())
         });
         Ok(Node { value, back: Some(back) })
     }
 }
 
-/// Embeddings as a node whose way back is that of `recorded`.
-fn node(
-    kernels: Arc<Kernels>,
-    parameters: &[&Parameter<f32, Cpu>],
-    z: Vec<f32>,
-    batch: usize,
-    recorded: Option<Box<dyn Recorded>>,
-) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
-    let device = parameters.first().map_or_else(Cpu::default, |parameter| parameter.master.device().clone());
-    let width = z.len() / batch;
-    let value = device.try_tensor_from_vec(z, (batch, width))?;
-    let to = value.ghost();
-    let masters: Vec<_> = parameters.iter().map(|parameter| parameter.master.ghost()).collect();
-    let back = recorded.map(|recorded| -> Back<f32, Cpu> {
-        Box::new(move |gradients| {
-            let of_z = gradients.get_or_alloc_mut(&to)?.to_vec();
-            let flat = recorded.backward(&kernels, &of_z);
-            let mut rest = flat.as_slice();
-            for master in &masters {
-                let into = gradients.get_or_alloc_mut(master)?;
-                let (own, others) = rest.split_at(into.len());
-                rest = others;
-                into.iter_mut().zip(own).for_each(|(into, own)| *into += own);
-            }
-            Ok(())
-        })
-    });
-    Ok(Node { value, back })
+/// Bytes of the activations that the fused encoders hold for a micro-batch of `pairs` pairs: both arenas, and
+/// what is kept beside them, the patches and what the final norms leave.
+pub fn arena_bytes(
+    config: &ModelConfig,
+    precision: Precision,
+    recompute: Recompute,
+    pairs: usize,
+    kept_patches: usize,
+    kept_tokens: usize,
+) -> usize {
+    match precision {
+        Precision::F32 => arena::<f32>(config, recompute, pairs, kept_patches, kept_tokens),
+        Precision::Bf16 => arena::<Bf16>(config, recompute, pairs, kept_patches, kept_tokens),
+    }
+}
+
+fn arena<K: Element>(
+    config: &ModelConfig,
+    recompute: Recompute,
+    pairs: usize,
+    patches: usize,
+    tokens: usize,
+) -> usize {
+    let keep = memory::keep(true, recompute);
+    let beside = pairs * (patches * config.image.patch_values() + (patches + 1) * config.image.width);
+    Activations::<K>::bytes(&image_shape(config), pairs, patches + 1, keep)
+        + Activations::<K>::bytes(&text_shape(config), pairs, tokens, keep)
+        + beside * size_of::<K>()
 }
 
 fn length(normalisation: Normalisation) -> Length {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use dfdx::tensor::Cpu;
 
 use super::memory::{Arenas, Purpose};
-use super::tower::{parts, Head, HeadSaved, Places, Recorded};
+use super::tower::{Head, HeadSaved, Masters, Places, Recorded};
 use super::{length, text_shape};
 use crate::kernel::element::Element;
-use crate::kernel::transformer::{Activations, Norm, Stack};
-use crate::kernel::{tokens, Cpu as Kernels};
-use crate::model::config::ModelConfig;
+use crate::kernel::transformer::{Activations, Stack};
+use crate::kernel::{patches, tokens, Cpu as Kernels};
+use crate::model::config::{ModelConfig, Recompute};
 use crate::model::input::TextInput;
 use crate::model::text::pooled_tokens;
 use crate::parameter::Parameter;
@@ -20,7 +20,7 @@ use crate::parameter::Parameter;
 pub(super) struct FusedTexts<K> {
     config: ModelConfig,
     /// [vocab_size, width].
-    tokens: Vec<f32>,
+    tokens: Vec<K>,
     /// [context, width].
     positions: Vec<f32>,
     stack: Stack<K>,
@@ -39,7 +39,7 @@ struct Pass<K: Element> {
 }
 
 impl<K: Element> FusedTexts<K> {
-    pub fn new(kernels: &Kernels, config: &ModelConfig) -> Self {
+    pub fn new(kernels: &Kernels, config: &ModelConfig, recompute: Recompute) -> Self {
         let text = &config.text;
         FusedTexts {
             tokens: Vec::new(),
@@ -52,22 +52,23 @@ impl<K: Element> FusedTexts<K> {
                 text.norm_eps as f32,
                 length(config.normalisation),
             ),
-            arenas: Arenas::new(),
+            arenas: Arenas::new(recompute),
             config: config.clone(),
         }
     }
 
     /// Copies the masters, given in the order of the model's walk.
     pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>]) {
-        let mut masters = parameters.iter().map(|parameter| parameter.master.as_vec());
-        let mut next = || masters.next().unwrap_or_default();
-        self.tokens = next();
-        self.positions = next();
+        let mut masters = Masters::new(parameters);
+        let tokens = masters.read();
+        self.tokens.resize(tokens.len(), K::default());
+        patches::from_floats(kernels, &mut self.tokens, tokens);
+        self.positions = masters.read().to_vec();
         for entry in self.stack.layout().entries().to_vec() {
-            self.stack.load_part(kernels, entry.block, entry.part, &next());
+            self.stack.load_part(kernels, entry.block, entry.part, masters.read());
         }
-        self.head.norm = Norm { scale: next(), shift: next() };
-        self.head.projection.pack(kernels, &next());
+        self.head.norm = masters.norm();
+        self.head.projection.pack(kernels, masters.read());
     }
 
     /// Unit embeddings [batch, embed_dim], and the way back where `record`. Kept tokens of a causal encoder
@@ -93,28 +94,24 @@ impl<K: Element> FusedTexts<K> {
         (z, Some(Box::new(Pass { purpose, arena, input: input.clone(), places, head, tower: self })))
     }
 
-    /// Numbers of each parameter, in the order of the model's walk: tokens, positions, blocks, norm scale and
-    /// shift, projection.
-    fn lengths(&self) -> [usize; 6] {
-        let width = self.config.text.width;
-        let stack = self.stack.layout().len();
-        [self.tokens.len(), self.positions.len(), stack, width, width, width * self.config.embed_dim]
+    /// Bytes of the arenas that are not in use.
+    pub fn arena_bytes(&self) -> usize {
+        self.arenas.bytes()
     }
 }
 
 impl<K: Element> Recorded for Pass<K> {
-    fn backward(self: Box<Self>, kernels: &Kernels, of_z: &[f32]) -> Vec<f32> {
+    fn backward(self: Box<Self>, kernels: &Kernels, of_z: &[f32], gradients: &mut [&mut [f32]]) {
         let Pass { tower, purpose, mut arena, input, places, head } = *self;
         let width = tower.config.text.width;
-        let lengths = tower.lengths();
-        let mut flat = vec![0.0; lengths.iter().sum()];
-        let [dtokens, dpositions, dstack, dscale, dshift, dprojection] = parts(&mut flat, lengths);
-        let of_head = [dscale, dshift, dprojection];
+        let [dtokens, dpositions, dstack @ .., dscale, dshift, dprojection] = gradients else {
+            unreachable!("a text encoder has tokens, positions, blocks, a norm and a projection")
+        };
+        let of_head = [&mut **dscale, dshift, dprojection];
         tower.head.backward(kernels, &mut arena.dx, of_head, of_z, &head, purpose.tokens, &places);
         tower.stack.backward(kernels, &mut arena, dstack);
         tokens::scatter_add(kernels, dtokens, &input.tokens, &arena.dx, |row| row, width);
         tokens::scatter_add(kernels, dpositions, &input.kept.ids, &arena.dx, |row| row, width);
         tower.arenas.give_back(purpose, arena);
-        flat
     }
 }

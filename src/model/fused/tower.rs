@@ -1,5 +1,7 @@
 //! What both encoders do after their blocks: final norm, pooling, projection, unit length.
 
+use dfdx::tensor::Cpu;
+
 use crate::kernel::element::Element;
 use crate::kernel::gemm::epilogue::{Grid, Write};
 use crate::kernel::gemm::{product, weight_gradient, Left, Packed, Right};
@@ -9,12 +11,13 @@ use crate::kernel::pool::{self, Pool};
 use crate::kernel::transformer::Norm;
 use crate::kernel::unit_norm::{self, Length};
 use crate::kernel::Cpu as Kernels;
+use crate::parameter::Parameter;
 
 /// A forward pass that remembers how to go back.
 pub(super) trait Recorded {
-    /// The gradients of all parameters of the tower, one after the other, for the gradient [batch, embed_dim]
-    /// of the embeddings.
-    fn backward(self: Box<Self>, kernels: &Kernels, of_z: &[f32]) -> Vec<f32>;
+    /// Adds to the gradients of all parameters of the tower, in the order of the model's walk, what the gradient
+    /// [batch, embed_dim] of the embeddings contributes.
+    fn backward(self: Box<Self>, kernels: &Kernels, of_z: &[f32], gradients: &mut [&mut [f32]]);
 }
 
 /// Parameters of the head, as kernels read them.
@@ -84,7 +87,7 @@ impl<K: Element> Head<K> {
         (z.clone(), HeadSaved { normal, rstd, pooled, z, norms })
     }
 
-    /// Sets dx [batch * tokens, width], and writes the gradients of scale, shift and projection.
+    /// Sets dx [batch * tokens, width], and adds to the gradients of scale, shift and projection.
     #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &self,
@@ -129,11 +132,30 @@ impl<K: Element> Head<K> {
     }
 }
 
-/// The parts of a flat buffer of gradients, in order, of the given lengths.
-pub(super) fn parts<'a, const N: usize>(mut flat: &'a mut [f32], lengths: [usize; N]) -> [&'a mut [f32]; N] {
-    lengths.map(|length| {
-        let (part, rest) = std::mem::take(&mut flat).split_at_mut(length);
-        flat = rest;
-        part
-    })
+/// The masters of a tower, read one after the other in the order of the model's walk.
+pub(super) struct Masters<'a> {
+    rest: std::slice::Iter<'a, &'a Parameter<f32, Cpu>>,
+    /// One master's values.
+    values: Vec<f32>,
+}
+
+impl<'a> Masters<'a> {
+    pub fn new(parameters: &'a [&'a Parameter<f32, Cpu>]) -> Self {
+        Masters { rest: parameters.iter(), values: Vec::new() }
+    }
+
+    /// The next one's values; none after the last.
+    pub fn read(&mut self) -> &[f32] {
+        self.values.clear();
+        if let Some(parameter) = self.rest.next() {
+            self.values.resize(parameter.len(), 0.0);
+            parameter.master.copy_into(&mut self.values);
+        }
+        &self.values
+    }
+
+    /// The next two: a norm's scale and shift.
+    pub fn norm(&mut self) -> Norm {
+        Norm { scale: self.read().to_vec(), shift: self.read().to_vec() }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{data, Findings};
 use crate::data::{ScenesConfig, SourceConfig};
-use crate::evaluator::{ClassesConfig, EvaluatorConfig};
+use crate::evaluator::{ClassesConfig, EvaluatorConfig, LabelsConfig, Penalty, RetrievalCaptions};
 use crate::recipe::Recipe;
 
 pub(super) fn validate(recipe: &Recipe, list: &[EvaluatorConfig], path: &str, findings: &mut Findings) {
@@ -13,21 +13,26 @@ pub(super) fn validate(recipe: &Recipe, list: &[EvaluatorConfig], path: &str, fi
     let mut seen: Vec<(&str, &str, usize)> = Vec::new();
     for (index, evaluator) in list.iter().enumerate() {
         let path = format!("{path}[{index}]");
-        let (kind, name, own) = match evaluator {
-            EvaluatorConfig::ZeroShot(config) => ("ZeroShot", &config.name, &config.data),
-            EvaluatorConfig::Retrieval(config) => ("Retrieval", &config.name, &config.data),
-            EvaluatorConfig::HeldOutLoss(config) => ("HeldOutLoss", &config.name, &config.data),
-        };
+        let kind = spelled(evaluator);
+        let (name, own) = (evaluator.evaluator().name(), evaluator.evaluator().data());
         if name.is_empty() {
             findings.add(&format!("{path}.name"), "expected a name, got nothing".into());
         }
-        if let Some((_, _, first)) = seen.iter().find(|(other, used, _)| *other == kind && used == name) {
+        if let Some((_, _, first)) = seen.iter().find(|(other, used, _)| *other == kind && *used == name) {
             let message = format!("two {kind} evaluations of this stage are named {name:?}");
             let first = format!("{}[{first}].name", path.rsplit_once('[').map_or("", |(stage, _)| stage));
             findings.add(&format!("{path}.name"), message).also(&first, "first used here");
         }
         seen.push((kind, name, index));
-        match own.as_ref().or(recipe.data.validation.as_ref()) {
+        if let Some(train) = evaluator.evaluator().train() {
+            let field = format!("{path}.train");
+            data::source(train, &field, findings);
+            bounded(train, &field, findings);
+            if let (Some(labels), SourceConfig::Scenes(_)) = (labels(evaluator), train) {
+                scenes_have_labels(labels, &format!("{path}.labels"), &field, findings);
+            }
+        }
+        match own.or(recipe.data.validation.as_ref()) {
             None => {
                 let finding = findings.add(&path, format!("{kind} has nothing to evaluate on"));
                 finding.help("give it `data`, or set `data.validation`");
@@ -41,6 +46,37 @@ pub(super) fn validate(recipe: &Recipe, list: &[EvaluatorConfig], path: &str, fi
                 judged(evaluator, source, &path, &field, findings);
             }
         }
+    }
+}
+
+/// As recipes spell it.
+fn spelled(evaluator: &EvaluatorConfig) -> &'static str {
+    match evaluator {
+        EvaluatorConfig::ZeroShot(_) => "ZeroShot",
+        EvaluatorConfig::Retrieval(_) => "Retrieval",
+        EvaluatorConfig::NearestNeighbours(_) => "NearestNeighbours",
+        EvaluatorConfig::LinearProbe(_) => "LinearProbe",
+        EvaluatorConfig::FewShot(_) => "FewShot",
+        EvaluatorConfig::HeldOutLoss(_) => "HeldOutLoss",
+    }
+}
+
+/// Where an evaluator that learns finds its labels.
+fn labels(evaluator: &EvaluatorConfig) -> Option<&LabelsConfig> {
+    match evaluator {
+        EvaluatorConfig::NearestNeighbours(config) => Some(&config.labels),
+        EvaluatorConfig::LinearProbe(config) => Some(&config.labels),
+        EvaluatorConfig::FewShot(config) => Some(&config.labels),
+        EvaluatorConfig::ZeroShot(_) | EvaluatorConfig::Retrieval(_) | EvaluatorConfig::HeldOutLoss(_) => {
+            None
+        }
+    }
+}
+
+fn scenes_have_labels(labels: &LabelsConfig, path: &str, field: &str, findings: &mut Findings) {
+    if let LabelsConfig::Field(_) = labels {
+        let message = "labels are read from the json of shards; use Source for this data".to_owned();
+        findings.add(path, message).also(field, "the data");
     }
 }
 
@@ -66,7 +102,37 @@ fn judged(
         EvaluatorConfig::ZeroShot(config) => {
             classes(&config.classes, source, &format!("{path}.classes"), field, findings)
         }
-        EvaluatorConfig::Retrieval(_) => {}
+        EvaluatorConfig::Retrieval(config) => {
+            if config.captions == RetrievalCaptions::AtMost(0) {
+                let finding = findings.add(
+                    &format!("{path}.captions"),
+                    "expected at least one caption of a picture, got AtMost(0)".into(),
+                );
+                finding.help("leave it out for all of them");
+            }
+        }
+        EvaluatorConfig::NearestNeighbours(config) => {
+            if config.temperature == Some(0.0) {
+                let message = "expected temperature > 0, got 0".into();
+                let finding = findings.add(&format!("{path}.temperature"), message);
+                finding.help("leave it out for votes that all count the same");
+            }
+        }
+        EvaluatorConfig::LinearProbe(config) => match config.penalty {
+            Penalty::Sweep { held_out } if held_out <= 0.0 || held_out >= 1.0 => {
+                let message = format!("expected 0 < held_out < 1, got {held_out}");
+                findings.add(&format!("{path}.penalty"), message).help("for example Sweep(held_out: 0.2)");
+            }
+            Penalty::C(c) => positive(c, &format!("{path}.penalty"), findings),
+            Penalty::Sweep { .. } => {}
+        },
+        EvaluatorConfig::FewShot(config) => {
+            if config.shots.is_empty() || config.shots.contains(&0) {
+                let message = format!("expected numbers of pictures above 0, got {:?}", config.shots);
+                findings.add(&format!("{path}.shots"), message).help("for example [1, 2, 4, 8, 16]");
+            }
+            positive(config.c, &format!("{path}.c"), findings);
+        }
         EvaluatorConfig::HeldOutLoss(config) => {
             let SourceConfig::Scenes(ScenesConfig { samples: Some(samples), .. }) = source else { return };
             if config.batch as u64 > samples.get() {
@@ -78,11 +144,20 @@ fn judged(
     }
 }
 
+fn positive(c: f64, path: &str, findings: &mut Findings) {
+    if c <= 0.0 {
+        findings.add(path, format!("expected C > 0, got {c}")).help("a smaller C is a stronger penalty");
+    }
+}
+
 fn classes(classes: &ClassesConfig, source: &SourceConfig, path: &str, field: &str, findings: &mut Findings) {
     let shards = matches!(source, SourceConfig::WebDataset(_));
     let needs = match classes {
         ClassesConfig::Source { .. } if shards => {
             Some("shards do not know their classes; use Task, Names or Lines")
+        }
+        ClassesConfig::Source { .. } if matches!(source, SourceConfig::Karpathy(_)) => {
+            Some("these pictures have captions and no classes; use Retrieval for this data")
         }
         ClassesConfig::Task { .. } | ClassesConfig::Names { .. } if !shards => {
             Some("labels are read from the json of shards; use Source for this data")
@@ -96,7 +171,8 @@ fn classes(classes: &ClassesConfig, source: &SourceConfig, path: &str, field: &s
         findings.add(path, message.to_owned()).also(field, "the data");
     }
     match classes {
-        ClassesConfig::Source { templates: written } => templates(written, path, findings),
+        ClassesConfig::Source { templates: Some(written) } => templates(written, path, findings),
+        ClassesConfig::Source { templates: None } => {}
         ClassesConfig::Names { names, templates: written, .. } => {
             if names.len() < 2 {
                 let message = format!("expected at least two classes, got {}", names.len());

@@ -46,12 +46,19 @@ fn name(recipe: &Recipe, findings: &mut Findings) {
     }
 }
 
+/// What the composed graph cannot do.
 fn precision(recipe: &Recipe, findings: &mut Findings) {
-    use super::{Compute, Precision};
+    use super::{Compute, Precision, Recompute};
     if recipe.precision == Precision::Bf16 && recipe.compute == Compute::Reference {
         findings
             .add("precision", "Bf16 needs `compute: Fused`; the reference computes in 32 bits".into())
             .help("write `compute: Fused`, or `precision: F32`")
+            .also("compute", "computed by this");
+    }
+    if recipe.recompute != Recompute::None && recipe.compute == Compute::Reference {
+        findings
+            .add("recompute", "needs `compute: Fused`; the reference keeps every result".into())
+            .help("write `compute: Fused`, or leave `recompute` out")
             .also("compute", "computed by this");
     }
 }

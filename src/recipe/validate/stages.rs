@@ -7,7 +7,7 @@ use crate::duration::{Duration, DurationError};
 use crate::optimizer::{AdamWConfig, OptimizerConfig, ScheduleConfig};
 use crate::recipe::forecast::Epoch;
 use crate::recipe::Recipe;
-use crate::stage::{PretrainConfig, Stage, UnmaskConfig};
+use crate::stage::{MeanwhileConfig, PretrainConfig, Stage, UnmaskConfig};
 
 pub(super) fn validate(recipe: &Recipe, findings: &mut Findings) {
     if recipe.stages.is_empty() {
@@ -26,6 +26,28 @@ pub(super) fn validate(recipe: &Recipe, findings: &mut Findings) {
             Stage::Evaluate(list) => evaluators::validate(recipe, list, &path, findings),
         }
     }
+}
+
+/// Evaluations in the course of training: a list that is no list of a stage, and a time for it.
+fn meanwhile(
+    recipe: &Recipe,
+    meanwhile: &MeanwhileConfig,
+    (epoch, batch): (Epoch, usize),
+    path: &str,
+    findings: &mut Findings,
+) {
+    let field = format!("{path}.evaluate.every");
+    match epoch.steps(meanwhile.every, batch as u64) {
+        Ok(Some(steps)) if steps < 1.0 => {
+            let message = format!("expected at least one step of {batch} pairs, got {steps} steps");
+            findings.add(&field, message).also(&format!("{path}.batch"), "pairs of a step");
+        }
+        Ok(_) => {}
+        Err(error) => {
+            findings.add(&field, error.to_string());
+        }
+    }
+    evaluators::validate(recipe, &meanwhile.evaluators, &format!("{path}.evaluate.evaluators"), findings);
 }
 
 fn masks(recipe: &Recipe, config: &PretrainConfig, path: &str, findings: &mut Findings) {
@@ -62,6 +84,7 @@ struct Updates<'a> {
     optimizer: &'a OptimizerConfig,
     schedule: &'a ScheduleConfig,
     clip_grad_norm: Option<f64>,
+    evaluate: Option<&'a MeanwhileConfig>,
 }
 
 impl<'a> From<&'a PretrainConfig> for Updates<'a> {
@@ -73,6 +96,7 @@ impl<'a> From<&'a PretrainConfig> for Updates<'a> {
             optimizer: &config.optimizer,
             schedule: &config.schedule,
             clip_grad_norm: config.clip_grad_norm,
+            evaluate: config.evaluate.as_ref(),
         }
     }
 }
@@ -86,6 +110,7 @@ impl<'a> From<&'a UnmaskConfig> for Updates<'a> {
             optimizer: &config.optimizer,
             schedule: &config.schedule,
             clip_grad_norm: config.clip_grad_norm,
+            evaluate: config.evaluate.as_ref(),
         }
     }
 }
@@ -96,6 +121,9 @@ impl Updates<'_> {
         self.durations(recipe, epoch, path, findings);
         self.learning_rate(path, findings);
         self.optimizer(path, findings);
+        if let Some(config) = self.evaluate {
+            meanwhile(recipe, config, (epoch, self.batch), path, findings);
+        }
     }
 
     fn optimizer(&self, path: &str, findings: &mut Findings) {

@@ -1,0 +1,175 @@
+//! `flip embed`: pictures or texts to vectors. Memory holds a batch, and a killed command goes on where it was.
+
+mod output;
+mod parquet;
+mod pictures;
+mod texts;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use dfdx::tensor::Cpu;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
+use crate::data::source::{Order, Source};
+use crate::data::tokenizer::Tokenizer;
+use crate::data::transform::Transform;
+use crate::log::{Logging, Progress};
+use crate::trained::Trained;
+
+use super::{Failure, Outcome};
+use output::{Format, Opened, Output, Subject};
+use texts::{Fields, Texts};
+
+/// Pictures or texts embedded at a time.
+const BATCH: usize = 128;
+
+#[derive(Debug, Args)]
+#[command(after_help = "A command that was killed goes on where it was when it is given again.")]
+pub struct EmbedArgs {
+    /// Folder of the run, or one of its checkpoints.
+    run: PathBuf,
+    /// Pictures: files, folders that are searched through, or shards, for example 'data/{00000..00041}.tar'.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        num_args = 1..,
+        required_unless_present = "texts",
+        conflicts_with = "texts"
+    )]
+    images: Vec<String>,
+    /// A text file, one text a line; in a .jsonl file, one JSON object or string a line.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+    /// Field of a JSON object that holds the text.
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    text_field: String,
+    /// Field of a JSON object that names its row [default: key; the text, where there is none].
+    #[arg(long, value_name = "NAME", default_value = "key", hide_default_value = true)]
+    key_field: String,
+    /// Where to write. NAME.safetensors (one tensor `embeddings` [n, embed_dim]) and NAME.npy have the names of their
+    /// rows beside them, a JSON string a line, in NAME.keys.jsonl; NAME.parquet has the columns `key` and `embedding`.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Delete what is there and begin again.
+    #[arg(long)]
+    restart: bool,
+}
+
+pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
+    let format = Format::of(&args.out)?;
+    let progress = Progress::new();
+    let _logging = Logging::start(None, &progress)?;
+    let trained = Trained::open(&args.run, &Cpu::default())?;
+    let fields = Fields { text: args.text_field.clone(), key: args.key_field.clone() };
+    let width = trained.model.config().embed_dim;
+    let subject = Subject {
+        checkpoint: trained.checkpoint.display().to_string(),
+        sha256: manifest_hash(&trained.checkpoint)?,
+        input: match &args.texts {
+            Some(path) => json!({ "texts": path, "fields": fields }),
+            None => json!({ "images": args.images }),
+        },
+        width,
+    };
+    // Named before anything is created.
+    let source = match args.images.is_empty() {
+        true => None,
+        false => Some(pictures::open(&args.images)?),
+    };
+    if let Some(path) = &args.texts {
+        Texts::open(path, fields.clone(), Default::default())?;
+    }
+    let mut output = match Output::open(&args.out, format, &subject, args.restart)? {
+        Opened::Growing(output) => output,
+        Opened::Complete => {
+            println!("{} was complete but for its name", args.out.display());
+            return Ok(Outcome::Done);
+        }
+    };
+    if output.rows() > 0 {
+        println!("going on behind row {}", output.rows());
+    }
+    let skipped = match (source, &args.texts) {
+        (Some(source), _) => embed_pictures(&trained, source, &mut output, &progress)?,
+        (None, Some(path)) => embed_texts(&trained, path, fields, &mut output, &progress)?,
+        (None, None) => return Err(Failure::Usage("give --images or --texts".into())),
+    };
+    let rows = output.finish()?;
+    println!("{rows} rows of {width} in {}", args.out.display());
+    if let Some(skipped) = skipped {
+        println!("left out: {skipped}");
+    }
+    Ok(Outcome::Done)
+}
+
+/// Embeds what follows the output's last row; returns what was left out.
+fn embed_pictures(
+    trained: &Trained<Cpu>,
+    source: Arc<dyn Source>,
+    output: &mut Output,
+    progress: &Progress,
+) -> Result<Option<String>, Failure> {
+    let bar = progress.bar("embed", source.samples().unwrap_or(0), "images");
+    bar.start_at(output.rows());
+    let mut loader = Loader::start(Plan {
+        source,
+        order: Order::Stored,
+        passes: Passes::Once,
+        start: output.next()?.unwrap_or_default(),
+        batch: BATCH,
+        keep_partial: true,
+        transform: Transform::Evaluate { size: trained.model.config().image.size },
+        // Captions are not looked at: the smallest tokenizer there is will do.
+        tokenizer: Arc::new(Tokenizer::train(["a".to_string()].into_iter(), 8)?),
+        context: 1,
+        label: LabelFrom::None,
+        workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        seed: 0,
+    })?;
+    while let Some(batch) = loader.next()? {
+        let rows = trained.embed_pictures(&batch.pixels)?;
+        output.append(&rows, &batch.keys, &batch.cursor)?;
+        bar.update(output.rows(), "");
+    }
+    bar.finish();
+    let skipped = loader.skipped();
+    Ok((skipped.total() > 0).then(|| skipped.to_string()))
+}
+
+/// The same for the lines of a file.
+fn embed_texts(
+    trained: &Trained<Cpu>,
+    path: &Path,
+    fields: Fields,
+    output: &mut Output,
+    progress: &Progress,
+) -> Result<Option<String>, Failure> {
+    let mut texts = Texts::open(path, fields, output.next()?.unwrap_or_default())?;
+    // How many lines there are is known at the end; how many bytes, now.
+    let bar = progress.bar("embed", std::fs::metadata(path)?.len(), "bytes");
+    bar.start_at(texts.place().byte);
+    loop {
+        let pairs = texts.next(BATCH)?;
+        if pairs.is_empty() {
+            break;
+        }
+        let (lines, keys): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
+        output.append(&trained.embed_texts(&lines)?, &keys, &texts.place())?;
+        bar.update(texts.place().byte, format!("{} texts", output.rows()));
+    }
+    bar.finish();
+    let skipped = texts.place().skipped;
+    Ok((skipped > 0).then(|| format!("{skipped} lines")))
+}
+
+/// Tells a checkpoint from another one in the same place.
+fn manifest_hash(checkpoint: &Path) -> Result<String, Failure> {
+    let path = checkpoint.join("manifest.json");
+    let bytes =
+        std::fs::read(&path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,156 @@
+//! Pictures as a person names them: files, folders of files, or shards.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::data::pattern;
+use crate::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
+use crate::data::webdataset::WebDataset;
+use crate::data::{Cursor, DataError, WebDatasetConfig};
+
+use super::Failure;
+
+/// Files that are taken for pictures in a folder; a file that is named is taken for one in any case.
+const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+/// Endings of shards.
+const SHARDS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
+
+/// The source of what was named: either shards, or pictures in the order given, folders sorted.
+pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
+    let is_shards = |name: &&String| SHARDS.iter().any(|ending| name.ends_with(ending));
+    match (named.iter().filter(is_shards).count(), named) {
+        (1, [pattern]) => {
+            Ok(Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern))?.captions_optional()))
+        }
+        (0, _) => {
+            let mut files = Vec::new();
+            for name in named {
+                collect(name, &mut files)?;
+            }
+            Ok(Arc::new(Pictures { files }))
+        }
+        (count, all) if count == all.len() && !all.iter().any(|name| name.contains(['{', '}', ','])) => {
+            let pattern = format!("{{{}}}", all.join(","));
+            Ok(Arc::new(WebDataset::open(&WebDatasetConfig::new(&pattern))?.captions_optional()))
+        }
+        _ => Err(Failure::Usage(
+            "--images: give either pictures and folders, or shards: one pattern in quotes, or several files"
+                .into(),
+        )),
+    }
+}
+
+/// The pictures that one name stands for.
+fn collect(name: &str, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let path = Path::new(name);
+    if path.is_dir() {
+        let before = files.len();
+        walk(path, files)?;
+        return match files.len() - before {
+            0 => Err(Failure::Usage(format!(
+                "--images {name}: no {} in this folder or in one below it",
+                EXTENSIONS.join(", ")
+            ))),
+            _ => Ok(()),
+        };
+    }
+    if path.is_file() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let found = pattern::shards(name).map_err(|error| match error {
+        DataError::NoShards { .. } => Failure::Usage(format!("--images {name}: no such file or folder")),
+        other => Failure::Usage(format!("--images {other}")),
+    })?;
+    files.extend(found);
+    Ok(())
+}
+
+/// Every picture below a folder, sorted by name. Links to folders are not followed: they may lead in a circle.
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let named = |error| Failure::Usage(format!("{}: {error}", folder.display()));
+    let mut entries = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(named)? {
+        let entry = entry.map_err(|error| Failure::Usage(format!("{}: {error}", folder.display())))?;
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            entries.insert(entry.path(), entry.file_type()?);
+        }
+    }
+    for (path, kind) in entries {
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        if kind.is_dir() {
+            walk(&path, files)?;
+        } else if EXTENSIONS.contains(&extension.as_str()) && path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Picture files, without captions.
+#[derive(Debug)]
+struct Pictures {
+    files: Vec<PathBuf>,
+}
+
+impl Source for Pictures {
+    fn samples(&self) -> Option<u64> {
+        Some(self.files.len() as u64)
+    }
+
+    fn ticket(&self, cursor: Cursor, _order: Order) -> Result<Option<Ticket>, DataError> {
+        let after = Cursor { position: cursor.position + 1, ..cursor };
+        let there = cursor.position < self.files.len() as u64;
+        let item = (0, cursor.position);
+        Ok(there.then_some(Ticket { epoch: cursor.epoch, index: cursor.position, item, after }))
+    }
+
+    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+        let key = self.files[ticket.item.1 as usize].display().to_string();
+        match std::fs::read(&self.files[ticket.item.1 as usize]) {
+            // A loader wants a caption; it is not looked at.
+            Ok(bytes) => Ok(Raw {
+                key,
+                picture: Picture::Encoded(bytes),
+                captions: vec![String::new()],
+                meta: None,
+                label: None,
+            }),
+            Err(error) => Err(Skip { reason: "file_unreadable", sample: key, detail: error.to_string() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_folders_and_patterns_are_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["b/2.PNG", "b/1.jpg", "b/notes.txt", "b/.hidden.jpg", "a.webp"] {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, file).unwrap();
+        }
+        let name = |name: &str| folder.path().join(name).display().to_string();
+        let keys = |named: &[String]| -> Vec<String> {
+            let source = open(named).unwrap();
+            let mut cursor = Cursor::default();
+            let mut keys = Vec::new();
+            while let Some(ticket) = source.ticket(cursor, Order::Stored).unwrap() {
+                let key = source.load(&ticket).unwrap().key;
+                keys.push(key.rsplit('/').next().unwrap().to_string());
+                cursor = ticket.after;
+            }
+            keys
+        };
+        assert_eq!(keys(&[name("a.webp"), name("b")]), ["a.webp", "1.jpg", "2.PNG"]);
+        assert_eq!(keys(&[name("b/*.jpg")]), ["1.jpg"]);
+        assert_eq!(keys(&[name("b/notes.txt")]), ["notes.txt"]);
+        for wrong in [vec![name("none.jpg")], vec![name("a.webp"), "x.tar".into()]] {
+            assert!(matches!(open(&wrong), Err(Failure::Usage(_))), "{wrong:?}");
+        }
+    }
+}

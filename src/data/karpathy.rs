@@ -1,0 +1,219 @@
+//! COCO and Flickr30k in the splits of Karpathy and Fei-Fei (arXiv 1412.2306): `dataset_coco.json` or
+//! `dataset_flickr30k.json`, and the folder with the pictures. Every picture has about five captions.
+
+use std::fs;
+use std::io::BufReader;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::permutation::Permutations;
+use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
+use super::{Cursor, DataError};
+
+/// A split of COCO or Flickr30k.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KarpathyConfig {
+    /// `dataset_coco.json` or `dataset_flickr30k.json`.
+    pub annotations: PathBuf,
+    /// The folder of the pictures; for COCO the one with `train2014` and `val2014` inside.
+    pub pictures: PathBuf,
+    /// Which pictures.
+    pub split: KarpathySplit,
+}
+
+/// Pictures of one purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum KarpathySplit {
+    /// `train`, and of COCO `restval` too, as is usual.
+    Train,
+    /// `val`
+    Validation,
+    /// `test`: 5,000 pictures of COCO, 1,000 of Flickr30k.
+    Test,
+}
+
+impl KarpathySplit {
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            KarpathySplit::Train => &["train", "restval"],
+            KarpathySplit::Validation => &["val"],
+            KarpathySplit::Test => &["test"],
+        }
+    }
+}
+
+/// The little of the file that is needed.
+#[derive(Deserialize)]
+struct Annotations {
+    images: Vec<Image>,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    /// Sub-folder; COCO has it.
+    #[serde(default)]
+    filepath: String,
+    filename: String,
+    split: String,
+    sentences: Vec<Sentence>,
+}
+
+#[derive(Deserialize)]
+struct Sentence {
+    raw: String,
+}
+
+/// The source, in the order of the file.
+pub struct Karpathy {
+    annotations: PathBuf,
+    /// File and captions.
+    pictures: Vec<(PathBuf, Vec<String>)>,
+    permutations: Permutations,
+}
+
+impl Karpathy {
+    /// Reads the annotations; no picture is opened.
+    ///
+    /// # Errors
+    /// The file is not there or is something else, or has no picture of the split.
+    pub fn open(config: &KarpathyConfig) -> Result<Self, DataError> {
+        let path = &config.annotations;
+        let file = fs::File::open(path).map_err(|source| DataError::Io { path: path.clone(), source })?;
+        let wrong = |detail: String| DataError::Invalid(format!("{}: {detail}", path.display()));
+        let annotations: Annotations = serde_json::from_reader(BufReader::new(file)).map_err(|error| {
+            wrong(format!(
+                "{error}; expected {{\"images\": [{{\"filename\", \"split\", \"sentences\": [{{\"raw\"}}]}}]}}"
+            ))
+        })?;
+        let total = annotations.images.len();
+        let mut pictures = Vec::new();
+        for image in annotations.images {
+            if !config.split.names().contains(&image.split.as_str()) {
+                continue;
+            }
+            let relative = PathBuf::from(&image.filepath).join(&image.filename);
+            let inside = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            if !inside {
+                return Err(wrong(format!("picture {} lies outside of the folder", relative.display())));
+            }
+            let captions: Vec<String> = image.sentences.iter().map(|s| s.raw.trim().to_owned()).collect();
+            let captions: Vec<String> = captions.into_iter().filter(|caption| !caption.is_empty()).collect();
+            if captions.is_empty() {
+                return Err(wrong(format!("picture {} has no caption", relative.display())));
+            }
+            pictures.push((config.pictures.join(relative), captions));
+        }
+        match pictures.first() {
+            None => {
+                let names = config.split.names().join("\" or \"");
+                Err(wrong(format!("none of its {total} pictures has the split \"{names}\"")))
+            }
+            Some((first, _)) if !first.exists() => Err(DataError::Invalid(format!(
+                "{} is not there; is {} the folder of the pictures?",
+                first.display(),
+                config.pictures.display()
+            ))),
+            Some(_) => {
+                Ok(Karpathy { annotations: path.clone(), pictures, permutations: Permutations::default() })
+            }
+        }
+    }
+}
+
+impl Source for Karpathy {
+    fn samples(&self) -> Option<u64> {
+        Some(self.pictures.len() as u64)
+    }
+
+    fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
+        let samples = self.pictures.len() as u64;
+        if cursor.position >= samples {
+            return Ok(None);
+        }
+        let item = self.permutations.item(order, cursor.epoch, cursor.position, samples);
+        Ok(Some(Ticket {
+            epoch: cursor.epoch,
+            index: cursor.position,
+            item: (0, item),
+            after: Cursor { position: cursor.position + 1, ..cursor },
+        }))
+    }
+
+    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+        let (path, captions) = &self.pictures[ticket.item.1 as usize];
+        let bytes = fs::read(path).map_err(|error| Skip {
+            reason: "file_unreadable",
+            sample: path.display().to_string(),
+            detail: error.to_string(),
+        })?;
+        Ok(Raw {
+            key: path.display().to_string(),
+            picture: Picture::Encoded(bytes),
+            captions: captions.clone(),
+            meta: None,
+            label: None,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.annotations.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COCO: &str = r#"{"dataset": "coco", "images": [
+        {"filepath": "val2014", "filename": "1.jpg", "imgid": 0, "split": "test", "sentids": [4, 5],
+         "sentences": [{"raw": " A man.", "tokens": ["a", "man"]}, {"raw": "A person", "tokens": []}, {"raw": " "}]},
+        {"filepath": "train2014", "filename": "2.jpg", "split": "restval", "sentences": [{"raw": "A dog"}]},
+        {"filename": "3.jpg", "split": "train", "sentences": [{"raw": "A cat"}]}]}"#;
+
+    fn open(text: &str, split: KarpathySplit, files: &[&str]) -> Result<Vec<Raw>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+        let annotations = folder.path().join("dataset.json");
+        fs::write(&annotations, text).unwrap();
+        let config = KarpathyConfig { annotations, pictures: folder.path().into(), split };
+        let source = Karpathy::open(&config).map_err(|error| error.to_string())?;
+        let mut cursor = Cursor::default();
+        let mut all = Vec::new();
+        while let Some(ticket) = source.ticket(cursor, Order::Stored).unwrap() {
+            all.push(source.load(&ticket).map_err(|skip| skip.detail)?);
+            cursor = ticket.after;
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn a_split_has_its_pictures_with_all_their_captions() {
+        let test = open(COCO, KarpathySplit::Test, &["val2014/1.jpg"]).unwrap();
+        assert_eq!(test.len(), 1);
+        assert_eq!(test[0].captions, ["A man.", "A person"]);
+        assert_eq!(test[0].picture, Picture::Encoded(b"val2014/1.jpg".to_vec()));
+        let train = open(COCO, KarpathySplit::Train, &["train2014/2.jpg", "3.jpg"]).unwrap();
+        assert_eq!(train.iter().map(|raw| raw.captions[0].as_str()).collect::<Vec<_>>(), ["A dog", "A cat"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let message = |text: &str, split| open(text, split, &[]).unwrap_err();
+        assert!(
+            message(COCO, KarpathySplit::Validation).contains("none of its 3 pictures has the split \"val\"")
+        );
+        assert!(message(COCO, KarpathySplit::Test).contains("1.jpg is not there; is"));
+        assert!(message("{}", KarpathySplit::Test).contains("missing field `images`"));
+        let outside = COCO.replace("1.jpg", "../1.jpg");
+        assert!(message(&outside, KarpathySplit::Test).contains("lies outside of the folder"));
+        let mute = COCO.replace(" A man.", "").replace("A person", "");
+        assert!(message(&mute, KarpathySplit::Test).contains("has no caption"));
+    }
+}

@@ -1,0 +1,249 @@
+//! A linear classifier on frozen embeddings: logistic regression by L-BFGS, the strength of its penalty
+//! chosen as CLIP does (appendix A.3 of arXiv 2103.00020): on pictures held back from training, over 97
+//! strengths from 1e-6 to 1e6, every sixteenth of them first and then ever closer to the best.
+
+use rand::seq::SliceRandom;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::labelled::Labelled;
+use super::logistic::{Classifier, Fit, Samples};
+use super::products::{Products, TILE_ROWS};
+use super::tally::{Ranking, Tally};
+use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
+use crate::data::loader::LabelFrom;
+use crate::data::SourceConfig;
+use crate::seed::{rng, Purpose};
+
+/// A linear classifier on the embeddings of `train`, tried on those of `data`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinearProbeConfig {
+    /// Name of the result.
+    pub name: String,
+    /// Pictures that are learned from.
+    pub train: SourceConfig,
+    /// Pictures that are classified. Default: `data.validation`.
+    #[serde(default)]
+    pub data: Option<SourceConfig>,
+    /// Where classes are found.
+    #[serde(default)]
+    pub labels: LabelsConfig,
+    /// How strongly large weights are penalised.
+    #[serde(default)]
+    pub penalty: Penalty,
+    /// Steps of L-BFGS, at most.
+    #[serde(default = "iterations")]
+    #[schemars(range(min = 1))]
+    pub iterations: usize,
+}
+
+/// How strongly large weights are penalised.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub enum Penalty {
+    /// The best of 97 strengths, found on pictures held back; then learned again from all of `train`.
+    Sweep {
+        /// Share of every class that is held back.
+        #[serde(default = "held_out")]
+        #[schemars(range(min = 0.0, max = 1.0))]
+        held_out: f64,
+    },
+    /// The inverse strength, as scikit-learn's `C`. Embeddings are of unit length.
+    C(#[schemars(range(min = 0.0))] f64),
+}
+
+impl Default for Penalty {
+    fn default() -> Self {
+        Penalty::Sweep { held_out: held_out() }
+    }
+}
+
+fn held_out() -> f64 {
+    0.2
+}
+
+pub(super) fn iterations() -> usize {
+    1000
+}
+
+impl Evaluator for LinearProbeConfig {
+    fn kind(&self) -> &'static str {
+        "linear_probe"
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn data(&self) -> Option<&SourceConfig> {
+        self.data.as_ref()
+    }
+    fn train(&self) -> Option<&SourceConfig> {
+        Some(&self.train)
+    }
+    fn label(&self, _known: Known<'_>) -> Result<LabelFrom, EvaluatorError> {
+        Ok(self.labels.label())
+    }
+    fn evaluate(
+        &self,
+        material: Material<'_>,
+        embedder: &mut Embedder<'_>,
+    ) -> Result<Evaluation, EvaluatorError> {
+        let (seed, stop) = (material.seed, material.stop);
+        let labelled = Labelled::gather(&self.name, material, embedder)?;
+        let mut products = Products::new()?;
+        let (c, chosen) = match self.penalty {
+            Penalty::C(c) => (c, None),
+            Penalty::Sweep { held_out } => {
+                let parts = Parts::of(&labelled, held_out, seed);
+                if parts.held_back.classes.is_empty() || parts.kept.classes.is_empty() {
+                    let detail = format!(
+                        "{held_out} of {} labelled pictures leaves nothing to hold back or to learn from; \
+                         set `penalty: C(...)`, or another `held_out`",
+                        labelled.train_classes.len()
+                    );
+                    return Err(EvaluatorError::NothingToMeasure { name: self.name.clone(), detail });
+                }
+                let swept = self.sweep(&mut products, &parts, &labelled, stop)?;
+                (swept.c, Some(swept))
+            }
+        };
+        let samples = Samples {
+            rows: &labelled.train,
+            classes: &labelled.train_classes,
+            dim: labelled.dim,
+            count: labelled.names.len(),
+        };
+        let start = chosen.as_ref().map(|swept| &swept.classifier);
+        let fit = Fit { c, iterations: self.iterations, stop };
+        let classifier = Classifier::fit(&mut products, samples, fit, start);
+        let task = Labelled::task(&self.labels);
+        let tally = tried(&mut products, &classifier, &labelled);
+        let mut result = tally.finish(self.kind(), &self.name, task, &labelled.names);
+        result.metrics.push(("c".into(), c));
+        if let Some(swept) = chosen {
+            result.metrics.push(("held_out_top1".into(), swept.accuracy));
+        }
+        result.metrics.push(("iterations".into(), classifier.iterations as f64));
+        result.metrics.push(("train_n".into(), labelled.train_classes.len() as f64));
+        Ok(result)
+    }
+}
+
+/// How the classifier fares on the test pictures.
+pub(super) fn tried(products: &mut Products, classifier: &Classifier, labelled: &Labelled) -> Tally {
+    let count = labelled.names.len();
+    let mut tally = Tally::new(count);
+    let classes = labelled.test_classes.chunks(TILE_ROWS);
+    for (rows, classes) in labelled.test.chunks(TILE_ROWS * labelled.dim).zip(classes) {
+        let logits = classifier.logits(products, rows, labelled.dim).chunks_exact(count);
+        for (logits, &class) in logits.zip(classes) {
+            tally.add(class, Ranking::of(logits, class));
+        }
+    }
+    tally
+}
+
+/// Rows and their classes.
+#[derive(Debug, Default)]
+struct Part {
+    rows: Vec<f32>,
+    classes: Vec<usize>,
+}
+
+/// Training pictures, divided.
+#[derive(Debug, Default)]
+struct Parts {
+    kept: Part,
+    held_back: Part,
+}
+
+impl Parts {
+    /// Holds back a share of every class.
+    fn of(labelled: &Labelled, share: f64, seed: u64) -> Self {
+        let mut parts = Parts::default();
+        for class in 0..labelled.names.len() {
+            let mut members: Vec<usize> = (0..labelled.train_classes.len())
+                .filter(|&sample| labelled.train_classes[sample] == class)
+                .collect();
+            members.shuffle(&mut rng(seed, Purpose::Labelled, 0, class as u64));
+            let held_back = (members.len() as f64 * share).round() as usize;
+            for (at, sample) in members.into_iter().enumerate() {
+                let part = if at < held_back { &mut parts.held_back } else { &mut parts.kept };
+                part.rows.extend(&labelled.train[sample * labelled.dim..][..labelled.dim]);
+                part.classes.push(class);
+            }
+        }
+        parts
+    }
+}
+
+/// Strengths of the sweep: C = 10^(6 - i / 8) for i from 0 to 96.
+const STRENGTHS: usize = 96;
+
+/// The best strength on what was held back.
+struct Swept {
+    c: f64,
+    accuracy: f64,
+    classifier: Classifier,
+}
+
+impl LinearProbeConfig {
+    /// Of equally accurate strengths the strongest penalty is the best.
+    fn sweep(
+        &self,
+        products: &mut Products,
+        parts: &Parts,
+        labelled: &Labelled,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Swept, EvaluatorError> {
+        let (dim, count) = (labelled.dim, labelled.names.len());
+        let samples = Samples { rows: &parts.kept.rows, classes: &parts.kept.classes, dim, count };
+        let mut best: Option<(usize, Swept)> = None;
+        let mut tried = vec![false; STRENGTHS + 1];
+        let mut step = 16;
+        // From strong to weak: every fit is a good start for the next.
+        let mut next: Vec<usize> = (0..=STRENGTHS).rev().step_by(step).collect();
+        loop {
+            for &index in &next {
+                if std::mem::replace(&mut tried[index], true) {
+                    continue;
+                }
+                let c = 10f64.powf(6.0 - index as f64 / 8.0);
+                let start = best.as_ref().map(|(_, swept)| &swept.classifier);
+                let fit = Fit { c, iterations: self.iterations, stop };
+                let classifier = Classifier::fit(products, samples, fit, start);
+                let accuracy = accuracy(products, &classifier, &parts.held_back, dim, count);
+                tracing::debug!(target: "flip::evaluate", c, accuracy, iterations = classifier.iterations, "probe");
+                let better = best.as_ref().is_none_or(|(known, swept)| {
+                    accuracy > swept.accuracy || (accuracy == swept.accuracy && index > *known)
+                });
+                if better {
+                    best = Some((index, Swept { c, accuracy, classifier }));
+                }
+            }
+            step /= 2;
+            match &best {
+                Some((index, _)) if step > 0 => {
+                    next = [index + step, index.saturating_sub(step)]
+                        .into_iter()
+                        .filter(|i| *i <= STRENGTHS)
+                        .collect();
+                }
+                Some(_) | None => break,
+            }
+        }
+        best.map(|(_, swept)| swept).ok_or_else(|| EvaluatorError::NothingToMeasure {
+            name: self.name.clone(),
+            detail: "no strength of the penalty could be tried".into(),
+        })
+    }
+}
+
+fn accuracy(products: &mut Products, classifier: &Classifier, part: &Part, dim: usize, count: usize) -> f64 {
+    let mut right = 0usize;
+    for (rows, classes) in part.rows.chunks(TILE_ROWS * dim).zip(part.classes.chunks(TILE_ROWS)) {
+        let logits = classifier.logits(products, rows, dim).chunks_exact(count);
+        right += logits.zip(classes).filter(|(logits, class)| Ranking::of(logits, **class).rank == 0).count();
+    }
+    right as f64 / part.classes.len() as f64
+}

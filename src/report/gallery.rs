@@ -1,0 +1,84 @@
+//! Evaluated pictures as a person wants to see them: what was found, and whether it was right.
+
+use super::evaluation::Subject;
+use super::examples::{Answer, Example, Examples};
+use super::outline::title;
+use super::page::{escape, push, section};
+
+/// The examples of the last stage that has them, of every subject.
+pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
+    for (at, examples) in all.iter().enumerate() {
+        let subject =
+            |examples: &Examples| (examples.kind.clone(), examples.dataset.clone(), examples.task.clone());
+        let superseded = all[at + 1..].iter().any(|later| subject(later) == subject(examples));
+        if superseded || examples.examples.is_empty() {
+            continue;
+        }
+        let retrieval = examples.examples.iter().any(|example| !example.pictures.is_empty());
+        let heading = if retrieval { "Top retrievals" } else { "Largest mistakes" };
+        let Examples { kind, dataset, task, .. } = examples;
+        let subject = Subject { kind, dataset, task }.to_string();
+        section(page, &format!("{heading}: {}", escape(&subject)));
+        let when = escape(&title(titles, examples.stage));
+        if retrieval {
+            push(
+                page,
+                format_args!(
+                    "<p>Measured {when}. A caption; left its picture, beside it the pictures nearest to the caption, \
+                     below the captions nearest to the picture. Framed and bold: the right one.</p>\n\
+                     <div class=\"retrievals\">\n"
+                ),
+            );
+            examples.examples.iter().for_each(|example| retrieved(page, example));
+        } else {
+            push(
+                page,
+                format_args!(
+                    "<p>Measured {when}. The pictures whose nearest class leads the right one by most, with the nearest \
+                     classes and their similarities.</p>\n<div class=\"mistakes\">\n"
+                ),
+            );
+            examples.examples.iter().for_each(|example| mistaken(page, example));
+        }
+        page.push_str("</div>\n");
+    }
+}
+
+fn retrieved(page: &mut String, example: &Example) {
+    let caption = escape(&example.caption);
+    push(page, format_args!("<div class=\"retrieval\"><p>{caption}</p>\n"));
+    picture(page, &example.picture, "A picture that is asked about", false);
+    page.push_str("<div class=\"found\">");
+    for (rank, answer) in example.pictures.iter().enumerate() {
+        let alt = format!("Found {}, similarity {:.2}", rank + 1, answer.similarity);
+        picture(page, &answer.what, &alt, answer.right);
+    }
+    page.push_str("</div>\n");
+    texts(page, &example.texts);
+    page.push_str("</div>\n");
+}
+
+fn mistaken(page: &mut String, example: &Example) {
+    page.push_str("<figure>");
+    picture(page, &example.picture, "A picture that was taken for something else", false);
+    push(page, format_args!("<figcaption>{}</figcaption>\n", escape(&example.caption)));
+    texts(page, &example.texts);
+    page.push_str("</figure>\n");
+}
+
+fn texts(page: &mut String, answers: &[Answer]) {
+    page.push_str("<ol>");
+    for answer in answers {
+        let class = if answer.right { " class=\"right\"" } else { "" };
+        push(
+            page,
+            format_args!("<li{class}>{} <span>{:.2}</span></li>", escape(&answer.what), answer.similarity),
+        );
+    }
+    page.push_str("</ol>\n");
+}
+
+fn picture(page: &mut String, data: &str, alt: &str, right: bool) {
+    let class = if right { " class=\"right\"" } else { "" };
+    push(page, format_args!("<img{class} alt=\"{}\" src=\"{}\">", escape(alt), escape(data)));
+}

@@ -1,0 +1,97 @@
+//! The pieces of a page: head, sections, tables, text. No scripts, nothing to download.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::ReportError;
+
+const STYLE: &str = include_str!("report.css");
+
+/// Everything up to the first heading.
+pub(super) fn head(page: &mut String, title: &str) {
+    let title = escape(title);
+    push(
+        page,
+        format_args!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <title>{title} - flip</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+        ),
+    );
+}
+
+/// The numbers that matter first; those that are not known are left out.
+pub(super) fn facts(page: &mut String, facts: &[(&str, Option<String>)]) {
+    if facts.iter().all(|(_, value)| value.is_none()) {
+        return;
+    }
+    page.push_str("<dl>\n");
+    for (what, value) in facts {
+        if let Some(value) = value {
+            push(page, format_args!("<div><dt>{what}</dt><dd>{}</dd></div>\n", escape(value)));
+        }
+    }
+    page.push_str("</dl>\n");
+}
+
+/// Ends the page and renames it into place: a browser that reloads meanwhile sees the former page.
+pub(super) fn finish(mut page: String, path: &Path) -> Result<(), ReportError> {
+    page.push_str("</body>\n</html>\n");
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.partial"));
+    fs::write(&partial, page).map_err(ReportError::io("write", &partial))?;
+    fs::rename(&partial, path).map_err(ReportError::io("write", path))
+}
+
+pub(super) fn section(page: &mut String, heading: &str) {
+    push(page, format_args!("<h2>{heading}</h2>\n"));
+}
+
+pub(super) fn begin_table(page: &mut String, header: &[(String, bool)]) {
+    page.push_str("<div class=\"scroll\"><table>\n");
+    table_row(page, "th", header);
+}
+
+/// Cells of text, and whether they are numbers.
+pub(super) fn table_row(page: &mut String, tag: &str, cells: &[(String, bool)]) {
+    page.push_str("<tr>");
+    for (text, number) in cells {
+        let class = if *number { " class=\"number\"" } else { "" };
+        push(page, format_args!("<{tag}{class}>{}</{tag}>", escape(text)));
+    }
+    page.push_str("</tr>\n");
+}
+
+pub(super) fn push(page: &mut String, text: std::fmt::Arguments<'_>) {
+    page.write_fmt(text).expect("writing into a String cannot fail");
+}
+
+/// Text as HTML text or as the value of an attribute in double quotes.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// Digits in groups of three.
+pub(super) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
