@@ -43,9 +43,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         batch: BATCH,
         keep_partial: false,
         transform: Transform::Train { size, augment: AugmentConfig { flip: false, ..Default::default() } },
+        patches: None,
         tokenizer,
         context,
         label: LabelFrom::None,
+        filter: None,
+        limits: Default::default(),
         workers: 1,
         seed: SEED,
     })?;

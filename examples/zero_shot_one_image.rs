@@ -6,9 +6,8 @@ use std::error::Error;
 use std::path::Path;
 
 use dfdx::tensor::Cpu;
-use fast_image_resize::Resizer;
-use flip::data::picture::decode;
-use flip::data::source::MAX_PIXELS;
+use flip::data::cut::{Cutter, View};
+use flip::data::source::{Picture, MAX_PIXELS};
 use flip::data::transform::Transform;
 use flip::trained::Trained;
 
@@ -19,9 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let trained = Trained::open(Path::new(run), &Cpu::default())?;
 
-    let picture = decode(&std::fs::read(picture)?, MAX_PIXELS).map_err(|defect| defect.detail)?;
+    let picture = Picture::Encoded(std::fs::read(picture)?);
     let transform = Transform::Evaluate { size: trained.model.config().image.size };
-    let square = transform.apply(&mut Resizer::new(), &picture, 0, (0, 0)).map_err(|defect| defect.detail)?;
+    let square = Cutter::default()
+        .cut(picture, MAX_PIXELS, &transform, View::Whole, 0, (0, 0))
+        .map_err(|defect| defect.detail)?;
 
     let image = trained.embed_pictures(&square)?;
     let texts_embedded = trained.embed_texts(texts)?;

@@ -15,7 +15,7 @@ pub enum Purpose {
     Order = 2,
     /// Crop and flip; counters: epoch, position of the sample in the epoch.
     Crop = 3,
-    /// Image mask; counters: step, row in the batch.
+    /// Image mask; counters: epoch, position of the sample in the epoch.
     ImageMask = 4,
     /// Text mask; counters: step, row in the batch.
     TextMask = 5,
@@ -27,6 +27,8 @@ pub enum Purpose {
     Bench = 8,
     /// Labelled pictures that an evaluator learns from or holds back; counters: draw, class or 0.
     Labelled = 9,
+    /// Pictures shown of a set; counters: picture, 0.
+    Sheet = 10,
 }
 
 /// A generator for one draw. The stream is ChaCha8's, the same on every platform.

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use flip::command::data::InspectArgs;
+use flip::data::limits::LimitsConfig;
 use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
 use flip::data::source::{Order, Source};
 use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
 use flip::data::webdataset::WebDataset;
 use flip::data::{AugmentConfig, Cursor, DataError, WebDatasetConfig};
+use flip::log::Progress;
 
 /// Shards that a careful reader counts as damaged; of `compressed.tar` and `trailing-garbage.tar` either is right.
 const DAMAGED: [&str; 7] = [
@@ -43,8 +46,14 @@ fn all_shards() -> String {
 
 fn inspected() -> Value {
     let mut out = Vec::new();
-    flip::command::data::inspect(&all_shards(), true, true, &mut out).unwrap();
+    inspect(all_shards(), true, &mut out);
     serde_json::from_slice(&out).unwrap()
+}
+
+fn inspect(pattern: String, json: bool, out: &mut Vec<u8>) {
+    let args = InspectArgs { pattern, json, samples: true, ..InspectArgs::default() };
+    let progress = Progress::lines(Duration::from_secs(3600));
+    flip::command::data::inspect(&args, &progress, out).unwrap();
 }
 
 /// (shard, key, occurrence)
@@ -169,7 +178,7 @@ fn careful_choices() {
 #[test]
 fn the_table_for_people_cannot_steer_a_terminal() {
     let mut out = Vec::new();
-    flip::command::data::inspect(&all_shards(), false, true, &mut out).unwrap();
+    inspect(all_shards(), false, &mut out);
     let text = String::from_utf8(out).unwrap();
     assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
     assert!(text.contains("shard_compressed") && text.contains("image_too_large"), "{text}");
@@ -185,9 +194,12 @@ fn plan(source: WebDataset, order: Order, passes: Passes, workers: usize) -> Pla
         batch: 16,
         keep_partial: true,
         transform: Transform::Train { size: 32, augment: AugmentConfig::default() },
+        patches: None,
         tokenizer: Arc::new(tokenizer),
         context: 16,
         label: LabelFrom::JsonField("label".into()),
+        filter: None,
+        limits: LimitsConfig::default(),
         workers,
         seed: 1,
     }
@@ -274,7 +286,7 @@ fn changed_bytes_never_panic() {
             bytes.truncate(bytes.len() - if draw(4) == 0 { draw(5000) } else { 0 });
             std::fs::write(&path, &bytes).unwrap();
             let mut out = Vec::new();
-            flip::command::data::inspect(&path.display().to_string(), true, true, &mut out).unwrap();
+            inspect(path.display().to_string(), true, &mut out);
             assert!(serde_json::from_slice::<Value>(&out).unwrap()["shards"].is_array());
         }
     }

@@ -50,6 +50,7 @@ impl World {
             let batch = Batch {
                 pixels: Vec::new(),
                 size: 0,
+                patches: Vec::new(),
                 tokens: Vec::new(),
                 lengths: Vec::new(),
                 captions: some.iter().map(|picture| picture.1.clone()).collect(),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
+use flip::data::filter::{Filter, FilterConfig};
+use flip::data::limits::LimitsConfig;
+use flip::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
 use flip::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
 use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
@@ -38,9 +40,12 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         batch: 24,
         keep_partial: false,
         transform: Transform::Train { size: SIZE, augment: AugmentConfig::default() },
+        patches: None,
         tokenizer: tokenizer(),
         context: CONTEXT,
         label: LabelFrom::None,
+        filter: None,
+        limits: LimitsConfig::default(),
         workers: 2,
         seed: 5,
     }
@@ -173,6 +178,7 @@ fn stored_order_is_that_of_the_archive_and_labels_are_read() {
         passes: Passes::Once,
         batch: 120,
         transform: Transform::Evaluate { size: SIZE },
+        patches: None,
         label: LabelFrom::JsonField("label_name".into()),
         ..plan(source.clone())
     };
@@ -319,4 +325,88 @@ fn empty_plans_are_refused() {
     ] {
         assert!(matches!(Loader::start(plan), Err(DataError::Invalid(_))));
     }
+}
+
+#[test]
+fn patches_are_those_of_whole_pictures_whatever_the_workers_and_after_resuming() {
+    let source = pictograms("pictograms-00000.tar");
+    let (side, grid) = (4, SIZE / 4);
+    // Another three patches for every sample.
+    let keep = |epoch: u64, index: u64| (0..3).map(|i| ((index * 7 + epoch + i * 5) % 16) as u32).collect();
+    let patches = Patches { side, kept: 3, keep: Arc::new(keep) };
+    let mut whole = Loader::start(plan(source.clone())).unwrap();
+    let whole = take(&mut whole, 20);
+    for (workers, from) in [(1, 0), (8, 0), (2, 13)] {
+        let start = if from == 0 { Cursor::default() } else { whole[from - 1].cursor };
+        let plan = Plan { workers, start, patches: Some(patches.clone()), ..plan(source.clone()) };
+        let mut loader = Loader::start(plan).unwrap();
+        for (batch, whole) in take(&mut loader, 20 - from).iter().zip(&whole[from..]) {
+            assert_eq!(batch.keys, whole.keys);
+            assert_eq!(batch.patches.len(), 24 * 3);
+            let pictures = whole.pixels.chunks_exact(SIZE * SIZE * 3);
+            let rows = batch.patches.chunks_exact(3).zip(batch.pixels.chunks_exact(3 * side * side * 3));
+            for (picture, (ids, pixels)) in pictures.zip(rows) {
+                for (&id, patch) in ids.iter().zip(pixels.chunks_exact(side * side * 3)) {
+                    let (row, column) = (id as usize / grid, id as usize % grid);
+                    for (y, line) in patch.chunks_exact(3 * side).enumerate() {
+                        let first = ((row * side + y) * SIZE + column * side) * 3;
+                        assert_eq!(line, &picture[first..first + 3 * side]);
+                    }
+                }
+            }
+        }
+    }
+    let misfit = Patches { side: 5, kept: 1, keep: Arc::new(|_, _| vec![0]) };
+    let refused = Loader::start(Plan { patches: Some(misfit), ..plan(source) });
+    assert!(matches!(refused, Err(DataError::Invalid(_))));
+}
+
+#[test]
+fn too_many_broken_samples_stop_the_run_and_filtered_ones_do_not() {
+    let broken = |index: u64| match index % 5 {
+        0..=2 => Err(Skip { reason: "image_decode", sample: index.to_string(), detail: "broken".into() }),
+        _ => raw(index),
+    };
+    let until_end = |source, broken_share, filter| {
+        let limits = LimitsConfig { broken_share, ..LimitsConfig::default() };
+        let plan = Plan { passes: Passes::Once, limits, filter, ..plan(source) };
+        let mut loader = Loader::start(plan).unwrap();
+        loop {
+            match loader.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(loader.skipped().clone()),
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    let source = Arc::new(Made { samples: 4000, load: broken });
+    assert_eq!(until_end(source.clone(), 0.61, None).unwrap().broken(), 2400);
+    let message = until_end(source, 0.5, None).unwrap_err().to_string();
+    assert!(message.contains("broken_share") && message.contains("image_decode"), "{message}");
+
+    let filter = FilterConfig { min_side: std::num::NonZeroU32::new(2), ..FilterConfig::default() };
+    let large = |index: u64| {
+        let mut raw = raw(index)?;
+        if index.is_multiple_of(10) {
+            raw.picture = Picture::Rgb { width: 2, height: 2, pixels: vec![0; 12] };
+        }
+        Ok(raw)
+    };
+    let filter = Some(Arc::new(Filter::open(&filter).unwrap()));
+    let skipped = until_end(Arc::new(Made { samples: 4000, load: large }), 0.01, filter).unwrap();
+    assert_eq!((skipped.counts["filter_size"], skipped.broken()), (3600, 0));
+}
+
+#[test]
+fn limits_on_bytes_are_held() {
+    let limits = LimitsConfig { caption_bytes: 1, ..LimitsConfig::default() };
+    let mut loader =
+        Loader::start(Plan { limits, ..plan(Arc::new(Made { samples: 30, load: raw })) }).unwrap();
+    let message = loader.next().unwrap_err().to_string();
+    assert!(message.contains("30 caption_too_long"), "{message}");
+    let limits = LimitsConfig { picture_bytes: 10, ..LimitsConfig::default() };
+    let source = pictograms("pictograms-00000.tar");
+    let mut loader = Loader::start(Plan { limits, ..plan(source) }).unwrap();
+    let message = loader.next().unwrap_err().to_string();
+    assert!(message.contains("image_too_large"), "{message}");
 }

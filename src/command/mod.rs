@@ -9,6 +9,7 @@ pub mod import;
 pub mod model_card;
 pub mod run;
 pub mod schema;
+pub mod tokenizer;
 pub mod validate;
 
 use std::io::IsTerminal;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::log::Progress;
 use crate::recipe::{self, Recipe};
 
 /// Pre-trains CLIP-style image-text models by masking (FLIP), tunes them without masks, evaluates them.
@@ -40,10 +42,15 @@ enum Command {
     },
     /// Time training steps of the recipe's model on random input.
     Bench(bench::BenchArgs),
-    /// Look at data.
+    /// Look at data, time it, make shards of it.
     Data {
         #[command(subcommand)]
-        command: DataCommand,
+        command: data::DataCommand,
+    },
+    /// Make tokenizers.
+    Tokenizer {
+        #[command(subcommand)]
+        command: tokenizer::TokenizerCommand,
     },
     /// Embed pictures or texts with a trained model.
     Embed(embed::EmbedArgs),
@@ -86,21 +93,6 @@ enum SchemaCommand {
         /// Write nothing; fail if the file there is not up to date.
         #[arg(long)]
         check: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum DataCommand {
-    /// Read every sample of webdataset shards and say what a training run would load and skip.
-    Inspect {
-        /// Shards, for example 'data/{00000..00041}.tar'.
-        pattern: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-        /// List every sample.
-        #[arg(long)]
-        samples: bool,
     },
 }
 
@@ -147,9 +139,8 @@ impl Cli {
                 schema::export(folder, *check, &mut out)
             }
             Command::Bench(args) => bench::bench(args),
-            Command::Data { command: DataCommand::Inspect { pattern, json, samples } } => {
-                data::inspect(pattern, *json, *samples, &mut out)
-            }
+            Command::Data { command } => data::run(command, &mut out),
+            Command::Tokenizer { command } => tokenizer::run(command, &Progress::new(), &mut out),
             Command::Embed(args) => embed::embed(args),
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),

@@ -1,12 +1,14 @@
 //! What a training run would make of tar shards: every sample is read and decoded as training does it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 use super::pattern;
-use super::picture::{decode, Rgb};
+use super::picture::{self, decode, Rgb};
 use super::shard::Shard;
 use super::skipped::Skipped;
 use super::source::{Picture, Raw, Skip, MAX_PIXELS};
@@ -52,17 +54,28 @@ pub struct ShardReport {
     pub reason: Option<&'static str>,
 }
 
+/// A sample and, where it loads, its picture.
+pub struct Seen<'a> {
+    pub report: SampleReport,
+    pub picture: Option<&'a Rgb>,
+    /// The key of the earlier sample whose picture file is the same, byte for byte.
+    pub repeats: Option<String>,
+    /// Shards that are done, of all.
+    pub shards: (usize, usize),
+}
+
 /// Smallest, largest and sum of a quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spread {
     pub smallest: u64,
     pub largest: u64,
     pub sum: u64,
+    pub count: u64,
 }
 
 impl Default for Spread {
     fn default() -> Self {
-        Spread { smallest: u64::MAX, largest: 0, sum: 0 }
+        Spread { smallest: u64::MAX, largest: 0, sum: 0, count: 0 }
     }
 }
 
@@ -71,6 +84,23 @@ impl Spread {
         self.smallest = self.smallest.min(value);
         self.largest = self.largest.max(value);
         self.sum += value;
+        self.count += 1;
+    }
+}
+
+impl Serialize for Spread {
+    /// Null where there was nothing.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Spread { smallest, largest, sum, count } = *self;
+        let shown = (count > 0).then(|| {
+            BTreeMap::from([
+                ("smallest", smallest),
+                ("largest", largest),
+                ("mean", sum / count),
+                ("sum", sum),
+            ])
+        });
+        shown.serialize(serializer)
     }
 }
 
@@ -87,6 +117,12 @@ pub struct Inspection {
     pub height: Spread,
     /// Characters of a loaded caption.
     pub caption: Spread,
+    /// Loaded pictures by format, told by content.
+    pub formats: BTreeMap<&'static str, u64>,
+    /// Loaded pictures whose file occurred before, byte for byte.
+    pub duplicates: u64,
+    /// How long it took, on one thread.
+    pub took: Duration,
 }
 
 impl Inspection {
@@ -95,16 +131,21 @@ impl Inspection {
     }
 }
 
-/// Inspects the shards of a pattern; `told` gets every sample in the order of the archives.
+/// Inspects the shards of a pattern; `told` gets every sample in the order of the archives. Hashes of the pictures
+/// and their keys stay in memory, about a hundred bytes a sample.
 ///
 /// # Errors
 /// The pattern matches nothing, or `told` fails.
 pub fn inspect(
     pattern: &str,
-    mut told: impl FnMut(SampleReport) -> Result<(), DataError>,
+    mut told: impl FnMut(Seen<'_>) -> Result<(), DataError>,
 ) -> Result<Inspection, DataError> {
     let mut inspection = Inspection::default();
-    for path in pattern::shards(pattern)? {
+    let began = Instant::now();
+    let mut first_of: HashMap<u64, Box<str>> = HashMap::new();
+    let paths = pattern::shards(pattern)?;
+    let all = paths.len();
+    for (done, path) in paths.into_iter().enumerate() {
         inspection.bytes.add(std::fs::metadata(&path).map_or(0, |metadata| metadata.len()));
         let shard = Shard::open(&path);
         let file = file_name(&path);
@@ -127,19 +168,27 @@ pub fn inspect(
                 height: None,
                 mean_rgb: None,
             };
-            match result {
-                Ok((caption, picture)) => {
+            let mut repeats = None;
+            match &result {
+                Ok(Examined { caption, picture, format, hash }) => {
                     report.loaded += 1;
                     inspection.width.add(picture.width.into());
                     inspection.height.add(picture.height.into());
                     inspection.caption.add(caption.chars().count() as u64);
-                    told_of.caption = Some(caption);
+                    *inspection.formats.entry(format).or_default() += 1;
+                    repeats = first_of.get(hash).map(|key| key.to_string());
+                    if repeats.is_some() {
+                        inspection.duplicates += 1;
+                    } else {
+                        first_of.insert(*hash, key.into());
+                    }
+                    told_of.caption = Some(caption.clone());
                     (told_of.width, told_of.height) = (Some(picture.width), Some(picture.height));
-                    told_of.mean_rgb = Some(mean(&picture));
+                    told_of.mean_rgb = Some(mean(picture));
                 }
                 Err(skip) => {
                     told_of.reason = Some(skip.reason);
-                    inspection.skipped.add(skip);
+                    inspection.skipped.add(skip.clone());
                     // Damage outside of any sample is that of the shard.
                     if key.is_empty() {
                         continue;
@@ -150,21 +199,42 @@ pub fn inspect(
             let occurrence = occurrences.entry(key).or_default();
             *occurrence += 1;
             told_of.occurrence = *occurrence;
-            told(told_of)?;
+            let picture = result.as_ref().ok().map(|examined| &examined.picture);
+            told(Seen { report: told_of, picture, repeats, shards: (done, all) })?;
         }
         inspection.shards.push(report);
     }
+    inspection.took = began.elapsed();
     Ok(inspection)
 }
 
-fn examine(shard: &Shard, sample: usize) -> Result<(String, Rgb), Skip> {
+/// A sample that loads.
+struct Examined {
+    caption: String,
+    picture: Rgb,
+    format: &'static str,
+    /// Of the picture's file.
+    hash: u64,
+}
+
+fn examine(shard: &Shard, sample: usize) -> Result<Examined, Skip> {
     let Raw { picture, captions, .. } = shard.load(sample)?;
+    let (format, hash) = match &picture {
+        Picture::Encoded(bytes) => (picture::format(bytes), hash(bytes)),
+        Picture::Rgb { pixels, .. } => ("raw", hash(pixels)),
+    };
     let picture = match picture {
         Picture::Encoded(bytes) => decode(&bytes, MAX_PIXELS)
             .map_err(|defect| defect.of(format!("{}: {}", shard.path().display(), shard.key(sample))))?,
         Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
     };
-    Ok((captions.into_iter().next().unwrap_or_default(), picture))
+    Ok(Examined { caption: captions.into_iter().next().unwrap_or_default(), picture, format, hash })
+}
+
+/// The first eight bytes of the SHA-256.
+fn hash(bytes: &[u8]) -> u64 {
+    let digest = Sha256::digest(bytes);
+    digest.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
 }
 
 /// Mean of each channel, to a tenth.

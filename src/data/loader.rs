@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::filter::Filter;
+use super::limits::LimitsConfig;
 use super::prefetch::{Delivery, Prefetch};
 use super::skipped::Skipped;
 use super::source::{Order, Source};
@@ -27,14 +29,30 @@ pub struct Plan {
     /// no end: a batch may hold the last pairs of one epoch and the first of the next.
     pub keep_partial: bool,
     pub transform: Transform,
+    /// Where a mask is known before pictures are decoded: the patches that it keeps, and nothing else is resized.
+    pub patches: Option<Patches>,
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens of a caption.
     pub context: usize,
     pub label: LabelFrom,
+    /// Good samples that are left out nevertheless; none without.
+    pub filter: Option<Arc<Filter>>,
+    pub limits: LimitsConfig,
     /// Threads that read, decode and tokenize; at least one. They change the speed and nothing else.
     pub workers: usize,
     /// Crops and the choice among several captions derive from it.
     pub seed: u64,
+}
+
+/// Patches of pictures instead of whole ones.
+#[derive(Clone)]
+pub struct Patches {
+    /// Side of a patch, pixels; the size of the pictures is a multiple of it.
+    pub side: usize,
+    /// Patches of each picture.
+    pub kept: usize,
+    /// The `kept` patches of the sample that stands at (epoch, index), each less than their number in a picture.
+    pub keep: Arc<dyn Fn(u64, u64) -> Vec<u32> + Send + Sync>,
 }
 
 /// How often the source is passed over.
@@ -85,6 +103,13 @@ impl Loader {
                 return Err(DataError::Invalid(format!("a loader needs a {what} of at least 1, got 0")));
             }
         }
+        let size = plan.transform.size();
+        if let Some(Patches { side, kept, .. }) = plan.patches {
+            if side == 0 || kept == 0 || !size.is_multiple_of(side) {
+                let what = format!("{kept} patches of {side} pixels from pictures of {size}");
+                return Err(DataError::Invalid(format!("a loader cannot cut {what}")));
+            }
+        }
         Ok(Loader {
             prefetch: Prefetch::start(plan)?,
             skipped: Skipped::default(),
@@ -97,7 +122,8 @@ impl Loader {
     /// counted.
     ///
     /// # Errors
-    /// The source fails as a whole, a whole pass has not one usable sample, or a thread panicked. After an
+    /// The source fails as a whole, a whole pass has not one usable sample, too many are broken, or a thread
+    /// panicked. After an
     /// error nothing more comes.
     #[allow(clippy::should_implement_trait)] // An iterator of results would go on after an error.
     pub fn next(&mut self) -> Result<Option<Batch>, DataError> {

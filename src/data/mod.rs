@@ -4,15 +4,22 @@ pub mod archive;
 pub mod captions;
 pub mod clip_benchmark;
 mod clip_bpe;
+mod colour;
+pub mod cut;
+pub mod filter;
 pub mod folder;
 pub mod inspection;
+mod jpeg;
 pub mod karpathy;
+pub mod limits;
 pub mod loader;
 pub mod pattern;
 mod permutation;
 pub mod picture;
+mod planes;
 mod prefetch;
 mod prepare;
+mod resample;
 pub mod scenes;
 pub mod shard;
 pub mod skipped;
@@ -47,6 +54,12 @@ pub struct DataConfig {
     /// Random resized crop and flip.
     #[serde(default)]
     pub augment: AugmentConfig,
+    /// Good samples that are left out of training nevertheless.
+    #[serde(default)]
+    pub filter: filter::FilterConfig,
+    /// What a sample may ask for, and how many may be broken.
+    #[serde(default)]
+    pub limits: limits::LimitsConfig,
     /// Threads that decode and tokenize. Default: one a core, at least one.
     #[serde(default)]
     pub workers: Option<std::num::NonZeroUsize>,
@@ -158,10 +171,13 @@ pub struct Cursor {
 /// Pairs ready for the encoders.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// [batch, size, size, 3], stored bytes.
+    /// Stored bytes: [batch, size, size, 3], or [batch, kept, patch * patch * 3] where the plan cuts patches.
     pub pixels: Vec<u8>,
     /// Side of the pictures.
     pub size: usize,
+    /// [batch, kept]: which patches of each picture `pixels` holds, counted row by row. Empty where the plan
+    /// takes whole pictures.
+    pub patches: Vec<u32>,
     /// [batch, context] token ids of one caption each, padded.
     pub tokens: Vec<u32>,
     /// Real tokens of each caption, at most `context`.
@@ -185,6 +201,11 @@ pub enum DataError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("no usable sample in a whole pass over {source_name}: {skipped}")]
     NothingUsable { source_name: String, skipped: String },
+    #[error(
+        "{source_name}: {broken} of the first {of} samples are broken, more than the share of {limit} that \
+         data.limits.broken_share allows: {skipped}. Look at them with `flip data inspect`, or raise the limit"
+    )]
+    TooManyBroken { source_name: String, broken: u64, of: u64, limit: f64, skipped: String },
     #[error("{0}")]
     Tokenizer(String),
     #[error("{0}")]

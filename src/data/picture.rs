@@ -4,7 +4,8 @@ use std::io::Cursor;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use image::error::{ImageError, LimitErrorKind};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::source::Defect;
 
@@ -67,6 +68,28 @@ fn decode_inside(bytes: &[u8], max_pixels: u64) -> Result<Rgb, Defect> {
     Ok(Rgb { width, height, pixels: picture.into_raw() })
 }
 
+/// Name of a picture's format, told by content.
+pub(super) fn format(bytes: &[u8]) -> &'static str {
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => "jpeg",
+        Ok(ImageFormat::Png) => "png",
+        Ok(ImageFormat::WebP) => "webp",
+        Ok(ImageFormat::Gif) => "gif",
+        Ok(ImageFormat::Bmp) => "bmp",
+        _ => "other",
+    }
+}
+
+/// Width and height of a picture by its header, in pixels as stored; `None` where they cannot be told.
+pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    if let Ok(header) = super::jpeg::Header::read(bytes) {
+        return Some((header.width, header.height));
+    }
+    // As for decoding: hostile bytes must not end a run.
+    let read = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok();
+    catch_unwind(AssertUnwindSafe(read)).ok().flatten()
+}
+
 /// 8-bit RGB, transparent parts over white.
 fn over_white(picture: DynamicImage) -> image::RgbImage {
     if !picture.color().has_alpha() {
@@ -81,6 +104,11 @@ fn over_white(picture: DynamicImage) -> image::RgbImage {
         let [r, g, b, alpha] = picture.get_pixel(x, y).0;
         image::Rgb([blend(r, alpha), blend(g, alpha), blend(b, alpha)])
     })
+}
+
+/// Whether an EXIF block says that the picture is to be turned or mirrored.
+pub(super) fn is_turned(exif: &[u8]) -> bool {
+    Orientation::from_exif_chunk(exif).is_some_and(|orientation| orientation != Orientation::NoTransforms)
 }
 
 fn defect(error: ImageError) -> Defect {
@@ -100,7 +128,7 @@ fn defect(error: ImageError) -> Defect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageFormat, Rgba, RgbaImage};
+    use image::{Rgba, RgbaImage};
 
     fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());

@@ -192,7 +192,10 @@ struct Collator {
     batch: Batch,
     /// Since the last delivery.
     skipped: Skipped,
-    skipped_before: u64,
+    /// Broken samples before that.
+    broken_before: u64,
+    /// Samples in the deliveries so far.
+    delivered: u64,
     /// Of this epoch.
     usable: u64,
 }
@@ -204,7 +207,7 @@ impl Collator {
     fn new(plan: Arc<Plan>, deliveries: Sender<Delivery>, stopped: Arc<AtomicBool>) -> Self {
         let batch = empty_batch(&plan);
         let skipped = Skipped::default();
-        Collator { plan, deliveries, stopped, batch, skipped, skipped_before: 0, usable: 0 }
+        Collator { plan, deliveries, stopped, batch, skipped, broken_before: 0, delivered: 0, usable: 0 }
     }
 
     fn collate(mut self, steps: &Receiver<Step>) {
@@ -239,13 +242,20 @@ impl Collator {
     fn take_row(&mut self, row: Result<Prepared, Skip>) -> Result<(), Stop> {
         match row {
             Err(skip) => {
-                let number = self.skipped_before + self.skipped.total() + 1;
+                let number = self.broken_before + self.skipped.broken() + 1;
                 self.skipped.add_and_log(skip, number);
-                Ok(())
+                let broken = self.broken_before + self.skipped.broken();
+                let all = self.delivered + self.batch.keys.len() as u64 + broken;
+                let name = self.plan.source.name();
+                match self.plan.limits.check_share(broken, all, &name, &self.skipped) {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.fail(error),
+                }
             }
             Ok(row) => {
                 self.usable += 1;
                 self.batch.pixels.extend_from_slice(&row.pixels);
+                self.batch.patches.extend_from_slice(&row.patches);
                 self.batch.tokens.extend_from_slice(&row.tokens);
                 self.batch.lengths.push(row.length);
                 self.batch.captions.push(row.captions);
@@ -263,6 +273,7 @@ impl Collator {
 
     fn deliver_batch(&mut self) -> Result<(), Stop> {
         let batch = std::mem::replace(&mut self.batch, empty_batch(&self.plan));
+        self.delivered += batch.keys.len() as u64;
         self.deliver(Ok(Some(batch)))
     }
 
@@ -271,7 +282,7 @@ impl Collator {
     }
 
     fn deliver(&mut self, outcome: Result<Option<Batch>, DataError>) -> Result<(), Stop> {
-        self.skipped_before += self.skipped.total();
+        self.broken_before += self.skipped.broken();
         let skipped = std::mem::take(&mut self.skipped);
         self.deliveries.send(Delivery { outcome, skipped }).map_err(|_| Stop)
     }
@@ -303,9 +314,15 @@ impl Collator {
 
 fn empty_batch(plan: &Plan) -> Batch {
     let size = plan.transform.size();
+    let kept = plan.patches.as_ref().map(|patches| patches.kept);
+    let picture = match &plan.patches {
+        None => size * size * 3,
+        Some(patches) => patches.kept * patches.side * patches.side * 3,
+    };
     Batch {
-        pixels: Vec::with_capacity(plan.batch * size * size * 3),
+        pixels: Vec::with_capacity(plan.batch * picture),
         size,
+        patches: Vec::with_capacity(plan.batch * kept.unwrap_or(0)),
         tokens: Vec::with_capacity(plan.batch * plan.context),
         lengths: Vec::with_capacity(plan.batch),
         captions: Vec::with_capacity(plan.batch),

@@ -1,11 +1,10 @@
 //! One ticket to one row of a batch: read, decode, crop, tokenize.
 
-use fast_image_resize::Resizer;
 use rand::Rng;
 
-use super::loader::{LabelFrom, Plan};
-use super::picture::{decode, Rgb};
-use super::source::{Defect, Order, Picture, Raw, Skip, Ticket};
+use super::cut::{Cutter, View};
+use super::loader::{LabelFrom, Patches, Plan};
+use super::source::{Defect, Order, Raw, Skip, Ticket};
 use super::Cursor;
 use crate::seed::{rng, Purpose};
 
@@ -13,8 +12,10 @@ use crate::seed::{rng, Purpose};
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub key: String,
-    /// [size, size, 3]
+    /// [size, size, 3], or [kept, patch * patch * 3]
     pub pixels: Vec<u8>,
+    /// [kept], or empty
+    pub patches: Vec<u32>,
     /// [context]
     pub tokens: Vec<u32>,
     pub length: u32,
@@ -26,14 +27,20 @@ pub(super) struct Prepared {
 /// Does the work of one thread; it keeps what can be used again.
 #[derive(Default)]
 pub(super) struct Preparer {
-    resizer: Resizer,
+    cutter: Cutter,
 }
 
 impl Preparer {
     /// # Errors
     /// The sample has to be left out.
     pub fn prepare(&mut self, plan: &Plan, ticket: &Ticket) -> Result<Prepared, Skip> {
-        let Raw { key, picture, captions, meta, label } = plan.source.load(ticket)?;
+        let sample = plan.source.load(ticket)?;
+        let wanted = plan.limits.check(&sample).and_then(|()| match &plan.filter {
+            Some(filter) => filter.check(&sample),
+            None => Ok(()),
+        });
+        wanted.map_err(|defect| defect.of(plan.source.sample_name(ticket, &sample.key)))?;
+        let Raw { key, picture, captions, meta, label } = sample;
         let label = match &plan.label {
             LabelFrom::None => None,
             LabelFrom::Source => label,
@@ -52,17 +59,20 @@ impl Preparer {
                 .tokenizer
                 .encode(caption, plan.context)
                 .map_err(|error| Defect::new("caption_tokens", error.to_string()))?;
-            let picture = match picture {
-                Picture::Encoded(bytes) => decode(&bytes, plan.source.max_pixels())?,
-                Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
+            let patches = plan.patches.as_ref().map(|patches| (patches.keep)(drawn.0, drawn.1));
+            let view = match (&plan.patches, &patches) {
+                (Some(Patches { side, .. }), Some(ids)) => View::Patches { patch: *side, ids },
+                _ => View::Whole,
             };
-            let pixels = plan.transform.apply(&mut self.resizer, &picture, plan.seed, drawn)?;
-            Ok((tokens, length, pixels))
+            let most = plan.source.max_pixels();
+            let pixels = self.cutter.cut(picture, most, &plan.transform, view, plan.seed, drawn)?;
+            Ok((tokens, length, pixels, patches.unwrap_or_default()))
         };
         match row() {
-            Ok((tokens, length, pixels)) => Ok(Prepared {
+            Ok((tokens, length, pixels, patches)) => Ok(Prepared {
                 key,
                 pixels,
+                patches,
                 tokens,
                 length: length as u32,
                 captions,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::filter::CHOSEN;
 use super::source::Skip;
 
 /// Skips that are kept with their names, and logged one by one.
@@ -22,6 +23,12 @@ impl Skipped {
         self.counts.values().sum()
     }
 
+    /// Those that were broken, not filtered out.
+    pub fn broken(&self) -> u64 {
+        let broken = self.counts.iter().filter(|(reason, _)| !reason.starts_with(CHOSEN));
+        broken.map(|(_, count)| count).sum()
+    }
+
     /// Counts a sample.
     pub fn add(&mut self, skip: Skip) {
         *self.counts.entry(skip.reason).or_default() += 1;
@@ -39,11 +46,13 @@ impl Skipped {
         self.first.extend(later.first.into_iter().take(room));
     }
 
-    /// Counts a sample, the `number`th of its loader, and logs it where it is one of the first or the next in a
-    /// thousand.
+    /// Counts a sample, the `number`th broken one of its loader, and logs it where it is one of the first or the
+    /// next in a thousand.
     pub(super) fn add_and_log(&mut self, skip: Skip, number: u64) {
-        if number <= NAMED || number.is_multiple_of(LOGGED_EVERY) {
-            let Skip { reason, sample, detail } = &skip;
+        let Skip { reason, sample, detail } = &skip;
+        if reason.starts_with(CHOSEN) {
+            tracing::debug!(target: "flip::data", number, reason, "left out {sample}: {detail}");
+        } else if number <= NAMED || number.is_multiple_of(LOGGED_EVERY) {
             tracing::warn!(target: "flip::data", number, reason, "skipped {sample}: {detail}");
         }
         self.add(skip);

@@ -1,12 +1,8 @@
-//! A picture of any size to the square that the encoder takes.
+//! Which part of a picture of any size becomes the square that the encoder takes.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::picture::Rgb;
-use super::source::Defect;
 use super::AugmentConfig;
 use crate::seed::{rng, Purpose};
 
@@ -31,6 +27,18 @@ pub struct Crop {
     pub height: f64,
 }
 
+/// Where the square comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Placement {
+    pub crop: Crop,
+    /// Whether left and right are swapped.
+    pub mirrored: bool,
+    /// Whether nothing outside of the crop is looked at, as if it had been cut out before it was resized.
+    pub inside: bool,
+    /// Whether a crop that is much larger than the square may be decoded at reduced size.
+    pub may_shrink: bool,
+}
+
 impl Transform {
     /// Side of the squares, pixels.
     pub fn size(&self) -> usize {
@@ -39,32 +47,23 @@ impl Transform {
         }
     }
 
-    /// The square of one picture: [size, size, 3] bytes. What is random depends on the seed and on the `epoch`
-    /// and `index` of its ticket.
-    ///
-    /// # Errors
-    /// The picture has no pixels.
-    pub fn apply(
-        &self,
-        resizer: &mut Resizer,
-        picture: &Rgb,
-        seed: u64,
-        (epoch, index): (u64, u64),
-    ) -> Result<Vec<u8>, Defect> {
+    /// The square of a picture of at least one pixel. What is random depends on the seed and on the `epoch` and
+    /// `index` of its ticket.
+    pub fn place(&self, width: u32, height: u32, seed: u64, (epoch, index): (u64, u64)) -> Placement {
         match self {
-            Transform::Evaluate { size } => {
-                resize(resizer, picture, centre(picture.width, picture.height, *size), *size)
-            }
-            Transform::Train { size, augment } => {
+            Transform::Evaluate { size } => Placement {
+                crop: centre(width, height, *size),
+                mirrored: false,
+                inside: false,
+                // Results are compared with those of other tools.
+                may_shrink: false,
+            },
+            Transform::Train { augment, .. } => {
                 let mut rng = rng(seed, Purpose::Crop, epoch, index);
                 // Drawn first, so that it does not depend on how many crops were tried.
                 let mirrored = rng.gen::<bool>() && augment.flip;
-                let crop = random(picture.width, picture.height, augment, &mut rng);
-                let mut pixels = resize(resizer, picture, crop, *size)?;
-                if mirrored {
-                    mirror(&mut pixels, *size);
-                }
-                Ok(pixels)
+                let crop = random(width, height, augment, &mut rng);
+                Placement { crop, mirrored, inside: true, may_shrink: true }
             }
         }
     }
@@ -114,33 +113,6 @@ pub fn centre(width: u32, height: u32, size: usize) -> Crop {
     Crop { left, top, width, height }
 }
 
-/// Bicubic, with the support widened when shrinking.
-fn resize(resizer: &mut Resizer, picture: &Rgb, crop: Crop, size: usize) -> Result<Vec<u8>, Defect> {
-    let failed = |error: &dyn std::fmt::Display| Defect::new("image_decode", error.to_string());
-    let source = ImageRef::new(picture.width, picture.height, &picture.pixels, PixelType::U8x3)
-        .map_err(|error| failed(&error))?;
-    let mut square = Image::new(size as u32, size as u32, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).crop(
-        crop.left,
-        crop.top,
-        crop.width,
-        crop.height,
-    );
-    resizer.resize(&source, &mut square, &options).map_err(|error| failed(&error))?;
-    Ok(square.into_vec())
-}
-
-/// Swaps left and right of [size, size, 3].
-fn mirror(pixels: &mut [u8], size: usize) {
-    for row in pixels.chunks_exact_mut(3 * size) {
-        for x in 0..size / 2 {
-            for channel in 0..3 {
-                row.swap(3 * x + channel, 3 * (size - 1 - x) + channel);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,47 +151,20 @@ mod tests {
     }
 
     #[test]
-    fn thin_pictures_become_squares_too() {
-        let mut resizer = Resizer::new();
-        for (width, height) in [(1, 2000), (2000, 1), (1, 1)] {
-            let pixels = vec![9; (width * height * 3) as usize];
-            let picture = Rgb { width, height, pixels };
-            for transform in [
-                Transform::Evaluate { size: 8 },
-                Transform::Train { size: 8, augment: AugmentConfig::default() },
-            ] {
-                assert_eq!(transform.apply(&mut resizer, &picture, 1, (0, 0)).unwrap(), [9; 8 * 8 * 3]);
-            }
-        }
-    }
-
-    #[test]
     fn evaluation_cuts_the_centre() {
         assert_eq!(centre(300, 100, 100), Crop { left: 100.0, top: 0.0, width: 100.0, height: 100.0 });
         // 200 x 301 becomes 100 x 150, of which rows 25 to 124 stay.
         let crop = centre(200, 301, 100);
         assert_eq!((crop.left, crop.width), (0.0, 200.0));
         assert!((crop.top - 25.0 * 301.0 / 150.0).abs() < 1e-9);
-        // A picture that fits stays as it is.
-        let picture = Rgb { width: 4, height: 4, pixels: (0..48).collect() };
-        let square = Transform::Evaluate { size: 4 }.apply(&mut Resizer::new(), &picture, 1, (0, 0)).unwrap();
-        assert_eq!(square, picture.pixels);
     }
 
     #[test]
     fn half_of_the_training_pictures_are_mirrored() {
-        let mut row = vec![1, 1, 1, 2, 2, 2, 3, 3, 3];
-        row.extend_from_slice(&row.clone());
-        row.extend_from_slice(&row.clone()[..9]);
-        let picture = Rgb { width: 3, height: 3, pixels: row };
-        let augment = AugmentConfig { crop_area: (1.0, 1.0), crop_aspect: (1.0, 1.0), flip: true };
         let mirrored = |flip: bool| {
-            let augment = AugmentConfig { flip, ..augment.clone() };
-            let transform = Transform::Train { size: 3, augment };
-            let mut resizer = Resizer::new();
-            (0..1000)
-                .filter(|&index| transform.apply(&mut resizer, &picture, 5, (0, index)).unwrap()[0] == 3)
-                .count()
+            let transform =
+                Transform::Train { size: 3, augment: AugmentConfig { flip, ..AugmentConfig::default() } };
+            (0..1000).filter(|&index| transform.place(3, 3, 5, (0, index)).mirrored).count()
         };
         assert!((430..570).contains(&mirrored(true)));
         assert_eq!(mirrored(false), 0);

@@ -4,8 +4,9 @@
 //! Every strategy works as FLIP's does: it scores the positions of one row, and those with the lowest
 //! scores are kept ([`random_mask`] is the routine; uniform noise is one way to score). So whatever a
 //! strategy computes, the number kept is the same for all rows, no position occurs twice, and none is out
-//! of range. A row is scored with a generator of its own, made from (seed, step, row): a batch may be
-//! drawn whole or in micro-batches.
+//! of range. A row is scored with a generator of its own - pictures by (seed, epoch, place of the sample in
+//! it), so that the loader knows what is kept before it decodes; texts by (seed, step, row) - and a batch may be
+//! drawn whole or in parts.
 //!
 //! A strategy of one's own is an implementation of [`ImageStrategy`] or [`TextStrategy`]; for recipes it
 //! needs a line in [`ImageMask`] or [`TextMask`] too.
@@ -107,11 +108,11 @@ impl ImageMask {
         self.strategy().map_or(patches, |strategy| strategy.kept(patches))
     }
 
-    /// Draws the mask of `batch` pictures, which are the rows `first_row..` of the batch of this step.
-    pub fn draw(&self, grid: usize, batch: usize, seed: u64, step: u64, first_row: u64) -> Kept {
+    /// Draws the mask of `batch` pictures, which are those from `first` on of an epoch.
+    pub fn draw(&self, grid: usize, batch: usize, seed: u64, epoch: u64, first: u64) -> Kept {
         match self.strategy() {
             None => Kept::all(batch, grid * grid),
-            Some(strategy) => draw_images(strategy.as_ref(), grid, batch, seed, step, first_row),
+            Some(strategy) => draw_images(strategy.as_ref(), grid, batch, seed, epoch, first),
         }
     }
 

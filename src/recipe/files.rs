@@ -217,6 +217,9 @@ fn named(recipe: &mut Recipe) -> Vec<(String, Named<'_>)> {
     if let Some(validation) = &mut recipe.data.validation {
         source(validation, "data.validation", &mut all);
     }
+    if let Some(list) = &mut recipe.data.filter.exclude {
+        all.push(("data.filter.exclude".to_owned(), Named::Path(list)));
+    }
     for (index, stage) in recipe.stages.iter_mut().enumerate() {
         let (list, evaluators) = stage.evaluators_mut();
         for (position, evaluator) in evaluators.iter_mut().enumerate() {

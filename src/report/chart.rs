@@ -134,7 +134,7 @@ fn draw_on(whole: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error
             axes.draw_series([Text::new(title.clone(), place, (FONT, 14).into_font().color(&INK.mix(0.6)))])?;
         }
     }
-    for ((name, points), colour) in chart.lines.iter().zip(LINES.iter().cycle()) {
+    for ((_, points), colour) in chart.lines.iter().zip(LINES.iter().cycle()) {
         let points = thinned(points);
         let strength = if chart.smooth { 0.3 } else { 1.0 };
         let style = colour.mix(strength).stroke_width(2);

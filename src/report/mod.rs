@@ -14,6 +14,7 @@ pub mod html;
 pub mod mask_picture;
 mod outline;
 mod page;
+mod sheet;
 pub mod table;
 pub mod tensorboard;
 
@@ -26,6 +27,7 @@ pub use examples::{thumbnail, Answer, Example, Examples};
 pub use html::write;
 pub use mask_picture::{contact_sheet, Masked};
 pub use outline::stage_titles;
+pub use sheet::sheet;
 pub use tensorboard::EventWriter;
 
 /// Why something could not be shown.

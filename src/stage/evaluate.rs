@@ -231,9 +231,12 @@ fn next<D: GraphDevice>(
                 batch: reading.batch,
                 keep_partial: true,
                 transform: Transform::Evaluate { size: run.model_config.image.size },
+                patches: None,
                 tokenizer: run.tokenizer.clone(),
                 context: run.model_config.text.context,
                 label: reading.label.clone(),
+                filter: None,
+                limits: run.data.limits.clone(),
                 workers: run.workers(),
                 seed: run.seed,
             })?;

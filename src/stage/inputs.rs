@@ -1,6 +1,9 @@
-//! From a batch of pictures and captions to what the encoders see: the masks are drawn, the kept
-//! patches and tokens gathered, and the rows split into micro-batches.
+//! From a batch of patches and captions to what the encoders see: the text masks are drawn, the kept tokens
+//! gathered, and the rows split into micro-batches.
 
+use std::sync::Arc;
+
+use crate::data::loader::Patches;
 use crate::data::Batch;
 use crate::mask::{Captions, Kept, TokenFrequencies};
 use crate::model::{gather_patches, ImageInput, ModelConfig, PatchValues, TextInput, TextPool};
@@ -14,8 +17,19 @@ pub struct StepInputs {
     pub texts: Vec<TextInput>,
 }
 
-/// Draws the masks of update `step` (counted over the whole run) and gathers what they keep. A row's
-/// mask depends on (seed, step, row in the batch), not on the micro-batch it falls into.
+/// The image mask of a stage as the loader wants it: drawn for each sample from (seed, epoch, index), so that
+/// only what it keeps is ever resized, and so that neither the batch nor the rank that a sample falls into
+/// changes it.
+pub fn patches(plan: &TrainingPlan, model: &ModelConfig, seed: u64) -> Patches {
+    let side = model.image.patch;
+    let grid = plan.image_size / side;
+    let mask = plan.image_mask.clone();
+    let keep = move |epoch, index| mask.draw(grid, 1, seed, epoch, index).ids;
+    Patches { side, kept: plan.image_mask.kept(grid), keep: Arc::new(keep) }
+}
+
+/// Splits a batch of [`patches`], and draws the text masks of update `step` (counted over the whole run). A
+/// row's text mask depends on (seed, step, row in the batch), not on the micro-batch it falls into.
 pub fn masked(
     batch: &Batch,
     plan: &TrainingPlan,
@@ -27,14 +41,16 @@ pub fn masked(
     let rows = batch.lengths.len();
     let context = model.text.context;
     let grid = batch.size / model.image.patch;
-    let picture = batch.size * batch.size * 3;
+    let kept_patches = plan.image_mask.kept(grid);
+    let picture = kept_patches * model.image.patch_values();
     let keep_end = model.text.pool == TextPool::EndOfText;
     let mut inputs = StepInputs { images: Vec::new(), texts: Vec::new() };
     for first in (0..rows).step_by(plan.micro_batch) {
         let last = (first + plan.micro_batch).min(rows);
-        let kept = plan.image_mask.draw(grid, last - first, seed, step, first as u64);
-        let pixels = &batch.pixels[first * picture..last * picture];
-        inputs.images.push(image_input(pixels, batch.size, model.image.patch, kept));
+        let ids = batch.patches[first * kept_patches..last * kept_patches].to_vec();
+        let kept = Kept { ids, batch: last - first, kept: kept_patches, of: grid * grid };
+        let patches = PatchValues::Bytes(batch.pixels[first * picture..last * picture].to_vec());
+        inputs.images.push(ImageInput { patches, kept, grid });
 
         let tokens = &batch.tokens[first * context..last * context];
         let captions = Captions { tokens, lengths: &batch.lengths[first..last], context, keep_end };
@@ -48,17 +64,14 @@ pub fn masked(
 pub fn whole_pictures(pixels: &[u8], size: usize, patch: usize) -> ImageInput {
     let grid = size / patch;
     let rows = pixels.len() / (size * size * 3);
-    image_input(pixels, size, patch, Kept::all(rows, grid * grid))
+    let kept = Kept::all(rows, grid * grid);
+    let patches = PatchValues::Bytes(gather_patches(pixels, size, patch, &kept));
+    ImageInput { patches, kept, grid }
 }
 
 /// Every token of [rows, context] ids.
 pub fn whole_texts(tokens: &[u32], context: usize) -> TextInput {
     text_input(tokens, context, Kept::all(tokens.len() / context, context))
-}
-
-fn image_input(pixels: &[u8], size: usize, patch: usize, kept: Kept) -> ImageInput {
-    let patches = PatchValues::Bytes(gather_patches(pixels, size, patch, &kept));
-    ImageInput { patches, kept, grid: size / patch }
 }
 
 fn text_input(tokens: &[u32], context: usize, kept: Kept) -> TextInput {

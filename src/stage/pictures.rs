@@ -1,26 +1,26 @@
 //! A picture of what the encoder gets to see: the first training pictures beside what their masks leave.
 
+use crate::data::loader::{Loader, Plan};
 use crate::data::Batch;
 use crate::model::GraphDevice;
 use crate::report::{contact_sheet, Masked};
 
-use super::inputs::StepInputs;
 use super::training::Run;
 use super::StageError;
 
 /// Pictures shown.
 const SHOWN: usize = 8;
 
-/// Writes `masks.png` into the run folder.
-pub fn write<D: GraphDevice>(run: &Run<'_, D>, batch: &Batch, inputs: &StepInputs) -> Result<(), StageError> {
-    let picture = batch.size * batch.size * 3;
-    let kept = inputs.images.iter().flat_map(|input| input.kept.ids.chunks_exact(input.kept.kept));
-    let shown: Vec<Masked<'_>> = batch
-        .pixels
-        .chunks_exact(picture)
-        .zip(kept)
-        .take(SHOWN)
-        .map(|(pixels, kept)| Masked { pixels, size: batch.size, kept })
+/// Writes `masks.png` into the run folder: the first samples of a batch, which `plan` loaded. Their pictures are
+/// loaded once more, whole.
+pub fn write<D: GraphDevice>(run: &Run<'_, D>, plan: Plan, batch: &Batch) -> Result<(), StageError> {
+    let kept = plan.patches.as_ref().map_or(1, |patches| patches.kept);
+    let mut loader = Loader::start(Plan { batch: plan.batch.min(SHOWN), patches: None, ..plan })?;
+    let whole = loader.next()?.ok_or(StageError::NoMoreData)?;
+    let pictures = whole.pixels.chunks_exact(whole.size * whole.size * 3);
+    let shown: Vec<Masked<'_>> = pictures
+        .zip(batch.patches.chunks_exact(kept))
+        .map(|(pixels, kept)| Masked { pixels, size: whole.size, kept })
         .collect();
     let png = contact_sheet(&shown, run.model_config.image.patch)?;
     run.folder.replace(&run.folder.masks(), &png)?;

@@ -1,9 +1,11 @@
 //! The training loop, for masked and unmasked stages alike.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::Snapshot;
 use crate::data::captions::first_captions;
+use crate::data::filter::Filter;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
 use crate::data::source::Order;
 use crate::data::transform::Transform;
@@ -13,7 +15,7 @@ use crate::model::GraphDevice;
 use crate::optimizer::{clip_factor, global_norm, AdamW, OptimizerConfig, OptimizerError};
 
 use super::evaluate::evaluate;
-use super::inputs::masked;
+use super::inputs::{masked, patches};
 use super::plan::TrainingPlan;
 use super::training::{Run, OPTIMIZER};
 use super::{Ended, StageError};
@@ -42,7 +44,8 @@ pub fn train<D: GraphDevice>(
         return Ok(Ended::Complete);
     }
     let frequencies = plan.text_mask.needs_frequencies().then(|| count_tokens(run)).transpose()?;
-    let mut loader = Loader::start(Plan {
+    let filter = Arc::new(Filter::open(&run.data.filter)?);
+    let loading = Plan {
         source: run.train.clone(),
         order: Order::Shuffled { seed: run.seed },
         passes: Passes::Endless,
@@ -50,12 +53,16 @@ pub fn train<D: GraphDevice>(
         batch: plan.batch,
         keep_partial: false,
         transform: Transform::Train { size: plan.image_size, augment: run.data.augment.clone() },
+        patches: Some(patches(plan, run.model_config, run.seed)),
         tokenizer: run.tokenizer.clone(),
         context: run.model_config.text.context,
         label: LabelFrom::None,
+        filter: Some(filter),
+        limits: run.data.limits.clone(),
         workers: run.workers(),
         seed: run.seed,
-    })?;
+    };
+    let mut loader = Loader::start(loading.clone())?;
 
     let every = run.metrics_config.every_steps.get();
     let checkpoint_every = checkpoint_steps(run, plan)?;
@@ -78,7 +85,7 @@ pub fn train<D: GraphDevice>(
         let inputs =
             masked(&batch, plan, run.model_config, frequencies.as_ref(), run.seed, run.position.global_step);
         if run.position.global_step == 0 {
-            super::pictures::write(run, &batch, &inputs)?;
+            super::pictures::write(run, loading.clone(), &batch)?;
         }
         let mut update = run.model.loss_and_gradients(&inputs.images, &inputs.texts)?;
         let norm = global_norm(&run.model, &mut update.gradients).map_err(device)?;

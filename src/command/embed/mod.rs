@@ -13,6 +13,7 @@ use dfdx::tensor::Cpu;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::data::limits::LimitsConfig;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
 use crate::data::source::{Order, Source};
 use crate::data::tokenizer::Tokenizer;
@@ -123,10 +124,13 @@ fn embed_pictures(
         batch: BATCH,
         keep_partial: true,
         transform: Transform::Evaluate { size: trained.model.config().image.size },
+        patches: None,
         // Captions are not looked at: the smallest tokenizer there is will do.
         tokenizer: Arc::new(Tokenizer::train(["a".to_string()].into_iter(), 8)?),
         context: 1,
         label: LabelFrom::None,
+        filter: None,
+        limits: LimitsConfig::default(),
         workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
         seed: 0,
     })?;

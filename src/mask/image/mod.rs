@@ -26,24 +26,23 @@ pub trait ImageStrategy {
     fn score(&self, scores: &mut [f32], grid: usize, rng: &mut dyn RngCore);
 }
 
-/// Draws the mask of `batch` pictures of `grid` x `grid` patches, which are the rows `first_row..` of the
-/// batch of this step. The ids of a row come by increasing score, as in the official code.
+/// Draws the mask of `batch` pictures of `grid` x `grid` patches, which are those from `first` on of an epoch. The ids of a row come by increasing score, as in the official code.
 pub fn draw_images(
     strategy: &dyn ImageStrategy,
     grid: usize,
     batch: usize,
     seed: u64,
-    step: u64,
-    first_row: u64,
+    epoch: u64,
+    first: u64,
 ) -> Kept {
     let of = grid * grid;
     let kept = strategy.kept(of).min(of);
     let mut ids = Vec::with_capacity(batch * kept);
     let mut scores = vec![0.0; of];
     let mut order = Ascending::default();
-    for row in first_row..first_row + batch as u64 {
+    for index in first..first + batch as u64 {
         scores.fill(0.0);
-        strategy.score(&mut scores, grid, &mut rng(seed, Purpose::ImageMask, step, row));
+        strategy.score(&mut scores, grid, &mut rng(seed, Purpose::ImageMask, epoch, index));
         ids.extend(order.positions(&scores).take(kept));
     }
     Kept { ids, batch, kept, of }

@@ -1,6 +1,7 @@
 //! Sources of pairs and their preparation.
 
 use super::Findings;
+use crate::data::filter::FilterConfig;
 use crate::data::{pattern, AugmentConfig, DataConfig, ScenesConfig, ScenesSplit, SourceConfig};
 
 pub(super) fn validate(data: &DataConfig, findings: &mut Findings) {
@@ -14,6 +15,34 @@ pub(super) fn validate(data: &DataConfig, findings: &mut Findings) {
         source(validation, "data.validation", findings);
     }
     augment(&data.augment, findings);
+    filter(&data.filter, findings);
+    let share = data.limits.broken_share;
+    if !(0.0..=1.0).contains(&share) {
+        findings.add("data.limits.broken_share", format!("expected a share from 0 to 1, got {share}"));
+    }
+}
+
+fn filter(filter: &FilterConfig, findings: &mut Findings) {
+    if let Some(most) = filter.max_aspect.filter(|most| most.is_nan() || *most < 1.0) {
+        let finding =
+            findings.add("data.filter.max_aspect", format!("expected a ratio of 1 or more, got {most}"));
+        finding.help("it is the longer side by the shorter one, for example 3.0");
+    }
+    if let Some((fewest, most)) = filter.caption_characters.filter(|(fewest, most)| fewest > most) {
+        let message = format!("expected the fewest, then the most, got ({fewest}, {most})");
+        findings.add("data.filter.caption_characters", message);
+    }
+    let Some(score) = &filter.score else { return };
+    match (score.min, score.max) {
+        (None, None) => {
+            let message = "expected a smallest or a largest value, got neither".into();
+            findings.add("data.filter.score", message).help("for example (field: \"similarity\", min: 0.28)");
+        }
+        (Some(min), Some(max)) if min > max => {
+            findings.add("data.filter.score", format!("expected min <= max, got {min} and {max}"));
+        }
+        _ => {}
+    }
 }
 
 /// What is wrong with a source by itself.

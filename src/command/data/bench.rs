@@ -1,0 +1,174 @@
+//! `flip data bench`: how fast pairs come out of shards, and how much of that time is decoding.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::command::{Failure, Outcome};
+use crate::data::captions::first_captions;
+use crate::data::cut::Cutter;
+use crate::data::limits::LimitsConfig;
+use crate::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
+use crate::data::picture::{decode, Rgb};
+use crate::data::source::{Order, Picture, Source, MAX_PIXELS};
+use crate::data::tokenizer::Tokenizer;
+use crate::data::transform::Transform;
+use crate::data::webdataset::WebDataset;
+use crate::data::{AugmentConfig, Cursor, WebDatasetConfig};
+use crate::mask::{ImageMask, Ratio};
+
+/// Captions that the tokenizer of the measurement is trained on.
+const CAPTIONS: usize = 1000;
+/// Its tokens, and those of a caption.
+const VOCABULARY: usize = 2000;
+const CONTEXT: usize = 32;
+/// Batches that find the queues empty.
+const WARM_UP: usize = 4;
+/// Pictures that decoding alone is timed on.
+const DECODED: usize = 400;
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Shards, for example 'data/{00000..00041}.tar'.
+    pattern: String,
+    /// Side of the pictures handed over, pixels.
+    #[arg(long, default_value_t = 224)]
+    size: usize,
+    /// Side of a patch, pixels.
+    #[arg(long, default_value_t = 16)]
+    patch: usize,
+    /// Share of the patches dropped at random; without it whole pictures are handed over.
+    #[arg(long)]
+    mask: Option<f64>,
+    /// Pairs of a batch.
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// Threads that read, decode and tokenize [default: one a core].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Time measured, seconds.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Print one JSON object, last and on one line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Measured {
+    images_per_s: f64,
+    /// Time of a thread for one image, all work included.
+    ms_image: f64,
+    /// The same for decoding alone: whole pictures, by the general decoder.
+    ms_decode: f64,
+    /// The same by the decoder for baseline JPEG, all of whose blocks are wanted; it stops before colours.
+    ms_decode_planes: f64,
+    images: u64,
+    skipped: u64,
+    threads: usize,
+    size: usize,
+    mask: f64,
+}
+
+pub fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
+    let measured = measure(args)?;
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&measured)?)?;
+        return Ok(Outcome::Done);
+    }
+    let Measured { images_per_s, ms_image, ms_decode, ms_decode_planes, threads, .. } = measured;
+    writeln!(out, "{images_per_s:.0} images/s on {threads} threads, {} skipped", measured.skipped)?;
+    writeln!(out, "{ms_image:.3} ms of a thread for one image; decoding alone, on one thread:")?;
+    writeln!(out, "{ms_decode:.3} ms to RGB by the general decoder")?;
+    writeln!(out, "{ms_decode_planes:.3} ms to planes by the decoder for baseline JPEG")?;
+    Ok(Outcome::Done)
+}
+
+fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
+    let usage = |what: &str| Failure::Usage(what.into());
+    if args.size == 0 || args.patch == 0 || !args.size.is_multiple_of(args.patch) {
+        return Err(usage("--size must be a multiple of --patch"));
+    }
+    let mask = args.mask.map(Ratio::try_from).transpose();
+    let mask = mask.map_err(|error| Failure::Usage(format!("--mask: {error}")))?.map(ImageMask::Random);
+    let grid = args.size / args.patch;
+    let patches = mask.map(|mask| Patches {
+        side: args.patch,
+        kept: mask.kept(grid),
+        keep: Arc::new(move |epoch, index| mask.draw(grid, 1, 0, epoch, index).ids),
+    });
+    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let threads = threads.max(1);
+    let source = Arc::new(WebDataset::open(&WebDatasetConfig::new(&args.pattern))?);
+    let captions = first_captions(source.as_ref(), CAPTIONS)?;
+    let (ms_decode, ms_decode_planes) = decoding(source.as_ref())?;
+    let mut loader = Loader::start(Plan {
+        source,
+        order: Order::Shuffled { seed: 0 },
+        passes: Passes::Endless,
+        start: Cursor::default(),
+        batch: args.batch,
+        keep_partial: false,
+        transform: Transform::Train { size: args.size, augment: AugmentConfig::default() },
+        patches,
+        tokenizer: Arc::new(Tokenizer::train(captions.into_iter(), VOCABULARY)?),
+        context: CONTEXT,
+        label: LabelFrom::None,
+        filter: None,
+        limits: LimitsConfig::default(),
+        workers: threads,
+        seed: 0,
+    })?;
+    for _ in 0..WARM_UP {
+        loader.next()?;
+    }
+    let began = Instant::now();
+    let mut images = 0;
+    while began.elapsed() < Duration::from_secs_f64(args.seconds.clamp(0.0, 1e6)) {
+        images += loader.next()?.map_or(0, |batch| batch.keys.len() as u64);
+    }
+    let images_per_s = images as f64 / began.elapsed().as_secs_f64();
+    Ok(Measured {
+        images_per_s,
+        ms_image: 1e3 * threads as f64 / images_per_s,
+        ms_decode,
+        ms_decode_planes,
+        images,
+        skipped: loader.skipped().total(),
+        threads,
+        size: args.size,
+        mask: args.mask.unwrap_or(0.0),
+    })
+}
+
+/// Milliseconds to decode one picture, as RGB and as planes: means over the first ones.
+fn decoding(source: &dyn Source) -> Result<(f64, f64), Failure> {
+    let mut pictures = Vec::new();
+    let mut cursor = Cursor::default();
+    while pictures.len() < DECODED {
+        let Some(ticket) = source.ticket(cursor, Order::Stored)? else { break };
+        cursor = ticket.after;
+        if let Ok(Picture::Encoded(bytes)) = source.load(&ticket).map(|raw| raw.picture) {
+            pictures.push(bytes);
+        }
+    }
+    let mean = |work: &mut dyn FnMut(&[u8])| {
+        let began = Instant::now();
+        pictures.iter().for_each(|bytes| work(bytes));
+        1e3 * began.elapsed().as_secs_f64() / pictures.len().max(1) as f64
+    };
+    let mut pixels = 0;
+    let rgb = mean(&mut |bytes| {
+        pixels += decode(bytes, MAX_PIXELS).map_or(0, |Rgb { pixels, .. }| pixels.len());
+    });
+    let mut cutter = Cutter::default();
+    let planes = mean(&mut |bytes| {
+        std::hint::black_box(cutter.decode_all(bytes, MAX_PIXELS));
+    });
+    std::hint::black_box(pixels);
+    Ok((rgb, planes))
+}

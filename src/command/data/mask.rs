@@ -1,0 +1,101 @@
+//! `flip data mask`: what each strategy of masking leaves of a few pictures.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::command::{Failure, Outcome};
+use crate::data::cut::{Cutter, View};
+use crate::data::scenes::Scenes;
+use crate::data::source::{Order, Source};
+use crate::data::transform::Transform;
+use crate::data::webdataset::WebDataset;
+use crate::data::{Cursor, ScenesConfig, ScenesSplit, WebDatasetConfig};
+use crate::mask::{ImageMask, Ratio, Strength};
+use crate::report;
+
+/// What a removed patch looks like.
+const REMOVED: u8 = 128;
+
+#[derive(Debug, Args)]
+pub struct MaskArgs {
+    /// Shards to take pictures from [default: built-in ones].
+    pattern: Option<String>,
+    /// The PNG to write.
+    #[arg(long, default_value = "masks.png")]
+    out: PathBuf,
+    /// Share of the patches dropped.
+    #[arg(long, default_value_t = 0.5)]
+    ratio: f64,
+    /// Side of the pictures, pixels.
+    #[arg(long, default_value_t = 224)]
+    size: usize,
+    /// Side of a patch, pixels.
+    #[arg(long, default_value_t = 16)]
+    patch: usize,
+    /// How many pictures.
+    #[arg(long, default_value_t = 4)]
+    pictures: usize,
+}
+
+/// Writes a row for each picture: whole, then as each strategy leaves it.
+pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
+    if args.size == 0 || args.patch == 0 || !args.size.is_multiple_of(args.patch) {
+        return Err(Failure::Usage("--size must be a multiple of --patch".into()));
+    }
+    let ratio = Ratio::try_from(args.ratio).map_err(|error| Failure::Usage(format!("--ratio: {error}")))?;
+    let strength = Strength::try_from(0.5).map_err(Failure::Usage)?;
+    let strategies = [
+        ("whole", ImageMask::Keep),
+        ("Random", ImageMask::Random(ratio)),
+        ("Centred, strength 0.5", ImageMask::Centred { ratio, strength }),
+        ("Grid", ImageMask::Grid(ratio)),
+        ("Block", ImageMask::Block(ratio)),
+    ];
+    let source: Arc<dyn Source> = match &args.pattern {
+        Some(pattern) => Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern))?),
+        None => {
+            let config = ScenesConfig { size: args.size.max(8), split: ScenesSplit::Train, samples: None };
+            Arc::new(Scenes::new(&config, 0)?)
+        }
+    };
+    let mut cutter = Cutter::default();
+    let transform = Transform::Evaluate { size: args.size };
+    let (mut rows, mut cursor) = (Vec::new(), Cursor::default());
+    let grid = args.size / args.patch;
+    while rows.len() < args.pictures * strategies.len() {
+        let Some(ticket) = source.ticket(cursor, Order::Stored)? else { break };
+        cursor = ticket.after;
+        let square = source.load(&ticket).ok().and_then(|raw| {
+            cutter.cut(raw.picture, source.max_pixels(), &transform, View::Whole, 0, (0, 0)).ok()
+        });
+        let Some(square) = square else { continue };
+        for (_, mask) in &strategies {
+            let kept = mask.draw(grid, 1, 0, ticket.epoch, ticket.index).ids;
+            rows.push(masked(&square, args.size, args.patch, &kept));
+        }
+    }
+    let png = report::sheet(&rows, args.size, strategies.len())?;
+    fs::write(&args.out, png).map_err(|error| Failure::Usage(format!("{}: {error}", args.out.display())))?;
+    let names: Vec<&str> = strategies.iter().map(|(name, _)| *name).collect();
+    writeln!(out, "{}: from left to right {}", args.out.display(), names.join("; "))?;
+    Ok(Outcome::Done)
+}
+
+/// A picture without its removed patches.
+fn masked(square: &[u8], size: usize, patch: usize, kept: &[u32]) -> Vec<u8> {
+    let grid = size / patch;
+    let mut seen = vec![false; grid * grid];
+    kept.iter().for_each(|&id| seen[id as usize] = true);
+    let mut pixels = square.to_vec();
+    for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+        let (x, y) = (i % size, i / size);
+        if !seen[y / patch * grid + x / patch] {
+            pixel.fill(REMOVED);
+        }
+    }
+    pixels
+}

@@ -1,0 +1,449 @@
+//! From a picture as its source has it to the pixels that an encoder gets to see, and to no others.
+//!
+//! Whatever is cut out, its bytes are those that it has in the whole square: a mask changes what is computed, not
+//! how it comes out.
+
+use std::ops::Range;
+
+use super::colour;
+use super::jpeg::{Colours, Header, Scanner, Unread, Wanted};
+use super::picture::{self, Rgb};
+use super::planes::{Plane, Planes};
+use super::resample::{resample, Axis, Mapping, GROUP};
+use super::source::{Defect, Picture};
+use super::transform::{Placement, Transform};
+
+/// Rows that are resized at a time: few enough to stay in the nearest cache.
+const STRIP: usize = 16;
+
+/// Which part of a square is cut out.
+#[derive(Debug, Clone, Copy)]
+pub enum View<'a> {
+    /// [size, size, 3].
+    Whole,
+    /// [ids, patch, patch, 3]: patches of this side in pixels, numbered row by row.
+    Patches { patch: usize, ids: &'a [u32] },
+}
+
+/// Cuts pictures, one after the other; it keeps tables and memory between them.
+#[derive(Default)]
+pub struct Cutter {
+    scanner: Scanner,
+    planes: Vec<Plane>,
+    scratch: Vec<u8>,
+    rows: [Vec<u8>; 3],
+}
+
+/// Patches that lie side by side, or a strip of the square.
+#[derive(Debug)]
+struct Run {
+    across: Range<usize>,
+    down: Range<usize>,
+    /// Place among the ids of each patch, from left to right; empty for a strip.
+    slots: Vec<usize>,
+}
+
+/// How one plane becomes the square.
+struct Fit {
+    across: Axis,
+    down: Axis,
+    side: usize,
+}
+
+impl Cutter {
+    /// The pixels of a view of a picture; what is random in it was drawn as `drawn`, (epoch, index).
+    ///
+    /// # Errors
+    /// The picture has to be left out, for the reasons of [`picture::decode`].
+    pub fn cut(
+        &mut self,
+        picture: Picture,
+        max_pixels: u64,
+        transform: &Transform,
+        view: View<'_>,
+        seed: u64,
+        drawn: (u64, u64),
+    ) -> Result<Vec<u8>, Defect> {
+        let size = transform.size();
+        let runs = runs(size, view);
+        let rgb = match picture {
+            Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
+            Picture::Encoded(bytes) => {
+                if let Some(header) = plain_jpeg(&bytes, max_pixels) {
+                    let placement = transform.place(header.width, header.height, seed, drawn);
+                    if let Ok(pixels) = self.jpeg(&bytes, &header, &placement, size, &runs, view) {
+                        return Ok(pixels);
+                    }
+                }
+                picture::decode(&bytes, max_pixels)?
+            }
+        };
+        if rgb.width == 0 || rgb.height == 0 {
+            return Err(Defect::new("image_decode", "it has no pixels"));
+        }
+        let placement = transform.place(rgb.width, rgb.height, seed, drawn);
+        Ok(self.rgb(&rgb, &placement, size, &runs, view))
+    }
+
+    /// Decodes all of a baseline JPEG to planes, for measurements; tells whether it is one.
+    pub fn decode_all(&mut self, bytes: &[u8], max_pixels: u64) -> bool {
+        let Some(header) = plain_jpeg(bytes, max_pixels) else { return false };
+        let all = header.components.iter().map(|component| {
+            let (columns, rows) = header.blocks(component);
+            Wanted { side: 8, columns, blocks: vec![true; columns * rows] }
+        });
+        let all: Vec<Wanted> = all.collect();
+        self.planes.resize_with(all.len(), Plane::default);
+        self.scanner.decode(bytes, &header, &all, &mut self.planes).is_ok()
+    }
+
+    pub fn decode_none(&mut self, bytes: &[u8], max_pixels: u64) -> bool {
+        let Some(header) = plain_jpeg(bytes, max_pixels) else { return false };
+        let all = header.components.iter().map(|component| {
+            let (columns, rows) = header.blocks(component);
+            let mut blocks = vec![false; columns * rows];
+            *blocks.last_mut().unwrap() = true;
+            Wanted { side: 8, columns, blocks }
+        });
+        let all: Vec<Wanted> = all.collect();
+        self.planes.resize_with(all.len(), Plane::default);
+        self.scanner.decode(bytes, &header, &all, &mut self.planes).is_ok()
+    }
+
+    fn jpeg(
+        &mut self,
+        bytes: &[u8],
+        header: &Header<'_>,
+        placement: &Placement,
+        size: usize,
+        runs: &[Run],
+        view: View<'_>,
+    ) -> Result<Vec<u8>, Unread> {
+        let mut fits: Vec<Fit> = Vec::with_capacity(3);
+        let mut fit_of = Vec::with_capacity(3);
+        let mut wanted = Vec::with_capacity(3);
+        self.planes.resize_with(header.components.len(), Plane::default);
+        for (i, component) in header.components.iter().enumerate() {
+            let density = header.density(component);
+            let same = (0..i).find(|&j| header.density(&header.components[j]) == density);
+            fit_of.push(match same {
+                Some(same) => fit_of[same],
+                None => {
+                    fits.push(Fit::new((header.width, header.height), density, placement, size, true));
+                    fits.len() - 1
+                }
+            });
+            let fit = &fits[fit_of[i]];
+            let extent = |pixels: u32, density: f64| {
+                ((f64::from(pixels) * density).ceil() as usize * fit.side).div_ceil(8)
+            };
+            let plane = &mut self.planes[i];
+            (plane.width, plane.height) = (extent(header.width, density.0), extent(header.height, density.1));
+            wanted.push(match same {
+                Some(same) => Wanted::clone(&wanted[same]),
+                None => {
+                    let mut wanted = Wanted::none(fit.side, header.blocks(component));
+                    for run in runs {
+                        wanted.add(fit.across.columns(run.across.clone()), fit.down.rows(run.down.clone()));
+                    }
+                    wanted
+                }
+            });
+        }
+        self.scanner.decode(bytes, header, &wanted, &mut self.planes)?;
+        let planes = std::mem::take(&mut self.planes);
+        let fits: Vec<&Fit> = fit_of.iter().map(|&fit| &fits[fit]).collect();
+        let pixels = self.render(&planes, header.colours, &fits, size, runs, view);
+        self.planes = planes;
+        Ok(pixels)
+    }
+
+    fn rgb(
+        &mut self,
+        rgb: &Rgb,
+        placement: &Placement,
+        size: usize,
+        runs: &[Run],
+        view: View<'_>,
+    ) -> Vec<u8> {
+        let fit = Fit::new((rgb.width, rgb.height), (1.0, 1.0), placement, size, false);
+        let (mut across, mut down) = (usize::MAX..0, usize::MAX..0);
+        for run in runs {
+            let (columns, rows) = (fit.across.columns(run.across.clone()), fit.down.rows(run.down.clone()));
+            across = across.start.min(columns.start)..across.end.max(columns.end);
+            down = down.start.min(rows.start)..down.end.max(rows.end);
+        }
+        across.end = across.end.min(rgb.width as usize);
+        let Planes { colours, planes } = Planes::of(rgb, across, down);
+        self.render(&planes, colours, &[&fit; 3], size, runs, view)
+    }
+
+    /// Resizes what the runs cover and mixes its colours.
+    fn render(
+        &mut self,
+        planes: &[Plane],
+        colours: Colours,
+        fits: &[&Fit],
+        size: usize,
+        runs: &[Run],
+        view: View<'_>,
+    ) -> Vec<u8> {
+        let (patch, count) = match view {
+            View::Whole => (size, 1),
+            View::Patches { patch, ids } => (patch, ids.len()),
+        };
+        let mut pixels = vec![0; count * patch * patch * 3];
+        for run in runs {
+            for ((plane, fit), rows) in planes.iter().zip(fits).zip(&mut self.rows) {
+                let rectangle = (run.across.clone(), run.down.clone());
+                resample(rows, &mut self.scratch, plane, (&fit.across, &fit.down), rectangle);
+                // What colours are mixed from is read sixteen bytes at a time.
+                rows.resize(rows.len() + 16, 0);
+            }
+            let [first, second, third] = &self.rows;
+            let [first, second, third] =
+                if planes.len() == 1 { [first, first, first] } else { [first, second, third] };
+            let width = super::resample::width_of(&run.across);
+            let margin = run.across.start % GROUP;
+            for (y, row) in run.down.clone().enumerate() {
+                let at = |x: usize| [first, second, third].map(|rows| &rows[y * width + margin + x..]);
+                if run.slots.is_empty() {
+                    let start = (row * size + run.across.start) * 3;
+                    colour::pixels(&mut pixels[start..start + run.across.len() * 3], at(0), colours);
+                }
+                for (column, slot) in run.slots.iter().enumerate() {
+                    let start = (slot * patch + y) * patch * 3;
+                    colour::pixels(&mut pixels[start..start + patch * 3], at(column * patch), colours);
+                }
+            }
+        }
+        pixels
+    }
+}
+
+impl Fit {
+    fn new(
+        (width, height): (u32, u32),
+        density: (f64, f64),
+        placement: &Placement,
+        size: usize,
+        may_shrink: bool,
+    ) -> Fit {
+        let crop = placement.crop;
+        let (across, down) = (crop.width * density.0, crop.height * density.1);
+        let mut side = 8;
+        // Half the pixels are still enough where the crop has twice those of the square.
+        while may_shrink && placement.may_shrink && side > 1 {
+            let halved = (side / 2) as f64 / 8.0;
+            if across.min(down) * halved < size as f64 {
+                break;
+            }
+            side /= 2;
+        }
+        let mapping =
+            |start: f64, length: f64, bound: Option<(f64, f64)>, pixels: u32, density: f64, mirrored| {
+                let density = density * side as f64 / 8.0;
+                let whole = (f64::from(pixels) * density).ceil() as usize;
+                let (from, to) = match bound {
+                    None => (0, whole),
+                    Some((from, to)) => {
+                        ((from * density) as usize, ((to * density).ceil() as usize).min(whole))
+                    }
+                };
+                let from = from.min(whole.saturating_sub(1));
+                Mapping { start: start * density, length: length * density, from, to, mirrored }
+            };
+        let inside = |start: f64, length: f64| placement.inside.then_some((start, start + length));
+        let columns = inside(crop.left, crop.width);
+        let rows = inside(crop.top, crop.height);
+        Fit {
+            across: Axis::across(
+                size,
+                mapping(crop.left, crop.width, columns, width, density.0, placement.mirrored),
+            ),
+            down: Axis::down(size, mapping(crop.top, crop.height, rows, height, density.1, false)),
+            side,
+        }
+    }
+}
+
+/// The header of a JPEG that can be decoded in part and needs no turning.
+fn plain_jpeg(bytes: &[u8], max_pixels: u64) -> Option<Header<'_>> {
+    let header = Header::read(bytes).ok()?;
+    let turned = header.exif.is_some_and(picture::is_turned);
+    let pixels = u64::from(header.width) * u64::from(header.height);
+    (!turned && pixels <= max_pixels).then_some(header)
+}
+
+/// What has to be resized for a view: strips of the whole, or patches, neighbours together.
+fn runs(size: usize, view: View<'_>) -> Vec<Run> {
+    match view {
+        View::Whole => (0..size)
+            .step_by(STRIP)
+            .map(|top| Run { across: 0..size, down: top..(top + STRIP).min(size), slots: Vec::new() })
+            .collect(),
+        View::Patches { patch, ids } => {
+            let grid = size / patch;
+            let mut order: Vec<(usize, usize)> =
+                ids.iter().enumerate().map(|(slot, &id)| (id as usize, slot)).collect();
+            order.sort_unstable();
+            let mut runs: Vec<Run> = Vec::new();
+            for (id, slot) in order {
+                let (row, column) = (id / grid, id % grid);
+                let down = row * patch..(row + 1) * patch;
+                match runs.last_mut() {
+                    Some(run) if run.down == down && run.across.end == column * patch => {
+                        run.across.end += patch;
+                        run.slots.push(slot);
+                    }
+                    _ => runs.push(Run {
+                        across: column * patch..(column + 1) * patch,
+                        down,
+                        slots: vec![slot],
+                    }),
+                }
+            }
+            runs
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::source::MAX_PIXELS;
+    use crate::data::AugmentConfig;
+    use image::codecs::jpeg::JpegEncoder;
+    use proptest::prelude::*;
+
+    /// A photo-like picture: gradients, edges and grain.
+    fn picture(width: u32, height: u32) -> image::RgbImage {
+        let mut state = 7u32;
+        image::RgbImage::from_fn(width, height, |x, y| {
+            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+            let grain = (state >> 28) as f32;
+            let wave = ((x as f32 / 9.0).sin() + (y as f32 / 13.0).cos()) * 60.0;
+            let edge = if (x / 23 + y / 31) % 2 == 0 { 40.0 } else { 0.0 };
+            image::Rgb([wave + edge + grain, 2.0 * edge + grain, 90.0 - wave].map(|v| (v + 70.0) as u8))
+        })
+    }
+
+    fn jpeg(picture: &image::RgbImage, quality: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(picture).expect("encoded");
+        bytes
+    }
+
+    fn train(size: usize) -> Transform {
+        Transform::Train { size, augment: AugmentConfig::default() }
+    }
+
+    fn cut(picture: Picture, transform: &Transform, view: View<'_>, index: u64) -> Vec<u8> {
+        Cutter::default().cut(picture, MAX_PIXELS, transform, view, 3, (0, index)).expect("a picture")
+    }
+
+    /// Mean and largest difference.
+    fn apart(a: &[u8], b: &[u8]) -> (f64, u8) {
+        assert_eq!(a.len(), b.len());
+        let differences = a.iter().zip(b).map(|(a, b)| a.abs_diff(*b));
+        let sum: f64 = differences.clone().map(f64::from).sum();
+        (sum / a.len() as f64, differences.max().unwrap_or(0))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn patches_have_the_bytes_that_they_have_in_the_whole(
+            width in 20u32..300, height in 20u32..300, quality in 30u8..96, patch in prop::sample::select(vec![4usize, 7, 14, 16]),
+            grid in 1usize..6, index in 0u64..1000, encoded in any::<bool>(), ids in prop::collection::vec(0u32..36, 1..12),
+        ) {
+            let size = patch * grid;
+            let mut ids: Vec<u32> = ids.into_iter().map(|id| id % (grid * grid) as u32).collect();
+            let mut seen = std::collections::BTreeSet::new();
+            ids.retain(|&id| seen.insert(id));
+            let picture = picture(width, height);
+            let source = || match encoded {
+                true => Picture::Encoded(jpeg(&picture, quality)),
+                false => Picture::Rgb { width, height, pixels: picture.clone().into_raw() },
+            };
+            for transform in [train(size), Transform::Evaluate { size }] {
+                let whole = cut(source(), &transform, View::Whole, index);
+                let patches = cut(source(), &transform, View::Patches { patch, ids: &ids }, index);
+                let mut expected = Vec::new();
+                for &id in &ids {
+                    let (row, column) = (id as usize / grid, id as usize % grid);
+                    for y in 0..patch {
+                        let start = ((row * patch + y) * size + column * patch) * 3;
+                        expected.extend_from_slice(&whole[start..start + 3 * patch]);
+                    }
+                }
+                prop_assert!(patches == expected);
+            }
+        }
+    }
+
+    #[test]
+    fn decoding_in_part_shows_what_decoding_the_whole_shows() {
+        for (width, height, quality) in [(320, 240, 90), (97, 211, 75), (64, 64, 100), (33, 17, 40)] {
+            let bytes = jpeg(&picture(width, height), quality);
+            let Rgb { pixels, .. } = picture::decode(&bytes, MAX_PIXELS).expect("a picture");
+            for index in 0..4 {
+                let transform = train(56);
+                let header = plain_jpeg(&bytes, MAX_PIXELS).expect("baseline");
+                let place = transform.place(width, height, 3, (0, index));
+                let ours = Cutter::default()
+                    .jpeg(&bytes, &header, &place, 56, &runs(56, View::Whole), View::Whole)
+                    .expect("decoded");
+                let rgb = Picture::Rgb { width, height, pixels: pixels.clone() };
+                let (mean, most) = apart(&ours, &cut(rgb, &transform, View::Whole, index));
+                assert!(mean < 2.0 && most < 40, "{width} x {height}: {mean}, {most}");
+            }
+        }
+    }
+
+    #[test]
+    fn large_crops_are_decoded_at_reduced_size() {
+        let bytes = jpeg(&picture(900, 700), 90);
+        let header = plain_jpeg(&bytes, MAX_PIXELS).expect("baseline");
+        for (size, side) in [(224, 8), (112, 4), (64, 2), (32, 1)] {
+            let place = train(size).place(900, 700, 3, (0, 1));
+            let fit = Fit::new((900, 700), (1.0, 1.0), &place, size, true);
+            let shorter = place.crop.width.min(place.crop.height);
+            assert!(fit.side <= side, "{shorter} to {size} at {} pixels a block", fit.side);
+            let ours = cut(Picture::Encoded(bytes.clone()), &train(size), View::Whole, 1);
+            let Rgb { width, height, pixels } = picture::decode(&bytes, MAX_PIXELS).expect("a picture");
+            let whole = cut(Picture::Rgb { width, height, pixels }, &train(size), View::Whole, 1);
+            let (mean, _) = apart(&ours, &whole);
+            assert!(mean < 3.0, "{size}: {mean}");
+        }
+        assert_eq!(header.width, 900);
+    }
+
+    #[test]
+    fn flat_pictures_stay_flat_and_thin_ones_become_squares() {
+        for (width, height) in [(1, 2000), (2000, 1), (1, 1), (3, 5)] {
+            let pixels = vec![9; (width * height * 3) as usize];
+            for transform in [Transform::Evaluate { size: 8 }, train(8)] {
+                let picture = Picture::Rgb { width, height, pixels: pixels.clone() };
+                assert_eq!(cut(picture, &transform, View::Whole, 0), [9; 8 * 8 * 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_picture_that_fits_stays_as_it_is() {
+        let pixels: Vec<u8> = (0..48).collect();
+        let picture = Picture::Rgb { width: 4, height: 4, pixels: pixels.clone() };
+        assert_eq!(cut(picture, &Transform::Evaluate { size: 4 }, View::Whole, 0), pixels);
+    }
+
+    #[test]
+    fn damaged_scans_are_left_to_the_general_decoder() {
+        let bytes = jpeg(&picture(80, 60), 90);
+        let header = plain_jpeg(&bytes, MAX_PIXELS).expect("baseline");
+        assert!(Cutter::default().decode_all(&bytes, MAX_PIXELS));
+        for cut in [header.scan, header.scan + 100, bytes.len() - 2] {
+            assert!(!Cutter::default().decode_all(&bytes[..cut], MAX_PIXELS), "cut at {cut}");
+        }
+    }
+}

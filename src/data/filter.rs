@@ -1,0 +1,189 @@
+//! Which good samples are trained on: by size, shape, caption, score, and a list of those that are not wanted.
+//!
+//! What is decided about a sample depends on the sample alone, so neither the order of a run nor the place where
+//! it was resumed changes it. That is why duplicates are left out by a list: `flip data inspect --duplicates FILE`
+//! finds every picture that repeats an earlier one, and `exclude: "FILE"` leaves exactly those out, in every
+//! epoch. The list takes eight bytes of memory for a key.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::io::{BufRead, BufReader};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::picture;
+use super::source::{Defect, Picture, Raw};
+use super::DataError;
+
+/// Reasons of skipped samples that begin with this are choices, not damage.
+pub const CHOSEN: &str = "filter_";
+
+/// Good samples that are left out of training nevertheless.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilterConfig {
+    /// Shortest side of a picture, pixels; counted as `filter_size`. Default: any.
+    pub min_side: Option<NonZeroU32>,
+    /// Largest ratio of the longer to the shorter side, 1 or more; counted as `filter_aspect`. Default: any.
+    #[schemars(range(min = 1.0))]
+    pub max_aspect: Option<f64>,
+    /// Fewest and most characters of the (first) caption; counted as `filter_caption`. Default: any.
+    pub caption_characters: Option<(u32, u32)>,
+    /// A number in the sample's json; counted as `filter_score`. Default: none is asked for.
+    pub score: Option<ScoreConfig>,
+    /// A text file with a key a line: samples of these keys are left out, counted as `filter_excluded`. `flip data
+    /// inspect --duplicates FILE` writes one. Default: none.
+    pub exclude: Option<PathBuf>,
+}
+
+/// A number in the json of samples, and its bounds. Samples without the number are left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreConfig {
+    /// Name of the field, for example `similarity`.
+    pub field: String,
+    /// Smallest value. Default: any.
+    #[serde(default)]
+    pub min: Option<f64>,
+    /// Largest value. Default: any.
+    #[serde(default)]
+    pub max: Option<f64>,
+}
+
+/// A filter with its list read.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    config: FilterConfig,
+    /// Hashes of the keys that are left out, sorted.
+    excluded: Vec<u64>,
+}
+
+impl Filter {
+    /// # Errors
+    /// The list cannot be read.
+    pub fn open(config: &FilterConfig) -> Result<Filter, DataError> {
+        let excluded = config.exclude.as_deref().map(read_keys).transpose()?.unwrap_or_default();
+        Ok(Filter { config: config.clone(), excluded })
+    }
+
+    /// Looks at a sample before its picture is decoded.
+    ///
+    /// # Errors
+    /// It is left out.
+    pub(super) fn check(&self, sample: &Raw) -> Result<(), Defect> {
+        let FilterConfig { min_side, max_aspect, caption_characters, score, .. } = &self.config;
+        if !self.excluded.is_empty() && self.excluded.binary_search(&hash(&sample.key)).is_ok() {
+            return Err(Defect::new("filter_excluded", "its key is in the list"));
+        }
+        if let Some((fewest, most)) = caption_characters {
+            let length = sample.captions.first().map_or(0, |caption| caption.chars().count());
+            if !(*fewest as usize..=*most as usize).contains(&length) {
+                return Err(Defect::new("filter_caption", format!("{length} characters")));
+            }
+        }
+        if let Some(ScoreConfig { field, min, max }) = score {
+            let value = sample.meta.as_ref().and_then(|meta| meta.get(field)?.as_f64());
+            let Some(value) = value else {
+                return Err(Defect::new("filter_score", format!("its json has no number {field:?}")));
+            };
+            if min.is_some_and(|min| value < min) || max.is_some_and(|max| value > max) {
+                return Err(Defect::new("filter_score", format!("{field} {value}")));
+            }
+        }
+        if min_side.is_none() && max_aspect.is_none() {
+            return Ok(());
+        }
+        let size = match &sample.picture {
+            Picture::Rgb { width, height, .. } => Some((*width, *height)),
+            Picture::Encoded(bytes) => picture::size(bytes),
+        };
+        // What has no readable size fails to decode, and is counted then.
+        let Some((width, height)) = size else { return Ok(()) };
+        let (shorter, longer) = (width.min(height), width.max(height));
+        if min_side.is_some_and(|least| shorter < least.get()) {
+            return Err(Defect::new("filter_size", format!("{width} x {height} pixels")));
+        }
+        if max_aspect.is_some_and(|most| f64::from(longer) > most * f64::from(shorter)) {
+            return Err(Defect::new("filter_aspect", format!("{width} x {height} pixels")));
+        }
+        Ok(())
+    }
+}
+
+fn read_keys(path: &Path) -> Result<Vec<u64>, DataError> {
+    let failed = |source| DataError::Io { path: path.into(), source };
+    let mut hashes = Vec::new();
+    for line in BufReader::new(File::open(path).map_err(failed)?).lines() {
+        hashes.push(hash(&line.map_err(failed)?));
+    }
+    hashes.sort_unstable();
+    hashes.dedup();
+    Ok(hashes)
+}
+
+fn hash(key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(width: u32, height: u32, caption: &str, meta: Option<serde_json::Value>) -> Raw {
+        Raw {
+            key: "k1".into(),
+            picture: Picture::Rgb { width, height, pixels: vec![0; (width * height * 3) as usize] },
+            captions: vec![caption.into()],
+            meta,
+            label: None,
+        }
+    }
+
+    fn reason(config: FilterConfig, sample: &Raw) -> Option<&'static str> {
+        Filter::open(&config).expect("opened").check(sample).err().map(|defect| defect.reason)
+    }
+
+    #[test]
+    fn each_bound_holds_for_itself() {
+        let all = FilterConfig::default();
+        let wide = sample(90, 30, "a cat", Some(serde_json::json!({"similarity": 0.3, "text": "0.9"})));
+        assert_eq!(reason(all.clone(), &wide), None);
+        let side = |side| FilterConfig { min_side: NonZeroU32::new(side), ..all.clone() };
+        assert_eq!(reason(side(30), &wide), None);
+        assert_eq!(reason(side(31), &wide), Some("filter_size"));
+        let aspect = |most| FilterConfig { max_aspect: Some(most), ..all.clone() };
+        assert_eq!(reason(aspect(3.0), &wide), None);
+        assert_eq!(reason(aspect(2.9), &wide), Some("filter_aspect"));
+        let caption = |bounds| FilterConfig { caption_characters: Some(bounds), ..all.clone() };
+        assert_eq!(reason(caption((5, 5)), &wide), None);
+        assert_eq!(reason(caption((6, 99)), &wide), Some("filter_caption"));
+        let score = |field: &str, min, max| FilterConfig {
+            score: Some(ScoreConfig { field: field.into(), min, max }),
+            ..all.clone()
+        };
+        assert_eq!(reason(score("similarity", Some(0.3), None), &wide), None);
+        assert_eq!(reason(score("similarity", Some(0.31), None), &wide), Some("filter_score"));
+        assert_eq!(reason(score("similarity", None, Some(0.2)), &wide), Some("filter_score"));
+        assert_eq!(reason(score("text", None, None), &wide), Some("filter_score"));
+    }
+
+    #[test]
+    fn listed_keys_are_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join("keys.txt");
+        std::fs::write(&list, "k0\nk1\n").expect("written");
+        let config = FilterConfig { exclude: Some(list), ..FilterConfig::default() };
+        let mut one = sample(1, 1, "a", None);
+        assert_eq!(reason(config.clone(), &one), Some("filter_excluded"));
+        one.key = "k2".into();
+        assert_eq!(reason(config, &one), None);
+        let missing = FilterConfig { exclude: Some("nowhere.txt".into()), ..FilterConfig::default() };
+        assert!(Filter::open(&missing).expect_err("missing").to_string().contains("nowhere.txt"));
+    }
+}

@@ -1,0 +1,66 @@
+//! Baseline JPEG to planes of bytes, and no more of them than asked for.
+//!
+//! A crop that is resized, of which a mask keeps a quarter, needs a fraction of a picture's blocks: codes have to
+//! be read in sequence, but a block that nobody looks at is not transformed, rows below the last wanted one are
+//! not read, blocks of a large picture come out at half, quarter or eighth size, and planes stay as stored -
+//! subsampled, in the file's colours - for whoever resizes them. No decoder for hire does that. What is rarer
+//! than a baseline scan, and everything damaged, is [`Unread`] here and left to the `image` crate.
+
+mod header;
+mod huffman;
+mod scan;
+mod transform;
+
+pub use header::{Colours, Header};
+pub use scan::Scanner;
+
+/// Planes of a colour picture.
+const MAX_COMPONENTS: usize = 3;
+
+/// This decoder does not read the picture; another may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unread;
+
+/// The size of a plane, and which of its blocks are wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Pixels along a side of what a block of 8 x 8 becomes: 8, 4, 2 or 1.
+    pub side: usize,
+    /// Blocks across the plane.
+    pub columns: usize,
+    /// By row of blocks, then column.
+    pub blocks: Vec<bool>,
+}
+
+impl Wanted {
+    /// Of a plane of so many blocks, none so far.
+    pub fn none(side: usize, (columns, rows): (usize, usize)) -> Self {
+        Wanted { side, columns, blocks: vec![false; columns * rows] }
+    }
+
+    /// Adds the blocks that hold these pixels (of the reduced plane), as far as the plane reaches.
+    pub fn add(&mut self, across: std::ops::Range<usize>, down: std::ops::Range<usize>) {
+        let columns = across.start / self.side..across.end.div_ceil(self.side).min(self.columns);
+        let rows = down.start / self.side..down.end.div_ceil(self.side);
+        for row in self.blocks.chunks_mut(self.columns).take(rows.end).skip(rows.start) {
+            row[columns.clone()].fill(true);
+        }
+    }
+
+    /// The smallest rectangle of blocks that holds all wanted ones: columns and rows.
+    fn bounds(&self) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let rows = self.blocks.chunks(self.columns).enumerate();
+        let (mut across, mut down) = (usize::MAX..0, usize::MAX..0);
+        for (y, row) in rows {
+            let Some(first) = row.iter().position(|&wanted| wanted) else { continue };
+            let last = row.iter().rposition(|&wanted| wanted).unwrap_or(first);
+            across = across.start.min(first)..across.end.max(last + 1);
+            down = down.start.min(y)..y + 1;
+        }
+        if down.is_empty() {
+            (0..0, 0..0)
+        } else {
+            (across, down)
+        }
+    }
+}

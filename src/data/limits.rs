@@ -1,0 +1,77 @@
+//! How much a sample may ask for, and how many broken ones a run puts up with.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::skipped::Skipped;
+use super::source::{Defect, Picture, Raw};
+use super::DataError;
+
+/// Samples after which a share of broken ones says something about a set.
+const ENOUGH: u64 = 1000;
+
+/// Limits on samples of any source. The number of pixels is a limit of the source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Picture files of more bytes are skipped, counted as `image_too_large`; at most 256 MiB are ever read.
+    #[schemars(range(min = 1))]
+    pub picture_bytes: u64,
+    /// Captions of more bytes are skipped, counted as `caption_too_long`; at most 64 KiB are ever read.
+    #[schemars(range(min = 1))]
+    pub caption_bytes: u64,
+    /// The run stops when more than this share of the samples that it has come by is broken; looked at from a
+    /// thousand samples on. 1 is never. What a filter leaves out is not broken.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub broken_share: f64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig { picture_bytes: 64 << 20, caption_bytes: 64 << 10, broken_share: 0.5 }
+    }
+}
+
+impl LimitsConfig {
+    /// Looks at a sample before anything is decoded.
+    ///
+    /// # Errors
+    /// It has to be left out.
+    pub(super) fn check(&self, sample: &Raw) -> Result<(), Defect> {
+        if let Picture::Encoded(bytes) = &sample.picture {
+            if bytes.len() as u64 > self.picture_bytes {
+                let detail = format!("{} bytes, more than {}", bytes.len(), self.picture_bytes);
+                return Err(Defect::new("image_too_large", detail));
+            }
+        }
+        let longest = sample.captions.iter().map(String::len).max().unwrap_or(0);
+        if longest as u64 > self.caption_bytes {
+            let detail = format!("{longest} bytes, more than {}", self.caption_bytes);
+            return Err(Defect::new("caption_too_long", detail));
+        }
+        Ok(())
+    }
+
+    /// Whether so many of so many samples may be broken.
+    ///
+    /// # Errors
+    /// They are too many.
+    pub(super) fn check_share(
+        &self,
+        broken: u64,
+        of: u64,
+        source_name: &str,
+        skipped: &Skipped,
+    ) -> Result<(), DataError> {
+        if of < ENOUGH || broken as f64 <= self.broken_share * of as f64 {
+            return Ok(());
+        }
+        Err(DataError::TooManyBroken {
+            source_name: source_name.into(),
+            broken,
+            of,
+            limit: self.broken_share,
+            skipped: skipped.to_string(),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! One input of the fuzz target: bytes as a shard, and as a picture.
+
+use std::path::Path;
+
+use flip::data::cut::{Cutter, View};
+use flip::data::picture::decode;
+use flip::data::shard::Shard;
+use flip::data::source::Picture;
+use flip::data::transform::Transform;
+use flip::data::AugmentConfig;
+
+/// Few enough that a hostile header cannot take much memory or time.
+const MAX_PIXELS: u64 = 1 << 20;
+const SIZE: usize = 32;
+const PATCH: usize = 8;
+
+/// Runs the whole path on `bytes`, which are written to `scratch` for it. Panics where something is wrong.
+pub fn run(scratch: &Path, bytes: &[u8]) {
+    std::fs::write(scratch, bytes).expect("a scratch file");
+    let shard = Shard::open(scratch);
+    for sample in 0..shard.len() {
+        if let Ok(raw) = shard.load(sample) {
+            assert!(!raw.captions.is_empty(), "a sample without a caption");
+            if let Picture::Encoded(bytes) = raw.picture {
+                picture(&bytes);
+            }
+        }
+    }
+    picture(bytes);
+}
+
+/// Cuts a picture in every way, which has to succeed or fail alike and give the same bytes.
+fn picture(bytes: &[u8]) {
+    let whole = decode(bytes, MAX_PIXELS);
+    if let Ok(whole) = &whole {
+        assert_eq!(whole.pixels.len() as u64, 3 * u64::from(whole.width) * u64::from(whole.height));
+    }
+    let mut cutter = Cutter::default();
+    let train = Transform::Train { size: SIZE, augment: AugmentConfig::default() };
+    for transform in [train, Transform::Evaluate { size: SIZE }] {
+        let mut cut = |view| {
+            cutter.cut(
+                Picture::Encoded(bytes.to_vec()),
+                MAX_PIXELS,
+                &transform,
+                view,
+                1,
+                (0, bytes.len() as u64),
+            )
+        };
+        let square = cut(View::Whole);
+        let ids = [5, 0, 10];
+        let patches = cut(View::Patches { patch: PATCH, ids: &ids });
+        if let (Ok(square), Ok(patches)) = (&square, &patches) {
+            for (slot, &id) in ids.iter().enumerate() {
+                let (row, column) = (id as usize / (SIZE / PATCH), id as usize % (SIZE / PATCH));
+                let first = (row * PATCH * SIZE + column * PATCH) * 3;
+                let got = &patches[slot * PATCH * PATCH * 3..][..PATCH * 3];
+                // Damage that only blocks outside of the patches show leads to another decoder.
+                if whole.is_ok() && !cutter_differs(bytes) {
+                    assert_eq!(got, &square[first..first + PATCH * 3], "patch {id}");
+                }
+            }
+        }
+    }
+}
+
+/// Whether a picture is a baseline JPEG that is damaged: then decoders may differ.
+fn cutter_differs(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xd8]) && !Cutter::default().decode_all(bytes, MAX_PIXELS)
+}
