@@ -21,7 +21,7 @@ use super::{read_recipe, Failure, Outcome, RecipeArgs};
 pub struct RunArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Folder of the run [default: runs/<name of the recipe>].
+    /// Folder of the run [default: runs/NAME, NAME being that of the recipe].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on from the newest checkpoint in the folder.
