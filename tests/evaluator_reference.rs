@@ -59,7 +59,6 @@ fn batches(
         next += some.len();
         let batch = Batch {
             pixels: Vec::new(),
-            patches: Vec::new(),
             size: 0,
             patches: Vec::new(),
             tokens: Vec::new(),
