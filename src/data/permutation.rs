@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::seq::SliceRandom;
 
-use super::source::Order;
+use super::source::{Order, Ticket};
+use super::Cursor;
 use crate::seed::{rng, Purpose};
 
 /// Items that are shuffled together: all of them, up to a number (64 MiB of memory) where a source of
@@ -47,6 +48,16 @@ impl Permutations {
                 first + u64::from(shuffled[(position - first) as usize])
             }
         }
+    }
+
+    /// The sample at `cursor` of a source whose `samples` are numbered from 0; `None` at the end of the epoch.
+    pub fn ticket(&self, order: Order, cursor: Cursor, samples: u64) -> Option<Ticket> {
+        (cursor.position < samples).then(|| Ticket {
+            epoch: cursor.epoch,
+            index: cursor.position,
+            item: (0, self.item(order, cursor.epoch, cursor.position, samples)),
+            after: Cursor { position: cursor.position + 1, ..cursor },
+        })
     }
 
     fn shuffled(&self, of: Block) -> Arc<[u32]> {
