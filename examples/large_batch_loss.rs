@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let width = numbers.next().transpose()?.unwrap_or(512);
     let threads = std::thread::available_parallelism()?.get();
     let cpu = Cpu::new(Isa::detect()?, threads)?;
-    let mut unit = |counter| {
+    let unit = |counter| {
         let mut rng = flip::seed::rng(0, flip::seed::Purpose::Bench, counter, 0);
         let mut rows: Vec<f32> = (0..pairs * width).map(|_| rng.gen_range(-1.0..1.0)).collect();
         for row in rows.chunks_mut(width) {

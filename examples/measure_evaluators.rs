@@ -34,6 +34,7 @@ fn batches(pictures: usize, captions: usize) -> impl FnMut() -> Result<Option<Ba
         let batch = Batch {
             pixels: Vec::new(),
             size: 0,
+            patches: Vec::new(),
             tokens: Vec::new(),
             lengths: Vec::new(),
             captions: rows.iter().map(|row| (0..captions).map(|c| format!("{row} {c}")).collect()).collect(),

@@ -230,7 +230,14 @@ fn update_and_loss(m: &mut Measure, width: usize) {
     type Four = (Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>);
     let f = |cpu: &Cpu, (p, mo, v, g): &mut Four| update.update(cpu, p, mo, v, g);
     let start = (numbers(2, n), vec![0.0; n], vec![0.0; n], numbers(1, n));
-    m.kernel("adamw, 4 Mi parameters", Work::Bytes(32.0 * n as f64), &start, f, |s| s.0.clone(), 1e-6);
+    m.kernel(
+        "adamw, 4 Mi parameters, one thread",
+        Work::Bytes(32.0 * n as f64),
+        &start,
+        f,
+        |s| s.0.clone(),
+        1e-6,
+    );
     for pairs in [16, 128, 4096] {
         let unit = |seed| {
             let mut x = numbers(seed, pairs * width);

@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let patches = PatchValues::Bytes(gather_patches(&batch.pixels, size, patch, &kept));
         let images = ImageInput { patches, kept, grid };
         let texts = TextInput { tokens: batch.tokens, kept: Kept::all(BATCH, context) };
-        let mut update = model.loss_and_gradients(&[images], &[texts])?;
+        let update = model.loss_and_gradients(&[images], &[texts])?;
         optimizer.update(&mut model, update.gradients, 1e-3, 1.0)?;
         if step % 10 == 0 || step + 1 == STEPS {
             println!("step {step:3}  loss {:.3}", update.loss);

@@ -131,7 +131,11 @@ impl RunFolder {
     }
     /// The tokenizer the model was trained with.
     pub fn tokenizer(&self) -> PathBuf {
-        self.root.join("tokenizer.json")
+        Self::tokenizer_of(&self.root)
+    }
+    /// The same of a folder that is not entered yet.
+    pub fn tokenizer_of(root: &Path) -> PathBuf {
+        root.join("tokenizer.json")
     }
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")

@@ -60,6 +60,7 @@ fn batches(
         let batch = Batch {
             pixels: Vec::new(),
             size: 0,
+            patches: Vec::new(),
             tokens: Vec::new(),
             lengths: Vec::new(),
             captions: some.iter().map(|picture| picture.2.clone()).collect(),

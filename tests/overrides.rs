@@ -101,6 +101,8 @@ fn later_overrides_see_earlier_ones() {
             "stages.1.0=Retrieval(name: \"pairs\")",
             "stages.3=Evaluate([Retrieval(name: \"more\")])",
             "stages.4=Evaluate([Retrieval(name: \"appended\")])",
+            "stages.0.evaluate=None",
+            "stages.2.evaluate=None",
             "stages.0.batch=8",
             "stages.0.batch=16",
         ],

@@ -124,7 +124,8 @@ fn wrong_arguments_and_recipes_exit_with_2_and_say_what_would_be_right() {
     says(&["run", "recipe.ron", "--set", "model.image.widht=8"], 2, &["did you mean `width`"]);
     says(&["run", "recipe.ron", "--resume", "--out", "nothing"], 2, &["no run to resume"]);
     says(&["data", "inspect", "absent-{0..3}.tar"], 2, &["absent-{0..3}.tar", "matches no"]);
-    says(&["embed", "nothing", "--texts", "x", "--out", "y"], 1, &["nothing/recipe.ron"]);
+    says(&["embed", "nothing", "--texts", "x", "--out", "y"], 2, &["--out y", ".safetensors"]);
+    says(&["embed", "nothing", "--texts", "x", "--out", "y.npy"], 1, &["nothing: there is no such folder"]);
     let shards =
         ["run", "recipe.ron", "--out", "run", "--set", r#"data.train=WebDataset(shards: "no/{0..9}.tar")"#];
     says(&shards, 2, &["data.train.shards", "no/{0..9}.tar", "matches nothing"]);

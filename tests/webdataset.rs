@@ -388,7 +388,7 @@ fn too_many_broken_samples_stop_the_run_and_filtered_ones_do_not() {
     let message = until_end(source, 0.5, None).unwrap_err().to_string();
     assert!(message.contains("broken_share") && message.contains("image_decode"), "{message}");
 
-    let filter = FilterConfig { min_side: std::num::NonZeroU32::new(2), ..FilterConfig::default() };
+    let filter = FilterConfig { min_side: std::num::NonZeroU64::new(2), ..FilterConfig::default() };
     let large = |index: u64| {
         let mut raw = raw(index)?;
         if index.is_multiple_of(10) {

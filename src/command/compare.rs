@@ -1,5 +1,6 @@
 //! `flip compare`: several runs side by side.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -23,8 +24,8 @@ pub struct CompareArgs {
 /// Prints a table of the runs and writes the page.
 ///
 /// # Errors
-/// A folder holds no run, or what it holds cannot be read.
-pub fn compare(args: &CompareArgs) -> Result<Outcome, Failure> {
+/// A folder holds no run, or what it holds cannot be read, or `out` or the page cannot be written.
+pub fn compare(args: &CompareArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
     let mut runs = Vec::with_capacity(args.runs.len());
     for folder in &args.runs {
         let path = folder.join("recipe.ron");
@@ -45,9 +46,9 @@ pub fn compare(args: &CompareArgs) -> Result<Outcome, Failure> {
         runs.push(Run::read(folder, fields)?);
     }
     compare::tell_apart(&mut runs, &args.runs);
-    print!("{}", compare::text(&runs));
     compare::write(&runs, &args.out)?;
-    println!("\npage        {}", args.out.display());
+    write!(out, "{}", compare::text(&runs))?;
+    writeln!(out, "\npage        {}", args.out.display())?;
     Ok(Outcome::Done)
 }
 

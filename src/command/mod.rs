@@ -145,7 +145,7 @@ impl Cli {
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),
             Command::Card(args) => model_card::card(args),
-            Command::Compare(args) => compare::compare(args),
+            Command::Compare(args) => compare::compare(args, &mut out),
         };
         match ended {
             Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -72,7 +72,8 @@ impl<'a> ModelCard<'a> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Failure::Usage(format!("{}: {error}", path.display()))),
         };
-        let results = EvalRow::read(&folder.join("eval.json"))?;
+        let rows = EvalRow::read(&folder.join("eval.json"))?;
+        let results = report::evaluation::tabled(&rows).cloned().collect();
         Ok(ModelCard { name, format, weights, recipe, results })
     }
 

@@ -21,7 +21,7 @@ use super::{read_recipe, Failure, Outcome, RecipeArgs};
 pub struct RunArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Folder of the run [default: runs/<name of the recipe>].
+    /// Folder of the run [default: runs/NAME, NAME being that of the recipe].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on from the newest checkpoint in the folder.
@@ -39,7 +39,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let recipe = read_recipe(&args.recipe)?;
     interpreter::supported(&recipe).map_err(|error| Failure::Usage(error.to_string()))?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
-    everything_is_here(&recipe, args.resume)?;
+    everything_is_here(&recipe, args.resume.then_some(root.as_path()))?;
     not_its_own_start(&recipe, &root)?;
     let entry = match (args.resume, args.restart) {
         (true, _) => Entry::Resume,
@@ -75,11 +75,19 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
 }
 
 /// Refuses a recipe that names files this machine does not have, before hours are spent on the stages
-/// before they are needed. A run that goes on needs what it started from no more.
-fn everything_is_here(recipe: &Recipe, resume: bool) -> Result<(), Failure> {
+/// before they are needed. A run that goes on in `resumed` needs no more what it started from: its weights and its
+/// tokenizer are there.
+fn everything_is_here(recipe: &Recipe, resumed: Option<&Path>) -> Result<(), Failure> {
+    let has = |field: &str| match (resumed, field) {
+        (Some(_), "init") => true,
+        (Some(root), field) if field.starts_with("model.text.tokenizer") => {
+            RunFolder::tokenizer_of(root).is_file()
+        }
+        _ => false,
+    };
     let missing: Vec<String> = files::inventory(recipe)
         .iter()
-        .filter(|presence| presence.found == 0 && !(resume && presence.field == "init"))
+        .filter(|presence| presence.found == 0 && !has(&presence.field))
         .map(|presence| {
             let Presence { field, path, shards, .. } = presence;
             let problem = if *shards { "matches nothing" } else { "is not there" };

@@ -138,7 +138,7 @@ impl Source for Cifar {
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
         let samples = self.files.iter().map(|batch| batch.pictures).sum();
-        Ok(self.permutations.ticket(cursor, order, samples))
+        Ok(self.permutations.ticket(order, cursor, samples))
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {

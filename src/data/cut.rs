@@ -97,19 +97,6 @@ impl Cutter {
         self.scanner.decode(bytes, &header, &all, &mut self.planes).is_ok()
     }
 
-    pub fn decode_none(&mut self, bytes: &[u8], max_pixels: u64) -> bool {
-        let Some(header) = plain_jpeg(bytes, max_pixels) else { return false };
-        let all = header.components.iter().map(|component| {
-            let (columns, rows) = header.blocks(component);
-            let mut blocks = vec![false; columns * rows];
-            *blocks.last_mut().unwrap() = true;
-            Wanted { side: 8, columns, blocks }
-        });
-        let all: Vec<Wanted> = all.collect();
-        self.planes.resize_with(all.len(), Plane::default);
-        self.scanner.decode(bytes, &header, &all, &mut self.planes).is_ok()
-    }
-
     fn jpeg(
         &mut self,
         bytes: &[u8],

@@ -9,7 +9,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::{BufRead, BufReader};
-use std::num::NonZeroU32;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -27,12 +27,12 @@ pub const CHOSEN: &str = "filter_";
 #[serde(deny_unknown_fields, default)]
 pub struct FilterConfig {
     /// Shortest side of a picture, pixels; counted as `filter_size`. Default: any.
-    pub min_side: Option<NonZeroU32>,
+    pub min_side: Option<NonZeroU64>,
     /// Largest ratio of the longer to the shorter side, 1 or more; counted as `filter_aspect`. Default: any.
     #[schemars(range(min = 1.0))]
     pub max_aspect: Option<f64>,
     /// Fewest and most characters of the (first) caption; counted as `filter_caption`. Default: any.
-    pub caption_characters: Option<(u32, u32)>,
+    pub caption_characters: Option<(u64, u64)>,
     /// A number in the sample's json; counted as `filter_score`. Default: none is asked for.
     pub score: Option<ScoreConfig>,
     /// A text file with a key a line: samples of these keys are left out, counted as `filter_excluded`. `flip data
@@ -80,8 +80,8 @@ impl Filter {
             return Err(Defect::new("filter_excluded", "its key is in the list"));
         }
         if let Some((fewest, most)) = caption_characters {
-            let length = sample.captions.first().map_or(0, |caption| caption.chars().count());
-            if !(*fewest as usize..=*most as usize).contains(&length) {
+            let length = sample.captions.first().map_or(0, |caption| caption.chars().count() as u64);
+            if !(*fewest..=*most).contains(&length) {
                 return Err(Defect::new("filter_caption", format!("{length} characters")));
             }
         }
@@ -104,7 +104,7 @@ impl Filter {
         // What has no readable size fails to decode, and is counted then.
         let Some((width, height)) = size else { return Ok(()) };
         let (shorter, longer) = (width.min(height), width.max(height));
-        if min_side.is_some_and(|least| shorter < least.get()) {
+        if min_side.is_some_and(|least| u64::from(shorter) < least.get()) {
             return Err(Defect::new("filter_size", format!("{width} x {height} pixels")));
         }
         if max_aspect.is_some_and(|most| f64::from(longer) > most * f64::from(shorter)) {
@@ -154,7 +154,7 @@ mod tests {
         let all = FilterConfig::default();
         let wide = sample(90, 30, "a cat", Some(serde_json::json!({"similarity": 0.3, "text": "0.9"})));
         assert_eq!(reason(all.clone(), &wide), None);
-        let side = |side| FilterConfig { min_side: NonZeroU32::new(side), ..all.clone() };
+        let side = |side| FilterConfig { min_side: NonZeroU64::new(side), ..all.clone() };
         assert_eq!(reason(side(30), &wide), None);
         assert_eq!(reason(side(31), &wide), Some("filter_size"));
         let aspect = |most| FilterConfig { max_aspect: Some(most), ..all.clone() };

@@ -64,19 +64,14 @@ impl Source for Folder {
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        Ok(self.permutations.ticket(cursor, order, self.pictures.len() as u64))
+        Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
         let (label, path) = &self.pictures[ticket.item.1 as usize];
-        let bytes = fs::read(path).map_err(|error| Skip {
-            reason: "file_unreadable",
-            sample: path.display().to_string(),
-            detail: error.to_string(),
-        })?;
         Ok(Raw {
             key: path.display().to_string(),
-            picture: Picture::Encoded(bytes),
+            picture: Picture::read(path)?,
             captions: vec![self.classes[*label].clone()],
             meta: None,
             label: Some(*label as i64),

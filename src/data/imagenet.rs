@@ -230,20 +230,14 @@ impl Source for ImageNet {
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        Ok(self.permutations.ticket(cursor, order, self.pictures.len() as u64))
+        Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
         let (label, path) = &self.pictures[ticket.item.1 as usize];
-        let key = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| Skip {
-            reason: "file_unreadable",
-            sample: key.clone(),
-            detail: error.to_string(),
-        })?;
         Ok(Raw {
-            key,
-            picture: Picture::Encoded(bytes),
+            key: path.display().to_string(),
+            picture: Picture::read(path)?,
             captions: vec![self.classes[*label].clone()],
             meta: None,
             label: Some(*label as i64),

@@ -129,29 +129,14 @@ impl Source for Karpathy {
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        let samples = self.pictures.len() as u64;
-        if cursor.position >= samples {
-            return Ok(None);
-        }
-        let item = self.permutations.item(order, cursor.epoch, cursor.position, samples);
-        Ok(Some(Ticket {
-            epoch: cursor.epoch,
-            index: cursor.position,
-            item: (0, item),
-            after: Cursor { position: cursor.position + 1, ..cursor },
-        }))
+        Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
         let (path, captions) = &self.pictures[ticket.item.1 as usize];
-        let bytes = fs::read(path).map_err(|error| Skip {
-            reason: "file_unreadable",
-            sample: path.display().to_string(),
-            detail: error.to_string(),
-        })?;
         Ok(Raw {
             key: path.display().to_string(),
-            picture: Picture::Encoded(bytes),
+            picture: Picture::read(path)?,
             captions: captions.clone(),
             meta: None,
             label: None,

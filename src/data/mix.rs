@@ -220,7 +220,7 @@ mod tests {
         }
 
         fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-            Ok(self.permutations.ticket(cursor, order, self.samples))
+            Ok(self.permutations.ticket(order, cursor, self.samples))
         }
 
         fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {

@@ -39,7 +39,9 @@ pub(super) fn local(pattern: &str) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataE
         if path.is_file() {
             found.push(path);
         } else if name.contains(['*', '?', '[']) {
-            let matches = glob::glob(&name).map_err(|error| invalid(error.to_string()))?;
+            // As in a shell: `*` does not stand for hidden files.
+            let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
+            let matches = glob::glob_with(&name, options).map_err(|error| invalid(error.to_string()))?;
             found.extend(matches.filter_map(Result::ok).filter(|path| path.is_file()));
         } else {
             missing.push(path);

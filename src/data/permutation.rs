@@ -36,16 +36,6 @@ struct Block {
 }
 
 impl Permutations {
-    /// The sample at `cursor` of a source of `samples` items; `None` at the end of the cursor's epoch.
-    pub fn ticket(&self, cursor: Cursor, order: Order, samples: u64) -> Option<Ticket> {
-        (cursor.position < samples).then(|| Ticket {
-            epoch: cursor.epoch,
-            index: cursor.position,
-            item: (0, self.item(order, cursor.epoch, cursor.position, samples)),
-            after: Cursor { position: cursor.position + 1, ..cursor },
-        })
-    }
-
     /// The item at a position of an epoch of `samples` items; `position` must be less than `samples`.
     pub fn item(&self, order: Order, epoch: u64, position: u64, samples: u64) -> u64 {
         match order {
@@ -58,6 +48,16 @@ impl Permutations {
                 first + u64::from(shuffled[(position - first) as usize])
             }
         }
+    }
+
+    /// The sample at `cursor` of a source whose `samples` are numbered from 0; `None` at the end of the epoch.
+    pub fn ticket(&self, order: Order, cursor: Cursor, samples: u64) -> Option<Ticket> {
+        (cursor.position < samples).then(|| Ticket {
+            epoch: cursor.epoch,
+            index: cursor.position,
+            item: (0, self.item(order, cursor.epoch, cursor.position, samples)),
+            after: Cursor { position: cursor.position + 1, ..cursor },
+        })
     }
 
     fn shuffled(&self, of: Block) -> Arc<[u32]> {

@@ -9,6 +9,8 @@ use super::planes::Plane;
 
 /// Bits of a weight's fraction.
 const PRECISION: u32 = 14;
+/// Weights computed at a time.
+const LANES: usize = 8;
 /// Results of one group of the pass across; their sources mostly lie within sixteen bytes.
 pub const GROUP: usize = 4;
 
@@ -68,23 +70,20 @@ impl Axis {
         let taps = taps.unwrap_or(1).next_multiple_of(2);
         let mut first = Vec::with_capacity(results);
         let mut weights = vec![0; results * taps];
-        let mut exact = vec![0.0; taps];
-        let narrow = 1.0 / wide;
+        let mut exact = vec![0.0; taps.next_multiple_of(LANES)];
         for (i, weights) in weights.chunks_exact_mut(taps).enumerate() {
             let (centre, low, high) = window(i);
             // The window lies within the sources, with zeros in front where it would reach past their end.
             let begin = low.min(to.saturating_sub(taps).max(from));
             first.push(begin);
-            let exact = &mut exact[..high - low];
-            for (i, weight) in exact.iter_mut().enumerate() {
-                *weight = cubic(((low + i) as f64 + 0.5 - centre) * narrow);
-            }
-            let one = f64::from(1 << PRECISION) / exact.iter().sum::<f64>();
+            cubics(&mut exact, ((low as f64 + 0.5 - centre) / wide) as f32, (1.0 / wide) as f32);
+            let exact = &exact[..high - low];
+            let one = (1 << PRECISION) as f32 / exact.iter().sum::<f32>();
             // Rounding the running sums, not the weights, keeps the total; they stay above -1.
             let (mut running, mut given) = (0.0, 0);
             for (weight, exact) in weights[low - begin..].iter_mut().zip(exact) {
                 running += *exact * one;
-                let upto = (running + f64::from(1 << PRECISION) + 0.5) as i32 - (1 << PRECISION);
+                let upto = (running + ((1 << PRECISION) as f32 + 0.5)) as i32 - (1 << PRECISION);
                 *weight = (upto - given) as i16;
                 given = upto;
             }
@@ -206,15 +205,22 @@ pub fn width_of(across: &Range<usize>) -> usize {
     (across.end.div_ceil(GROUP) - across.start / GROUP) * GROUP
 }
 
-/// Catmull and Rom's kernel: what a sample `x` away counts.
-fn cubic(x: f64) -> f64 {
-    let x = x.abs();
-    if x < 1.0 {
-        (1.5 * x - 2.5) * x * x + 1.0
-    } else if x < 2.0 {
-        ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-    } else {
-        0.0
+/// Catmull and Rom's kernel at `first`, `first + step`, ...: what samples so far away count.
+fn cubics(to: &mut [f32], first: f32, step: f32) {
+    for (block, to) in to.chunks_exact_mut(LANES).enumerate() {
+        for (i, to) in to.iter_mut().enumerate() {
+            let x = (first + (LANES * block + i) as f32 * step).abs();
+            // Both pieces, then a choice: no branch to mispredict, and lanes side by side.
+            let near = (1.5 * x - 2.5) * x * x + 1.0;
+            let far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0;
+            *to = if x < 1.0 {
+                near
+            } else if x < 2.0 {
+                far
+            } else {
+                0.0
+            };
+        }
     }
 }
 
@@ -338,6 +344,14 @@ mod avx2 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn cubic(x: f64) -> f64 {
+        match x.abs() {
+            x if x < 1.0 => 1.5 * x.powi(3) - 2.5 * x.powi(2) + 1.0,
+            x if x < 2.0 => -0.5 * x.powi(3) + 2.5 * x.powi(2) - 4.0 * x + 2.0,
+            _ => 0.0,
+        }
+    }
 
     /// The definition, in floats.
     fn exact(from: &[f64], mapping: Mapping, results: usize) -> Vec<f64> {

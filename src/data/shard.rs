@@ -21,6 +21,8 @@ pub(super) const LONGEST_PICTURE: u64 = 256 << 20;
 const LONGEST_CAPTION: u64 = 64 << 10;
 /// Longest json that is read, bytes.
 const LONGEST_META: u64 = 1 << 20;
+/// Members of a sample; one with more of different endings is no sample.
+const MOST_MEMBERS: usize = 64;
 /// Longest class number that is read, bytes.
 const LONGEST_LABEL: u64 = 32;
 
@@ -58,6 +60,8 @@ enum Fault {
     Duplicate,
     /// The damage of the shard lies in it.
     Damaged,
+    /// It has too many members.
+    Crowded,
 }
 
 /// Bytes of a member.
@@ -180,7 +184,9 @@ impl Shard {
             "cls" => sample.label = Some(span),
             _ => {}
         }
-        if !repeats {
+        if sample.extensions.len() == MOST_MEMBERS {
+            sample.fault = Some(Fault::Crowded);
+        } else if !repeats {
             sample.extensions.push(extension.into());
         }
     }
@@ -263,6 +269,10 @@ impl Shard {
                 return Err(Defect::new("key_duplicate", "the sample before it has the same key"))
             }
             (Some(Fault::Damaged), Some(damage)) => return Err(damage.clone()),
+            (Some(Fault::Crowded), _) => {
+                let detail = format!("more than {MOST_MEMBERS} members of one key");
+                return Err(Defect::new("sample_members", detail));
+            }
             _ => {}
         }
         let picture = sample
@@ -350,6 +360,25 @@ mod tests {
         for nothing in ["README", ".hidden", "._a.jpg", "a/._a.jpg", "folder.d/", "end.", ""] {
             assert_eq!(split(nothing), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn a_sample_of_endless_members_is_left_out_in_little_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crowded.tar");
+        let mut builder = tar::Builder::new(std::io::BufWriter::new(File::create(&path).unwrap()));
+        let names =
+            (0..20_000).map(|i| format!("a.x{i}")).chain(["a.jpg".into(), "a.txt".into(), "b.txt".into()]);
+        for name in names {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(0);
+            builder.append_data(&mut header, name, &b""[..]).unwrap();
+        }
+        builder.into_inner().unwrap();
+        let shard = Shard::open(&path);
+        assert_eq!(shard.len(), 2);
+        assert_eq!(shard.load(0).unwrap_err().reason, "sample_members");
+        assert_eq!(shard.load(1).unwrap_err().reason, "image_missing");
     }
 
     #[test]

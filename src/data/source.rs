@@ -1,5 +1,6 @@
 //! What every source of pairs has in common.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::pulse::Pulse;
@@ -34,6 +35,18 @@ pub enum Picture {
     Encoded(Vec<u8>),
     /// [height, width, 3] bytes.
     Rgb { width: u32, height: u32, pixels: Vec<u8> },
+}
+
+impl Picture {
+    /// A file as it is.
+    ///
+    /// # Errors
+    /// It cannot be read: the sample of its name has to be left out.
+    pub fn read(path: &Path) -> Result<Self, Skip> {
+        std::fs::read(path)
+            .map(Picture::Encoded)
+            .map_err(|error| Defect::new("file_unreadable", error.to_string()).of(path.display().to_string()))
+    }
 }
 
 /// A sample as a source has it, before cropping and tokenizing.

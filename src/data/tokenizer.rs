@@ -12,7 +12,7 @@ use super::{clip_bpe, wordpiece, DataError};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum TokenizerConfig {
-    /// Lower-case BERT WordPiece from a `vocab.txt`, without [CLS] and [SEP] (FLIP).
+    /// Lower-case BERT WordPiece from a `vocab.txt`, without `[CLS]` and `[SEP]` (FLIP).
     WordPiece(PathBuf),
     /// A `tokenizer.json` of the Hugging Face `tokenizers` library.
     Json(PathBuf),

@@ -8,7 +8,7 @@
 //! | ONNX | a graph for each encoder | out |
 //!
 //! A format says two things: which [`ModelConfig`] its own configuration means, and where each of our
-//! parameters lies in its tensors ([`layout::Original`]). Reading and writing follow from the second, so a
+//! parameters lies in its tensors (`layout::Original`). Reading and writing follow from the second, so a
 //! checkpoint that comes in and goes out again is the same bit for bit: tensors are only ever transposed,
 //! permuted, cut and joined. What a configuration asks for and the model does not have is an error that names
 //! the option; so is every tensor that is missing, left over or of another shape, and every value that is

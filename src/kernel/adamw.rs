@@ -55,18 +55,8 @@ impl AdamW {
     }
 
     /// Updates parameters `p` and moments `m`, `v` for the gradients `g`, all of one length, and leaves `g`
-    /// zero for the next step to add to.
+    /// zero for the next step to add to. The calling thread does it alone: parameters are shared out, each to one.
     pub fn update(&self, cpu: &Cpu, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &mut [f32]) {
-        assert!(p.len() == g.len() && m.len() == g.len() && v.len() == g.len(), "one gradient a parameter");
-        const BLOCK: usize = 16 << 10;
-        let c = self.constants();
-        let pieces =
-            p.chunks_mut(BLOCK).zip(m.chunks_mut(BLOCK)).zip(v.chunks_mut(BLOCK)).zip(g.chunks_mut(BLOCK));
-        cpu.threads.each(pieces, |_, (((p, m), v), g)| dispatch!(cpu.isa, l => update(l, p, m, v, g, c)));
-    }
-
-    /// As [`update`](Self::update), by the calling thread alone.
-    pub(crate) fn update_here(&self, cpu: &Cpu, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &mut [f32]) {
         assert!(p.len() == g.len() && m.len() == g.len() && v.len() == g.len(), "one gradient a parameter");
         let c = self.constants();
         dispatch!(cpu.isa, l => update(l, p, m, v, g, c));

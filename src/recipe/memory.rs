@@ -13,8 +13,8 @@ pub struct Memory {
     pub gradients: f64,
     /// AdamW's first and second moments.
     pub moments: f64,
-    /// What a micro-batch's forward pass leaves for its backward pass: the arenas of the fused encoders; in the composed graph also the logits
-    /// of the batch, each pair with each other.
+    /// What a micro-batch's forward pass leaves for its backward pass: the arenas of the fused encoders; in the
+    /// composed graph also the logits of the batch, each pair with each other.
     pub activations: f64,
     /// Embeddings of the whole batch and their gradients.
     pub embeddings: f64,

@@ -165,7 +165,7 @@ fn ranges(chart: &Chart<'_>) -> ((f64, f64), (f64, f64)) {
     // A flat line gets an axis around it.
     let room = if high > low { (high - low) * 0.06 } else { high.abs().max(1e-6) * 0.5 };
     let bottom = if chart.from_zero && low == 0.0 { 0.0 } else { low - room };
-    ((0.0, last.max(1.0)), (bottom, high + 2.0 * room))
+    ((0.0, if last > 0.0 { last } else { 1.0 }), (bottom, high + 2.0 * room))
 }
 
 /// At most [`MOST_POINTS`], each the mean of its neighbours.

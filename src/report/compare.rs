@@ -74,7 +74,7 @@ fn summary(runs: &[Run]) -> Vec<Line> {
         }
     };
     line("pairs seen", &|run| (run.history.samples() > 0).then(|| grouped(run.history.samples())));
-    line("minutes", &|run| (run.history.minutes() > 0.0).then(|| duration(run.history.minutes())));
+    line("time", &|run| (run.history.minutes() > 0.0).then(|| duration(run.history.minutes())));
     line("images/s", &|run| {
         let speeds = run.history.timing("images_per_s", Axis::Steps);
         let mean = speeds.iter().map(|point| point.1).sum::<f64>() / speeds.len() as f64;

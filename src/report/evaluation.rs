@@ -128,7 +128,7 @@ impl Comparison<'_> {
 
 /// The rows of a table: of what was measured in the course of training only what no stage of evaluations
 /// measured, the last time.
-fn tabled(rows: &[EvalRow]) -> impl Iterator<Item = &EvalRow> {
+pub fn tabled(rows: &[EvalRow]) -> impl Iterator<Item = &EvalRow> {
     let proper = |row: &EvalRow| rows.iter().any(|other| other.step == 0 && other.subject() == row.subject());
     rows.iter().filter(move |row| row.step == 0 || !proper(row))
 }
@@ -189,7 +189,7 @@ const COUNTS: [&str; 9] =
     ["classes", "unlabelled", "captions", "batches", "k", "train_n", "draws", "iterations", "c"];
 
 /// Metrics that do not change in the course of a run.
-const SETTINGS: [&str; 6] = ["classes", "captions", "k", "train_n", "draws", "chance"];
+const SETTINGS: [&str; 7] = ["classes", "unlabelled", "captions", "k", "train_n", "draws", "chance"];
 
 /// Every metric of every subject, in the order in which they first appear. Where a stage measured the same
 /// twice, the later row counts.

@@ -18,7 +18,7 @@ enum Kind {
 
 /// A title for every stage of the recipe in `recipe`: "pretrain", "unmask", and for an evaluation what came
 /// before it, "after pretrain". Titles that would be there twice carry the index of their stage. Empty where
-/// the text is no recipe; [`title`] then still has an answer.
+/// the text is no recipe; `title` then still has an answer.
 pub fn stage_titles(recipe: &str) -> Vec<String> {
     use ron::extensions::Extensions;
     let options = ron::Options::default().with_default_extension(

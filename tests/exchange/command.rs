@@ -90,7 +90,12 @@ fn an_open_clip_checkpoint_goes_through_a_run_unchanged() {
     let weights = "open_clip_model.safetensors";
     assert_same(&read(&out.join(weights)), &read(&source.join(weights)));
     let card = std::fs::read_to_string(out.join("README.md")).unwrap();
-    for line in ["library_name: open_clip", "local-dir:out", "imported from another tool", "Not evaluated."] {
+    for line in [
+        "library_name: open_clip",
+        "local-dir:out",
+        "imported from a checkpoint of open_clip",
+        "Not evaluated.",
+    ] {
         assert!(card.contains(line), "{card}");
     }
     assert!(failed(flip(&[&"export", &run, &"--to", &"open-clip", &"--out", &out]), 2)

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use flip::trained::Weights;
+use flip::data::tokenizer::{Tokenizer, TokenizerConfig, TrainTokenizerConfig};
+use flip::trained::{tokenizer_of, Weights};
 use tempfile::{tempdir, TempDir};
 
 use crate::command::{failed, flip, said, vocabulary};
@@ -112,20 +113,21 @@ fn weights_of_another_model_are_refused_by_option_and_by_tensor() {
 #[test]
 fn the_tokenizer_has_to_be_that_of_the_weights() {
     let (there, recipe) = imported();
-    let words: String = ["[PAD]", "[UNK]", "other"].join("\n");
-    let file = there.path().join("other.txt");
-    std::fs::write(&file, words).unwrap();
-    let set = format!("model.text.tokenizer=WordPiece({:?})", file.display().to_string());
+    let words = there.path().join("other.txt");
+    std::fs::write(&words, "[PAD]\n[UNK]\nother").unwrap();
+    let file = there.path().join("other.json");
+    Tokenizer::open(&TokenizerConfig::WordPiece(words)).unwrap().save(&file).unwrap();
+    let set = format!("model.text.tokenizer=Json({:?})", file.display().to_string());
     let message = failed(run(&recipe, &there.path().join("run"), &["--set", &set]), 1);
     assert!(
         message.contains("is not that of") && message.contains("token \"other\" has no id there"),
         "{message}"
     );
     // A vocabulary that would be trained is that of the weights instead.
-    let out = there.path().join("trained");
-    said(run(&recipe, &out, &["--set", "model.text.tokenizer=Train(captions: 50)"]));
-    let tokenizer = |folder: &Path| std::fs::read(folder.join("tokenizer.json")).unwrap();
-    assert_eq!(tokenizer(&out), tokenizer(&there.path().join("imported")));
+    let imported = there.path().join("imported");
+    let train = TokenizerConfig::Train(TrainTokenizerConfig { captions: 50 });
+    let tokenizer = tokenizer_of(&imported, &train).unwrap().unwrap();
+    assert_eq!(tokenizer.differs(&Tokenizer::load(&imported.join("tokenizer.json")).unwrap()), None);
 }
 
 #[test]

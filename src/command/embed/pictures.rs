@@ -107,18 +107,15 @@ impl Source for Pictures {
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
-        let key = self.files[ticket.item.1 as usize].display().to_string();
-        match std::fs::read(&self.files[ticket.item.1 as usize]) {
+        let file = &self.files[ticket.item.1 as usize];
+        Ok(Raw {
+            key: file.display().to_string(),
+            picture: Picture::read(file)?,
             // A loader wants a caption; it is not looked at.
-            Ok(bytes) => Ok(Raw {
-                key,
-                picture: Picture::Encoded(bytes),
-                captions: vec![String::new()],
-                meta: None,
-                label: None,
-            }),
-            Err(error) => Err(Skip { reason: "file_unreadable", sample: key, detail: error.to_string() }),
-        }
+            captions: vec![String::new()],
+            meta: None,
+            label: None,
+        })
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) fn adamw(
         // dfdx lends the storage of a master to nobody: it is copied out and in.
         let mut values = vec![0.0; lent.gradient.len()];
         lent.parameter.master.copy_into(&mut values);
-        lent.rule.update_here(kernels, &mut values, &mut lent.first, &mut lent.second, &mut lent.gradient);
+        lent.rule.update(kernels, &mut values, &mut lent.first, &mut lent.second, &mut lent.gradient);
         lent.parameter.master.copy_from(&values);
     });
     for Lent { parameter, first, second, gradient, .. } in lent {
