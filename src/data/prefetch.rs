@@ -8,6 +8,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
 
@@ -51,7 +52,10 @@ struct Job {
     slot: Sender<Rows>,
 }
 
-/// Running threads; joined when dropped.
+/// How long threads have to end when a loader is dropped; it takes longer only where a storage does not answer.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Running threads; joined when dropped, but for those that wait for a storage that does not answer.
 pub(super) struct Prefetch {
     /// `None` only while being dropped.
     deliveries: Option<Receiver<Delivery>>,
@@ -111,9 +115,15 @@ impl Drop for Prefetch {
         self.stopped.store(true, Ordering::Relaxed);
         // Whoever waits to hand something on finds its receiver gone.
         self.deliveries = None;
-        if self.stalled.load(Ordering::Relaxed) {
-            // They end by themselves as soon as the storage answers.
-            return;
+        let farewell = if self.stalled.load(Ordering::Relaxed) { Duration::ZERO } else { FAREWELL };
+        let began = Instant::now();
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if began.elapsed() >= farewell {
+                // The others end by themselves as soon as the storage answers.
+                self.threads.retain(JoinHandle::is_finished);
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         for thread in self.threads.drain(..) {
             // A panic has been reported by its message, and by `receive`.
