@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
+use crate::data::patience::patiently;
 use crate::data::share::Share;
 use crate::data::source::{Order, Source};
 use crate::data::transform::Transform;
@@ -243,7 +244,11 @@ fn next<D: GraphDevice>(
                 patience: run.data.storage.patience(),
                 seed: run.seed,
             })?;
-            let bar = run.progress.bar(reading.title, source.samples().unwrap_or(0), "images");
+            let (name, pulse, counted) = (source.name(), source.pulse(), source.clone());
+            let count = move || counted.samples();
+            let samples =
+                patiently(run.data.storage.patience(), &name, "counting the samples", pulse, count)?;
+            let bar = run.progress.bar(reading.title, samples.unwrap_or(0), "images");
             reader.insert(Reader { loader, bar: Some(bar), seen: 0 })
         }
     };

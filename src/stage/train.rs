@@ -81,7 +81,16 @@ pub fn train<D: GraphDevice>(
             return Ok(Ended::Interrupted);
         }
         let waiting = Instant::now();
-        let batch = loader.next()?.ok_or(StageError::NoMoreData)?;
+        let batch = match loader.next() {
+            Ok(batch) => batch.ok_or(StageError::NoMoreData)?,
+            Err(error) => {
+                // What has been trained stands, whatever has become of the data.
+                if run.position.step > 0 {
+                    run.save(Some(&mut optimizer))?;
+                }
+                return Err(error.into());
+            }
+        };
         clock.waited += waiting.elapsed().as_secs_f64();
 
         let step = run.position.step;
@@ -181,7 +190,7 @@ fn checkpoint_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Re
 /// Steps between two rounds of evaluations, at least one; none where the stage has none.
 fn meanwhile_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Result<Option<u64>, StageError> {
     let Some(config) = &plan.evaluate else { return Ok(None) };
-    let steps = config.every.steps(plan.batch as u64, run.epoch_samples());
+    let steps = config.every.steps(plan.batch as u64, run.epoch_samples(&[config.every])?);
     let stage = run.position.stage;
     let steps = steps.map_err(|source| StageError::EvaluateEvery { stage, source })?;
     Ok(Some((steps as u64).max(1)))
