@@ -55,6 +55,11 @@ fn plan(source: Arc<dyn Source>) -> Plan {
 
 /// A shard of small pictures with captions, keys `SHARD-NUMBER`; every seventh has no caption.
 fn shard(number: usize, samples: usize) -> Vec<u8> {
+    shard_without(number, samples, |sample| sample % 7 == 6)
+}
+
+/// The same where others have no caption.
+fn shard_without(number: usize, samples: usize, mute: impl Fn(usize) -> bool) -> Vec<u8> {
     let mut png = std::io::Cursor::new(Vec::new());
     image::RgbImage::from_fn(5, 4, |x, y| image::Rgb([60 * x as u8, 60 * y as u8, number as u8]))
         .write_to(&mut png, image::ImageFormat::Png)
@@ -67,7 +72,7 @@ fn shard(number: usize, samples: usize) -> Vec<u8> {
     };
     for sample in 0..samples {
         add(format!("{number}-{sample}.png"), png.get_ref());
-        if sample % 7 != 6 {
+        if !mute(sample) {
             add(format!("{number}-{sample}.txt"), b"a picture");
         }
     }
@@ -133,6 +138,84 @@ fn every_sample_once_an_epoch_whatever_the_shards_workers_and_ranks() {
                 }
             }
         }
+    }
+}
+
+/// The same for every way to order and to combine: wide and narrow windows, shards drawn with replacement, mixes.
+#[test]
+fn ranks_and_workers_share_out_windows_resampled_sets_and_mixes() {
+    let folder = tempfile::tempdir().unwrap();
+    let pattern = write_shards(folder.path(), &[5, 9, 13, 17, 21, 25, 29]);
+    image::RgbImage::new(3, 3).save(folder.path().join("x.png")).unwrap();
+    let rows: Vec<String> = (0..11).map(|i| format!("x.png,caption {i}")).collect();
+    let table = folder.path().join("pairs.csv");
+    std::fs::write(&table, format!("path,text\n{}\n", rows.join("\n"))).unwrap();
+    let shards = |shuffle_shards: usize, resampled: bool| {
+        let config = json!({"shards": pattern, "shuffle_shards": shuffle_shards, "resampled": resampled});
+        json!({ "WebDataset": config })
+    };
+    let rows = json!({"Table": {"files": table, "image": {"Path": "path"}, "caption": "text"}});
+    let good: usize = [5, 9, 13, 17, 21, 25, 29].into_iter().map(good).sum();
+    for (config, once) in [
+        (shards(1, false), Some(good)),
+        (shards(3, false), Some(good)),
+        (shards(100, false), Some(good)),
+        (shards(3, true), None),
+        (json!({"Mix": [[shards(2, false), 3.0], [rows, 1.0]]}), None),
+        (json!({"Mix": [[shards(2, true), 1.0], [shards(3, false), 2.5], [rows, 1.0]]}), None),
+    ] {
+        let source = source(&config);
+        for order in [Order::Shuffled { seed: 5 }, Order::Stored] {
+            let plan = || Plan { order, ..plan(source.clone()) };
+            let sample = |batch: &Batch| batch.keys.iter().cloned().zip(batch.captions.clone()).collect();
+            let samples = |plan| -> Vec<_> {
+                let mut samples: Vec<_> = batches(plan).unwrap().iter().flat_map::<Vec<_>, _>(sample).collect();
+                samples.sort();
+                samples
+            };
+            let whole = samples(plan());
+            if let Some(once) = once {
+                assert_eq!(whole.len(), once);
+                assert!(whole.windows(2).all(|pair| pair[0] != pair[1]), "a sample twice: {config}");
+            }
+            for (ranks, workers) in [(1, 8), (2, 1), (2, 8), (3, 2), (8, 1)] {
+                let shares = (0..ranks).map(|rank| Share { rank, ranks });
+                let mut of_ranks: Vec<_> =
+                    shares.flat_map(|share| samples(Plan { share, workers, ..plan() })).collect();
+                of_ranks.sort();
+                assert_eq!(of_ranks, whole, "{ranks} ranks, {workers} workers, {order:?}, {config}");
+            }
+        }
+    }
+}
+
+#[test]
+fn resuming_at_sample_1_000_003_of_ten_million_takes_under_a_second_and_goes_on_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("shard");
+    std::fs::write(&large, shard_without(0, 10_000, |_| false)).unwrap();
+    for i in 0..1000 {
+        std::os::unix::fs::symlink(&large, folder.path().join(format!("{i:04}.tar"))).unwrap();
+    }
+    let shards = folder.path().join("*.tar").display().to_string();
+    let config = json!({"WebDataset": {"shards": shards, "shuffle_shards": 4}});
+    let endless = |start, batch| Plan { start, batch, passes: Passes::Endless, ..plan(source(&config)) };
+    // The 25th of 250 windows of 40,000 samples ends at sample 1,000,000: a batch that goes on into the next one.
+    let start = Cursor { window: 24, position: 39_900, ..Cursor::default() };
+    let mut whole = Loader::start(endless(start, 1)).unwrap();
+    let there = Cursor { window: 25, position: 3, ..Cursor::default() };
+    while whole.next().unwrap().unwrap().cursor != there {}
+
+    let began = Instant::now();
+    let mut resumed = Loader::start(endless(there, 1)).unwrap();
+    let first = resumed.next().unwrap().unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(seconds < 1.0, "{seconds} s");
+    let rest = std::iter::from_fn(|| resumed.next().unwrap());
+    for batch in std::iter::once(first).chain(rest).take(300) {
+        let expected = whole.next().unwrap().unwrap();
+        assert_eq!((batch.keys, batch.cursor), (expected.keys, expected.cursor));
+        assert!(batch.pixels == expected.pixels);
     }
 }
 
@@ -349,6 +432,71 @@ mod remote {
         );
     }
 
+    const RUN: &str = r#"
+Recipe(
+    name: "far", seed: 3, device: Cpu,
+    model: (
+        image: (size: 16, patch: 8, width: 16, depth: 1, heads: 2),
+        text: (tokenizer: Train(captions: 20), vocab_size: 270, context: 8, width: 16, depth: 1, heads: 2),
+        embed_dim: 16,
+    ),
+    data: (
+        train: WebDataset(shards: "URL/{0..5}.tar", shuffle_shards: 1),
+        storage: (cache: "CACHE", attempts: 1000, stall_warning_s: 0.5, stall_limit_s: 3),
+        workers: 2,
+    ),
+    stages: [Pretrain(length: Steps(20), batch: 8, image_mask: Keep, schedule: Constant(lr: Absolute(1e-3)))],
+    checkpoints: (every: Steps(1000)),
+    metrics: (every_steps: 1),
+)
+"#;
+
+    /// The run in its folder: whether it came to its end, and what it told.
+    fn run(folder: &Path, url: &str, out: &str, resume: bool) -> (bool, String) {
+        let text = RUN.replace("URL", url).replace("CACHE", &folder.join(out).join("cache").display().to_string());
+        let recipe = folder.join(format!("{out}.ron"));
+        std::fs::write(&recipe, text).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_flip"));
+        command.arg("run").arg(&recipe).arg("--out").arg(folder.join(out).join("run"));
+        if resume {
+            command.arg("--resume");
+        }
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    #[test]
+    fn a_run_whose_server_falls_silent_warns_then_stops_and_resumes_exactly() {
+        let files = || (0..6).map(|i| (format!("/{i}.tar"), shard(i, 40))).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let calm = Server::start(files(), Fault::None);
+        let (done, told) = run(folder.path(), &calm.url(), "calm", false);
+        assert!(done, "{told}");
+
+        // Two shards for the vocabulary and at least two for training.
+        let server = Server::start(files(), Fault::SilentAfter(4));
+        let began = Instant::now();
+        let (done, told) = run(folder.path(), &server.url(), "stalled", false);
+        assert!(!done && began.elapsed() < Duration::from_secs(60), "{told}");
+        let (warnings, error) = told.split_at(told.rfind("data.storage.stall_limit_s").expect(&told));
+        assert!(warnings.contains(".tar (the next shards to be indexed) for "), "{told}");
+        assert!(warnings.contains("is the storage stalled? The run stops after 3 s"), "{told}");
+        assert!(error.contains("Resume when it answers again"), "{told}");
+
+        server.set(Fault::None);
+        let (done, told) = run(folder.path(), &server.url(), "stalled", true);
+        assert!(done, "{told}");
+        let metrics = |out: &str| {
+            std::fs::read_to_string(folder.path().join(out).join("run/metrics.jsonl")).unwrap()
+        };
+        assert_eq!(metrics("calm").lines().count(), 20);
+        assert_eq!(metrics("calm"), metrics("stalled"));
+        // It went on from a checkpoint of the moment, not from the start: step 1000 would have been the first.
+        let text = std::fs::read_dir(folder.path().join("stalled/run/checkpoints")).unwrap();
+        let names: Vec<String> = text.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(names.len() >= 2, "{names:?}");
+    }
+
     #[test]
     fn a_shard_that_the_server_lacks_is_counted_and_the_others_are_read() {
         let server = Server::start([("/1.tar".to_owned(), shard(1, 10))].into(), Fault::None);
@@ -405,4 +553,12 @@ fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
     assert!(message.contains("data.storage.stall_limit_s"), "{message}");
     drop(loader);
     assert!(began.elapsed() < Duration::from_secs(5));
+
+    // Before the limit, as at the end of a stage: its threads are left behind all the same.
+    let patience = Patience { limit: Duration::from_secs(300), ..patience };
+    let loader = Loader::start(Plan { patience, ..plan(Arc::new(Asleep)) }).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
+    drop(loader);
+    assert!(began.elapsed() < Duration::from_secs(15));
 }

@@ -16,6 +16,8 @@ pub enum Fault {
     BreakEveryThird,
     /// Nothing comes behind the headers.
     Silent,
+    /// So from then on: this many connections are answered first.
+    SilentAfter(usize),
 }
 
 /// What the server has seen.
@@ -33,6 +35,7 @@ pub struct Server {
     address: SocketAddr,
     stopped: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
+    fault: Arc<Mutex<Fault>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -43,7 +46,8 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let stopped = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let (stop, counts) = (stopped.clone(), seen.clone());
+        let fault = Arc::new(Mutex::new(fault));
+        let (stop, counts, faults) = (stopped.clone(), seen.clone(), fault.clone());
         let thread = std::thread::spawn(move || {
             let files = &files;
             std::thread::scope(|scope| {
@@ -51,19 +55,26 @@ impl Server {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let (Ok(stream), stop, counts) = (stream, &stop, &counts) else { continue };
+                    let (Ok(stream), stop, counts, faults) = (stream, &stop, &counts, &faults) else {
+                        continue;
+                    };
                     scope.spawn(move || {
                         // A client that goes away is none of the server's business.
-                        let _ = answer(stream, files, fault, counts, stop);
+                        let _ = answer(stream, files, faults, counts, stop);
                     });
                 }
             });
         });
-        Server { address, stopped, seen, thread: Some(thread) }
+        Server { address, stopped, seen, fault, thread: Some(thread) }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// From now on it does this wrong.
+    pub fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
     }
 
     pub fn seen(&self) -> Seen {
@@ -85,7 +96,7 @@ impl Drop for Server {
 fn answer(
     mut stream: TcpStream,
     files: &BTreeMap<String, Vec<u8>>,
-    fault: Fault,
+    faults: &Mutex<Fault>,
     counts: &Mutex<Seen>,
     stop: &AtomicBool,
 ) -> std::io::Result<()> {
@@ -103,11 +114,18 @@ fn answer(
         }
     }
     let path = request.split(' ').nth(1).unwrap_or_default();
-    let breaks = {
+    let fault = *faults.lock().unwrap();
+    let (breaks, silent) = {
         let mut seen = counts.lock().unwrap();
         seen.connections += 1;
         seen.continued += usize::from(first > 0);
-        fault == Fault::BreakEveryThird && seen.connections % 3 == 0
+        let breaks = fault == Fault::BreakEveryThird && seen.connections % 3 == 0;
+        let silent = match fault {
+            Fault::Silent => true,
+            Fault::SilentAfter(answered) => seen.connections > answered,
+            Fault::None | Fault::BreakEveryThird => false,
+        };
+        (breaks, silent)
     };
     if let Some((bucket, query)) = path.split_once('?').filter(|(_, query)| query.contains("list-type=2")) {
         return list(stream, files, bucket, query);
@@ -127,19 +145,17 @@ fn answer(
          Last-Modified: Wed, 25 Nov 2026 10:00:00 GMT\r\nConnection: close\r\n\r\n",
         file.len()
     )?;
-    match fault {
-        Fault::Silent => {
-            while !stop.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Ok(())
+    if silent {
+        while !stop.load(Ordering::Relaxed) && *faults.lock().unwrap() == fault {
+            std::thread::sleep(Duration::from_millis(10));
         }
-        _ if breaks => {
-            counts.lock().unwrap().broken += 1;
-            stream.write_all(&body[..length / 2])
-        }
-        _ => stream.write_all(body),
+        return Ok(());
     }
+    if breaks {
+        counts.lock().unwrap().broken += 1;
+        return stream.write_all(&body[..length / 2]);
+    }
+    stream.write_all(body)
 }
 
 /// As S3 lists the objects of a bucket.
