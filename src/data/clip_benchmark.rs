@@ -173,7 +173,10 @@ mod tests {
     }
 
     fn open(folder: &tempfile::TempDir) -> Result<ClipBenchmark, DataError> {
-        ClipBenchmark::open(&ClipBenchmarkConfig { path: folder.path().into(), split: split() }, Arc::default())
+        ClipBenchmark::open(
+            &ClipBenchmarkConfig { path: folder.path().into(), split: split() },
+            Arc::default(),
+        )
     }
 
     fn samples(source: &ClipBenchmark) -> Vec<(Option<i64>, Vec<String>)> {

@@ -245,7 +245,9 @@ fn open_in(
             };
             Ok(Arc::new(mix::Mix::new(sources.iter().map(open).collect::<Result<_, _>>()?)?))
         }
-        SourceConfig::ClipBenchmark(config) => Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config, storage)?)),
+        SourceConfig::ClipBenchmark(config) => {
+            Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config, storage)?))
+        }
         SourceConfig::Karpathy(config) => Ok(Arc::new(karpathy::Karpathy::open(config)?)),
     }
 }
