@@ -5,7 +5,7 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use flip::data::limits::LimitsConfig;
@@ -30,8 +30,13 @@ fn of_data(train: Value, storage: Value) -> (Result<Arc<dyn Source>, DataError>,
     (data.open(&data.train, 0), data.storage.patience())
 }
 
-fn plan(source: Arc<dyn Source>) -> Plan {
+fn tokenizer() -> Arc<Tokenizer> {
+    static TOKENIZER: OnceLock<Arc<Tokenizer>> = OnceLock::new();
     let letters = ('a'..='z').map(|c| format!("{c}{c}{c}"));
+    TOKENIZER.get_or_init(|| Arc::new(Tokenizer::train(letters, 200).unwrap())).clone()
+}
+
+fn plan(source: Arc<dyn Source>) -> Plan {
     Plan {
         source,
         order: Order::Shuffled { seed: 5 },
@@ -42,7 +47,7 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         keep_partial: true,
         transform: Transform::Train { size: 8, augment: AugmentConfig::default() },
         patches: None,
-        tokenizer: Arc::new(Tokenizer::train(letters, 200).unwrap()),
+        tokenizer: tokenizer(),
         context: 8,
         label: LabelFrom::None,
         filter: None,
@@ -169,7 +174,8 @@ fn ranks_and_workers_share_out_windows_resampled_sets_and_mixes() {
             let plan = || Plan { order, ..plan(source.clone()) };
             let sample = |batch: &Batch| batch.keys.iter().cloned().zip(batch.captions.clone()).collect();
             let samples = |plan| -> Vec<_> {
-                let mut samples: Vec<_> = batches(plan).unwrap().iter().flat_map::<Vec<_>, _>(sample).collect();
+                let mut samples: Vec<_> =
+                    batches(plan).unwrap().iter().flat_map::<Vec<_>, _>(sample).collect();
                 samples.sort();
                 samples
             };
@@ -178,7 +184,7 @@ fn ranks_and_workers_share_out_windows_resampled_sets_and_mixes() {
                 assert_eq!(whole.len(), once);
                 assert!(whole.windows(2).all(|pair| pair[0] != pair[1]), "a sample twice: {config}");
             }
-            for (ranks, workers) in [(1, 8), (2, 1), (2, 8), (3, 2), (8, 1)] {
+            for (ranks, workers) in [(1, 8), (2, 1), (3, 2), (8, 1)] {
                 let shares = (0..ranks).map(|rank| Share { rank, ranks });
                 let mut of_ranks: Vec<_> =
                     shares.flat_map(|share| samples(Plan { share, workers, ..plan() })).collect();
@@ -445,7 +451,7 @@ Recipe(
         storage: (cache: "CACHE", attempts: 1000, stall_warning_s: 0.5, stall_limit_s: 3),
         workers: 2,
     ),
-    stages: [Pretrain(length: Steps(20), batch: 8, image_mask: Keep, schedule: Constant(lr: Absolute(1e-3)))],
+    stages: [Pretrain(length: Steps(20), batch: 8, image_mask: Keep, schedule: Constant(lr: Absolute(1e-3), warmup: Steps(0)))],
     checkpoints: (every: Steps(1000)),
     metrics: (every_steps: 1),
 )
@@ -453,7 +459,8 @@ Recipe(
 
     /// The run in its folder: whether it came to its end, and what it told.
     fn run(folder: &Path, url: &str, out: &str, resume: bool) -> (bool, String) {
-        let text = RUN.replace("URL", url).replace("CACHE", &folder.join(out).join("cache").display().to_string());
+        let text =
+            RUN.replace("URL", url).replace("CACHE", &folder.join(out).join("cache").display().to_string());
         let recipe = folder.join(format!("{out}.ron"));
         std::fs::write(&recipe, text).unwrap();
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_flip"));
@@ -486,14 +493,14 @@ Recipe(
         server.set(Fault::None);
         let (done, told) = run(folder.path(), &server.url(), "stalled", true);
         assert!(done, "{told}");
-        let metrics = |out: &str| {
-            std::fs::read_to_string(folder.path().join(out).join("run/metrics.jsonl")).unwrap()
-        };
+        let metrics =
+            |out: &str| std::fs::read_to_string(folder.path().join(out).join("run/metrics.jsonl")).unwrap();
         assert_eq!(metrics("calm").lines().count(), 20);
         assert_eq!(metrics("calm"), metrics("stalled"));
         // It went on from a checkpoint of the moment, not from the start: step 1000 would have been the first.
         let text = std::fs::read_dir(folder.path().join("stalled/run/checkpoints")).unwrap();
-        let names: Vec<String> = text.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let names: Vec<String> =
+            text.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         assert!(names.len() >= 2, "{names:?}");
     }
 
