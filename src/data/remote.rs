@@ -110,7 +110,7 @@ impl Remote {
     }
 
     /// Brings a whole file. `attempts` in a row that come to nothing are too many.
-    pub fn fetch(&self, url: &str, sink: &mut dyn Sink, attempts: u32, pulse: &Pulse) -> Result<(), Refusal> {
+    pub fn fetch(&self, url: &str, sink: &mut dyn Sink, attempts: u64, pulse: &Pulse) -> Result<(), Refusal> {
         let url = parse(url)?;
         self.runtime.block_on(self.transfer(&url, sink, attempts, pulse))
     }
@@ -119,7 +119,7 @@ impl Remote {
         &self,
         url: &Url,
         sink: &mut dyn Sink,
-        attempts: u32,
+        attempts: u64,
         pulse: &Pulse,
     ) -> Result<(), Refusal> {
         let mut state = Transfer::default();
@@ -377,8 +377,8 @@ fn refusal(error: object_store::Error) -> Refusal {
 }
 
 /// Doubles with every failure; processes that failed together do not come back together.
-fn pause(failures: u32) -> Duration {
-    let doubled = PAUSE * 2u32.saturating_pow(failures.saturating_sub(1).min(16));
+fn pause(failures: u64) -> Duration {
+    let doubled = PAUSE * (1u32 << failures.saturating_sub(1).min(16));
     let spread = f64::from(std::process::id() % 64) / 64.0;
     doubled.min(LONGEST_PAUSE).mul_f64(0.75 + spread / 2.0)
 }

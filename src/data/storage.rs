@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::num::NonZeroU32;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct StorageConfig {
     pub cache_gib: f64,
     /// Attempts at a transfer that come to nothing one after the other before it is given up; those that bring
     /// at least a byte do not count. Between them is a growing pause.
-    pub attempts: NonZeroU32,
+    pub attempts: NonZeroU64,
     /// Seconds without progress after which a warning names what is waited for, and a transfer is begun again
     /// where it stopped.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
@@ -45,7 +45,7 @@ impl Default for StorageConfig {
         StorageConfig {
             cache: None,
             cache_gib: 100.0,
-            attempts: NonZeroU32::MIN.saturating_add(7),
+            attempts: NonZeroU64::MIN.saturating_add(7),
             stall_warning_s: 10.0,
             stall_limit_s: 300.0,
         }
