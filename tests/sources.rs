@@ -1,9 +1,9 @@
 //! Sources in a loader: every sample once an epoch over any number of shards, workers and ranks; shards behind a
 //! server that breaks; stalls that end; mixes that resume.
 
+#[cfg(feature = "remote")]
 mod server;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,8 +17,6 @@ use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
 use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataConfig, DataError, SourceConfig};
 use serde_json::{json, Value};
-
-use server::{Fault, Server};
 
 fn source(config: &Value) -> Arc<dyn Source> {
     open_source(&serde_json::from_value::<SourceConfig>(config.clone()).unwrap(), 0).unwrap()
@@ -293,6 +291,9 @@ fn a_mix_keeps_its_shares_and_resumes() {
 
 #[cfg(feature = "remote")]
 mod remote {
+    use std::collections::BTreeMap;
+
+    use super::server::{Fault, Server};
     use super::*;
 
     fn used(folder: &Path) -> u64 {
