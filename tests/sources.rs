@@ -15,17 +15,11 @@ use flip::data::share::Share;
 use flip::data::source::{Order, Source};
 use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
-use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataConfig, DataError, SourceConfig};
+use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataError, SourceConfig};
 use serde_json::{json, Value};
 
 fn source(config: &Value) -> Arc<dyn Source> {
     open_source(&serde_json::from_value::<SourceConfig>(config.clone()).unwrap(), 0).unwrap()
-}
-
-/// The source and the patience of a recipe's `data`.
-fn of_data(train: Value, storage: Value) -> (Result<Arc<dyn Source>, DataError>, Patience) {
-    let data: DataConfig = serde_json::from_value(json!({"train": train, "storage": storage})).unwrap();
-    (data.open(&data.train, 0), data.storage.patience())
 }
 
 fn tokenizer() -> Arc<Tokenizer> {
@@ -293,8 +287,16 @@ fn a_mix_keeps_its_shares_and_resumes() {
 mod remote {
     use std::collections::BTreeMap;
 
+    use flip::data::DataConfig;
+
     use super::server::{Fault, Server};
     use super::*;
+
+    /// The source and the patience of a recipe's `data`.
+    fn of_data(train: Value, storage: Value) -> (Result<Arc<dyn Source>, DataError>, Patience) {
+        let data: DataConfig = serde_json::from_value(json!({"train": train, "storage": storage})).unwrap();
+        (data.open(&data.train, 0), data.storage.patience())
+    }
 
     fn used(folder: &Path) -> u64 {
         // A file may make room between the listing and the look at it.
