@@ -27,6 +27,7 @@ pub mod source;
 pub mod tokenizer;
 pub mod transform;
 pub mod webdataset;
+mod whole;
 mod wordpiece;
 
 use std::path::PathBuf;
