@@ -407,7 +407,7 @@ mod tests {
                 let source = Picture::Rgb { width, height, pixels: rgb.pixels.clone() };
                 let ours = cut(source, &train(size), View::Whole, index);
                 let (mean, most) = apart(&ours, &placed(&rgb, &place(width, height, index), size));
-                assert!(mean < 0.1 && most <= 1, "{width} x {height} to {size}: {mean}, {most}");
+                assert!(mean < 0.1 && most <= 2, "{width} x {height} to {size}: {mean}, {most}");
             }
         }
     }
