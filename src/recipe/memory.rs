@@ -45,7 +45,7 @@ impl Memory {
             (Compute::Fused, Precision::F32) => 4.0,
             (Compute::Fused, Precision::Bf16) => 2.0,
         };
-let table = (model.text.vocab_size * model.text.width) as f64;
+        let table = (model.text.vocab_size * model.text.width) as f64;
         let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
         let activations = match compute {
             Compute::Reference => model.activation_bytes(kept_patches, kept_tokens, batch, micro_batch),
