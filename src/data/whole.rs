@@ -1,14 +1,18 @@
 //! Pictures for evaluation: all of the picture, its short side resized, the centre cut out, as torchvision does on
 //! Pillow's resizing, so that a score can be held against open_clip's.
 //!
-//! Decoded losslessly, every byte is within one of Pillow's. Two things are ours: a picture is turned as its EXIF
-//! block says, and transparency lies over white; Pillow's `convert("RGB")` does neither.
+//! Decoded losslessly, bytes are Pillow's. Two things are ours: a picture is turned as its EXIF block says, and
+//! transparency lies over white; Pillow's `convert("RGB")` does neither.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::F32x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::picture::Rgb;
 use super::source::Defect;
+
+/// Rows or columns that are in memory as floats.
+const STRIP: usize = 64;
 
 /// Resizes whole pictures; it keeps memory between them.
 #[derive(Debug, Default)]
@@ -72,30 +76,78 @@ impl Whole {
         down: Side,
         down_first: bool,
     ) -> Result<Vec<u8>, Defect> {
-        let Rgb { width, height, .. } = *picture;
-        let source = ImageRef::new(width, height, &picture.pixels, PixelType::U8x3).map_err(defect)?;
-        let all = |length: u32| (0.0, f64::from(length), length);
-        let (first, second) = match down_first {
-            true => ((all(width), down), (across, all(down.2))),
-            false => ((across, all(height)), (all(across.2), down)),
-        };
-        let between = self.pass(&source, first.0, first.1)?;
-        Ok(self.pass(&between, second.0, second.1)?.into_vec())
+        let Rgb { width, height, pixels } = picture;
+        let (width, height) = (*width as usize, *height as usize);
+        if down_first {
+            let between = self.down(pixels, width, height, down)?;
+            self.across(&between, width, across)
+        } else {
+            let between = self.across(pixels, width, across)?;
+            self.down(&between, across.2 as usize, height, down)
+        }
     }
 
-    fn pass(
-        &mut self,
-        from: &impl IntoImageView,
-        across: Side,
-        down: Side,
-    ) -> Result<Image<'static>, Defect> {
-        let mut to = Image::new(across.2, down.2, PixelType::U8x3);
-        let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
-            .crop(across.0, down.0, across.1, down.1);
-        self.resizer.resize(from, &mut to, &options).map_err(defect)?;
+    /// Resizes rows of `width` pixels.
+    fn across(&mut self, from: &[u8], width: usize, side: Side) -> Result<Vec<u8>, Defect> {
+        let mut to = Vec::with_capacity(from.len() / width * side.2 as usize);
+        for rows in from.chunks(STRIP * 3 * width) {
+            let count = rows.len() / (3 * width);
+            let pixels: Vec<F32x3> = rows.as_chunks().0.iter().map(float).collect();
+            let crop = (side.0, 0.0, side.1, count as f64);
+            let resized = self.pass((width, count), &pixels, crop, (side.2 as usize, count))?;
+            to.extend(resized.pixels().iter().flat_map(bytes));
+        }
         Ok(to)
     }
+
+    /// Resizes columns of `height` pixels.
+    fn down(&mut self, from: &[u8], width: usize, height: usize, side: Side) -> Result<Vec<u8>, Defect> {
+        let mut to = vec![0; side.2 as usize * 3 * width];
+        for left in (0..width).step_by(STRIP) {
+            let count = STRIP.min(width - left);
+            let columns = 3 * left..3 * (left + count);
+            let rows = from.chunks_exact(3 * width).map(|row| &row[columns.clone()]);
+            let pixels: Vec<F32x3> = rows.flat_map(|row| row.as_chunks().0.iter().map(float)).collect();
+            let crop = (0.0, side.0, count as f64, side.1);
+            let resized = self.pass((count, height), &pixels, crop, (count, side.2 as usize))?;
+            for (to, row) in to.chunks_exact_mut(3 * width).zip(resized.pixels().chunks_exact(count)) {
+                to[columns.clone()]
+                    .as_chunks_mut()
+                    .0
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(to, pixel)| *to = bytes(pixel));
+            }
+        }
+        Ok(to)
+    }
+
+    /// Resizes a crop (left, top, width, height). In floats: the library's weights for bytes have sixteen bits, and
+    /// Pillow's twenty-two.
+    fn pass(
+        &mut self,
+        (width, height): (usize, usize),
+        pixels: &[F32x3],
+        crop: (f64, f64, f64, f64),
+        to: (usize, usize),
+    ) -> Result<TypedImage<'static, F32x3>, Defect> {
+        let from = TypedImageRef::new(width as u32, height as u32, pixels).map_err(defect)?;
+        let mut to = TypedImage::new(to.0 as u32, to.1 as u32);
+        let options = ResizeOptions::new()
+            .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
+            .crop(crop.0, crop.1, crop.2, crop.3);
+        self.resizer.resize_typed(&from, &mut to, &options).map_err(defect)?;
+        Ok(to)
+    }
+}
+
+fn float(pixel: &[u8; 3]) -> F32x3 {
+    F32x3::new(pixel.map(f32::from))
+}
+
+fn bytes(pixel: &F32x3) -> [u8; 3] {
+    // A cast keeps what is too small or too large at the ends.
+    pixel.0.map(|value| (value + 0.5).floor() as u8)
 }
 
 /// Pillow goes across first, unless the height shrinks by more than twice the pixels of the width.
