@@ -41,6 +41,8 @@ PROBE = """<script>addEventListener('load', () => {
   const wide = [...document.querySelectorAll('body > *, figure, .retrieval, .mistakes > *')]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
     .map(e => e.tagName + '.' + e.className);
+  // Tables side by side have room to break their lines; what has to be scrolled to is overlooked.
+  const cut = [...document.querySelectorAll('.columns .scroll')].filter(e => e.scrollWidth > e.clientWidth + 1);
   top.document.documentElement.dataset.probe = JSON.stringify({
     width: innerWidth, scroll: document.documentElement.scrollWidth,
     dark: matchMedia('(prefers-color-scheme: dark)').matches,
@@ -49,7 +51,7 @@ PROBE = """<script>addEventListener('load', () => {
     absent: [...document.images].filter(i => !i.complete || i.naturalWidth === 0).length,
     charts: document.querySelectorAll('svg.curve').length,
     faint: texts.filter(t => contrast(getComputedStyle(t).color, ground) < 4.5).map(t => t.textContent.slice(0, 30)),
-    wide,
+    wide, cut: cut.map(e => e.textContent.slice(0, 30)),
   });
 });</script>"""
 
@@ -93,6 +95,8 @@ def look(program, page, width, dark, out):
         problems.append(f"the browser did not do as it was told: {probe}")
     if probe["scroll"] > probe["width"]:
         problems.append(f"{probe['scroll']} pixels wide in a window of {probe['width']}: {probe['wide']}")
+    if probe["cut"]:
+        problems.append(f"tables that are cut off: {probe['cut']}")
     if probe["absent"]:
         problems.append(f"{probe['absent']} of {probe['pictures']} pictures are not there")
     if probe["faint"]:

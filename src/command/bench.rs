@@ -75,6 +75,8 @@ struct Measured {
     gemm_gflop_per_s: f64,
     /// Largest resident memory of the process so far.
     peak_mib: f64,
+    /// What fused encoders hold for activations, of which `flip validate` says how much it will be.
+    activations_mib: f64,
     batch: usize,
     kept_patches: usize,
     steps: usize,
@@ -179,6 +181,7 @@ impl Setting {
             gflop_per_s: images_per_s * flops / 1e9,
             gemm_gflop_per_s: gemm_rate(self.compute, self.fusion)?,
             peak_mib: peak_resident_mib(),
+            activations_mib: flip.arena_bytes() as f64 / f64::from(1 << 20),
             batch: self.batch,
             kept_patches,
             steps: self.steps,
@@ -275,7 +278,7 @@ fn peak_resident_mib() -> f64 {
 fn table(measured: &Measured) -> String {
     format!(
         "{:.1} images/s   {:.1} ms/step ({:.1}-{:.1})\nforward {:.1} ms   backward {:.1} ms   optimizer {:.1} ms\n\
-         {:.1} GFLOP/s, {:.0} % of a bare matrix product ({:.1})\npeak resident {:.0} MiB",
+         {:.1} GFLOP/s, {:.0} % of a bare matrix product ({:.1})\npeak resident {:.0} MiB, activations {:.0} MiB",
         measured.images_per_s,
         measured.ms_step,
         measured.ms_min,
@@ -287,5 +290,6 @@ fn table(measured: &Measured) -> String {
         100.0 * measured.gflop_per_s / measured.gemm_gflop_per_s,
         measured.gemm_gflop_per_s,
         measured.peak_mib,
+        measured.activations_mib,
     )
 }

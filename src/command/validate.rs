@@ -182,11 +182,7 @@ fn print_training(index: usize, kind: &str, plan: &TrainingForecast, out: &mut d
         row(out, "", &format!("with {twice} more a step, as micro-batches are encoded twice"))?;
     }
     let memory = &plan.memory;
-    row(
-        out,
-        "memory",
-        &format!("about {}, pictures of the batch in host memory included", bytes(memory.total)),
-    )?;
+    row(out, "memory", &format!("about {}, pictures in host memory included", bytes(memory.total)))?;
     let parts: Vec<_> =
         memory.parts().iter().map(|(name, size)| format!("{name} {}", bytes(*size))).collect();
     row(out, "", &parts.join(", "))

@@ -1,5 +1,9 @@
 //! From a picture as its source has it to the pixels that an encoder gets to see, and to no others.
 //!
+//! Training decodes and resizes here, in part: of a picture only the blocks behind kept patches are needed, which no
+//! library can leave out the rest of. What evaluates goes through the libraries of [`whole`](super::whole), whose
+//! bytes are those of other tools; tests hold training's pictures to theirs.
+//!
 //! Whatever is cut out, its bytes are those that it has in the whole square: a mask changes what is computed, not
 //! how it comes out.
 
@@ -11,7 +15,8 @@ use super::picture::{self, Rgb};
 use super::planes::{Plane, Planes};
 use super::resample::{resample, Axis, Mapping, GROUP};
 use super::source::{Defect, Picture};
-use super::transform::{Placement, Transform};
+use super::transform::{Crop, Placement, Transform};
+use super::whole::Whole;
 
 /// Rows that are resized at a time: few enough to stay in the nearest cache.
 const STRIP: usize = 16;
@@ -32,6 +37,7 @@ pub struct Cutter {
     planes: Vec<Plane>,
     scratch: Vec<u8>,
     rows: [Vec<u8>; 3],
+    whole: Whole,
 }
 
 /// Patches that lie side by side, or a strip of the square.
@@ -64,24 +70,25 @@ impl Cutter {
         seed: u64,
         drawn: (u64, u64),
     ) -> Result<Vec<u8>, Defect> {
-        let size = transform.size();
-        let runs = runs(size, view);
-        let rgb = match picture {
-            Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
-            Picture::Encoded(bytes) => {
-                if let Some(header) = plain_jpeg(&bytes, max_pixels) {
-                    let placement = transform.place(header.width, header.height, seed, drawn);
-                    if let Ok(pixels) = self.jpeg(&bytes, &header, &placement, size, &runs, view) {
-                        return Ok(pixels);
-                    }
-                }
-                picture::decode(&bytes, max_pixels)?
+        let augment = match transform {
+            Transform::Train { augment, .. } => augment,
+            Transform::Evaluate { size } => {
+                let square = self.whole.centre(&decoded(picture, max_pixels)?, *size)?;
+                return Ok(seen(square, *size, view));
             }
         };
-        if rgb.width == 0 || rgb.height == 0 {
-            return Err(Defect::new("image_decode", "it has no pixels"));
+        let size = transform.size();
+        let runs = runs(size, view);
+        if let Picture::Encoded(bytes) = &picture {
+            if let Some(header) = plain_jpeg(bytes, max_pixels) {
+                let placement = Placement::draw(augment, (header.width, header.height), seed, drawn);
+                if let Ok(pixels) = self.jpeg(bytes, &header, &placement, size, &runs, view) {
+                    return Ok(pixels);
+                }
+            }
         }
-        let placement = transform.place(rgb.width, rgb.height, seed, drawn);
+        let rgb = decoded(picture, max_pixels)?;
+        let placement = Placement::draw(augment, (rgb.width, rgb.height), seed, drawn);
         Ok(self.rgb(&rgb, &placement, size, &runs, view))
     }
 
@@ -216,42 +223,58 @@ impl Fit {
         size: usize,
         may_shrink: bool,
     ) -> Fit {
-        let crop = placement.crop;
-        let (across, down) = (crop.width * density.0, crop.height * density.1);
+        let Crop { left, top, width: crop_width, height: crop_height } = placement.crop;
+        let (across, down) = (f64::from(crop_width) * density.0, f64::from(crop_height) * density.1);
         let mut side = 8;
         // Half the pixels are still enough where the crop has twice those of the square.
-        while may_shrink && placement.may_shrink && side > 1 {
+        while may_shrink && side > 1 {
             let halved = (side / 2) as f64 / 8.0;
             if across.min(down) * halved < size as f64 {
                 break;
             }
             side /= 2;
         }
-        let mapping =
-            |start: f64, length: f64, bound: Option<(f64, f64)>, pixels: u32, density: f64, mirrored| {
-                let density = density * side as f64 / 8.0;
-                let whole = (f64::from(pixels) * density).ceil() as usize;
-                let (from, to) = match bound {
-                    None => (0, whole),
-                    Some((from, to)) => {
-                        ((from * density) as usize, ((to * density).ceil() as usize).min(whole))
-                    }
-                };
-                let from = from.min(whole.saturating_sub(1));
-                Mapping { start: start * density, length: length * density, from, to, mirrored }
-            };
-        let inside = |start: f64, length: f64| placement.inside.then_some((start, start + length));
-        let columns = inside(crop.left, crop.width);
-        let rows = inside(crop.top, crop.height);
+        let mapping = |start: u32, length: u32, pixels: u32, density: f64, mirrored| {
+            let density = density * side as f64 / 8.0;
+            let whole = (f64::from(pixels) * density).ceil() as usize;
+            let (start, length) = (f64::from(start) * density, f64::from(length) * density);
+            // Nothing outside of the crop is looked at, as if it had been cut out before it was resized.
+            let from = (start as usize).min(whole.saturating_sub(1));
+            let to = ((start + length).ceil() as usize).min(whole);
+            Mapping { start, length, from, to, mirrored }
+        };
         Fit {
-            across: Axis::across(
-                size,
-                mapping(crop.left, crop.width, columns, width, density.0, placement.mirrored),
-            ),
-            down: Axis::down(size, mapping(crop.top, crop.height, rows, height, density.1, false)),
+            across: Axis::across(size, mapping(left, crop_width, width, density.0, placement.mirrored)),
+            down: Axis::down(size, mapping(top, crop_height, height, density.1, false)),
             side,
         }
     }
+}
+
+/// All of a picture.
+fn decoded(picture: Picture, max_pixels: u64) -> Result<Rgb, Defect> {
+    let rgb = match picture {
+        Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
+        Picture::Encoded(bytes) => picture::decode(&bytes, max_pixels)?,
+    };
+    match rgb.width == 0 || rgb.height == 0 {
+        true => Err(Defect::new("image_decode", "it has no pixels")),
+        false => Ok(rgb),
+    }
+}
+
+/// A view of a square [size, size, 3].
+fn seen(square: Vec<u8>, size: usize, view: View<'_>) -> Vec<u8> {
+    let View::Patches { patch, ids } = view else { return square };
+    let grid = size / patch;
+    let mut pixels = Vec::with_capacity(ids.len() * patch * patch * 3);
+    for &id in ids {
+        let (row, column) = (id as usize / grid * patch, id as usize % grid * patch);
+        for y in row..row + patch {
+            pixels.extend_from_slice(&square[(y * size + column) * 3..][..patch * 3]);
+        }
+    }
+    pixels
 }
 
 /// The header of a JPEG that can be decoded in part and needs no turning.
@@ -297,6 +320,7 @@ fn runs(size: usize, view: View<'_>) -> Vec<Run> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::whole::tests::placed;
     use super::*;
     use crate::data::source::MAX_PIXELS;
     use crate::data::AugmentConfig;
@@ -369,20 +393,37 @@ mod tests {
         }
     }
 
+    fn place(width: u32, height: u32, index: u64) -> Placement {
+        Placement::draw(&AugmentConfig::default(), (width, height), 3, (0, index))
+    }
+
+    #[test]
+    fn resizing_in_part_gives_what_the_library_makes_of_the_whole() {
+        for (width, height, size) in
+            [(320, 240, 224), (97, 211, 56), (64, 64, 96), (900, 700, 224), (5, 3, 32)]
+        {
+            let rgb = Rgb { width, height, pixels: picture(width, height).into_raw() };
+            for index in 0..4 {
+                let source = Picture::Rgb { width, height, pixels: rgb.pixels.clone() };
+                let ours = cut(source, &train(size), View::Whole, index);
+                let (mean, most) = apart(&ours, &placed(&rgb, &place(width, height, index), size));
+                assert!(mean < 0.1 && most <= 2, "{width} x {height} to {size}: {mean}, {most}");
+            }
+        }
+    }
+
     #[test]
     fn decoding_in_part_shows_what_decoding_the_whole_shows() {
         for (width, height, quality) in [(320, 240, 90), (97, 211, 75), (64, 64, 100), (33, 17, 40)] {
             let bytes = jpeg(&picture(width, height), quality);
-            let Rgb { pixels, .. } = picture::decode(&bytes, MAX_PIXELS).expect("a picture");
+            let rgb = picture::decode(&bytes, MAX_PIXELS).expect("a picture");
             for index in 0..4 {
-                let transform = train(56);
                 let header = plain_jpeg(&bytes, MAX_PIXELS).expect("baseline");
-                let place = transform.place(width, height, 3, (0, index));
+                let place = place(width, height, index);
                 let ours = Cutter::default()
                     .jpeg(&bytes, &header, &place, 56, &runs(56, View::Whole), View::Whole)
                     .expect("decoded");
-                let rgb = Picture::Rgb { width, height, pixels: pixels.clone() };
-                let (mean, most) = apart(&ours, &cut(rgb, &transform, View::Whole, index));
+                let (mean, most) = apart(&ours, &placed(&rgb, &place, 56));
                 assert!(mean < 2.0 && most < 40, "{width} x {height}: {mean}, {most}");
             }
         }
@@ -393,14 +434,13 @@ mod tests {
         let bytes = jpeg(&picture(900, 700), 90);
         let header = plain_jpeg(&bytes, MAX_PIXELS).expect("baseline");
         for (size, side) in [(224, 8), (112, 4), (64, 2), (32, 1)] {
-            let place = train(size).place(900, 700, 3, (0, 1));
+            let place = place(900, 700, 1);
             let fit = Fit::new((900, 700), (1.0, 1.0), &place, size, true);
             let shorter = place.crop.width.min(place.crop.height);
             assert!(fit.side <= side, "{shorter} to {size} at {} pixels a block", fit.side);
             let ours = cut(Picture::Encoded(bytes.clone()), &train(size), View::Whole, 1);
-            let Rgb { width, height, pixels } = picture::decode(&bytes, MAX_PIXELS).expect("a picture");
-            let whole = cut(Picture::Rgb { width, height, pixels }, &train(size), View::Whole, 1);
-            let (mean, _) = apart(&ours, &whole);
+            let whole = picture::decode(&bytes, MAX_PIXELS).expect("a picture");
+            let (mean, _) = apart(&ours, &placed(&whole, &place, size));
             assert!(mean < 3.0, "{size}: {mean}");
         }
         assert_eq!(header.width, 900);
@@ -415,13 +455,6 @@ mod tests {
                 assert_eq!(cut(picture, &transform, View::Whole, 0), [9; 8 * 8 * 3]);
             }
         }
-    }
-
-    #[test]
-    fn a_picture_that_fits_stays_as_it_is() {
-        let pixels: Vec<u8> = (0..48).collect();
-        let picture = Picture::Rgb { width: 4, height: 4, pixels: pixels.clone() };
-        assert_eq!(cut(picture, &Transform::Evaluate { size: 4 }, View::Whole, 0), pixels);
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub mod tokenizer;
 pub mod transform;
 mod unpack;
 pub mod webdataset;
+mod whole;
 mod windows;
 mod wordpiece;
 

@@ -5,8 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::labelled::Labelled;
-use super::linear_probe::tried;
-use super::logistic::{Classifier, Fit, Samples};
+use super::logistic::{Classifier, Fit, Samples, ITERATIONS};
 use super::products::Products;
 use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
 use crate::data::loader::LabelFrom;
@@ -82,9 +81,9 @@ impl Evaluator for FewShotConfig {
                 let (rows, classes) = drawn(&labelled, shots, seed, draw as u64);
                 let (dim, count) = (labelled.dim, labelled.names.len());
                 let samples = Samples { rows: &rows, classes: &classes, dim, count };
-                let fit = Fit { c: self.c, iterations: super::linear_probe::iterations(), stop };
+                let fit = Fit { c: self.c, iterations: ITERATIONS, stop };
                 let classifier = Classifier::fit(&mut products, samples, fit, None);
-                accuracies.push(tried(&mut products, &classifier, &labelled).top1());
+                accuracies.push(classifier.tried(&mut products, labelled.tests()).top1());
             }
             let n = accuracies.len() as f64;
             let mean = accuracies.iter().sum::<f64>() / n;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::logistic::Samples;
 use super::{Batches, Embedder, EvaluatorError, Known, Material};
 use crate::data::loader::LabelFrom;
 
@@ -68,6 +69,18 @@ pub(super) struct Labelled {
 }
 
 impl Labelled {
+    /// What is learned from.
+    pub fn training(&self) -> Samples<'_> {
+        let Labelled { dim, train, train_classes, .. } = self;
+        Samples { rows: train, classes: train_classes, dim: *dim, count: self.names.len() }
+    }
+
+    /// What a classifier is tried on.
+    pub fn tests(&self) -> Samples<'_> {
+        let Labelled { dim, test, test_classes, .. } = self;
+        Samples { rows: test, classes: test_classes, dim: *dim, count: self.names.len() }
+    }
+
     /// Embeds both.
     pub fn gather(
         name: &str,

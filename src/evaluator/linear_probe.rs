@@ -7,9 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::labelled::Labelled;
-use super::logistic::{Classifier, Fit, Samples};
-use super::products::{Products, TILE_ROWS};
-use super::tally::{Ranking, Tally};
+use super::logistic::{Classifier, Fit, Samples, ITERATIONS};
+use super::products::Products;
 use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
 use crate::data::loader::LabelFrom;
 use crate::data::SourceConfig;
@@ -63,8 +62,8 @@ fn held_out() -> f64 {
     0.2
 }
 
-pub(super) fn iterations() -> usize {
-    1000
+fn iterations() -> usize {
+    ITERATIONS
 }
 
 impl Evaluator for LinearProbeConfig {
@@ -107,17 +106,11 @@ impl Evaluator for LinearProbeConfig {
                 (swept.c, Some(swept))
             }
         };
-        let samples = Samples {
-            rows: &labelled.train,
-            classes: &labelled.train_classes,
-            dim: labelled.dim,
-            count: labelled.names.len(),
-        };
         let start = chosen.as_ref().map(|swept| &swept.classifier);
         let fit = Fit { c, iterations: self.iterations, stop };
-        let classifier = Classifier::fit(&mut products, samples, fit, start);
+        let classifier = Classifier::fit(&mut products, labelled.training(), fit, start);
         let task = Labelled::task(&self.labels);
-        let tally = tried(&mut products, &classifier, &labelled);
+        let tally = classifier.tried(&mut products, labelled.tests());
         let mut result = tally.finish(self.kind(), &self.name, task, &labelled.names);
         result.metrics.push(("c".into(), c));
         if let Some(swept) = chosen {
@@ -129,25 +122,17 @@ impl Evaluator for LinearProbeConfig {
     }
 }
 
-/// How the classifier fares on the test pictures.
-pub(super) fn tried(products: &mut Products, classifier: &Classifier, labelled: &Labelled) -> Tally {
-    let count = labelled.names.len();
-    let mut tally = Tally::new(count);
-    let classes = labelled.test_classes.chunks(TILE_ROWS);
-    for (rows, classes) in labelled.test.chunks(TILE_ROWS * labelled.dim).zip(classes) {
-        let logits = classifier.logits(products, rows, labelled.dim).chunks_exact(count);
-        for (logits, &class) in logits.zip(classes) {
-            tally.add(class, Ranking::of(logits, class));
-        }
-    }
-    tally
-}
-
 /// Rows and their classes.
 #[derive(Debug, Default)]
 struct Part {
     rows: Vec<f32>,
     classes: Vec<usize>,
+}
+
+impl Part {
+    fn samples(&self, dim: usize, count: usize) -> Samples<'_> {
+        Samples { rows: &self.rows, classes: &self.classes, dim, count }
+    }
 }
 
 /// Training pictures, divided.
@@ -197,7 +182,6 @@ impl LinearProbeConfig {
         stop: &dyn Fn() -> bool,
     ) -> Result<Swept, EvaluatorError> {
         let (dim, count) = (labelled.dim, labelled.names.len());
-        let samples = Samples { rows: &parts.kept.rows, classes: &parts.kept.classes, dim, count };
         let mut best: Option<(usize, Swept)> = None;
         let mut tried = vec![false; STRENGTHS + 1];
         let mut step = 16;
@@ -211,8 +195,8 @@ impl LinearProbeConfig {
                 let c = 10f64.powf(6.0 - index as f64 / 8.0);
                 let start = best.as_ref().map(|(_, swept)| &swept.classifier);
                 let fit = Fit { c, iterations: self.iterations, stop };
-                let classifier = Classifier::fit(products, samples, fit, start);
-                let accuracy = accuracy(products, &classifier, &parts.held_back, dim, count);
+                let classifier = Classifier::fit(products, parts.kept.samples(dim, count), fit, start);
+                let accuracy = classifier.tried(products, parts.held_back.samples(dim, count)).top1();
                 tracing::debug!(target: "flip::evaluate", c, accuracy, iterations = classifier.iterations, "probe");
                 let better = best.as_ref().is_none_or(|(known, swept)| {
                     accuracy > swept.accuracy || (accuracy == swept.accuracy && index > *known)
@@ -237,13 +221,4 @@ impl LinearProbeConfig {
             detail: "no strength of the penalty could be tried".into(),
         })
     }
-}
-
-fn accuracy(products: &mut Products, classifier: &Classifier, part: &Part, dim: usize, count: usize) -> f64 {
-    let mut right = 0usize;
-    for (rows, classes) in part.rows.chunks(TILE_ROWS * dim).zip(part.classes.chunks(TILE_ROWS)) {
-        let logits = classifier.logits(products, rows, dim).chunks_exact(count);
-        right += logits.zip(classes).filter(|(logits, class)| Ranking::of(logits, **class).rank == 0).count();
-    }
-    right as f64 / part.classes.len() as f64
 }

@@ -4,11 +4,14 @@
 //! mean over samples of -ln softmax(x W + b)[class]  +  |W|^2 / (2 C n), biases not penalised
 
 use super::lbfgs::minimise;
-use super::products::Products;
+use super::products::{Products, TILE_ROWS};
+use super::tally::{Ranking, Tally};
 use crate::kernel::gemm::{weight_gradient, Left};
 
 /// Samples whose logits are in memory at a time, and whose gradients are summed in 32 bits.
 const BLOCK: usize = 4096;
+/// Steps of L-BFGS where nothing else is asked for, at most: CLIP's.
+pub(super) const ITERATIONS: usize = 1000;
 /// Largest component of the gradient at the end.
 const TOLERANCE: f64 = 1e-6;
 
@@ -64,9 +67,17 @@ impl Classifier {
         Classifier { weights, bias, parameters: found.at, iterations: found.iterations }
     }
 
-    /// [rows, classes] logits.
-    pub fn logits<'a>(&self, products: &'a mut Products, rows: &[f32], dim: usize) -> &'a [f32] {
-        products.plus(rows, &self.weights, dim, Some(&self.bias))
+    /// How it fares on samples.
+    pub fn tried(&self, products: &mut Products, samples: Samples<'_>) -> Tally {
+        let Samples { rows, classes, dim, count } = samples;
+        let mut tally = Tally::new(count);
+        for (rows, classes) in rows.chunks(TILE_ROWS * dim).zip(classes.chunks(TILE_ROWS)) {
+            let logits = products.plus(rows, &self.weights, dim, Some(&self.bias)).chunks_exact(count);
+            for (logits, &class) in logits.zip(classes) {
+                tally.add(class, Ranking::of(logits, class));
+            }
+        }
+        tally
     }
 }
 

@@ -156,7 +156,7 @@ fn training(
     } else {
         0.0
     };
-    let update = Update { kept_patches, kept_tokens, image_size: seen.image_size, batch, micro_batch };
+    let update = Update { kept_patches, kept_tokens, batch, micro_batch };
     TrainingForecast {
         steps: steps.map(|steps| steps as u64),
         samples: steps.map(|steps| steps * batch as f64),

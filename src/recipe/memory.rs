@@ -19,17 +19,18 @@ pub struct Memory {
     pub activations: f64,
     /// Embeddings of the whole batch and their gradients.
     pub embeddings: f64,
-    /// Decoded pictures of one batch, in host memory.
+    /// What pictures of [`BATCHES`] batches keep of themselves, bytes in host memory.
     pub pictures: f64,
     pub total: f64,
 }
+
+/// Batches in memory at a time: the one in use, its copy in micro-batches, and two that are loaded ahead.
+const BATCHES: f64 = 4.0;
 
 /// What one update works on.
 pub struct Update {
     pub kept_patches: usize,
     pub kept_tokens: usize,
-    /// Side of the training pictures, pixels.
-    pub image_size: usize,
     pub batch: usize,
     pub micro_batch: usize,
 }
@@ -45,7 +46,7 @@ impl Memory {
             (Compute::Fused, Precision::Bf16) => 2.0,
         };
         let table = (model.text.vocab_size * model.text.width) as f64;
-        let Update { kept_patches, kept_tokens, image_size, batch, micro_batch } = *update;
+        let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
         let activations = match compute {
             Compute::Reference => model.activation_bytes(kept_patches, kept_tokens, batch, micro_batch),
             Compute::Fused => {
@@ -58,7 +59,7 @@ impl Memory {
             moments: 8.0 * parameters,
             activations,
             embeddings: 4.0 * 2.0 * 2.0 * batch as f64 * model.embed_dim as f64,
-            pictures: batch as f64 * (image_size as f64).powi(2) * 3.0,
+            pictures: BATCHES * (batch * kept_patches * model.image.patch_values()) as f64,
             total: 0.0,
         };
         memory.total = memory.parts().iter().map(|(_, bytes)| bytes).sum();

@@ -36,21 +36,18 @@ fn an_evaluation_only_recipe_finds_what_open_clip_finds() {
     let run = there.join("imported");
     said(flip(&[&"import", &there.join("model"), &"--out", &run]));
 
-    // The embeddings, from the same files: what is left of the differences of decoding and resizing.
-    let embedded = there.join("ours.safetensors");
-    said(flip(&[
-        &"embed",
-        &run,
-        &"--images",
-        &fixture("pictograms/pictograms-val-00000.tar"),
-        &"--out",
-        &embedded,
-    ]));
-    let (ours, theirs) = (&read(&embedded)["embeddings"], &read(&there.join("expected"))["images"]);
-    assert_eq!(ours.0, theirs.0);
-    let cosines = ours.1.chunks(ours.0[1]).zip(theirs.1.chunks(ours.0[1]));
+    // From the very same pixels, and from the same files: what is left are the differences of decoding and resizing.
+    let theirs = &read(&there.join("expected"))["images"];
+    let pixels = embedded(&run, &there.join("squares"), &there.join("of_squares.safetensors"));
+    let apart = assert_close("embeddings of the same pixels", &pixels.1, &theirs.1, 1e-5);
+    let files =
+        embedded(&run, &fixture("pictograms/pictograms-val-00000.tar"), &there.join("of_files.safetensors"));
+    assert_eq!((&pixels.0, &files.0), (&theirs.0, &theirs.0));
+    let cosines = files.1.chunks(files.0[1]).zip(theirs.1.chunks(files.0[1]));
     let cosines = cosines.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>());
-    println!("lowest cosine of an embedding here and there: {:.6}", cosines.fold(1.0, f32::min));
+    let lowest = cosines.fold(1.0, f32::min);
+    println!("embeddings here and there: {apart:.1e} apart from the same pixels; lowest cosine from files {lowest:.6}");
+    assert!(lowest > 0.999, "lowest cosine from files: {lowest}");
 
     let recipe = there.join("recipe.ron");
     std::fs::write(&recipe, RECIPE).unwrap();
@@ -70,6 +67,12 @@ fn an_evaluation_only_recipe_finds_what_open_clip_finds() {
         assert!(right > 0);
     }
     pixels_agree(there);
+}
+
+/// What `flip embed` makes of pictures.
+fn embedded(run: &Path, pictures: &Path, out: &Path) -> (Vec<usize>, Vec<f32>) {
+    said(flip(&[&"embed", &run, &"--images", &pictures, &"--out", &out]));
+    read(out).remove("embeddings").unwrap()
 }
 
 fn metric(metrics: &Value, name: &str) -> f64 {
@@ -100,6 +103,8 @@ fn pixels_agree(there: &Path) {
         let mean = sum as f64 / values.max(1) as f64;
         println!("{kind} to 96 pixels beside Pillow: largest difference {largest} of 255, mean {mean:.4}");
     }
-    let (largest, ..) = seen[0];
-    assert!(largest <= 2, "resizing differs by {largest}");
+    // Decoders of JPEG round differently. Resizing alone gives the same bytes, but for a tie now and then.
+    let [(png, ..), (jpeg, sum, values)] = seen;
+    assert!(png <= 1, "resizing differs by {png}");
+    assert!(jpeg <= 6 && 2 * sum <= values, "JPEG differs by {jpeg}, {sum} over {values} values");
 }

@@ -86,17 +86,12 @@ fn shards_folders_and_files_give_the_same_rows_in_every_format() {
     assert!(summary.contains("1 rows") && summary.contains("image_decode"), "{summary}");
 }
 
-#[test]
-fn a_killed_command_goes_on_without_repeating_or_losing_a_row() {
-    let (there, run) = imported();
-    let texts = there.path().join("texts.jsonl");
-    let lines: String = (0..60_000)
-        .map(|i| format!("{{\"text\": \"word{} word{}\", \"key\": {i}}}\n", i % 95, i % 7))
-        .collect();
-    std::fs::write(&texts, lines).unwrap();
+/// Embeds `what` at once, and again killed twice on the way; both leave the same.
+fn goes_on_after_kills(run: &Path, what: [&std::ffi::OsStr; 2], rows: usize) {
+    let there = tempdir().unwrap();
     let whole = there.path().join("whole.npy");
-    said(flip(&[&"embed", &run, &"--texts", &texts, &"--out", &whole]));
-    assert_eq!(keys(&whole).len(), 60_000);
+    said(flip(&[&"embed", &run, &what[0], &what[1], &"--out", &whole]));
+    assert_eq!(keys(&whole).len(), rows);
 
     let out = there.path().join("killed.npy");
     let journal = there.path().join("killed.npy.journal");
@@ -104,13 +99,7 @@ fn a_killed_command_goes_on_without_repeating_or_losing_a_row() {
     for _ in 0..2 {
         let before = std::fs::read_to_string(&journal).unwrap_or_default().lines().count();
         let mut child = Command::new(env!("CARGO_BIN_EXE_flip"))
-            .args([
-                "embed".as_ref(),
-                run.as_os_str(),
-                "--texts".as_ref(),
-                texts.as_os_str(),
-                "--out".as_ref(),
-            ])
+            .args(["embed".as_ref(), run.as_os_str(), what[0], what[1], "--out".as_ref()])
             .arg(&out)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -125,18 +114,37 @@ fn a_killed_command_goes_on_without_repeating_or_losing_a_row() {
         let _ = child.kill();
         child.wait().unwrap();
     }
-    println!("killed {kills} times");
+    println!("{}: killed {kills} times", what[0].to_string_lossy());
     let finished = out.exists();
     if !finished {
-        let summary = said(flip(&[&"embed", &run, &"--texts", &texts, &"--out", &out]));
+        let summary = said(flip(&[&"embed", &run, &what[0], &what[1], &"--out", &out]));
         assert!(summary.contains("going on behind row"), "{summary}");
     }
     assert_eq!(keys(&out), keys(&whole));
     assert!(std::fs::read(&out).unwrap() == std::fs::read(&whole).unwrap(), "other bytes");
     assert!(!journal.exists());
-    assert!(
-        failed(flip(&[&"embed", &run, &"--texts", &texts, &"--out", &out]), 2).contains("is there already")
-    );
+    let again = failed(flip(&[&"embed", &run, &what[0], &what[1], &"--out", &out]), 2);
+    assert!(again.contains("is there already"), "{again}");
+}
+
+#[test]
+fn killed_commands_go_on_without_repeating_or_losing_a_row() {
+    let (there, run) = imported();
+    let texts = there.path().join("texts.jsonl");
+    let lines: String = (0..60_000)
+        .map(|i| format!("{{\"text\": \"word{} word{}\", \"key\": {i}}}\n", i % 95, i % 7))
+        .collect();
+    std::fs::write(&texts, lines).unwrap();
+    goes_on_after_kills(&run, ["--texts".as_ref(), texts.as_os_str()], 60_000);
+
+    const SHARDS: usize = 40;
+    for number in 0..SHARDS {
+        std::fs::hard_link(shard(), there.path().join(format!("{number:02}.tar")))
+            .or_else(|_| std::fs::copy(shard(), there.path().join(format!("{number:02}.tar"))).map(drop))
+            .unwrap();
+    }
+    let pattern = there.path().join(format!("{{00..{}}}.tar", SHARDS - 1));
+    goes_on_after_kills(&run, ["--images".as_ref(), pattern.as_os_str()], SHARDS * DRAWINGS);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use flip::data::tokenizer::Tokenizer;
 use flip::exchange::{import, ImportOptions};
 use serde_json::{json, Value};
 use tempfile::{tempdir, TempDir};
@@ -125,6 +126,26 @@ fn configurations_that_lie_are_refused_without_making_room() {
     }
     fs::write(&config, b"{\"model_cfg\": \"\xff\xfe\"}").unwrap();
     assert!(refusal(folder.path()).contains("open_clip_config.json"));
+}
+
+#[test]
+fn no_flipped_byte_of_a_tokenizer_panics_and_every_truncation_is_refused() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("tokenizer.json");
+    let captions = ["a red circle", "two blue squares"].map(String::from);
+    Tokenizer::train(captions.into_iter(), 40).unwrap().save(&file).unwrap();
+    let whole = fs::read(&file).unwrap();
+    for at in (0..whole.len()).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 7);
+        fs::write(&file, bytes).unwrap();
+        if let Ok(tokenizer) = Tokenizer::load(&file) {
+            let _ = tokenizer.encode("a red circle, naïve", 8);
+        }
+        fs::write(&file, &whole[..at]).unwrap();
+        let message = Tokenizer::load(&file).err().expect("refused").to_string();
+        assert!(message.contains("tokenizer.json"), "{at}: {message}");
+    }
 }
 
 #[test]
