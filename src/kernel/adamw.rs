@@ -36,8 +36,6 @@ struct Constants {
     /// 1 / sqrt(1 - b2^t).
     root: f32,
     eps: f32,
-    /// 1 - lr * decay.
-    shrink: f32,
 }
 
 impl AdamW {
@@ -52,16 +50,21 @@ impl AdamW {
             step: (self.lr / (1.0 - self.beta1.powi(t))) as f32,
             root: (1.0 / (1.0 - self.beta2.powi(t)).sqrt()) as f32,
             eps: self.eps as f32,
-            shrink: (1.0 - self.lr * self.decay) as f32,
         }
     }
 
-    /// Updates parameters `p` and moments `m`, `v` for the gradients `g`, all of one length, and leaves `g`
-    /// zero for the next step to add to. The calling thread does it alone: parameters are shared out, each to one.
-    pub fn update(&self, cpu: &Cpu, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &mut [f32]) {
-        assert!(p.len() == g.len() && m.len() == g.len() && v.len() == g.len(), "one gradient a parameter");
+    /// Updates the moments `m`, `v` for the gradients `g`, all of one length, and turns `g` into the steps: what
+    /// parameters lose besides [`decay_of_update`](Self::decay_of_update) of themselves. The calling thread does it
+    /// alone: parameters are shared out, each to one.
+    pub fn steps(&self, cpu: &Cpu, m: &mut [f32], v: &mut [f32], g: &mut [f32]) {
+        assert!(m.len() == g.len() && v.len() == g.len(), "one gradient a moment");
         let c = self.constants();
-        dispatch!(cpu.isa, l => update(l, p, m, v, g, c));
+        dispatch!(cpu.isa, l => steps(l, m, v, g, c));
+    }
+
+    /// The share of itself that a parameter loses in this update: lr * decay.
+    pub fn decay_of_update(&self) -> f64 {
+        self.lr * self.decay
     }
 
     /// The reference: one parameter in double precision.
@@ -76,16 +79,14 @@ impl AdamW {
 }
 
 #[inline(always)]
-fn update<L: Lanes>(l: L, p: &mut [f32], m: &mut [f32], v: &mut [f32], grad: &mut [f32], c: Constants) {
-    for i in (0..p.len()).step_by(L::N) {
+fn steps<L: Lanes>(l: L, m: &mut [f32], v: &mut [f32], grad: &mut [f32], c: Constants) {
+    for i in (0..grad.len()).step_by(L::N) {
         let g = l.mul(l.load(&grad[i..]), l.splat(c.gradient));
         let new_m = l.fma(l.load(&m[i..]), l.splat(c.keep_m), l.mul(g, l.splat(c.add_m)));
         let new_v = l.fma(l.load(&v[i..]), l.splat(c.keep_v), l.mul(l.mul(g, g), l.splat(c.add_v)));
-        l.store(l.zero(), &mut grad[i..]);
         l.store(new_m, &mut m[i..]);
         l.store(new_v, &mut v[i..]);
         let divisor = l.fma(l.sqrt(new_v), l.splat(c.root), l.splat(c.eps));
-        let step = l.div(l.mul(new_m, l.splat(c.step)), divisor);
-        l.store(l.sub(l.mul(l.load(&p[i..]), l.splat(c.shrink)), step), &mut p[i..]);
+        l.store(l.div(l.mul(new_m, l.splat(c.step)), divisor), &mut grad[i..]);
     }
 }

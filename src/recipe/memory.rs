@@ -8,7 +8,8 @@ use crate::model::{arena_bytes, ModelConfig};
 /// Bytes that a training stage needs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Memory {
-    /// 32-bit masters, and the copy that fused kernels read: 32-bit in F32, 16-bit in Bf16.
+    /// 32-bit masters, and the copy that fused kernels read of all but the token table: 32-bit in F32, 16-bit in
+    /// Bf16.
     pub parameters: f64,
     pub gradients: f64,
     /// AdamW's first and second moments.
@@ -43,6 +44,7 @@ impl Memory {
             (Compute::Fused, Precision::F32) => 4.0,
             (Compute::Fused, Precision::Bf16) => 2.0,
         };
+        let table = (model.text.vocab_size * model.text.width) as f64;
         let Update { kept_patches, kept_tokens, image_size, batch, micro_batch } = *update;
         let activations = match compute {
             Compute::Reference => model.activation_bytes(kept_patches, kept_tokens, batch, micro_batch),
@@ -51,7 +53,7 @@ impl Memory {
             }
         };
         let mut memory = Memory {
-            parameters: (4.0 + copy) * parameters,
+            parameters: 4.0 * parameters + copy * (parameters - table),
             gradients: 4.0 * parameters,
             moments: 8.0 * parameters,
             activations,

@@ -17,7 +17,9 @@ fn against_reference<E: Element>(cpu: &Cpu, of: Attention, magnitude: f32) {
     let what = format!("{:?} {of:?} x {magnitude}", cpu.isa());
     close::<E>(&format!("{what}: out"), &exact(&out), &want, 1, size(&want, 1.0));
     let mut dqkv = vec![E::default(); qkv.len()];
-    backward(cpu, &mut dqkv, &dout, &qkv, &lse, of);
+    let mut again = vec![E::default(); dout.len()];
+    backward(cpu, &mut dqkv, &mut again, &dout, &qkv, &lse, of);
+    close::<E>(&format!("{what}: out again"), &exact(&again), &want, 1, logit * size(&want, 1.0));
     let want = reference::backward(&exact(&dout), &exact(&qkv), of);
     close::<E>(&format!("{what}: dqkv"), &exact(&dqkv), &want, 1, logit * size(&want, 1.0));
 }
@@ -62,8 +64,12 @@ fn a_dominant_key_takes_everything() {
         forward(&cpu, &mut out, &mut lse, &qkv, of);
         assert_eq!(out, [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
         let mut dqkv = vec![f32::NAN; 18];
-        backward(&cpu, &mut dqkv, &[1.0; 6], &qkv, &lse, of);
+        let mut again = vec![f32::NAN; 6];
+        backward(&cpu, &mut dqkv, &mut again, &[1.0; 6], &qkv, &lse, of);
         assert!(dqkv.iter().all(|x| x.is_finite()));
+        // The logit is 1e4 / sqrt(2), and an error of it goes into the exponent.
+        let bound = 1e4 * f32::EPSILON;
+        assert!(again.iter().zip(&out).all(|(again, out)| (again - out).abs() <= bound), "{again:?}");
     }
 }
 
@@ -91,8 +97,9 @@ fn one_thread_and_two_agree_bit_by_bit() {
     let [one, two] = one_and_two().map(|cpu| {
         let (mut out, mut lse, mut dqkv) = (dout.clone(), vec![0.0; of.saved()], qkv.clone());
         forward(&cpu, &mut out, &mut lse, &qkv, of);
-        backward(&cpu, &mut dqkv, &dout, &qkv, &lse, of);
-        (out, lse, dqkv)
+        let mut again = dout.clone();
+        backward(&cpu, &mut dqkv, &mut again, &dout, &qkv, &lse, of);
+        (out, lse, dqkv, again)
     });
     assert_eq!(one, two);
 }

@@ -7,18 +7,28 @@ use crate::kernel::lanes::Lanes;
 use crate::kernel::math::exp;
 use crate::kernel::Cpu;
 
-/// dqkv = gradient of [`forward`](super::forward) for the gradient `dout` of its output.
-pub fn backward<E: Element>(cpu: &Cpu, dqkv: &mut [E], dout: &[E], qkv: &[E], lse: &[f32], of: Attention) {
+/// dqkv = gradient of [`forward`](super::forward) for the gradient `dout` of its output; out = that output once
+/// more, which is less work than memory to keep it.
+pub fn backward<E: Element>(
+    cpu: &Cpu,
+    dqkv: &mut [E],
+    out: &mut [E],
+    dout: &[E],
+    qkv: &[E],
+    lse: &[f32],
+    of: Attention,
+) {
     let width = of.width();
     assert_eq!(qkv.len(), of.batch * of.tokens * 3 * width, "queries, keys and values");
     assert_eq!(dqkv.len(), qkv.len(), "their gradients");
     assert_eq!(dout.len(), of.batch * of.tokens * width, "gradient of the output");
+    assert_eq!(out.len(), dout.len(), "output");
     assert_eq!(lse.len(), of.saved(), "saved statistics");
-    let dqkv = Grid::new(dqkv, 3 * width);
+    let (dqkv, out) = (Grid::new(dqkv, 3 * width), Grid::new(out, width));
     cpu.threads.each(0..of.batch * of.heads, |slot, piece| {
         let scratch = &mut *cpu.own(slot);
         let lse = &lse[piece * of.tokens..][..of.tokens];
-        dispatch!(cpu.isa, l => head(l, scratch.room(words::<E>(of)), &dqkv, dout, qkv, lse, piece, of))
+        dispatch!(cpu.isa, l => head(l, scratch.room(words::<E>(of)), &dqkv, &out, dout, qkv, lse, piece, of))
     });
 }
 
@@ -34,6 +44,7 @@ fn head<L: Lanes, E: Element>(
     l: L,
     scratch: &mut [u32],
     dqkv: &Grid<E>,
+    out: &Grid<E>,
     dout: &[E],
     qkv: &[E],
     lse: &[f32],
@@ -59,7 +70,7 @@ fn head<L: Lanes, E: Element>(
     let even = t.next_multiple_of(E::GROUP);
 
     // SAFETY of every product: operands have the sizes named beside them; S and dP belong to this thread;
-    // heads and sequences have rows and columns of dqkv of their own.
+    // heads and sequences have rows and columns of dqkv and of the output of their own.
     let q = small::left(l, left, Left::Rows { data: part(0), stride }, (t, of.head));
     let k = small::right_from_columns(l, right, part(1), stride, (of.head, t));
     unsafe { small::multiply::<L, E>(l, &Write { to: Grid::new(s, columns), bias: None }, q, k, t) };
@@ -81,6 +92,10 @@ fn head<L: Lanes, E: Element>(
         );
     }
 
+    let v = small::right_from_rows(l, right, part(2), stride, (t, of.head));
+    let p_rows = small::left(l, left, square(p), (t, even));
+    let to = Place { to: out, row: b * t, column: h * of.head };
+    unsafe { small::multiply::<L, E>(l, &to, p_rows, v, t) };
     let right_dout = small::right_from_rows(l, right, dout, width, (t, of.head));
     let p = small::left(l, left, flipped(p), (t, t));
     unsafe { small::multiply::<L, E>(l, &gradient(2), p, right_dout, t) };

@@ -10,7 +10,7 @@
 //! | `lse` | [batch * heads * tokens] f32: log of the sum of exponentials of each row of S; all that is saved |
 //! | `dout`, `dqkv` | as `out`, `qkv` |
 //!
-//! The backward pass takes S and P anew. Every gradient is `=`. Products are of `E`; softmax is f32.
+//! The backward pass takes S, P and the output anew. Every gradient is `=`. Products are of `E`; softmax is f32.
 
 mod backward;
 pub mod cuda;

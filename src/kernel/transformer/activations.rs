@@ -13,8 +13,6 @@ pub(super) struct Saved<E> {
     pub qkv: Vec<E>,
     /// Statistics of the softmax.
     pub lse: Vec<f32>,
-    /// [rows, width]: output of attention.
-    pub mixed: Vec<E>,
     pub normal2: Vec<E>,
     pub rstd2: Vec<f32>,
     /// [rows, hidden]: before the activation; the backward pass leaves what came after it.
@@ -52,6 +50,8 @@ pub struct Activations<E> {
     /// [rows, width]: `dx` as products take it, then the gradient of attention's output.
     pub(super) rounded: Vec<E>,
     pub(super) dmixed: Vec<E>,
+    /// [rows, width]: output of attention; the backward pass has it anew.
+    pub(super) mixed: Vec<E>,
     /// [rows, hidden or 3 * width]: after the activation; then a gradient.
     pub(super) wide: Vec<E>,
 }
@@ -84,7 +84,6 @@ impl<E: Element> Activations<E> {
             rstd1: vec![0.0; rows],
             qkv: vec![E::default(); 3 * rows * shape.width],
             lse: vec![0.0; shape.attention(batch, tokens).saved()],
-            mixed: narrow(),
             normal2: narrow(),
             rstd2: vec![0.0; rows],
             hidden: vec![E::default(); rows * shape.hidden],
@@ -100,6 +99,7 @@ impl<E: Element> Activations<E> {
             normed: narrow(),
             rounded: vec![E::default(); backward(rows * shape.width)],
             dmixed: vec![E::default(); backward(rows * shape.width)],
+            mixed: narrow(),
             wide: vec![E::default(); rows * shape.hidden.max(3 * shape.width)],
         }
     }
@@ -108,22 +108,23 @@ impl<E: Element> Activations<E> {
     pub fn bytes(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> usize {
         let rows = batch * tokens;
         let element = size_of::<E>();
-        let of_a_block = rows * (6 * shape.width + shape.hidden) * element
+        let of_a_block = rows * (5 * shape.width + shape.hidden) * element
             + (2 * rows + shape.attention(batch, tokens).saved()) * 4;
         let stream = rows * shape.width * 4;
         let narrow = rows * shape.width * element;
         let backward = if keep == Keep::Nothing { 0 } else { stream + 2 * narrow };
-        let work = narrow + rows * shape.hidden.max(3 * shape.width) * element;
+        let work = 2 * narrow + rows * shape.hidden.max(3 * shape.width) * element;
         keep.blocks(shape) * of_a_block + (1 + keep.inputs(shape)) * stream + work + backward
     }
 
     /// Bytes held.
     pub fn held(&self) -> usize {
         let of_a_block = |s: &Saved<E>| {
-            let elements = s.normal1.len() + s.qkv.len() + s.mixed.len() + s.normal2.len() + s.hidden.len();
+            let elements = s.normal1.len() + s.qkv.len() + s.normal2.len() + s.hidden.len();
             elements * size_of::<E>() + (s.rstd1.len() + s.lse.len() + s.rstd2.len()) * 4
         };
-        let work = self.normed.len() + self.rounded.len() + self.dmixed.len() + self.wide.len();
+        let narrow = self.normed.len() + self.rounded.len() + self.dmixed.len() + self.mixed.len();
+        let work = narrow + self.wide.len();
         self.saved.iter().map(of_a_block).sum::<usize>()
             + (self.x.len() + self.dx.len() + self.inputs.len()) * 4
             + work * size_of::<E>()

@@ -38,7 +38,7 @@ impl<E: Element> Block<E> {
         gradients: &mut [&mut [f32]],
         index: usize,
     ) {
-        let Activations { batch, tokens, dx, saved, normed, rounded, dmixed, wide, .. } = activations;
+        let Activations { batch, tokens, dx, saved, normed, rounded, dmixed, mixed, wide, .. } = activations;
         let saved = &mut saved[slot];
         let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
         let Block { norm1, qkv, out, norm2, up, down } = self;
@@ -88,12 +88,13 @@ impl<E: Element> Block<E> {
             Right::PackedTransposed(&out.weight),
             (rows, width, width),
         );
+        let dqkv = &mut wide[..rows * 3 * width];
+        let attention = shape.attention(*batch, *tokens);
+        attention::backward(cpu, dqkv, mixed, dmixed, &saved.qkv, &saved.lse, attention);
         let (dw, db) = pair(gradients, index, Part::OutWeight);
-        let x = Left::Columns { data: &saved.mixed, stride: width };
+        let x = Left::Columns { data: mixed, stride: width };
         weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, width, width));
 
-        let dqkv = &mut wide[..rows * 3 * width];
-        attention::backward(cpu, dqkv, dmixed, &saved.qkv, &saved.lse, shape.attention(*batch, *tokens));
         let to = Write { to: Grid::new(normed, width), bias: None };
         product(
             cpu,

@@ -23,7 +23,7 @@ impl<E: Element> Stack<E> {
 impl<E: Element> Block<E> {
     /// One block; what it saves goes to `saved[slot]`.
     pub(super) fn forward(&self, cpu: &Cpu, shape: &Shape, activations: &mut Activations<E>, slot: usize) {
-        let Activations { batch, tokens, x, saved, normed, wide, .. } = activations;
+        let Activations { batch, tokens, x, saved, normed, mixed, wide, .. } = activations;
         let saved = &mut saved[slot];
         let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
 
@@ -42,9 +42,9 @@ impl<E: Element> Block<E> {
         let to = Write { to: Grid::new(&mut saved.qkv, 3 * width), bias: Some(&qkv.bias) };
         product(cpu, &to, Left::whole(normed, width), Right::Packed(&qkv.weight), (rows, width, 3 * width));
         let attention = shape.attention(*batch, *tokens);
-        attention::forward(cpu, &mut saved.mixed, &mut saved.lse, &saved.qkv, attention);
+        attention::forward(cpu, mixed, &mut saved.lse, &saved.qkv, attention);
         let to = Add { to: Grid::new(x, width), bias: Some(&out.bias) };
-        product(cpu, &to, Left::whole(&saved.mixed, width), Right::Packed(&out.weight), (rows, width, width));
+        product(cpu, &to, Left::whole(mixed, width), Right::Packed(&out.weight), (rows, width, width));
 
         let (scale, shift) = (&norm2.scale, &norm2.shift);
         layer_norm::forward(

@@ -164,7 +164,8 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
         record: bool,
     ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
         let tower = self.texts.current(|tower| tower.load(&self.kernels, parameters));
-        let (z, recorded) = tower.clone().forward(&self.kernels, input, record);
+        let table = &parameters[0].master;
+        let (z, recorded) = tower.clone().forward(&self.kernels, table, input, record);
         self.node(parameters, z, input.kept.batch, recorded)
     }
 

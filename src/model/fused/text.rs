@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dfdx::shapes::HasShape;
 use dfdx::tensor::Cpu;
 
 use super::memory::{Arenas, Purpose};
@@ -9,9 +10,10 @@ use super::tower::{Head, HeadSaved, Masters, Places, Recorded};
 use super::{length, text_shape};
 use crate::kernel::element::Element;
 use crate::kernel::transformer::{Activations, Stack};
-use crate::kernel::{patches, tokens, Cpu as Kernels};
+use crate::kernel::{tokens, Cpu as Kernels};
 use crate::model::config::{ModelConfig, Recompute};
 use crate::model::input::TextInput;
+use crate::model::layer::Matrix;
 use crate::model::text::pooled_tokens;
 use crate::parameter::Parameter;
 
@@ -19,8 +21,6 @@ use crate::parameter::Parameter;
 #[derive(Debug, Clone)]
 pub(super) struct FusedTexts<K> {
     config: ModelConfig,
-    /// [vocab_size, width].
-    tokens: Vec<K>,
     /// [context, width].
     positions: Vec<f32>,
     stack: Stack<K>,
@@ -42,7 +42,6 @@ impl<K: Element> FusedTexts<K> {
     pub fn new(kernels: &Kernels, config: &ModelConfig, recompute: Recompute) -> Self {
         let text = &config.text;
         FusedTexts {
-            tokens: Vec::new(),
             positions: Vec::new(),
             stack: Stack::zeroed(kernels, text_shape(config)),
             head: Head::zeroed(
@@ -57,12 +56,10 @@ impl<K: Element> FusedTexts<K> {
         }
     }
 
-    /// Copies the masters, given in the order of the model's walk.
+    /// Copies the masters, given in the order of the model's walk. The first, the table of tokens, is read where
+    /// it is needed: a batch names few of its rows.
     pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>]) {
-        let mut masters = Masters::new(parameters);
-        let tokens = masters.read();
-        self.tokens.resize(tokens.len(), K::default());
-        patches::from_floats(kernels, &mut self.tokens, tokens);
+        let mut masters = Masters::new(&parameters[1..]);
         self.positions = masters.read().to_vec();
         for entry in self.stack.layout().entries().to_vec() {
             self.stack.load_part(kernels, entry.block, entry.part, masters.read());
@@ -72,17 +69,19 @@ impl<K: Element> FusedTexts<K> {
     }
 
     /// Unit embeddings [batch, embed_dim], and the way back where `record`. Kept tokens of a causal encoder
-    /// come in the order of the caption.
+    /// come in the order of the caption. `table` is the master of the tokens, [vocab_size, width].
     pub fn forward(
         self: Arc<Self>,
         kernels: &Kernels,
+        table: &Matrix<f32, Cpu>,
         input: &TextInput,
         record: bool,
     ) -> (Vec<f32>, Option<Box<dyn Recorded>>) {
         let (kept, width) = (&input.kept, self.config.text.width);
         let purpose = Purpose { batch: kept.batch, tokens: kept.kept, record };
         let mut arena = self.arenas.take(self.stack.shape(), purpose);
-        tokens::gather(kernels, &mut arena.x, &self.tokens, &input.tokens, &self.positions, &kept.ids, width);
+        let (rows, ids) = named_rows::<K>(kernels, table, &input.tokens);
+        tokens::gather(kernels, &mut arena.x, &rows, &ids, &self.positions, &kept.ids, width);
         self.stack.forward(kernels, &mut arena);
         let places: Places = pooled_tokens(input, self.config.text.pool)
             .map(|places| places.into_iter().map(|place| place as u32).collect());
@@ -98,6 +97,21 @@ impl<K: Element> FusedTexts<K> {
     pub fn arena_bytes(&self) -> usize {
         self.arenas.bytes()
     }
+}
+
+/// The rows of a table that `tokens` name, each once and rounded, and for each token its row among them. dfdx lends
+/// single values of a tensor, not its storage, and a copy of the whole table would be the largest thing in memory.
+fn named_rows<K: Element>(kernels: &Kernels, table: &Matrix<f32, Cpu>, tokens: &[u32]) -> (Vec<K>, Vec<u32>) {
+    let mut named = tokens.to_vec();
+    named.sort_unstable();
+    named.dedup();
+    let width = table.shape().1;
+    let mut rows = vec![K::default(); named.len() * width];
+    kernels.threads().each(rows.chunks_mut(width).zip(&named), |_, (row, &token)| {
+        row.iter_mut().enumerate().for_each(|(column, x)| *x = K::from_f32(table[[token as usize, column]]));
+    });
+    let ids = tokens.iter().map(|token| named.partition_point(|named| named < token) as u32);
+    (rows, ids.collect())
 }
 
 impl<K: Element> Recorded for Pass<K> {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfdx::prelude::*;
+use dfdx::tensor::Storage;
 
 use crate::kernel::adamw::AdamW;
 use crate::kernel::{global_norm, Cpu as Kernels};
@@ -46,13 +47,26 @@ pub(super) fn square_sum(
     Ok(sum)
 }
 
-/// A parameter with the storage of its moments and gradient, taken out of dfdx for the time of an update.
+/// What dfdx holds the values of a gradient in.
+type Values = <Cpu as Storage<f32>>::Vec;
+
+/// A parameter with its moments and gradient, taken out of dfdx for the time of an update.
 struct Lent<'a> {
     parameter: &'a mut Parameter<f32, Cpu>,
     rule: AdamW,
-    first: Vec<f32>,
-    second: Vec<f32>,
-    gradient: Vec<f32>,
+    first: Values,
+    second: Values,
+    gradient: Values,
+}
+
+/// The values that `from` holds for a parameter; none are left there.
+fn take(from: &mut Gradients<f32, Cpu>, parameter: &Parameter<f32, Cpu>) -> Result<Values, CpuError> {
+    let held = from.get_or_alloc_mut(&parameter.master)?;
+    let values = std::mem::take(&mut **held);
+    let nothing = held.clone();
+    let mut taken = std::mem::replace(held, nothing);
+    *taken = values;
+    Ok(taken)
 }
 
 /// One update of every parameter, each by one thread.
@@ -66,25 +80,33 @@ pub(super) fn adamw(
 ) -> Result<(), CpuError> {
     let mut lent = Vec::with_capacity(parameters.len());
     for parameter in parameters {
-        let take = |from: &mut Gradients<f32, Cpu>| -> Result<Vec<f32>, CpuError> {
-            Ok(std::mem::take(&mut **from.get_or_alloc_mut(&parameter.master)?))
-        };
-        let (first, second, gradient) = (take(moments.first)?, take(moments.second)?, take(&mut gradients)?);
+        let first = take(moments.first, parameter)?;
+        let second = take(moments.second, parameter)?;
+        let gradient = take(&mut gradients, parameter)?;
         lent.push(Lent { rule: rule(parameter.role), first, second, gradient, parameter });
     }
     // The largest first, so that threads finish together.
     lent.sort_by_key(|lent| std::cmp::Reverse(lent.gradient.len()));
+    let failed = Mutex::new(Ok(()));
     kernels.threads().each(lent.iter_mut(), |_, lent| {
-        // dfdx lends the storage of a master to nobody: it is copied out and in.
-        let mut values = vec![0.0; lent.gradient.len()];
-        lent.parameter.master.copy_into(&mut values);
-        lent.rule.update(kernels, &mut values, &mut lent.first, &mut lent.second, &mut lent.gradient);
-        lent.parameter.master.copy_from(&values);
+        let Lent { parameter, rule, first, second, gradient } = lent;
+        rule.steps(kernels, first, second, gradient);
+        // dfdx lends the storage of a master to nobody, but takes steps itself: p -= step + decay * p.
+        let descent = SgdConfig {
+            lr: 1.0,
+            momentum: None,
+            weight_decay: Some(WeightDecay::Decoupled(rule.decay_of_update())),
+        };
+        // Without momentum, what stands in its place is left as it is.
+        if let Err(error) = descent.try_update(&mut parameter.master, first, gradient) {
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+        }
+        gradient.fill(0.0);
     });
     for Lent { parameter, first, second, gradient, .. } in lent {
-        **moments.first.get_or_alloc_mut(&parameter.master)? = first;
-        **moments.second.get_or_alloc_mut(&parameter.master)? = second;
-        **spare.lock().get_or_alloc_mut(&parameter.master)? = gradient;
+        *moments.first.get_or_alloc_mut(&parameter.master)? = first;
+        *moments.second.get_or_alloc_mut(&parameter.master)? = second;
+        *spare.lock().get_or_alloc_mut(&parameter.master)? = gradient;
     }
-    Ok(())
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
