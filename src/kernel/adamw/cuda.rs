@@ -31,7 +31,7 @@ pub fn pieces(tensors: &[Tensor], rule: &AdamW) -> Vec<u64> {
         assert!(m.len() == n && v.len() == n && g.len() == n, "one gradient a parameter");
         assert!(copy.as_ref().is_none_or(|copy| copy.len() == n), "a copy of every parameter");
         let decay = if *decays { rule.decay } else { 0.0 };
-        let shrink = AdamW { decay, ..*rule }.constants().shrink;
+        let shrink = (1.0 - AdamW { decay, ..*rule }.decay_of_update()) as f32;
         for at in (0..n).step_by(PIECE) {
             let place = |address: u64, bytes: usize| address + (at * bytes) as u64;
             let some = PIECE.min(n - at) as u64;
