@@ -9,7 +9,7 @@ use crate::data::captions::first_captions_within;
 use crate::data::source::Source;
 use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::data::DataError;
-use crate::device::DeviceConfig;
+use crate::device::{self, DeviceConfig};
 use crate::log::{JsonLines, Progress};
 use crate::model::{Flip, GraphDevice, ModelError};
 use crate::recipe::{Compute, Precision, Recipe};
@@ -55,6 +55,14 @@ pub enum InterpreterError {
     Report(#[from] crate::report::ReportError),
 }
 
+/// Where a recipe is computed, and why there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The ordinal of a GPU; `None` is the CPU.
+    pub gpu: Option<usize>,
+    pub why: String,
+}
+
 /// Runs the recipe in its folder to the end, or to an interruption. With `resume`, goes on from the
 /// newest usable checkpoint in the folder.
 pub fn run(
@@ -64,26 +72,69 @@ pub fn run(
     progress: &Progress,
     interrupt: &AtomicBool,
 ) -> Result<Ended, InterpreterError> {
-    supported(recipe)?;
-    tracing::info!(target: "flip", "computing on the CPU");
-    run_on(dfdx::tensor::Cpu::default(), recipe, folder, resume, progress, interrupt)
+    let Place { gpu, why } = place(recipe)?;
+    match gpu {
+        None => {
+            tracing::info!(target: "flip", "computing on the CPU: {why}");
+            run_on(dfdx::tensor::Cpu::default(), recipe, folder, resume, progress, interrupt)
+        }
+        #[cfg(feature = "cuda")]
+        Some(ordinal) => {
+            tracing::info!(target: "flip", "computing on GPU {ordinal}: {why}");
+            let device = dfdx::tensor::Cuda::try_build(ordinal, recipe.seed).map_err(|error| {
+                InterpreterError::Device(format!("GPU {ordinal} could not be set up: {error}"))
+            })?;
+            run_on(device, recipe, folder, resume, progress, interrupt)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Some(_) => Err(InterpreterError::Device(device::NoGpu::NotBuilt.to_string())),
+    }
 }
 
-/// Refuses what this build cannot do, before anything is read or written.
-pub fn supported(recipe: &Recipe) -> Result<(), InterpreterError> {
-    if let DeviceConfig::Cuda(ordinal) = recipe.device {
-        return Err(InterpreterError::Device(format!(
-            "device: Cuda({ordinal}) is not available in this build; use device: Auto or Cpu"
-        )));
-    }
+/// Where the recipe is computed on this machine.
+///
+/// # Errors
+/// This build or this machine cannot do what the recipe asks for; nothing was read or written.
+pub fn place(recipe: &Recipe) -> Result<Place, InterpreterError> {
     if recipe.precision == Precision::Bf16 && recipe.compute == Compute::Reference {
         return Err(InterpreterError::Device(
             "precision: Bf16 needs compute: Fused; the composed graph computes in 32 bits (--set precision=F32)"
                 .into(),
         ));
     }
-    Ok(())
+    let cpu = |why: String| Ok(Place { gpu: None, why });
+    match (recipe.device, recipe.compute) {
+        (DeviceConfig::Cpu, _) => cpu("the recipe says device: Cpu".into()),
+        (DeviceConfig::Cuda(ordinal), compute) => {
+            let gpu = device::gpu(ordinal).map_err(|why| {
+                let advice = "use device: Auto or Cpu to compute on the CPU";
+                InterpreterError::Device(format!("device: Cuda({ordinal}) is not available: {why}; {advice}"))
+            })?;
+            match compute {
+                Compute::Fused => Err(InterpreterError::Device(format!(
+                    "device: Cuda({ordinal}): {}; {COMPOSED}, or use device: Cpu",
+                    ModelError::FusedOnGpu
+                ))),
+                Compute::Reference => {
+                    Ok(Place { gpu: Some(ordinal), why: format!("the recipe asks for {gpu}") })
+                }
+            }
+        }
+        (DeviceConfig::Auto, compute) => match (device::gpus().as_deref(), compute) {
+            (Err(why), _) => cpu(why.to_string()),
+            (Ok([gpu, ..]), Compute::Reference) => {
+                Ok(Place { gpu: Some(gpu.ordinal), why: format!("the driver offers {gpu}") })
+            }
+            (Ok([gpu, ..]), Compute::Fused) => {
+                cpu(format!("{gpu} is there, but {}; {COMPOSED}", ModelError::FusedOnGpu))
+            }
+            (Ok([]), _) => cpu(device::NoGpu::None.to_string()),
+        },
+    }
 }
+
+/// How a GPU computes today.
+const COMPOSED: &str = "to use it, set compute=Reference and precision=F32";
 
 fn run_on<D: GraphDevice>(
     device: D,

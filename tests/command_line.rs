@@ -38,7 +38,13 @@ fn a_logging_file_with_a_mistake_is_refused_at_the_start() {
 #[test]
 fn what_this_build_cannot_do_is_refused_at_the_start() {
     let there = tempfile::tempdir().unwrap();
-    refused(there.path(), &["--set", "device=Cuda(0)"], "device: Cuda(0) is not available in this build");
+    // No machine has as many.
+    refused(there.path(), &["--set", "device=Cuda(4096)"], "device: Cuda(4096) is not available: ");
+    let why = match flip::device::gpus() {
+        Err(why) => format!("device: Cuda(0) is not available: {why}; use device: Auto or Cpu"),
+        Ok(_) => "device: Cuda(0): compute: Fused has kernels for the CPU only; to use it, set".to_owned(),
+    };
+    refused(there.path(), &["--set", "device=Cuda(0)"], &why);
 }
 
 #[test]

@@ -5,10 +5,14 @@ use dfdx::prelude::*;
 use rand::{Rng, RngCore};
 use serde::Serialize;
 
+use crate::device::DeviceConfig;
+use crate::interpreter;
 use crate::kernel::element::{Bf16, Element};
 use crate::kernel::gemm::epilogue::{Grid, Write};
 use crate::kernel::gemm::{product, Left, Packed, Right};
 use crate::mask::{Captions, ImageMask, Ratio, TextMask};
+#[cfg(feature = "cuda")]
+use crate::model::ModelError;
 use crate::model::{Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, TextInput};
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::recipe::{Compute, Fusion, Precision, Recipe};
@@ -16,6 +20,8 @@ use crate::seed::{rng, Purpose};
 use crate::stage::Stage;
 
 use super::{read_recipe, Failure, Outcome, RecipeArgs};
+
+const MIB: f64 = 1_048_576.0;
 
 /// Steps before the clock starts.
 const WARM_UP: usize = 2;
@@ -36,6 +42,9 @@ pub struct BenchArgs {
     /// Which implementation of the encoders [default: the recipe's].
     #[arg(long, ignore_case = true)]
     compute: Option<ComputeArg>,
+    /// Where to compute: auto, cpu, cuda (the first GPU) or cuda:1 [default: the recipe's].
+    #[arg(long, value_parser = device)]
+    device: Option<DeviceConfig>,
     /// Steps that are timed; medians are reported.
     #[arg(long, default_value_t = 5)]
     steps: usize,
@@ -50,6 +59,18 @@ enum PrecisionArg {
     F32,
     #[value(name = "Bf16")]
     Bf16,
+}
+
+fn device(text: &str) -> Result<DeviceConfig, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "auto" => Ok(DeviceConfig::Auto),
+        "cpu" => Ok(DeviceConfig::Cpu),
+        "cuda" => Ok(DeviceConfig::Cuda(0)),
+        other => match other.strip_prefix("cuda:").map(str::parse) {
+            Some(Ok(ordinal)) => Ok(DeviceConfig::Cuda(ordinal)),
+            _ => Err("expected auto, cpu, cuda or cuda:ORDINAL".into()),
+        },
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -73,10 +94,13 @@ struct Measured {
     gflop_per_s: f64,
     /// Rate of a bare 1600x768x3072 matrix product by the same kernels, right after the steps.
     gemm_gflop_per_s: f64,
-    /// Largest resident memory of the process so far.
+    /// Largest resident memory of the process so far; on a GPU, its memory in use after the steps, which dfdx does
+    /// not give back.
     peak_mib: f64,
     /// What fused encoders hold for activations, of which `flip validate` says how much it will be.
     activations_mib: f64,
+    /// `CPU`, or the GPU's name.
+    device: String,
     batch: usize,
     kept_patches: usize,
     steps: usize,
@@ -85,7 +109,14 @@ struct Measured {
 pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
     let recipe = read_recipe(&args.recipe)?;
     let setting = Setting::of(args, &recipe)?;
-    let measured = setting.measure(&recipe.model, recipe.seed)?;
+    let asked = Recipe {
+        device: args.device.unwrap_or(recipe.device),
+        compute: setting.compute,
+        precision: setting.fusion.precision,
+        ..recipe.clone()
+    };
+    let place = interpreter::place(&asked).map_err(|error| Failure::Usage(error.to_string()))?;
+    let measured = setting.measure(&recipe.model, recipe.seed, place.gpu)?;
     if args.json {
         println!("{}", serde_json::to_string(&measured)?);
     } else {
@@ -143,25 +174,48 @@ impl Setting {
         Ok(Setting { compute, fusion, image_mask, text_mask, batch, steps: args.steps })
     }
 
-    fn measure(&self, model: &ModelConfig, seed: u64) -> Result<Measured, Failure> {
-        let device = Cpu::default();
-        let flip = Flip::<f32, Cpu>::new(&device, model, seed)?;
+    /// On the CPU, or on the GPU of an ordinal.
+    fn measure(&self, model: &ModelConfig, seed: u64, gpu: Option<usize>) -> Result<Measured, Failure> {
+        let Some(ordinal) = gpu else { return self.measure_on(&Cpu::default(), "CPU".into(), model, seed) };
+        let gpu = crate::device::gpu(ordinal)?;
+        #[cfg(feature = "cuda")]
+        {
+            let device = dfdx::tensor::Cuda::try_build(ordinal, seed);
+            let device = device.map_err(|error| ModelError::Device(error.to_string()))?;
+            self.measure_on(&device, gpu.name, model, seed)
+        }
+        #[cfg(not(feature = "cuda"))]
+        unreachable!("{gpu} without the feature `cuda`")
+    }
+
+    fn measure_on<D: GraphDevice + Synchronize>(
+        &self,
+        device: &D,
+        name: String,
+        model: &ModelConfig,
+        seed: u64,
+    ) -> Result<Measured, Failure> {
+        let flip = Flip::<f32, D>::new(device, model, seed)?;
         let mut flip = match self.compute {
             Compute::Reference => flip,
-            Compute::Fused => Cpu::fuse(flip, self.fusion)?,
+            Compute::Fused => D::fuse(flip, self.fusion)?,
         };
         let mut optimizer = AdamW::new(&AdamWConfig::default());
         let (mut steps, mut forward, mut backward, mut update) = (vec![], vec![], vec![], vec![]);
         for step in 0..WARM_UP + self.steps {
             let (image, text) = self.random_inputs(model, seed, step as u64);
+            device.synchronize();
             let started = std::time::Instant::now();
             let result = flip.loss_and_gradients(&[image], &[text])?;
+            device.synchronize();
             let updating = std::time::Instant::now();
             optimizer.update(&mut flip, result.gradients, 1e-6, 1.0)?;
+            device.synchronize();
             if step >= WARM_UP {
                 steps.push(started.elapsed().as_secs_f64() * 1e3);
                 forward.push(result.seconds.forward * 1e3);
-                backward.push(result.seconds.backward * 1e3);
+                // The loss is read between the two, so what is launched before it has ended then.
+                backward.push((updating - started).as_secs_f64() * 1e3 - result.seconds.forward * 1e3);
                 update.push(updating.elapsed().as_secs_f64() * 1e3);
             }
         }
@@ -179,9 +233,10 @@ impl Setting {
             ms_backward: median(&backward),
             ms_optimizer: median(&update),
             gflop_per_s: images_per_s * flops / 1e9,
-            gemm_gflop_per_s: gemm_rate(self.compute, self.fusion)?,
-            peak_mib: peak_resident_mib(),
-            activations_mib: flip.arena_bytes() as f64 / f64::from(1 << 20),
+            peak_mib: crate::device::used_bytes().map_or_else(peak_resident_mib, |bytes| bytes as f64 / MIB),
+            activations_mib: flip.arena_bytes() as f64 / MIB,
+            gemm_gflop_per_s: gemm_rate(device, self.compute, self.fusion)?,
+            device: name,
             batch: self.batch,
             kept_patches,
             steps: self.steps,
@@ -229,9 +284,13 @@ const PRODUCT: (usize, usize, usize) = (1600, 768, 3072);
 
 /// GFLOP/s of a bare product of [`PRODUCT`], the best of a few, by what computes the encoders: the kernels in
 /// the precision of the run, their right operand packed beforehand as weights are, or dfdx.
-fn gemm_rate(compute: Compute, fusion: Fusion) -> Result<f64, Failure> {
+fn gemm_rate<D: GraphDevice + Synchronize>(
+    device: &D,
+    compute: Compute,
+    fusion: Fusion,
+) -> Result<f64, Failure> {
     match (compute, fusion.precision) {
-        (Compute::Reference, _) => Ok(dfdx_gemm_rate()),
+        (Compute::Reference, _) => Ok(dfdx_gemm_rate(device)),
         (Compute::Fused, Precision::F32) => kernel_gemm_rate::<f32>(fusion),
         (Compute::Fused, Precision::Bf16) => kernel_gemm_rate::<Bf16>(fusion),
     }
@@ -250,11 +309,14 @@ fn kernel_gemm_rate<K: Element>(fusion: Fusion) -> Result<f64, Failure> {
     }))
 }
 
-fn dfdx_gemm_rate() -> f64 {
-    let (device, (m, k, n)) = (Cpu::default(), PRODUCT);
-    let a: Tensor<(usize, usize), f32, Cpu> = device.ones_like(&(m, k));
-    let b: Tensor<(usize, usize), f32, Cpu> = device.ones_like(&(k, n));
-    rate(|| drop(a.clone().matmul(b.clone())))
+fn dfdx_gemm_rate<D: GraphDevice + Synchronize>(device: &D) -> f64 {
+    let (m, k, n) = PRODUCT;
+    let a: Tensor<(usize, usize), f32, D> = device.ones_like(&(m, k));
+    let b: Tensor<(usize, usize), f32, D> = device.ones_like(&(k, n));
+    rate(|| {
+        drop(a.clone().matmul(b.clone()));
+        device.synchronize();
+    })
 }
 
 /// GFLOP/s of something that multiplies [`PRODUCT`], the best of ten.
@@ -277,8 +339,9 @@ fn peak_resident_mib() -> f64 {
 
 fn table(measured: &Measured) -> String {
     format!(
-        "{:.1} images/s   {:.1} ms/step ({:.1}-{:.1})\nforward {:.1} ms   backward {:.1} ms   optimizer {:.1} ms\n\
-         {:.1} GFLOP/s, {:.0} % of a bare matrix product ({:.1})\npeak resident {:.0} MiB, activations {:.0} MiB",
+        "{}\n{:.1} images/s   {:.1} ms/step ({:.1}-{:.1})\nforward {:.1} ms   backward {:.1} ms   optimizer {:.1} ms\n\
+         {:.1} GFLOP/s, {:.0} % of a bare matrix product ({:.1})\npeak memory {:.0} MiB, activations {:.0} MiB",
+        measured.device,
         measured.images_per_s,
         measured.ms_step,
         measured.ms_min,

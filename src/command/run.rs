@@ -37,7 +37,7 @@ pub struct RunArgs {
 
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let recipe = read_recipe(&args.recipe)?;
-    interpreter::supported(&recipe).map_err(|error| Failure::Usage(error.to_string()))?;
+    interpreter::place(&recipe).map_err(|error| Failure::Usage(error.to_string()))?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
     everything_is_here(&recipe, args.resume.then_some(root.as_path()))?;
     not_its_own_start(&recipe, &root)?;

@@ -76,7 +76,7 @@ pub fn report(recipe: &Recipe) -> Report {
     let counts = recipe.model.parameter_counts();
     let flops = stages.iter().map(|stage| training(stage).map_or(Some(0.0), |plan| plan.flops)).sum();
     let files = files::inventory(recipe);
-    let refusal = interpreter::supported(recipe).err().map(|error| error.to_string());
+    let refusal = interpreter::place(recipe).err().map(|error| error.to_string());
     let warnings = refusal.into_iter().chain(files.iter().filter_map(warning)).collect();
     Report {
         recipe: recipe.name.clone(),

@@ -1,5 +1,7 @@
 //! The non-linearity of the MLP and its slope. Reference: [`Activation::value_and_slope`].
 
+pub mod cuda;
+
 use super::lanes::Lanes;
 use super::math::{exp, normal_cdf, sigmoid};
 

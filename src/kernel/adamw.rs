@@ -2,6 +2,8 @@
 //! m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= lr (m' / (sqrt(v') + eps) + decay p) with
 //! m' = m / (1 - b1^t), v' = v / (1 - b2^t).
 
+pub mod cuda;
+
 use super::isa::dispatch;
 use super::lanes::Lanes;
 use super::Cpu;

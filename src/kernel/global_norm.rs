@@ -1,5 +1,7 @@
 //! The length of all gradients together.
 
+pub mod cuda;
+
 use super::isa::dispatch;
 use super::lanes::Lanes;
 use super::Cpu;

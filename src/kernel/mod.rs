@@ -19,11 +19,14 @@
 //! | [`transformer`] | a stack of blocks: parameters, saved activations, both passes |
 //! | [`contrastive`] | the loss in tiles |
 //! | [`global_norm`], [`adamw`] | the update |
+//!
+//! Most have a module `cuda` with the launcher and the kernel of the same operation for a GPU; see [`cuda`].
 
 pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod contrastive;
+pub mod cuda;
 pub mod element;
 pub mod gemm;
 pub mod global_norm;

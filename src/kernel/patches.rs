@@ -1,6 +1,8 @@
 //! Patches on their way into the patch embedding: [rows, patch * patch * 3], each flattened as (row, column,
 //! channel), in the type that products take.
 
+pub mod cuda;
+
 use super::element::{convert, Element};
 use super::isa::dispatch;
 use super::lanes::Lanes;

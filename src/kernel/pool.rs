@@ -1,5 +1,7 @@
 //! From the tokens of a sequence to one vector.
 
+pub mod cuda;
+
 use super::element::Element;
 use super::Cpu;
 

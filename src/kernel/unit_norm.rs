@@ -1,5 +1,7 @@
 //! Embeddings brought to unit length: z = x / length, with a length that is never zero.
 
+pub mod cuda;
+
 use super::Cpu;
 
 /// What keeps a length from being zero.

@@ -12,6 +12,8 @@ mod block;
 mod check;
 mod config;
 mod cost;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod engine;
 mod error;
 mod exchange;

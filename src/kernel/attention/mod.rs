@@ -13,6 +13,7 @@
 //! The backward pass takes S, P and the output anew. Every gradient is `=`. Products are of `E`; softmax is f32.
 
 mod backward;
+pub mod cuda;
 mod forward;
 pub mod reference;
 

@@ -10,6 +10,7 @@
 //! columns are treated alike, so each side is one stream over the other: 12 N^2 width operations.
 //! All in f32, sums over rows in f64.
 
+pub mod cuda;
 pub mod reference;
 
 use super::gemm::epilogue::{Add, Grid, Write};

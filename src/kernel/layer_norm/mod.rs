@@ -11,6 +11,7 @@
 //!
 //! Every gradient is `+=`: that of `x` joins the one that flows around the block.
 
+pub mod cuda;
 pub mod reference;
 
 use super::element::{convert, Element};

@@ -4,6 +4,8 @@
 //! (a class token, or none) do not come from patches. [`PatchTokens`] is the epilogue of the patch embedding;
 //! [`gather`] makes rows from tables; [`scatter_add`] is the gradient of a table.
 
+pub mod cuda;
+
 use super::element::{convert, Element};
 use super::gemm::epilogue::{Epilogue, Grid};
 use super::isa::dispatch;

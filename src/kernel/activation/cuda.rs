@@ -1,0 +1,50 @@
+//! The non-linearity on a GPU, by itself: for products whose epilogue has another one or none.
+
+use super::Activation;
+use crate::kernel::cuda::{blocks, Launch, Machine, MachineError, View, ViewMut};
+use crate::kernel::element::Bf16;
+
+const BLOCK: u32 = 256;
+
+/// As the source counts them.
+fn kind(activation: Activation) -> usize {
+    match activation {
+        Activation::GeluTanh => 0,
+        Activation::GeluExact => 1,
+        Activation::QuickGelu => 2,
+    }
+}
+
+fn launch(kernel: &'static str, n: usize) -> Launch {
+    assert!(n.is_multiple_of(2), "an even number of values, not {n}");
+    Launch::new("activation", kernel, blocks(n / 2, BLOCK), BLOCK)
+}
+
+/// y = f(x).
+pub fn forward<M: Machine>(
+    machine: &M,
+    mut y: ViewMut<Bf16>,
+    x: View<Bf16>,
+    activation: Activation,
+) -> Result<(), MachineError> {
+    let n = x.len();
+    assert_eq!(y.len(), n, "a value for each");
+    let launch = launch("activation_forward", n).output(&mut y).input(x).size(kind(activation)).size(n / 2);
+    // SAFETY: both have n elements.
+    unsafe { machine.launch(launch) }
+}
+
+/// dx = dy f'(x).
+pub fn backward<M: Machine>(
+    machine: &M,
+    mut dx: ViewMut<Bf16>,
+    dy: View<Bf16>,
+    x: View<Bf16>,
+    activation: Activation,
+) -> Result<(), MachineError> {
+    let n = x.len();
+    assert!(dx.len() == n && dy.len() == n, "a gradient for each");
+    let launch = launch("activation_backward", n).output(&mut dx).input(dy).input(x);
+    // SAFETY: all have n elements.
+    unsafe { machine.launch(launch.size(kind(activation)).size(n / 2)) }
+}

@@ -1,0 +1,81 @@
+//! The contrastive loss on a GPU. A product makes a tile of cosines, [rows of one side, columns of the other]; these
+//! kernels take it in place, so that no N x N matrix is held: first the log-sum-exp of every row, over all tiles of its
+//! columns; then, tile by tile once more, the gradients of the cosines, for a product with the other side.
+
+use crate::kernel::cuda::{blocks, Launch, Machine, MachineError, View, ViewMut};
+
+const BLOCK: u32 = 256;
+
+/// A tile of rows: running statistics. They begin as minus infinity and zero.
+#[derive(Debug)]
+pub struct Running<'a> {
+    /// `[rows]`: the largest logit so far.
+    pub largest: ViewMut<'a, f32>,
+    /// `[rows]`: the sum of exponentials relative to it.
+    pub sums: ViewMut<'a, f64>,
+}
+
+/// Adds a tile [rows, columns] of cosines to the statistics of its rows.
+pub fn add<M: Machine>(
+    machine: &M,
+    running: &mut Running,
+    cosines: View<f32>,
+    scale: f32,
+) -> Result<(), MachineError> {
+    let rows = running.largest.len();
+    let columns = cosines.len() / rows.max(1);
+    assert!(running.sums.len() == rows && cosines.len() == rows * columns, "a tile of {rows} rows");
+    let launch = Launch::new("contrastive", "contrastive_log_sum_exp", rows, BLOCK)
+        .output(&mut running.largest)
+        .output(&mut running.sums)
+        .input(cosines)
+        .size(columns)
+        .number(scale);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch) }
+}
+
+/// lse `[rows]` = the log-sum-exp of the rows of all tiles that were added.
+pub fn finish<M: Machine>(machine: &M, mut lse: ViewMut<f32>, running: &Running) -> Result<(), MachineError> {
+    let n = lse.len();
+    assert!(running.largest.len() == n && running.sums.len() == n, "statistics of {n} rows");
+    let launch = Launch::new("contrastive", "contrastive_finish", blocks(n, BLOCK), BLOCK)
+        .output(&mut lse)
+        .input(running.largest.read())
+        .input(running.sums.read())
+        .size(n);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch) }
+}
+
+/// Where a tile lies in the matrix of all pairs.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub row: usize,
+    pub column: usize,
+    /// Pairs in all.
+    pub pairs: usize,
+}
+
+/// A tile [rows, columns] of cosines becomes their gradients, `scale / 2N * (p + q - 2 [i = j])`; dscale `[rows]` +=
+/// what each row contributes to the gradient of the scale.
+pub fn gradients<M: Machine>(
+    machine: &M,
+    mut cosines: ViewMut<f32>,
+    mut dscale: ViewMut<f64>,
+    (row_lse, column_lse): (View<f32>, View<f32>),
+    place: Place,
+    scale: f32,
+) -> Result<(), MachineError> {
+    let (rows, columns) = (row_lse.len(), column_lse.len());
+    assert!(cosines.len() == rows * columns && dscale.len() == rows, "a tile of {rows} x {columns}");
+    let mut launch = Launch::new("contrastive", "contrastive_gradients", rows, BLOCK)
+        .output(&mut cosines)
+        .output(&mut dscale)
+        .input(row_lse)
+        .input(column_lse)
+        .size(columns);
+    launch.arguments.push((place.row as i64 - place.column as i64) as u64);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch.number(scale).number(0.5 / place.pairs as f32)) }
+}

@@ -1,0 +1,145 @@
+//! A GPU as a [`Machine`], through cudarc: the stream, the memory and the modules are those of the device that dfdx
+//! computes on, so what both launch runs in the order of the calls.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys::{self, CUfunction};
+use cudarc::driver::{result, CudaDevice, CudaSlice, DevicePtr, DevicePtrMut, DeviceSlice};
+
+use super::{Launch, Machine, MachineError, Number, View, ViewMut};
+
+/// The compiled sources: machine code and PTX of each.
+const COMPILED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// Shared memory that a kernel gets without being asked, bytes.
+const USUAL_SHARED: u32 = 48 << 10;
+
+/// A GPU.
+#[derive(Debug)]
+pub struct Gpu {
+    device: Arc<CudaDevice>,
+    modules: HashMap<&'static str, sys::CUmodule>,
+    /// Found before; a handle as a number, so that it may go to another thread.
+    functions: Mutex<HashMap<&'static str, usize>>,
+}
+
+// SAFETY: handles of modules are valid in every thread that the context is current in; each call makes it so.
+unsafe impl Send for Gpu {}
+// SAFETY: as above; the driver allows concurrent use.
+unsafe impl Sync for Gpu {}
+
+fn failed(at: &str) -> impl FnOnce(result::DriverError) -> MachineError + '_ {
+    move |error| MachineError::Failed { at: at.into(), why: format!("{:?}", error.0) }
+}
+
+impl Gpu {
+    /// The kernels of this crate on a device.
+    ///
+    /// # Errors
+    /// The device is older than compute capability 8.0, or the driver too old for what this binary holds.
+    pub fn new(device: Arc<CudaDevice>) -> Result<Self, MachineError> {
+        device.bind_to_thread().map_err(failed("choosing the device"))?;
+        let mut modules = HashMap::new();
+        for &(name, image) in COMPILED {
+            // The driver reads whole words.
+            let words: Vec<u64> = bytemuck::pod_collect_to_vec(image);
+            // SAFETY: a fatbin as nvcc wrote it.
+            let module = unsafe { result::module::load_data(words.as_ptr().cast()) };
+            modules.insert(name, module.map_err(failed(name))?);
+        }
+        Ok(Gpu { device, modules, functions: Mutex::default() })
+    }
+
+    /// Waits for all that was launched.
+    pub fn synchronize(&self) -> Result<(), MachineError> {
+        self.device.synchronize().map_err(failed("waiting"))
+    }
+
+    fn function(&self, launch: &Launch) -> Result<CUfunction, MachineError> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&function) = functions.get(launch.kernel) {
+            return Ok(function as CUfunction);
+        }
+        let module = *self.modules.get(launch.module).ok_or(MachineError::NoKernel(launch.kernel))?;
+        let name =
+            std::ffi::CString::new(launch.kernel).map_err(|_| MachineError::NoKernel(launch.kernel))?;
+        // SAFETY: the module is loaded for as long as this lives.
+        let function =
+            unsafe { result::module::get_function(module, name) }.map_err(failed(launch.kernel))?;
+        functions.insert(launch.kernel, function as usize);
+        Ok(function)
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        if self.device.bind_to_thread().is_ok() {
+            for &module in self.modules.values() {
+                // SAFETY: loaded here and used by nobody else. A driver that is shutting down may refuse; so be it.
+                let _ = unsafe { result::module::unload(module) };
+            }
+        }
+    }
+}
+
+// SAFETY of each: plain numbers, for which every pattern of bits is valid, on both sides.
+unsafe impl cudarc::driver::DeviceRepr for crate::kernel::element::Bf16 {}
+// SAFETY: as above; zeros are a number.
+unsafe impl cudarc::driver::ValidAsZeroBits for crate::kernel::element::Bf16 {}
+
+impl Machine for Gpu {
+    type Buffer<T: Number> = Memory<T>;
+
+    fn zeros<T: Number>(&self, len: usize) -> Result<Memory<T>, MachineError> {
+        let bytes = self.device.alloc_zeros(len * size_of::<T>()).map_err(failed("allocating memory"))?;
+        Ok(Memory { bytes, of: std::marker::PhantomData })
+    }
+    fn upload<T: Number>(&self, values: &[T]) -> Result<Memory<T>, MachineError> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let bytes = self.device.htod_sync_copy(bytes).map_err(failed("copying to the device"))?;
+        Ok(Memory { bytes, of: std::marker::PhantomData })
+    }
+    fn download<T: Number>(&self, buffer: &Memory<T>) -> Result<Vec<T>, MachineError> {
+        let bytes = self.device.dtoh_sync_copy(&buffer.bytes).map_err(failed("copying from the device"))?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+    fn view<'a, T: Number>(&self, buffer: &'a Memory<T>) -> View<'a, T> {
+        // SAFETY: the buffer is alive for 'a and has this length.
+        unsafe { View::new(*buffer.bytes.device_ptr(), buffer.bytes.len() / size_of::<T>()) }
+    }
+    fn view_mut<'a, T: Number>(&self, buffer: &'a mut Memory<T>) -> ViewMut<'a, T> {
+        let len = buffer.bytes.len() / size_of::<T>();
+        // SAFETY: the buffer is borrowed for 'a by nobody else and has this length.
+        unsafe { ViewMut::new(*buffer.bytes.device_ptr_mut(), len) }
+    }
+
+    unsafe fn launch(&self, mut launch: Launch) -> Result<(), MachineError> {
+        let grid = launch.grid;
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let at = failed(launch.kernel);
+        self.device.bind_to_thread().map_err(failed(launch.kernel))?;
+        let function = self.function(&launch)?;
+        if launch.shared_bytes > USUAL_SHARED {
+            let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let bytes = launch.shared_bytes as i32;
+            sys::cuFuncSetAttribute(function, most, bytes).result().map_err(failed(launch.kernel))?;
+        }
+        let mut arguments: Vec<_> =
+            launch.arguments.iter_mut().map(|word| (word as *mut u64).cast::<std::ffi::c_void>()).collect();
+        let stream = *self.device.cu_stream();
+        let [x, y, z] = grid;
+        let block = (launch.block, 1, 1);
+        result::launch_kernel(function, (x, y, z), block, launch.shared_bytes, stream, &mut arguments)
+            .map_err(at)
+    }
+}
+
+/// Memory of a GPU, freed when it is dropped.
+#[derive(Debug)]
+pub struct Memory<T> {
+    bytes: CudaSlice<u8>,
+    of: std::marker::PhantomData<T>,
+}

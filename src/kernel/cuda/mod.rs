@@ -1,0 +1,208 @@
+//! Kernels for NVIDIA GPUs: what a launch is, and who carries it out. The `.cu` file of an operation lies beside its
+//! launcher, in the folder of the operation; both keep the contract of the operation on the CPU.
+//!
+//! Launchers are plain Rust over a [`Machine`]: they check lengths, choose the grid and order the arguments. A machine is
+//! a GPU (the module `driver`, feature `cuda`) or, in tests, an emulation on the processor, so that grids, arguments and
+//! the logic of every kernel are tested where there is no GPU.
+//!
+//! - Activations and weights are [`Bf16`]; sums, the residual stream, statistics, the loss and the optimizer are f32.
+//! - No atomics: a sum has one order, so a run is reproducible bit by bit on the same kind of GPU.
+//! - Sizes are `u32`: a slice has fewer than 2^32 elements.
+//!
+//! Compiled at build time by nvcc, which dfdx's own build needs anyway, to machine code for compute capability 8.0 and
+//! 9.0 and to PTX that later GPUs compile: NVRTC would want its library and seconds of every start.
+
+#[cfg(feature = "cuda")]
+pub mod driver;
+
+use std::marker::PhantomData;
+
+use super::element::Bf16;
+
+/// The sources, by name of the operation; [`Launch::module`] is one of them.
+pub const MODULES: [&str; 9] = [
+    "activation",
+    "adamw",
+    "attention",
+    "contrastive",
+    "global_norm",
+    "layer_norm",
+    "patches",
+    "pool",
+    "tokens",
+];
+
+/// A number that kernels read and write.
+pub trait Number: bytemuck::Pod + Send + Sync {}
+
+impl Number for f32 {}
+impl Number for f64 {}
+impl Number for u8 {}
+impl Number for u32 {}
+impl Number for u64 {}
+impl Number for Bf16 {}
+
+/// Why a machine could not do what it was told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    #[error("the GPU failed at {at}: {why}")]
+    Failed { at: String, why: String },
+    #[error("the GPU has no kernel {0}; this binary was put together wrongly")]
+    NoKernel(&'static str),
+}
+
+/// Something with memory of its own that runs kernels, one after the other in the order of the calls.
+pub trait Machine {
+    /// Memory of the machine.
+    type Buffer<T: Number>;
+
+    /// Memory filled with zeros.
+    fn zeros<T: Number>(&self, len: usize) -> Result<Self::Buffer<T>, MachineError>;
+    fn upload<T: Number>(&self, values: &[T]) -> Result<Self::Buffer<T>, MachineError>;
+    /// Waits for all that was launched before.
+    fn download<T: Number>(&self, buffer: &Self::Buffer<T>) -> Result<Vec<T>, MachineError>;
+    fn view<'a, T: Number>(&self, buffer: &'a Self::Buffer<T>) -> View<'a, T>;
+    fn view_mut<'a, T: Number>(&self, buffer: &'a mut Self::Buffer<T>) -> ViewMut<'a, T>;
+
+    /// Starts a kernel.
+    ///
+    /// # Safety
+    /// The arguments must be those the kernel declares, and the memory they point to must be large enough for what
+    /// the kernel reads and writes, and alive until the next download.
+    unsafe fn launch(&self, launch: Launch) -> Result<(), MachineError>;
+}
+
+/// Memory of a machine that is read.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a, T> {
+    address: u64,
+    len: usize,
+    of: PhantomData<&'a T>,
+}
+
+/// Memory of a machine that is written.
+#[derive(Debug)]
+pub struct ViewMut<'a, T> {
+    address: u64,
+    len: usize,
+    of: PhantomData<&'a mut T>,
+}
+
+impl<'a, T: Number> View<'a, T> {
+    /// `len` elements at an address of the machine.
+    ///
+    /// # Safety
+    /// They must be readable by its kernels for `'a`.
+    pub unsafe fn new(address: u64, len: usize) -> Self {
+        View { address, len, of: PhantomData }
+    }
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Where it begins, as a number for tables that kernels read.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+    /// The elements from `at` on, `len` of them.
+    pub fn part(&self, at: usize, len: usize) -> View<'a, T> {
+        assert!(at + len <= self.len, "elements {at} to {} of {}", at + len, self.len);
+        View { address: self.address + (at * size_of::<T>()) as u64, len, of: PhantomData }
+    }
+}
+
+impl<'a, T: Number> ViewMut<'a, T> {
+    /// `len` elements at an address of the machine.
+    ///
+    /// # Safety
+    /// They must be writable by its kernels for `'a`, and nobody else may use them.
+    pub unsafe fn new(address: u64, len: usize) -> Self {
+        ViewMut { address, len, of: PhantomData }
+    }
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Where it begins, as a number for tables that kernels read.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+    /// The same memory for the time of a call.
+    pub fn again(&mut self) -> ViewMut<'_, T> {
+        ViewMut { address: self.address, len: self.len, of: PhantomData }
+    }
+    pub fn read(&self) -> View<'_, T> {
+        View { address: self.address, len: self.len, of: PhantomData }
+    }
+}
+
+/// A kernel, its grid and its arguments.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    pub module: &'static str,
+    pub kernel: &'static str,
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: u32,
+    /// Bytes of shared memory whose size is known now only.
+    pub shared_bytes: u32,
+    /// Each in the lower bytes of a word, as all machines are little-endian.
+    pub arguments: Vec<u64>,
+}
+
+impl Launch {
+    /// `blocks` blocks of `block` threads.
+    pub fn new(module: &'static str, kernel: &'static str, blocks: usize, block: u32) -> Self {
+        Launch {
+            module,
+            kernel,
+            grid: [count(blocks), 1, 1],
+            block,
+            shared_bytes: 0,
+            arguments: Vec::with_capacity(12),
+        }
+    }
+    pub fn rows(mut self, rows: usize) -> Self {
+        self.grid[1] = count(rows);
+        self
+    }
+    pub fn shared(mut self, bytes: usize) -> Self {
+        self.shared_bytes = count(bytes);
+        self
+    }
+    pub fn input<T>(mut self, view: View<T>) -> Self {
+        self.arguments.push(view.address);
+        self
+    }
+    /// A null pointer where there is none.
+    pub fn optional<T>(mut self, view: Option<View<T>>) -> Self {
+        self.arguments.push(view.map_or(0, |view| view.address));
+        self
+    }
+    pub fn output<T>(mut self, view: &mut ViewMut<T>) -> Self {
+        self.arguments.push(view.address);
+        self
+    }
+    pub fn size(mut self, size: usize) -> Self {
+        self.arguments.push(u64::from(count(size)));
+        self
+    }
+    pub fn number(mut self, number: f32) -> Self {
+        self.arguments.push(u64::from(number.to_bits()));
+        self
+    }
+}
+
+/// A size as kernels take it.
+fn count(size: usize) -> u32 {
+    u32::try_from(size).expect("slices have fewer than 2^32 elements, as the launchers ask")
+}
+
+/// Blocks of `block` threads that have a thread for each of `n` pieces.
+pub(crate) fn blocks(n: usize, block: u32) -> usize {
+    n.div_ceil(block as usize)
+}

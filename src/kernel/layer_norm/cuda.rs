@@ -1,0 +1,104 @@
+//! LayerNorm on a GPU: `y`, `normal` and `dy` are [`Bf16`], the rest is f32; otherwise as [`super`] says. The sum of the
+//! residual stream needs no kernel: products add to it.
+
+use crate::kernel::cuda::{blocks, Launch, Machine, MachineError, View, ViewMut};
+use crate::kernel::element::Bf16;
+
+/// Threads of a block: eight rows.
+const BLOCK: u32 = 256;
+const ROWS: u32 = BLOCK / 32;
+/// Rows that one block sums the gradients of scale and shift over.
+pub const PART: usize = 128;
+
+fn rows_of(rstd: usize, width: usize) -> usize {
+    assert!(width.is_multiple_of(2), "a LayerNorm of an even width, not {width}");
+    rstd
+}
+
+/// y, normal, rstd = layer_norm(x).
+#[allow(clippy::too_many_arguments)]
+pub fn forward<M: Machine>(
+    machine: &M,
+    mut y: ViewMut<Bf16>,
+    mut normal: ViewMut<Bf16>,
+    mut rstd: ViewMut<f32>,
+    x: View<f32>,
+    scale: View<f32>,
+    shift: View<f32>,
+    eps: f32,
+) -> Result<(), MachineError> {
+    let width = scale.len();
+    let rows = rows_of(rstd.len(), width);
+    assert!(shift.len() == width && x.len() == rows * width, "a LayerNorm of width {width}");
+    assert!(y.len() == x.len() && normal.len() == x.len(), "outputs of a LayerNorm");
+    let launch = Launch::new("layer_norm", "layer_norm_forward", blocks(rows, ROWS), BLOCK)
+        .output(&mut y)
+        .output(&mut normal)
+        .output(&mut rstd)
+        .input(x)
+        .input(scale)
+        .input(shift)
+        .size(rows)
+        .size(width)
+        .number(eps);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch) }
+}
+
+/// Numbers of the scratch memory `partial` that [`backward`] asks for.
+pub fn partial_len(rows: usize, width: usize) -> usize {
+    rows.div_ceil(PART) * 2 * width
+}
+
+/// dx, dscale, dshift += gradients for the gradient `dy`; `copy`, where there is one, = dx rounded. `partial` is
+/// scratch memory of [`partial_len`].
+#[allow(clippy::too_many_arguments)]
+pub fn backward<M: Machine>(
+    machine: &M,
+    mut dx: ViewMut<f32>,
+    copy: Option<ViewMut<Bf16>>,
+    mut dscale: ViewMut<f32>,
+    mut dshift: ViewMut<f32>,
+    mut partial: ViewMut<f32>,
+    dy: View<Bf16>,
+    (normal, rstd): (View<Bf16>, View<f32>),
+    scale: View<f32>,
+) -> Result<(), MachineError> {
+    let width = scale.len();
+    let rows = rows_of(rstd.len(), width);
+    let n = rows * width;
+    assert!(dx.len() == n && dy.len() == n && normal.len() == n, "gradients of a LayerNorm");
+    assert!(copy.as_ref().is_none_or(|copy| copy.len() == n), "a rounded copy of a gradient");
+    assert!(dscale.len() == width && dshift.len() == width, "gradients of scale and shift");
+    assert!(partial.len() >= partial_len(rows, width), "scratch memory of a LayerNorm");
+    let through = Launch::new("layer_norm", "layer_norm_backward", blocks(rows, ROWS), BLOCK)
+        .output(&mut dx)
+        .optional(copy.as_ref().map(ViewMut::read))
+        .input(dy)
+        .input(normal)
+        .input(rstd)
+        .input(scale)
+        .size(rows)
+        .size(width);
+    let parts = rows.div_ceil(PART);
+    let sums = Launch::new("layer_norm", "layer_norm_partial", width.div_ceil(32), BLOCK)
+        .rows(parts)
+        .output(&mut partial)
+        .input(dy)
+        .input(normal)
+        .size(rows)
+        .size(PART)
+        .size(width);
+    let total = Launch::new("layer_norm", "layer_norm_total", blocks(width, BLOCK), BLOCK)
+        .output(&mut dscale)
+        .output(&mut dshift)
+        .input(partial.read())
+        .size(parts)
+        .size(width);
+    // SAFETY: lengths are checked above.
+    unsafe {
+        machine.launch(through)?;
+        machine.launch(sums)?;
+        machine.launch(total)
+    }
+}

@@ -1,0 +1,154 @@
+//! Tokens on a GPU: what the patch embedding, a product, leaves becomes tokens; rows from tables; and the way back.
+
+use crate::kernel::cuda::{Launch, Machine, MachineError, View, ViewMut};
+use crate::kernel::element::Bf16;
+
+/// Threads of a row.
+const BLOCK: u32 = 128;
+
+/// Sizes of sequences whose first `prefix` tokens, 0 or 1, do not come from patches.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences {
+    pub batch: usize,
+    pub kept: usize,
+    pub prefix: usize,
+    pub width: usize,
+}
+
+impl Sequences {
+    fn tokens(self) -> usize {
+        self.batch * (self.prefix + self.kept)
+    }
+}
+
+/// What is added to a row of the patch embedding, and the row of the class token.
+#[derive(Debug, Clone, Copy)]
+pub struct Added<'a> {
+    /// `[width]`.
+    pub bias: Option<View<'a, f32>>,
+    /// [patches of the picture, width].
+    pub positions: View<'a, f32>,
+    /// `[width]`, its position included; read where there is a prefix.
+    pub class_row: View<'a, f32>,
+}
+
+/// x [batch * (prefix + kept), width] from `embedded` [batch * kept, width], the patch embedding without its bias.
+/// `ids` [batch * kept] name rows of `positions`, which the caller has checked.
+pub fn from_patches<M: Machine>(
+    machine: &M,
+    mut x: ViewMut<f32>,
+    embedded: View<Bf16>,
+    added: Added,
+    ids: View<u32>,
+    of: Sequences,
+) -> Result<(), MachineError> {
+    let rows = of.batch * of.kept;
+    assert!(of.prefix <= 1 && x.len() == of.tokens() * of.width, "tokens of {of:?}");
+    assert!(embedded.len() == rows * of.width && ids.len() == rows, "patches of {of:?}");
+    assert!(added.class_row.len() >= of.prefix * of.width, "a class token of {of:?}");
+    assert!(added.bias.is_none_or(|bias| bias.len() == of.width), "a bias of {of:?}");
+    let launch = Launch::new("tokens", "tokens_from_patches", of.tokens(), BLOCK)
+        .output(&mut x)
+        .input(embedded)
+        .optional(added.bias)
+        .input(added.positions)
+        .input(ids)
+        .input(added.class_row)
+        .size(of.kept)
+        .size(of.prefix)
+        .size(of.width);
+    // SAFETY: lengths are checked above; ids are the caller's.
+    unsafe { machine.launch(launch) }
+}
+
+/// out [batch * kept, width] = the rows of dx [batch * (prefix + kept), width] that came from patches, rounded.
+pub fn patch_rows<M: Machine>(
+    machine: &M,
+    mut out: ViewMut<Bf16>,
+    dx: View<f32>,
+    of: Sequences,
+) -> Result<(), MachineError> {
+    let rows = of.batch * of.kept;
+    assert!(out.len() == rows * of.width && dx.len() == of.tokens() * of.width, "tokens of {of:?}");
+    let launch = Launch::new("tokens", "tokens_patch_rows", rows, BLOCK).output(&mut out).input(dx);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch.size(of.kept).size(of.prefix).size(of.width)) }
+}
+
+/// `x[row]` = `table[ids[row]] + positions[places[row]]`, x being [rows, width]; the caller has checked ids and places.
+pub fn gather<M: Machine>(
+    machine: &M,
+    mut x: ViewMut<f32>,
+    (table, ids): (View<Bf16>, View<u32>),
+    (positions, places): (View<f32>, View<u32>),
+    width: usize,
+) -> Result<(), MachineError> {
+    assert!(x.len() == ids.len() * width && places.len() == ids.len(), "one token and one position a row");
+    let launch = Launch::new("tokens", "tokens_gather", ids.len(), BLOCK)
+        .output(&mut x)
+        .input(table)
+        .input(ids)
+        .input(positions)
+        .input(places)
+        .size(width);
+    // SAFETY: lengths are checked above; ids and places are the caller's.
+    unsafe { machine.launch(launch) }
+}
+
+/// Which rows are added to which row of a table: made on the host, so that a sum has one order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scatter {
+    /// Rows of the table that get something, ascending.
+    pub named: Vec<u32>,
+    /// Where the list of each begins in `order`, and the end of the last.
+    pub starts: Vec<u32>,
+    /// Rows that are added, in order for each.
+    pub order: Vec<u32>,
+}
+
+impl Scatter {
+    /// Row `source(r)` is added to row `ids[r]` of the table, for every r in order.
+    pub fn new(ids: &[u32], source: impl Fn(usize) -> usize) -> Self {
+        let mut by_id: Vec<u32> = (0..ids.len() as u32).collect();
+        by_id.sort_by_key(|&r| ids[r as usize]);
+        let (mut named, mut starts) = (Vec::new(), Vec::new());
+        for (at, &r) in by_id.iter().enumerate() {
+            if named.last() != Some(&ids[r as usize]) {
+                named.push(ids[r as usize]);
+                starts.push(at as u32);
+            }
+        }
+        starts.push(by_id.len() as u32);
+        Scatter { named, starts, order: by_id.into_iter().map(|r| source(r as usize) as u32).collect() }
+    }
+}
+
+/// A [`Scatter`] in the memory of a machine.
+#[derive(Debug, Clone, Copy)]
+pub struct ScatterViews<'a> {
+    pub named: View<'a, u32>,
+    pub starts: View<'a, u32>,
+    pub order: View<'a, u32>,
+}
+
+/// table [.., width] += the rows that `scatter` names; it must be one made for this table and these rows.
+pub fn scatter_add<M: Machine>(
+    machine: &M,
+    mut table: ViewMut<f32>,
+    scatter: ScatterViews,
+    rows: View<f32>,
+    width: usize,
+) -> Result<(), MachineError> {
+    let ScatterViews { named, starts, order } = scatter;
+    assert!(table.len().is_multiple_of(width) && rows.len().is_multiple_of(width), "rows of {width}");
+    assert_eq!(starts.len(), named.len() + 1, "the end of every list");
+    let launch = Launch::new("tokens", "tokens_scatter_add", named.len(), BLOCK)
+        .output(&mut table)
+        .input(named)
+        .input(starts)
+        .input(order)
+        .input(rows)
+        .size(width);
+    // SAFETY: the caller's scatter names rows of both.
+    unsafe { machine.launch(launch) }
+}

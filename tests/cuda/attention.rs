@@ -1,0 +1,99 @@
+use flip::kernel::attention::cuda::{backward, forward, Saved, HEADS};
+use flip::kernel::attention::{reference, Attention};
+use flip::kernel::cuda::Machine;
+use flip::kernel::element::Bf16;
+
+use crate::bound::*;
+use crate::{down, each_machine};
+
+fn against_reference<M: Machine>(machine: &M, of: Attention, magnitude: f32) {
+    let rows = of.batch * of.tokens;
+    let qkv: Vec<f32> = numbers(1, rows * 3 * of.width()).iter().map(|x| x * magnitude).collect();
+    let (qkv, dout) = (stored::<Bf16>(&qkv), stored::<Bf16>(&numbers(2, rows * of.width())));
+    let (on, of_out) = (machine.upload(&qkv).unwrap(), machine.upload(&dout).unwrap());
+    let mut out = machine.zeros::<Bf16>(dout.len()).unwrap();
+    let (mut lse, mut dots) =
+        (machine.zeros::<f32>(of.saved()).unwrap(), machine.zeros::<f32>(of.saved()).unwrap());
+    let (to, saved) = (machine.view_mut(&mut out), machine.view_mut(&mut lse));
+    forward(machine, to, saved, machine.view(&on), of).unwrap();
+    let want = reference::forward(&exact(&qkv), of);
+    // An error of S is relative to S, and goes into the exponent.
+    let logit = 1.0 + (magnitude * magnitude) as f64 * (of.head as f64).sqrt();
+    close::<Bf16>(
+        &format!("{of:?} x {magnitude}: out"),
+        &exact(&down(machine, &out)),
+        &want,
+        1,
+        size(&want, 1.0),
+    );
+
+    let mut dqkv = machine.upload(&vec![Bf16::from_bits_of_nan(); qkv.len()]).unwrap();
+    let saved = Saved { qkv: machine.view(&on), out: machine.view(&out), lse: machine.view(&lse) };
+    let (to, scratch) = (machine.view_mut(&mut dqkv), machine.view_mut(&mut dots));
+    backward(machine, to, scratch, machine.view(&of_out), saved, of).unwrap();
+    let want = reference::backward(&exact(&dout), &exact(&qkv), of);
+    let got = exact(&down(machine, &dqkv));
+    close::<Bf16>(&format!("{of:?} x {magnitude}: dqkv"), &got, &want, 1, logit * size(&want, 1.0));
+    for (i, what) in ["queries", "keys", "values"].into_iter().enumerate() {
+        let part = |all: &[f64]| -> Vec<f64> {
+            all.chunks(3 * of.width()).flat_map(|row| row[i * of.width()..][..of.width()].to_vec()).collect()
+        };
+        let distance = distance(&part(&got), &part(&want));
+        assert!(distance < 2e-2, "{of:?} x {magnitude}: the gradient of {what} is off by {distance:e}");
+    }
+}
+
+/// |got - want| / |want| as vectors; of a gradient that is zero but for rounding, |got|.
+fn distance(got: &[f64], want: &[f64]) -> f64 {
+    let length = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let apart = length(&mut got.iter().zip(want).map(|(a, b)| a - b));
+    let whole = length(&mut want.iter().copied());
+    if whole < 1e-9 {
+        apart
+    } else {
+        apart / whole
+    }
+}
+
+/// Every place must be written.
+trait Nan {
+    fn from_bits_of_nan() -> Self;
+}
+impl Nan for Bf16 {
+    fn from_bits_of_nan() -> Self {
+        Bf16(0x7fc0)
+    }
+}
+
+#[test]
+fn every_head_there_is_a_kernel_for() {
+    each_machine!(machine => {
+        for (i, head) in HEADS.into_iter().enumerate() {
+            let tokens = [1, 7, 16, 17, 50, 63, 64][i];
+            for causal in [false, true] {
+                against_reference(machine, Attention { batch: 2, tokens, heads: 2, head, causal }, 1.0);
+            }
+        }
+    });
+}
+
+#[test]
+fn sequences_of_several_chunks() {
+    each_machine!(machine => {
+        for (tokens, head) in [(65, 64), (99, 64), (130, 80), (197, 32)] {
+            for causal in [false, true] {
+                against_reference(machine, Attention { batch: 1, tokens, heads: 1, head, causal }, 1.0);
+            }
+        }
+    });
+}
+
+#[test]
+fn large_and_small_logits() {
+    each_machine!(machine => {
+        let of = Attention { batch: 1, tokens: 70, heads: 1, head: 32, causal: false };
+        for magnitude in [1e-12, 8.0] {
+            against_reference(machine, of, magnitude);
+        }
+    });
+}

@@ -1,0 +1,104 @@
+use flip::kernel::contrastive::cuda::{add, finish, gradients, Place, Running};
+use flip::kernel::contrastive::reference;
+use flip::kernel::cuda::Machine;
+
+use crate::bound::*;
+use crate::{down, each_machine};
+
+/// Unit vectors.
+fn vectors(seed: u32, n: usize, width: usize) -> Vec<f32> {
+    let mut z = numbers(seed, n * width);
+    for row in z.chunks_mut(width) {
+        let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|x| *x /= length);
+    }
+    z
+}
+
+fn cosines(a: &[f32], b: &[f32], width: usize) -> Vec<f32> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    a.chunks(width).flat_map(|a| b.chunks(width).map(move |b| dot(a, b))).collect()
+}
+
+/// Log-sum-exp of the rows of a b^T, in tiles of `rows` and `columns`.
+fn log_sum_exp<M: Machine>(
+    machine: &M,
+    a: &[f32],
+    b: &[f32],
+    width: usize,
+    scale: f32,
+    tile: (usize, usize),
+) -> Vec<f32> {
+    let mut all = Vec::new();
+    for a in a.chunks(tile.0 * width) {
+        let rows = a.len() / width;
+        let mut largest = machine.upload(&vec![f32::NEG_INFINITY; rows]).unwrap();
+        let (mut sums, mut lse) = (machine.zeros::<f64>(rows).unwrap(), machine.zeros::<f32>(rows).unwrap());
+        let mut running =
+            Running { largest: machine.view_mut(&mut largest), sums: machine.view_mut(&mut sums) };
+        for b in b.chunks(tile.1 * width) {
+            let tile = machine.upload(&cosines(a, b, width)).unwrap();
+            add(machine, &mut running, machine.view(&tile), scale).unwrap();
+        }
+        finish(machine, machine.view_mut(&mut lse), &running).unwrap();
+        all.extend(down(machine, &lse));
+    }
+    all
+}
+
+/// The loss and every gradient, the products by hand.
+fn against_reference<M: Machine>(machine: &M, n: usize, scale: f32, tile: (usize, usize)) {
+    let width = 24;
+    let (images, texts) = (vectors(1, n, width), vectors(2, n, width));
+    let by_image = log_sum_exp(machine, &images, &texts, width, scale, tile);
+    let by_text = log_sum_exp(machine, &texts, &images, width, scale, tile);
+    let mut total = 0.0;
+    for i in 0..n {
+        let own = cosines(&images[i * width..][..width], &texts[i * width..][..width], width)[0];
+        total += by_image[i] as f64 + by_text[i] as f64 - 2.0 * (scale * own) as f64;
+    }
+    let (loss, dimages, _, want_dscale) =
+        reference::loss_and_gradients(&exact(&images), &exact(&texts), scale as f64, width);
+    close::<f32>("loss", &[total / (2 * n) as f64], &[loss], 1, scale as f64);
+
+    let mut of_images = vec![0.0f64; n * width];
+    let mut of_scale = 0.0;
+    for row in (0..n).step_by(tile.0) {
+        let rows = tile.0.min(n - row);
+        for column in (0..n).step_by(tile.1) {
+            let columns = tile.1.min(n - column);
+            let (a, b) =
+                (&images[row * width..][..rows * width], &texts[column * width..][..columns * width]);
+            let mut there = machine.upload(&cosines(a, b, width)).unwrap();
+            let mut dscale = machine.zeros::<f64>(rows).unwrap();
+            let row_lse = machine.upload(&by_image[row..row + rows]).unwrap();
+            let column_lse = machine.upload(&by_text[column..column + columns]).unwrap();
+            let lse = (machine.view(&row_lse), machine.view(&column_lse));
+            let (to, sums) = (machine.view_mut(&mut there), machine.view_mut(&mut dscale));
+            gradients(machine, to, sums, lse, Place { row, column, pairs: n }, scale).unwrap();
+            of_scale += down(machine, &dscale).iter().sum::<f64>();
+            for (i, g) in down(machine, &there).chunks(columns).enumerate() {
+                for (j, &g) in g.iter().enumerate() {
+                    for c in 0..width {
+                        of_images[(row + i) * width + c] += g as f64 * b[j * width + c] as f64;
+                    }
+                }
+            }
+        }
+    }
+    let steep = scale as f64 * size(&dimages, 1.0 / n as f64);
+    close::<f32>("gradient of images", &of_images, &dimages, 1, steep);
+    close::<f32>("gradient of the scale", &[of_scale], &[want_dscale], n, 1.0);
+}
+
+#[test]
+fn tiles_of_every_shape() {
+    each_machine!(machine => {
+        for (n, tile) in [(1, (1, 1)), (2, (2, 1)), (9, (4, 9)), (63, (64, 64)), (70, (16, 33))] {
+            for scale in [1.0, 100.0] {
+                against_reference(machine, n, scale, tile);
+            }
+        }
+        against_reference(machine, 300, 14.3, (300, 300));
+    });
+}

@@ -1,0 +1,39 @@
+//! The CUDA kernels: that nvcc compiles every source without spilling registers, where there is an nvcc; and each kernel
+//! against its reference in double precision, through its launcher - emulated on the processor, where there is a C++
+//! compiler, and on a GPU, where there is one. What is skipped says so.
+
+// Some of it is for other tests.
+#[allow(dead_code)]
+#[path = "../kernels/bound.rs"]
+mod bound;
+
+mod attention;
+mod compile;
+mod contrastive;
+mod emulator;
+mod gpu;
+mod layer_norm;
+mod optimizer;
+mod tokens;
+
+use flip::kernel::cuda::Machine;
+
+/// Runs a block for every machine there is.
+macro_rules! each_machine {
+    ($machine:ident => $body:block) => {{
+        match $crate::emulator::Emulator::get() {
+            Ok($machine) => $body,
+            Err(why) => println!("skipped on the emulator: {why}"),
+        }
+        match $crate::gpu::get() {
+            Ok($machine) => $body,
+            Err(why) => println!("skipped on a GPU: {why}"),
+        }
+    }};
+}
+pub(crate) use each_machine;
+
+/// What a kernel left.
+pub fn down<M: Machine, T: flip::kernel::cuda::Number>(machine: &M, buffer: &M::Buffer<T>) -> Vec<T> {
+    machine.download(buffer).unwrap()
+}
