@@ -137,13 +137,13 @@ fn killed_commands_go_on_without_repeating_or_losing_a_row() {
     std::fs::write(&texts, lines).unwrap();
     goes_on_after_kills(&run, ["--texts".as_ref(), texts.as_os_str()], 60_000);
 
-    const SHARDS: usize = 40;
+    const SHARDS: usize = 100;
     for number in 0..SHARDS {
-        std::fs::hard_link(shard(), there.path().join(format!("{number:02}.tar")))
-            .or_else(|_| std::fs::copy(shard(), there.path().join(format!("{number:02}.tar"))).map(drop))
+        std::fs::hard_link(shard(), there.path().join(format!("{number:03}.tar")))
+            .or_else(|_| std::fs::copy(shard(), there.path().join(format!("{number:03}.tar"))).map(drop))
             .unwrap();
     }
-    let pattern = there.path().join(format!("{{00..{}}}.tar", SHARDS - 1));
+    let pattern = there.path().join(format!("{{000..{:03}}}.tar", SHARDS - 1));
     goes_on_after_kills(&run, ["--images".as_ref(), pattern.as_os_str()], SHARDS * DRAWINGS);
 }
 
