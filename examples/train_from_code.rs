@@ -8,7 +8,9 @@ use std::sync::Arc;
 use dfdx::tensor::Cpu;
 use flip::data::captions::first_captions;
 use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
+use flip::data::patience::Patience;
 use flip::data::scenes::Scenes;
+use flip::data::share::Share;
 use flip::data::source::Order;
 use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
@@ -39,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         source: scenes,
         order: Order::Shuffled { seed: SEED },
         passes: Passes::Endless,
+        share: Share::WHOLE,
         start: Default::default(),
         batch: BATCH,
         keep_partial: false,
@@ -50,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         filter: None,
         limits: Default::default(),
         workers: 1,
+        patience: Patience::default(),
         seed: SEED,
     })?;
 

@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 use crate::checkpoint::{self, CheckpointError, Snapshot};
-use crate::data::captions::first_captions;
+use crate::data::captions::first_captions_within;
 use crate::data::source::Source;
 use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
-use crate::data::{open_source, DataError};
+use crate::data::DataError;
 use crate::device::{self, DeviceConfig};
 use crate::log::{JsonLines, Progress};
 use crate::model::{Flip, GraphDevice, ModelError};
@@ -144,9 +144,9 @@ fn run_on<D: GraphDevice>(
     progress: &Progress,
     interrupt: &AtomicBool,
 ) -> Result<Ended, InterpreterError> {
-    let train_source = open_source(&recipe.data.train, recipe.seed).map_err(InterpreterError::Train)?;
+    let train_source = recipe.data.open(&recipe.data.train, recipe.seed).map_err(InterpreterError::Train)?;
     let snapshot = if resume { newest(folder)? } else { None };
-    let tokenizer = tokenizer(recipe, folder, train_source.as_ref())?;
+    let tokenizer = tokenizer(recipe, folder, &train_source)?;
     let model = Flip::new(&device, &recipe.model, recipe.seed)?;
     let mut model = match recipe.compute {
         Compute::Reference => model,
@@ -200,13 +200,15 @@ fn run_on<D: GraphDevice>(
         let at_stage = |source| StageError::Plan { stage: index, source };
         let ended = match stage {
             Stage::Pretrain(config) => {
-                let plan =
-                    TrainingPlan::pretrain(config, &recipe.model, run.epoch_samples()).map_err(at_stage)?;
+                let durations = [config.length, config.schedule.warmup()];
+                let epoch_samples = run.epoch_samples(&durations).map_err(InterpreterError::Train)?;
+                let plan = TrainingPlan::pretrain(config, &recipe.model, epoch_samples).map_err(at_stage)?;
                 train(&mut run, &plan, resumed)?
             }
             Stage::Unmask(config) => {
-                let plan =
-                    TrainingPlan::unmask(config, &recipe.model, run.epoch_samples()).map_err(at_stage)?;
+                let durations = [config.length, config.schedule.warmup()];
+                let epoch_samples = run.epoch_samples(&durations).map_err(InterpreterError::Train)?;
+                let plan = TrainingPlan::unmask(config, &recipe.model, epoch_samples).map_err(at_stage)?;
                 train(&mut run, &plan, resumed)?
             }
             Stage::Evaluate(configs) => evaluate(&mut run, configs)?,
@@ -240,7 +242,11 @@ fn newest(folder: &RunFolder) -> Result<Option<Snapshot>, InterpreterError> {
 
 /// The tokenizer of the run: the one saved in its folder, else that of the weights it starts from, else the
 /// recipe's, which is saved there.
-fn tokenizer(recipe: &Recipe, folder: &RunFolder, train: &dyn Source) -> Result<Tokenizer, InterpreterError> {
+fn tokenizer(
+    recipe: &Recipe,
+    folder: &RunFolder,
+    train: &Arc<dyn Source>,
+) -> Result<Tokenizer, InterpreterError> {
     let saved = folder.tokenizer();
     let text = &recipe.model.text;
     let tokenizer = if saved.exists() {
@@ -250,7 +256,9 @@ fn tokenizer(recipe: &Recipe, folder: &RunFolder, train: &dyn Source) -> Result<
         let tokenizer = match (given.transpose()?.flatten(), &text.tokenizer) {
             (Some(tokenizer), _) => tokenizer,
             (None, TokenizerConfig::Train(config)) => {
-                let captions = first_captions(train, config.captions).map_err(InterpreterError::Train)?;
+                let patience = recipe.data.storage.patience();
+                let captions = first_captions_within(patience, train, config.captions)
+                    .map_err(InterpreterError::Train)?;
                 Tokenizer::train(captions.into_iter(), text.vocab_size)?
             }
             (None, config) => Tokenizer::open(config)?,

@@ -107,7 +107,7 @@ fn a_picture_depends_on_seed_split_and_number_alone() {
 fn endless_scenes_count_on_and_finite_ones_end_and_reshuffle() {
     let endless = scenes(ScenesSplit::Train, None, 0);
     assert_eq!(endless.samples(), None);
-    let far = Cursor { epoch: 0, window: 0, position: 1 << 40 };
+    let far = Cursor { epoch: 0, window: 0, position: 1 << 40, ..Cursor::default() };
     let ticket = endless.ticket(far, Order::Shuffled { seed: 1 }).expect("a ticket").expect("no end");
     assert_eq!(ticket.after.position, far.position + 1);
     assert_eq!(endless.load(&ticket).expect("a scene"), endless.sample(1 << 40).1);

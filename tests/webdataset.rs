@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use flip::data::filter::{Filter, FilterConfig};
 use flip::data::limits::LimitsConfig;
 use flip::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
+use flip::data::patience::Patience;
+use flip::data::share::Share;
 use flip::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
 use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
@@ -36,6 +38,7 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         source,
         order: Order::Shuffled { seed: 5 },
         passes: Passes::Endless,
+        share: Share::WHOLE,
         start: Cursor::default(),
         batch: 24,
         keep_partial: false,
@@ -47,6 +50,7 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         filter: None,
         limits: LimitsConfig::default(),
         workers: 2,
+        patience: Patience::default(),
         seed: 5,
     }
 }

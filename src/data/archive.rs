@@ -16,6 +16,9 @@ const READ_AHEAD: usize = 8 * BLOCK as usize;
 /// Longest name or extended header that is read, bytes.
 const LONGEST_EXTENSION: u64 = 64 * 1024;
 
+/// How files begin that are packed in a way that is not read; gzip and zstd are unpacked before.
+const PACKINGS: [(&[u8], &str); 3] = [(b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"\x04\x22\x4d\x18", "lz4")];
+
 /// A regular file inside an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -123,8 +126,10 @@ impl<'f> Walk<'f> {
             return Ok(None);
         }
         let bad = |what: &str| {
-            let defect = if at == 0 && block.starts_with(&[0x1f, 0x8b]) {
-                Defect::new("shard_compressed", "the file is compressed with gzip; decompress it first")
+            let packing = PACKINGS.iter().find(|(magic, _)| at == 0 && block.starts_with(magic));
+            let defect = if let Some((_, packing)) = packing {
+                let detail = format!("the file is compressed with {packing}; use gzip, zstd, or plain tar");
+                Defect::new("shard_compressed", detail)
             } else if at == 0 {
                 Defect::new("shard_header", format!("the file does not begin with a tar header ({what})"))
             } else {

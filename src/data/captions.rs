@@ -1,11 +1,37 @@
 //! Captions alone, without decoding their pictures: for vocabularies and token frequencies.
 
+use std::sync::Arc;
+
+use super::patience::{patiently, Patience};
+use super::pulse::Pulse;
 use super::source::{Order, Source};
 use super::{Cursor, DataError};
 
 /// The first captions of a source in stored order, at most `most`, from one pass; broken samples are
 /// passed over.
+///
+/// # Errors
+/// The source cannot be read.
 pub fn first_captions(source: &dyn Source, most: usize) -> Result<Vec<String>, DataError> {
+    read(source, most, &Pulse::default())
+}
+
+/// The same from a source that may never answer.
+///
+/// # Errors
+/// The source cannot be read, or makes no progress for too long.
+pub fn first_captions_within(
+    patience: Patience,
+    source: &Arc<dyn Source>,
+    most: usize,
+) -> Result<Vec<String>, DataError> {
+    let pulse = source.pulse().unwrap_or_default();
+    let (own, beating) = (source.clone(), pulse.clone());
+    let read = move || read(own.as_ref(), most, &beating);
+    patiently(patience, &source.name(), "reading captions", Some(pulse), read)?
+}
+
+fn read(source: &dyn Source, most: usize, pulse: &Pulse) -> Result<Vec<String>, DataError> {
     let mut captions = Vec::new();
     let mut cursor = Cursor::default();
     while captions.len() < most {
@@ -13,6 +39,7 @@ pub fn first_captions(source: &dyn Source, most: usize) -> Result<Vec<String>, D
         if let Ok(raw) = source.load(&ticket) {
             captions.extend(raw.captions);
         }
+        pulse.beat();
         cursor = ticket.after;
     }
     captions.truncate(most);

@@ -10,11 +10,14 @@
 //! The two lists are there for classification alone.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pulse::Pulse;
 use super::source::{Order, Raw, Skip, Source, Ticket};
+use super::storage::Storage;
 use super::webdataset::WebDataset;
 use super::{Cursor, DataError, WebDatasetConfig};
 
@@ -45,7 +48,7 @@ impl ClipBenchmark {
     ///
     /// # Errors
     /// There is no shard, or fewer than `nshards.txt` says.
-    pub fn open(config: &ClipBenchmarkConfig) -> Result<Self, DataError> {
+    pub fn open(config: &ClipBenchmarkConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
         let folder = config.path.join(&config.split);
         let pattern = match count(&folder.join("nshards.txt"))? {
             Some(0) | None => folder.join("*.tar"),
@@ -63,7 +66,7 @@ impl ClipBenchmark {
                 folder.join(format!("{{0..{}}}.tar", shards - 1))
             }
         };
-        let shards = WebDataset::open(&WebDatasetConfig::new(&pattern.display().to_string()))?;
+        let shards = WebDataset::open_in(&WebDatasetConfig::new(&pattern.display().to_string()), storage)?;
         let classes = lines(&config.path.join("classnames.txt"))?;
         let templates = lines(&config.path.join("zeroshot_classification_templates.txt"))?
             .into_iter()
@@ -102,6 +105,10 @@ impl Source for ClipBenchmark {
 
     fn max_pixels(&self) -> u64 {
         self.shards.max_pixels()
+    }
+
+    fn pulse(&self) -> Option<Arc<Pulse>> {
+        self.shards.pulse()
     }
 
     fn classes(&self) -> Vec<String> {
@@ -166,7 +173,10 @@ mod tests {
     }
 
     fn open(folder: &tempfile::TempDir) -> Result<ClipBenchmark, DataError> {
-        ClipBenchmark::open(&ClipBenchmarkConfig { path: folder.path().into(), split: split() })
+        ClipBenchmark::open(
+            &ClipBenchmarkConfig { path: folder.path().into(), split: split() },
+            Arc::default(),
+        )
     }
 
     fn samples(source: &ClipBenchmark) -> Vec<(Option<i64>, Vec<String>)> {

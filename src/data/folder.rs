@@ -3,9 +3,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::permutation::Permutations;
 use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
-use super::{Cursor, DataError, FolderConfig};
+use super::{Cursor, DataError};
+
+/// A folder with one sub-folder a class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FolderConfig {
+    /// The folder.
+    pub path: PathBuf,
+}
 
 /// Files that are taken for pictures; others are passed over.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
@@ -73,7 +84,7 @@ impl Source for Folder {
 }
 
 /// What is in a folder, sorted by name; hidden entries are left out.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let failed = |source| DataError::Io { path: folder.into(), source };
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -86,11 +97,11 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(entries)
 }
 
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn is_picture(path: &Path) -> bool {
+pub(super) fn is_picture(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     EXTENSIONS.contains(&extension.as_str()) && path.is_file()
 }
@@ -143,7 +154,7 @@ mod tests {
         ];
         let expected = expected.map(|(label, caption, file)| (label, caption.to_owned(), file.to_owned()));
         assert_eq!(seen, expected);
-        assert_eq!(cursor, Cursor { epoch: 0, window: 0, position: 3 });
+        assert_eq!(cursor, Cursor { position: 3, ..Cursor::default() });
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! What a training run would make of tar shards: every sample is read and decoded as training does it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::pattern;
+use super::files::Files;
 use super::picture::{self, decode, Rgb};
 use super::shard::Shard;
 use super::skipped::Skipped;
 use super::source::{Picture, Raw, Skip, MAX_PIXELS};
+use super::storage::Storage;
 use super::DataError;
 
 /// How one sample ends.
@@ -143,12 +143,13 @@ pub fn inspect(
     let mut inspection = Inspection::default();
     let began = Instant::now();
     let mut first_of: HashMap<u64, Box<str>> = HashMap::new();
-    let paths = pattern::shards(pattern)?;
-    let all = paths.len();
-    for (done, path) in paths.into_iter().enumerate() {
-        inspection.bytes.add(std::fs::metadata(&path).map_or(0, |metadata| metadata.len()));
-        let shard = Shard::open(&path);
-        let file = file_name(&path);
+    let storage = Storage::default();
+    let files = Files::from(pattern).locate(&storage)?;
+    let all = files.len();
+    for (done, location) in files.into_iter().enumerate() {
+        let shard = Shard::open_at(&location, &storage)?;
+        inspection.bytes.add(shard.bytes());
+        let file = location.file_name();
         let damage = shard.damage().map(|damage| damage.reason);
         let mut report =
             ShardReport { file, loaded: 0, skipped: 0, damaged: damage.is_some(), reason: damage };
@@ -225,7 +226,7 @@ fn examine(shard: &Shard, sample: usize) -> Result<Examined, Skip> {
     };
     let picture = match picture {
         Picture::Encoded(bytes) => decode(&bytes, MAX_PIXELS)
-            .map_err(|defect| defect.of(format!("{}: {}", shard.path().display(), shard.key(sample))))?,
+            .map_err(|defect| defect.of(format!("{}: {}", shard.location(), shard.key(sample))))?,
         Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
     };
     Ok(Examined { caption: captions.into_iter().next().unwrap_or_default(), picture, format, hash })
@@ -247,8 +248,4 @@ fn mean(picture: &Rgb) -> [f64; 3] {
     }
     let pixels = f64::from(picture.width) * f64::from(picture.height);
     sums.map(|sum| (sum as f64 / pixels * 10.0).round() / 10.0)
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::filter::Filter;
 use super::limits::LimitsConfig;
+use super::patience::Patience;
 use super::prefetch::{Delivery, Prefetch};
+use super::share::Share;
 use super::skipped::Skipped;
 use super::source::{Order, Source};
 use super::tokenizer::Tokenizer;
@@ -21,6 +23,8 @@ pub struct Plan {
     pub source: Arc<dyn Source>,
     pub order: Order,
     pub passes: Passes,
+    /// Which samples of the order are for this process.
+    pub share: Share,
     /// The first sample.
     pub start: Cursor,
     /// Pairs in a batch.
@@ -40,6 +44,8 @@ pub struct Plan {
     pub limits: LimitsConfig,
     /// Threads that read, decode and tokenize; at least one. They change the speed and nothing else.
     pub workers: usize,
+    /// How long the loader waits for a source that makes no progress.
+    pub patience: Patience,
     /// Crops and the choice among several captions derive from it.
     pub seed: u64,
 }
@@ -122,9 +128,8 @@ impl Loader {
     /// counted.
     ///
     /// # Errors
-    /// The source fails as a whole, a whole pass has not one usable sample, too many are broken, or a thread
-    /// panicked. After an
-    /// error nothing more comes.
+    /// The source fails as a whole or makes no progress for too long, a whole pass has not one usable sample, too
+    /// many are broken, or a thread panicked. After an error nothing more comes.
     #[allow(clippy::should_implement_trait)] // An iterator of results would go on after an error.
     pub fn next(&mut self) -> Result<Option<Batch>, DataError> {
         match self.state {

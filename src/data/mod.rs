@@ -1,39 +1,63 @@
 //! From a recipe's sources to batches of pictures and tokens, in an order that depends on the seed alone.
 
 pub mod archive;
+pub mod cache;
 pub mod captions;
+pub mod cifar;
 pub mod clip_benchmark;
 mod clip_bpe;
 mod colour;
+mod cursor;
 pub mod cut;
+pub mod files;
 pub mod filter;
 pub mod folder;
+pub mod imagenet;
 pub mod inspection;
 mod jpeg;
 pub mod karpathy;
 pub mod limits;
 pub mod loader;
+pub mod location;
+pub mod mix;
+pub mod patience;
 pub mod pattern;
 mod permutation;
 pub mod picture;
 mod planes;
 mod prefetch;
 mod prepare;
+pub mod pulse;
+#[cfg(feature = "remote")]
+mod remote;
 mod resample;
 pub mod scenes;
 pub mod shard;
+pub mod share;
 pub mod skipped;
 pub mod source;
+pub mod storage;
+pub mod table;
 pub mod tokenizer;
 pub mod transform;
+mod unpack;
 pub mod webdataset;
+mod windows;
 mod wordpiece;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use cifar::CifarConfig;
 pub use clip_benchmark::ClipBenchmarkConfig;
+pub use cursor::{Cursor, Parts};
+pub use folder::FolderConfig;
+pub use imagenet::ImageNetConfig;
 pub use karpathy::{KarpathyConfig, KarpathySplit};
+pub use mix::Weighted;
+pub use storage::{Storage, StorageConfig};
+pub use table::TableConfig;
+pub use webdataset::WebDatasetConfig;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +84,9 @@ pub struct DataConfig {
     /// What a sample may ask for, and how many may be broken.
     #[serde(default)]
     pub limits: limits::LimitsConfig,
+    /// How files are reached: cache, attempts, patience.
+    #[serde(default)]
+    pub storage: StorageConfig,
     /// Threads that decode and tokenize. Default: one a core, at least one.
     #[serde(default)]
     pub workers: Option<std::num::NonZeroUsize>,
@@ -73,12 +100,20 @@ pub enum SourceConfig {
     Scenes(ScenesConfig),
     /// Tar shards as img2dataset writes them: jpg, png or webp + txt + json per key.
     WebDataset(WebDatasetConfig),
+    /// Tables of pairs as LAION and open_clip have them: CSV, TSV, JSON Lines or Parquet.
+    Table(TableConfig),
     /// A folder per class, pictures inside.
     Folder(FolderConfig),
     /// A folder as CLIP_benchmark's webdataset exporter writes it: shards, class names, templates.
     ClipBenchmark(ClipBenchmarkConfig),
     /// COCO or Flickr30k in Karpathy's splits: a JSON file and a folder of pictures.
     Karpathy(KarpathyConfig),
+    /// ImageNet (ILSVRC 2012), for evaluation.
+    ImageNet(ImageNetConfig),
+    /// CIFAR-10 or CIFAR-100, for evaluation.
+    Cifar(CifarConfig),
+    /// Several of these at once, each with a weight: `Mix([(WebDataset(shards: "a/*.tar"), 3), (..., 1)])`.
+    Mix(Vec<Weighted>),
 }
 
 /// Small pictures of coloured, textured, sized, placed shapes with varied English captions.
@@ -102,43 +137,6 @@ pub enum ScenesSplit {
     HeldOut,
 }
 
-/// Tar shards of image-text pairs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WebDatasetConfig {
-    /// Path with braces or wildcards, for example `/data/laion400m/{00000..41455}.tar`.
-    pub shards: String,
-    /// Shards whose samples are shuffled together.
-    #[serde(default = "window")]
-    #[schemars(range(min = 1))]
-    pub shuffle_shards: usize,
-    /// Pictures with more pixels than this are skipped, counted as `image_too_large`.
-    #[serde(default = "max_pixels")]
-    pub max_pixels: u64,
-}
-
-impl WebDatasetConfig {
-    /// The shards of a pattern, with the defaults of the other fields.
-    pub fn new(shards: &str) -> Self {
-        WebDatasetConfig { shards: shards.into(), shuffle_shards: window(), max_pixels: max_pixels() }
-    }
-}
-
-fn window() -> usize {
-    4
-}
-fn max_pixels() -> u64 {
-    source::MAX_PIXELS
-}
-
-/// A folder with one sub-folder a class.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FolderConfig {
-    /// The folder.
-    pub path: PathBuf,
-}
-
 /// Random resized crop and horizontal flip of training pictures, as the paper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -155,17 +153,6 @@ impl Default for AugmentConfig {
     fn default() -> Self {
         AugmentConfig { crop_area: (0.5, 1.0), crop_aspect: (0.75, 4.0 / 3.0), flip: true }
     }
-}
-
-/// Where a pass over a source stands: the position of the next sample. Three integers resume it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Cursor {
-    /// Passes over the source that are complete.
-    pub epoch: u64,
-    /// Windows of shards of this epoch that are complete.
-    pub window: u64,
-    /// Samples of this window that are consumed, broken ones included.
-    pub position: u64,
 }
 
 /// Pairs ready for the encoders.
@@ -199,6 +186,8 @@ pub enum DataError {
     NoShards { pattern: String },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Storage(#[from] storage::StorageError),
     #[error("no usable sample in a whole pass over {source_name}: {skipped}")]
     NothingUsable { source_name: String, skipped: String },
     #[error(
@@ -206,22 +195,59 @@ pub enum DataError {
          data.limits.broken_share allows: {skipped}. Look at them with `flip data inspect`, or raise the limit"
     )]
     TooManyBroken { source_name: String, broken: u64, of: u64, limit: f64, skipped: String },
+    #[error(
+        "{source_name}: nothing from {what} for {seconds:.1} s, which is data.storage.stall_limit_s; the storage \
+         is stalled. Resume when it answers again"
+    )]
+    Stalled { source_name: String, what: String, seconds: f64 },
     #[error("{0}")]
     Tokenizer(String),
     #[error("{0}")]
     Invalid(String),
 }
 
-/// Opens the source that a recipe names. `seed` is the run's.
+impl DataConfig {
+    /// Opens a source of the recipe. `seed` is the run's.
+    ///
+    /// # Errors
+    /// The source has nothing to offer, cannot be read, or does not answer in time.
+    pub fn open(&self, source: &SourceConfig, seed: u64) -> Result<Arc<dyn source::Source>, DataError> {
+        let storage = Arc::new(Storage::new(&self.storage));
+        let (pulse, config) = (storage.pulse().clone(), source.clone());
+        let open = move || open_in(&config, storage, seed);
+        patience::patiently(self.storage.patience(), "the source", "opening it", Some(pulse), open)?
+    }
+}
+
+/// Opens a source with the defaults of everything else. `seed` is the run's.
 ///
 /// # Errors
 /// The source has nothing to offer or cannot be read.
 pub fn open_source(config: &SourceConfig, seed: u64) -> Result<Arc<dyn source::Source>, DataError> {
+    open_in(config, Arc::default(), seed)
+}
+
+fn open_in(
+    config: &SourceConfig,
+    storage: Arc<Storage>,
+    seed: u64,
+) -> Result<Arc<dyn source::Source>, DataError> {
     match config {
-        SourceConfig::WebDataset(config) => Ok(Arc::new(webdataset::WebDataset::open(config)?)),
+        SourceConfig::WebDataset(config) => Ok(Arc::new(webdataset::WebDataset::open_in(config, storage)?)),
         SourceConfig::Scenes(config) => Ok(Arc::new(scenes::Scenes::new(config, seed)?)),
+        SourceConfig::Table(config) => Ok(Arc::new(table::Table::open(config, storage)?)),
         SourceConfig::Folder(config) => Ok(Arc::new(folder::Folder::open(config)?)),
-        SourceConfig::ClipBenchmark(config) => Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config)?)),
+        SourceConfig::ImageNet(config) => Ok(Arc::new(imagenet::ImageNet::open(config)?)),
+        SourceConfig::Cifar(config) => Ok(Arc::new(cifar::Cifar::open(config)?)),
+        SourceConfig::Mix(sources) => {
+            let open = |Weighted(config, weight): &Weighted| {
+                Ok::<_, DataError>((open_in(config, storage.clone(), seed)?, *weight))
+            };
+            Ok(Arc::new(mix::Mix::new(sources.iter().map(open).collect::<Result<_, _>>()?)?))
+        }
+        SourceConfig::ClipBenchmark(config) => {
+            Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config, storage)?))
+        }
         SourceConfig::Karpathy(config) => Ok(Arc::new(karpathy::Karpathy::open(config)?)),
     }
 }

@@ -2,24 +2,36 @@
 
 use std::path::{Path, PathBuf};
 
+use super::location::Location;
 use super::DataError;
 
 /// Most paths that one pattern may stand for.
 const MOST_PATHS: usize = 10_000_000;
 
-/// The shards that a pattern matches, in the order of its braces; wildcards sorted by name.
+/// The shards on this machine that a pattern matches, in the order of its braces; wildcards sorted by name.
 ///
 /// # Errors
 /// Nothing matches, or the pattern cannot be read. Where only some of the named shards exist, the missing ones
 /// are told as a warning.
 pub fn shards(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
+    let (found, missing) = local(pattern)?;
+    if found.is_empty() {
+        return Err(DataError::NoShards { pattern: pattern.to_owned() });
+    }
+    let missing: Vec<_> = missing.into_iter().map(Location::File).collect();
+    warn_of_missing(pattern, found.len(), &missing);
+    Ok(found)
+}
+
+/// The files that a pattern matches, and those that it names and that do not exist.
+pub(super) fn local(pattern: &str) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
     let invalid = |what: String| DataError::Invalid(format!("{pattern}: {what}"));
     let whole = Path::new(pattern);
     if whole.is_dir() {
         return Err(invalid(format!("is a folder; write {}", whole.join("*.tar").display())));
     }
     if whole.exists() {
-        return Ok(vec![whole.to_owned()]);
+        return Ok((vec![whole.to_owned()], Vec::new()));
     }
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in expand(pattern).map_err(invalid)? {
@@ -35,19 +47,18 @@ pub fn shards(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
             missing.push(path);
         }
     }
-    if found.is_empty() {
-        return Err(DataError::NoShards { pattern: pattern.to_owned() });
-    }
+    Ok((found, missing))
+}
+
+pub(super) fn warn_of_missing(pattern: &str, found: usize, missing: &[Location]) {
     if let Some(first) = missing.first() {
         tracing::warn!(
             target: "flip::data",
-            "{pattern}: {} of {} shards do not exist, the first is {}",
+            "{pattern}: {} of {} shards do not exist, the first is {first}",
             missing.len(),
-            missing.len() + found.len(),
-            first.display()
+            missing.len() + found,
         );
     }
-    Ok(found)
 }
 
 /// Expands `{a,b}`, `{000..123}` and `{0..10..5}`, nested and several, as bash does; a brace that is neither

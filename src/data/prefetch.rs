@@ -8,22 +8,21 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
 
 use super::loader::{Passes, Plan};
+use super::patience::Wait;
 use super::prepare::{Prepared, Preparer};
 use super::skipped::Skipped;
 use super::source::{Skip, Ticket};
-use super::{Batch, Cursor, DataError};
+use super::{Batch, DataError};
 
 /// Samples that a worker takes at a time.
 const CHUNK: usize = 8;
 /// Chunks on their way for each worker.
 const AHEAD: usize = 3;
-/// Time without any sample after which a warning is due.
-const STALL: Duration = Duration::from_secs(60);
 
 /// What the threads hand to the loader.
 pub(super) struct Delivery {
@@ -53,11 +52,16 @@ struct Job {
     slot: Sender<Rows>,
 }
 
-/// Running threads; joined when dropped.
+/// How long threads have to end when a loader is dropped; it takes longer only where a storage does not answer.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Running threads; joined when dropped, but for those that wait for a storage that does not answer.
 pub(super) struct Prefetch {
     /// `None` only while being dropped.
     deliveries: Option<Receiver<Delivery>>,
     stopped: Arc<AtomicBool>,
+    /// Set when a source does not answer: threads that wait for it cannot be joined.
+    stalled: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -70,8 +74,13 @@ impl Prefetch {
         let (jobs_in, jobs) = unbounded::<Job>();
         let (deliveries_in, deliveries) = bounded(1);
         // From here on a failure drops `prefetch`, which joins what has been started.
-        let mut prefetch =
-            Prefetch { deliveries: Some(deliveries), stopped: stopped.clone(), threads: Vec::new() };
+        let stalled = Arc::new(AtomicBool::new(false));
+        let mut prefetch = Prefetch {
+            deliveries: Some(deliveries),
+            stopped: stopped.clone(),
+            stalled: stalled.clone(),
+            threads: Vec::new(),
+        };
         for _ in 0..workers {
             let (plan, jobs, stopped) = (plan.clone(), jobs.clone(), stopped.clone());
             prefetch.spawn("flip-decode", move || work(&plan, &jobs, &stopped))?;
@@ -79,7 +88,8 @@ impl Prefetch {
         drop(jobs);
         let walked = plan.clone();
         prefetch.spawn("flip-order", move || walk(&walked, &steps_in, &jobs_in))?;
-        prefetch.spawn("flip-batch", move || Collator::new(plan, deliveries_in, stopped).collate(&steps))?;
+        let collator = Collator::new(plan, deliveries_in, stopped, stalled);
+        prefetch.spawn("flip-batch", move || collator.collate(&steps))?;
         Ok(prefetch)
     }
 
@@ -105,6 +115,16 @@ impl Drop for Prefetch {
         self.stopped.store(true, Ordering::Relaxed);
         // Whoever waits to hand something on finds its receiver gone.
         self.deliveries = None;
+        let farewell = if self.stalled.load(Ordering::Relaxed) { Duration::ZERO } else { FAREWELL };
+        let began = Instant::now();
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if began.elapsed() >= farewell {
+                // The others end by themselves as soon as the storage answers.
+                self.threads.retain(JoinHandle::is_finished);
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         for thread in self.threads.drain(..) {
             // A panic has been reported by its message, and by `receive`.
             let _ = thread.join();
@@ -124,7 +144,9 @@ fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
                 match plan.source.ticket(cursor, plan.order) {
                     Ok(Some(ticket)) => {
                         cursor = ticket.after;
-                        tickets.push(ticket);
+                        if plan.share.holds(ticket.epoch, ticket.index) {
+                            tickets.push(ticket);
+                        }
                     }
                     Ok(None) => break,
                     Err(error) => {
@@ -155,7 +177,7 @@ fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
             let _ = steps.send(Step::End);
             return;
         }
-        cursor = Cursor { epoch: cursor.epoch + 1, window: 0, position: 0 };
+        cursor = cursor.next_epoch();
     }
 }
 
@@ -189,6 +211,7 @@ struct Collator {
     plan: Arc<Plan>,
     deliveries: Sender<Delivery>,
     stopped: Arc<AtomicBool>,
+    stalled: Arc<AtomicBool>,
     batch: Batch,
     /// Since the last delivery.
     skipped: Skipped,
@@ -204,10 +227,16 @@ struct Collator {
 struct Stop;
 
 impl Collator {
-    fn new(plan: Arc<Plan>, deliveries: Sender<Delivery>, stopped: Arc<AtomicBool>) -> Self {
+    fn new(
+        plan: Arc<Plan>,
+        deliveries: Sender<Delivery>,
+        stopped: Arc<AtomicBool>,
+        stalled: Arc<AtomicBool>,
+    ) -> Self {
         let batch = empty_batch(&plan);
         let skipped = Skipped::default();
-        Collator { plan, deliveries, stopped, batch, skipped, broken_before: 0, delivered: 0, usable: 0 }
+        let (broken_before, delivered) = (0, 0);
+        Collator { plan, deliveries, stopped, stalled, batch, skipped, broken_before, delivered, usable: 0 }
     }
 
     fn collate(mut self, steps: &Receiver<Step>) {
@@ -287,25 +316,24 @@ impl Collator {
         self.deliveries.send(Delivery { outcome, skipped }).map_err(|_| Stop)
     }
 
-    /// Receives, warning of every minute without a result.
-    fn wait<T>(&self, from: &Receiver<T>, what: &str) -> Result<T, Stop> {
-        let mut waited = Duration::ZERO;
+    /// Receives, with the patience of the plan.
+    fn wait<T>(&mut self, from: &Receiver<T>, what: &str) -> Result<T, Stop> {
+        let plan = self.plan.clone();
+        let (name, pulse) = (plan.source.name(), plan.source.pulse());
+        let mut wait = Wait::begin(plan.patience, &name, what, pulse.as_deref());
         loop {
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Stop);
             }
-            match from.recv_timeout(STALL) {
+            match from.recv_timeout(wait.step()) {
                 Ok(received) => return Ok(received),
                 // The other side ended without a word; the loader reports it when it finds this side gone too.
                 Err(RecvTimeoutError::Disconnected) => return Err(Stop),
                 Err(RecvTimeoutError::Timeout) => {
-                    waited += STALL;
-                    tracing::warn!(
-                        target: "flip::data",
-                        "{}: waiting for {what} for {} s; is the storage stalled?",
-                        self.plan.source.name(),
-                        waited.as_secs()
-                    );
+                    if let Err(error) = wait.look() {
+                        self.stalled.store(true, Ordering::Relaxed);
+                        self.fail(error)?;
+                    }
                 }
             }
         }

@@ -5,13 +5,18 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::archive::{Damage, Walk};
+use super::location::Location;
+use super::pulse::Pulse;
 use super::source::{Defect, Picture, Raw, Skip};
+use super::storage::{Storage, StorageError};
+use super::unpack::Unpacked;
 
 /// Longest picture that is read, bytes.
-const LONGEST_PICTURE: u64 = 256 << 20;
+pub(super) const LONGEST_PICTURE: u64 = 256 << 20;
 /// Longest caption that is read, bytes.
 const LONGEST_CAPTION: u64 = 64 << 10;
 /// Longest json that is read, bytes.
@@ -21,11 +26,16 @@ const MOST_MEMBERS: usize = 64;
 /// Longest class number that is read, bytes.
 const LONGEST_LABEL: u64 = 32;
 
-/// An indexed shard. Opening one never fails: a shard that cannot be read is a damaged one.
+/// An indexed shard. One that is not there or cannot be read is a damaged one.
 #[derive(Debug)]
 pub struct Shard {
-    path: PathBuf,
+    location: Location,
+    /// The location as text, for messages.
+    name: Arc<str>,
     file: Option<File>,
+    /// Length as it is stored.
+    bytes: u64,
+    pulse: Arc<Pulse>,
     samples: Vec<Sample>,
     damage: Option<Defect>,
 }
@@ -62,20 +72,73 @@ struct Span {
 }
 
 impl Shard {
-    /// Walks the headers of a shard.
+    /// Walks the headers of a shard on this machine.
     pub fn open(path: &Path) -> Shard {
-        let mut shard = Shard { path: path.to_owned(), file: None, samples: Vec::new(), damage: None };
-        match File::open(path).and_then(|file| shard.index(&file).map(|()| file)) {
-            Ok(file) => shard.file = Some(file),
-            Err(error) => shard.take_damage(Damage {
+        let location = Location::File(path.to_owned());
+        match Shard::open_at(&location, &Storage::default()) {
+            Ok(shard) => shard,
+            Err(error) => Shard::unreadable(&location, "shard_unreadable", error.to_string()),
+        }
+    }
+
+    /// Walks the headers of a shard anywhere.
+    ///
+    /// # Errors
+    /// A server does not give it; another time it may.
+    pub fn open_at(location: &Location, storage: &Storage) -> Result<Shard, StorageError> {
+        let Unpacked { file, bytes, damage, .. } = match storage.open(location) {
+            Ok(unpacked) => unpacked,
+            Err(StorageError::Io { source, location: Location::File(_) }) => {
+                return Ok(Shard::unreadable(location, "shard_unreadable", source.to_string()))
+            }
+            Err(StorageError::Absent { detail, .. }) => {
+                return Ok(Shard::unreadable(location, "shard_missing", detail))
+            }
+            Err(error) => return Err(error),
+        };
+        let mut shard = Shard::empty(location);
+        shard.bytes = bytes;
+        shard.pulse = storage.pulse().clone();
+        let _reading = shard.pulse.reading(shard.name.clone());
+        if let Err(error) = shard.index(&file) {
+            shard.take_damage(Damage {
                 defect: Defect::new("shard_unreadable", error.to_string()),
                 member: None,
-            }),
+            });
         }
+        if let Some(detail) = damage {
+            let defect = Defect::new("shard_compressed", detail);
+            match &mut shard.damage {
+                // The archive ends where it could not be unpacked.
+                Some(known) => *known = defect,
+                None => shard.take_damage(Damage { defect, member: None }),
+            }
+        }
+        shard.file = Some(file);
         for sample in &mut shard.samples {
             sample.extensions = Vec::new();
         }
         shard.samples.shrink_to_fit();
+        Ok(shard)
+    }
+
+    fn empty(location: &Location) -> Shard {
+        let name = location.to_string().into();
+        let location = location.clone();
+        Shard {
+            location,
+            name,
+            file: None,
+            bytes: 0,
+            pulse: Arc::default(),
+            samples: Vec::new(),
+            damage: None,
+        }
+    }
+
+    fn unreadable(location: &Location, reason: &'static str, detail: String) -> Shard {
+        let mut shard = Shard::empty(location);
+        shard.take_damage(Damage { defect: Defect::new(reason, detail), member: None });
         shard
     }
 
@@ -145,8 +208,13 @@ impl Shard {
         self.damage = Some(damage.defect);
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Length of the file as it is stored; 0 where it cannot be read.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Samples, broken ones included.
@@ -186,10 +254,11 @@ impl Shard {
 
     fn load_if(&self, sample: usize, needs_caption: bool) -> Result<Raw, Skip> {
         let sample = &self.samples[sample];
+        let _reading = self.pulse.reading(self.name.clone());
         self.read_sample(sample, needs_caption).map_err(|defect| {
-            let path = self.path.display();
+            let shard = &self.name;
             let name =
-                if sample.key.is_empty() { path.to_string() } else { format!("{path}: {}", sample.key) };
+                if sample.key.is_empty() { shard.to_string() } else { format!("{shard}: {}", sample.key) };
             defect.of(name)
         })
     }
@@ -256,7 +325,7 @@ fn split(name: &str) -> Option<(&str, &str)> {
 }
 
 /// Text as stored, without byte order mark and final line break.
-fn read_caption(bytes: &[u8]) -> Result<String, Defect> {
+pub(super) fn read_caption(bytes: &[u8]) -> Result<String, Defect> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Defect::new("caption_encoding", format!("not UTF-8: {error}")))?;

@@ -1,7 +1,9 @@
 //! What every source of pairs has in common.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::pulse::Pulse;
 use super::Cursor;
 
 /// The order in which a source hands out its samples.
@@ -118,6 +120,11 @@ pub trait Source: Send + Sync {
     /// Pictures with more pixels than this are skipped before they are decoded.
     fn max_pixels(&self) -> u64 {
         MAX_PIXELS
+    }
+
+    /// What it is reading at this moment, where it can tell.
+    fn pulse(&self) -> Option<Arc<Pulse>> {
+        None
     }
 
     /// Names of the classes that `Raw::label` counts, where the source knows them.

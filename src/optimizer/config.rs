@@ -49,6 +49,16 @@ pub enum ScheduleConfig {
     Constant(ConstantConfig),
 }
 
+impl ScheduleConfig {
+    /// How long the rate rises.
+    pub fn warmup(&self) -> Duration {
+        match self {
+            ScheduleConfig::Cosine(config) => config.warmup,
+            ScheduleConfig::Constant(config) => config.warmup,
+        }
+    }
+}
+
 /// Peak of the learning rate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

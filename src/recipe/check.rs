@@ -69,6 +69,15 @@ impl Checker<'_> {
                     self.mismatch(node, shape, path, bare.then_some(quoted));
                 }
             }
+            Shape::StringOrList(element) => match &node.value {
+                Value::String => {}
+                Value::List(_) => self.node(node, &Shape::List(element), path),
+                Value::Compound { body: Body::None, .. } => {
+                    let quoted = format!("write it in quotes: \"{}\"", &self.text[node.span.clone()]);
+                    self.mismatch(node, shape, path, Some(quoted));
+                }
+                _ => self.mismatch(node, shape, path, None),
+            },
             Shape::Bool => {
                 if !matches!(node.value, Value::Bool) {
                     self.mismatch(node, shape, path, None);

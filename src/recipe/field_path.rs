@@ -34,13 +34,13 @@ impl FieldPath {
         FieldPath { segments }
     }
 
-    /// The last named step: the noun of a message about the value.
+    /// The noun of a message about the value: its field, where it has one of its own.
     pub fn noun(&self) -> &str {
-        let named = self.segments.iter().rev().find_map(|segment| match segment {
-            Segment::Field(name) => Some(name.as_str()),
-            Segment::Index(_) => None,
-        });
-        named.unwrap_or("value")
+        match self.segments.last() {
+            Some(Segment::Field(name)) => name,
+            Some(Segment::Index(_)) => "a number",
+            None => "value",
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::validate::Violation;
 use super::{model_of, Recipe};
 use crate::checkpoint::InitConfig;
+use crate::data::files::Files;
+use crate::data::location::Location;
 use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::data::{pattern, SourceConfig};
 use crate::evaluator::{Classes, ClassesConfig, EvaluatorConfig, Known, ZeroShotConfig};
@@ -239,16 +241,39 @@ fn named(recipe: &mut Recipe) -> Vec<(String, Named<'_>)> {
 fn source<'a>(source: &'a mut SourceConfig, path: &str, all: &mut Vec<(String, Named<'a>)>) {
     match source {
         SourceConfig::Scenes(_) => {}
-        SourceConfig::WebDataset(config) => {
-            all.push((format!("{path}.shards"), Named::Shards(&mut config.shards)));
-        }
+        SourceConfig::WebDataset(config) => patterns(&mut config.shards, &format!("{path}.shards"), all),
+        SourceConfig::Table(config) => patterns(&mut config.files, &format!("{path}.files"), all),
         SourceConfig::Folder(config) => all.push((format!("{path}.path"), Named::Path(&mut config.path))),
+        SourceConfig::Cifar(config) => all.push((format!("{path}.path"), Named::Path(&mut config.path))),
+        SourceConfig::ImageNet(config) => {
+            all.push((format!("{path}.pictures"), Named::Path(&mut config.pictures)));
+            all.push((format!("{path}.synsets"), Named::Path(&mut config.synsets)));
+            if let Some(labels) = &mut config.labels {
+                all.push((format!("{path}.labels"), Named::Path(labels)));
+            }
+        }
         SourceConfig::ClipBenchmark(config) => {
             all.push((format!("{path}.path"), Named::Path(&mut config.path)));
         }
         SourceConfig::Karpathy(config) => {
             all.push((format!("{path}.annotations"), Named::Path(&mut config.annotations)));
             all.push((format!("{path}.pictures"), Named::Path(&mut config.pictures)));
+        }
+        SourceConfig::Mix(sources) => {
+            for (index, weighted) in sources.iter_mut().enumerate() {
+                self::source(&mut weighted.0, &format!("{path}[{index}][0]"), all);
+            }
+        }
+    }
+}
+
+/// Files of a source. What is behind URLs is on no machine, so it is neither located nor counted.
+fn patterns<'a>(files: &'a mut Files, path: &str, all: &mut Vec<(String, Named<'a>)>) {
+    let several = matches!(files, Files::Several(_));
+    for (index, pattern) in files.patterns_mut().iter_mut().enumerate() {
+        if !matches!(Location::parse(pattern), Ok(Location::Url(_))) {
+            let field = if several { format!("{path}[{index}]") } else { path.to_owned() };
+            all.push((field, Named::Shards(pattern)));
         }
     }
 }

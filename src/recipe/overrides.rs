@@ -66,9 +66,15 @@ fn value_text(value: &str, shape: &Shape) -> Result<(String, Range<usize>), Vec<
         _ => Err(problems),
     };
     let optional = matches!(shape, Shape::Option(_));
-    let takes_string = matches!(shape.clone().unwrapped(), Shape::String);
+    let shape = shape.clone().unwrapped();
+    let takes_string = matches!(shape, Shape::String | Shape::StringOrList(_));
+    let is_list = |node: &Node| match &node.value {
+        Value::List(items) => items.iter().all(|item| is_string(item, false)),
+        _ => false,
+    };
+    let as_list = |node: &Node| matches!(shape, Shape::StringOrList(_)) && is_list(node);
     match node {
-        Ok(node) if !takes_string || is_string(&node, optional) => {
+        Ok(node) if !takes_string || is_string(&node, optional) || as_list(&node) => {
             Ok((value[node.span.clone()].to_owned(), node.span))
         }
         Err(problems) if !takes_string || value.trim_start().starts_with('"') => Err(problems),
@@ -184,6 +190,9 @@ impl Walk<'_> {
                         refuse(message, None)
                     }
                 }
+            }
+            (Shape::StringOrList(element), Segment::Index(_)) if matches!(node.value, Value::List(_)) => {
+                self.find(node, Shape::List(element), done)
             }
             (Shape::Tuple(elements), Segment::Index(index)) => match (node.inside(), elements.get(*index)) {
                 (Inside::Items(items), Some(element)) if items.len() == elements.len() => {

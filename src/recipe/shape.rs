@@ -30,6 +30,8 @@ pub enum Shape {
     Tuple(Vec<&'static Value>),
     Number(Range),
     String,
+    /// A string, or a list of elements of this schema.
+    StringOrList(&'static Value),
     Bool,
 }
 
@@ -83,6 +85,10 @@ impl Shape {
         }
         let plain = Shape::plain(resolved, name);
         let types = resolved.get("type").and_then(Value::as_array);
+        if types.is_some_and(|types| ["string", "array"].iter().all(|name| types.iter().any(|of| of == name)))
+        {
+            return Shape::StringOrList(&resolved["items"]);
+        }
         if types.is_some_and(|types| types.iter().any(|name| name == "null")) {
             return Shape::Option(Box::new(plain));
         }
@@ -140,6 +146,7 @@ impl Shape {
             Shape::Number(range) if range.whole => "a whole number".into(),
             Shape::Number(_) => "a number".into(),
             Shape::String => "a string in quotes".into(),
+            Shape::StringOrList(_) => "a string in quotes or a list `[...]` of them".into(),
             Shape::Bool => "`true` or `false`".into(),
         }
     }

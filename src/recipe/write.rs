@@ -73,6 +73,8 @@ mod tests {
                     .collect::<String>()
                     .into()
             }
+            Shape::StringOrList(element) if rng.gen_bool(0.5) => sample(&Shape::List(element), rng),
+            Shape::StringOrList(_) => sample(&Shape::String, rng),
             Shape::Bool => rng.gen_bool(0.5).into(),
         }
     }

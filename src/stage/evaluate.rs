@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
+use crate::data::patience::patiently;
+use crate::data::share::Share;
 use crate::data::source::{Order, Source};
 use crate::data::transform::Transform;
-use crate::data::{open_source, Batch, DataError};
+use crate::data::{Batch, DataError};
 use crate::evaluator::examples::{Answer, Example, Thumbnail};
 use crate::evaluator::{Batches, Embedder, Evaluation, Evaluator, EvaluatorConfig, Known, Material};
 use crate::log::Bar;
@@ -141,7 +143,7 @@ fn evaluate_one<D: GraphDevice>(
         .data()
         .or(run.data.validation.as_ref())
         .ok_or_else(|| StageError::NoEvaluationData { evaluator: evaluator.name().into() })?;
-    let source = open_source(source_config, run.seed)?;
+    let source = run.data.open(source_config, run.seed)?;
     let (classes, templates) = (source.classes(), source.templates());
     let known = Known { classes: &classes, templates: &templates };
     let label = evaluator.label(known)?;
@@ -153,7 +155,7 @@ fn evaluate_one<D: GraphDevice>(
     let mut reader = None;
     let mut test = || next(run, &source, &reading, &mut reader);
 
-    let train = evaluator.train().map(|train| open_source(train, run.seed)).transpose()?;
+    let train = evaluator.train().map(|train| run.data.open(train, run.seed)).transpose()?;
     let title = format!("{title}, train");
     let reading = Reading { title: &title, label, batch };
     let mut train_reader = None;
@@ -227,6 +229,7 @@ fn next<D: GraphDevice>(
                 source: source.clone(),
                 order: Order::Stored,
                 passes: Passes::Once,
+                share: Share::WHOLE,
                 start: Default::default(),
                 batch: reading.batch,
                 keep_partial: true,
@@ -238,9 +241,14 @@ fn next<D: GraphDevice>(
                 filter: None,
                 limits: run.data.limits.clone(),
                 workers: run.workers(),
+                patience: run.data.storage.patience(),
                 seed: run.seed,
             })?;
-            let bar = run.progress.bar(reading.title, source.samples().unwrap_or(0), "images");
+            let (name, pulse, counted) = (source.name(), source.pulse(), source.clone());
+            let count = move || counted.samples();
+            let samples =
+                patiently(run.data.storage.patience(), &name, "counting the samples", pulse, count)?;
+            let bar = run.progress.bar(reading.title, samples.unwrap_or(0), "images");
             reader.insert(Reader { loader, bar: Some(bar), seen: 0 })
         }
     };

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::Snapshot;
-use crate::data::captions::first_captions;
+use crate::data::captions::first_captions_within;
 use crate::data::filter::Filter;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
+use crate::data::share::Share;
 use crate::data::source::Order;
 use crate::data::transform::Transform;
 use crate::log::{StepMetrics, StepTiming};
@@ -49,6 +50,7 @@ pub fn train<D: GraphDevice>(
         source: run.train.clone(),
         order: Order::Shuffled { seed: run.seed },
         passes: Passes::Endless,
+        share: Share::WHOLE,
         start: run.position.cursor,
         batch: plan.batch,
         keep_partial: false,
@@ -60,6 +62,7 @@ pub fn train<D: GraphDevice>(
         filter: Some(filter),
         limits: run.data.limits.clone(),
         workers: run.workers(),
+        patience: run.data.storage.patience(),
         seed: run.seed,
     };
     let mut loader = Loader::start(loading.clone())?;
@@ -78,7 +81,16 @@ pub fn train<D: GraphDevice>(
             return Ok(Ended::Interrupted);
         }
         let waiting = Instant::now();
-        let batch = loader.next()?.ok_or(StageError::NoMoreData)?;
+        let batch = match loader.next() {
+            Ok(batch) => batch.ok_or(StageError::NoMoreData)?,
+            Err(error) => {
+                // What has been trained stands, whatever has become of the data.
+                if run.position.step > 0 {
+                    run.save(Some(&mut optimizer))?;
+                }
+                return Err(error.into());
+            }
+        };
         clock.waited += waiting.elapsed().as_secs_f64();
 
         let step = run.position.step;
@@ -169,18 +181,16 @@ pub fn train<D: GraphDevice>(
 
 /// Steps between two checkpoints, at least one.
 fn checkpoint_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Result<u64, StageError> {
-    let steps = run
-        .checkpoints
-        .every
-        .steps(plan.batch as u64, run.epoch_samples())
-        .map_err(StageError::CheckpointEvery)?;
+    let every = run.checkpoints.every;
+    let epoch_samples = run.epoch_samples(&[every])?;
+    let steps = every.steps(plan.batch as u64, epoch_samples).map_err(StageError::CheckpointEvery)?;
     Ok((steps as u64).max(1))
 }
 
 /// Steps between two rounds of evaluations, at least one; none where the stage has none.
 fn meanwhile_steps<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Result<Option<u64>, StageError> {
     let Some(config) = &plan.evaluate else { return Ok(None) };
-    let steps = config.every.steps(plan.batch as u64, run.epoch_samples());
+    let steps = config.every.steps(plan.batch as u64, run.epoch_samples(&[config.every])?);
     let stage = run.position.stage;
     let steps = steps.map_err(|source| StageError::EvaluateEvery { stage, source })?;
     Ok(Some((steps as u64).max(1)))
@@ -205,7 +215,7 @@ fn device(error: impl std::fmt::Display) -> OptimizerError {
 }
 
 fn count_tokens<D: GraphDevice>(run: &Run<'_, D>) -> Result<TokenFrequencies, StageError> {
-    let captions = first_captions(run.train.as_ref(), COUNTED_CAPTIONS)?;
+    let captions = first_captions_within(run.data.storage.patience(), &run.train, COUNTED_CAPTIONS)?;
     let mut rows = Vec::with_capacity(captions.len());
     for caption in &captions {
         let (mut tokens, length) = run.tokenizer.encode(caption, run.model_config.text.context)?;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CheckpointConfig, Name, TensorView};
+use crate::data::patience::patiently;
 use crate::data::source::Source;
 use crate::data::tokenizer::Tokenizer;
-use crate::data::{Cursor, DataConfig};
+use crate::data::{Cursor, DataConfig, DataError};
+use crate::duration::Duration;
 use crate::log::{Metrics, MetricsConfig, Progress, Timing};
 use crate::model::{Flip, GraphDevice, ModelConfig};
 use crate::optimizer::AdamW;
@@ -78,9 +80,20 @@ impl<D: GraphDevice> Run<'_, D> {
         self.interrupt.load(Ordering::Relaxed)
     }
 
-    /// Size of an epoch in samples, where one is known.
-    pub fn epoch_samples(&self) -> Option<u64> {
-        self.data.epoch_samples.map(|samples| samples.get()).or_else(|| self.train.samples())
+    /// Size of an epoch in samples, where one is known. The source is counted only where one of `durations` is in
+    /// epochs: a large set takes long.
+    ///
+    /// # Errors
+    /// The source does not answer in time.
+    pub fn epoch_samples(&self, durations: &[Duration]) -> Result<Option<u64>, DataError> {
+        let given = self.data.epoch_samples.map(|samples| samples.get());
+        let in_epochs = durations.iter().any(|duration| matches!(duration, Duration::Epochs(_)));
+        if given.is_some() || !in_epochs {
+            return Ok(given);
+        }
+        let (source, pulse) = (self.train.clone(), self.train.pulse());
+        let count = move || source.samples();
+        patiently(self.data.storage.patience(), &self.train.name(), "counting the samples", pulse, count)
     }
 
     /// Threads that decode and tokenize.

@@ -12,7 +12,9 @@ use crate::data::captions::first_captions;
 use crate::data::cut::Cutter;
 use crate::data::limits::LimitsConfig;
 use crate::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
+use crate::data::patience::Patience;
 use crate::data::picture::{decode, Rgb};
+use crate::data::share::Share;
 use crate::data::source::{Order, Picture, Source, MAX_PIXELS};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::transform::Transform;
@@ -110,6 +112,7 @@ fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
         source,
         order: Order::Shuffled { seed: 0 },
         passes: Passes::Endless,
+        share: Share::WHOLE,
         start: Cursor::default(),
         batch: args.batch,
         keep_partial: false,
@@ -121,6 +124,7 @@ fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
         filter: None,
         limits: LimitsConfig::default(),
         workers: threads,
+        patience: Patience::default(),
         seed: 0,
     })?;
     for _ in 0..WARM_UP {

@@ -15,6 +15,8 @@ use sha2::{Digest, Sha256};
 
 use crate::data::limits::LimitsConfig;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
+use crate::data::patience::Patience;
+use crate::data::share::Share;
 use crate::data::source::{Order, Source};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::transform::Transform;
@@ -120,6 +122,7 @@ fn embed_pictures(
         source,
         order: Order::Stored,
         passes: Passes::Once,
+        share: Share::WHOLE,
         start: output.next()?.unwrap_or_default(),
         batch: BATCH,
         keep_partial: true,
@@ -132,6 +135,7 @@ fn embed_pictures(
         filter: None,
         limits: LimitsConfig::default(),
         workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        patience: Patience::default(),
         seed: 0,
     })?;
     while let Some(batch) = loader.next()? {

@@ -1,7 +1,7 @@
 //! Evaluations: data with an end, classes that the data can have, names that tell results apart.
 
 use super::{data, Findings};
-use crate::data::{ScenesConfig, SourceConfig};
+use crate::data::{ScenesConfig, SourceConfig, Weighted};
 use crate::evaluator::{ClassesConfig, EvaluatorConfig, LabelsConfig, Penalty, RetrievalCaptions};
 use crate::recipe::Recipe;
 
@@ -82,7 +82,12 @@ fn scenes_have_labels(labels: &LabelsConfig, path: &str, field: &str, findings: 
 
 /// An evaluation has to end.
 fn bounded(source: &SourceConfig, field: &str, findings: &mut Findings) {
-    let endless = matches!(source, SourceConfig::Scenes(ScenesConfig { samples: None, .. }));
+    let scenes =
+        |source: &SourceConfig| matches!(source, SourceConfig::Scenes(ScenesConfig { samples: None, .. }));
+    let endless = match source {
+        SourceConfig::Mix(sources) => sources.iter().any(|Weighted(source, _)| scenes(source)),
+        source => scenes(source),
+    };
     let told = findings.0.iter().any(|violation| violation.path == super::parsed(field));
     if endless && !told {
         let finding = findings.add(field, "these scenes never end, an evaluation has to".into());
@@ -151,16 +156,16 @@ fn positive(c: f64, path: &str, findings: &mut Findings) {
 }
 
 fn classes(classes: &ClassesConfig, source: &SourceConfig, path: &str, field: &str, findings: &mut Findings) {
-    let shards = matches!(source, SourceConfig::WebDataset(_));
+    let json = matches!(source, SourceConfig::WebDataset(_) | SourceConfig::Table(_) | SourceConfig::Mix(_));
     let needs = match classes {
-        ClassesConfig::Source { .. } if shards => {
-            Some("shards do not know their classes; use Task, Names or Lines")
+        ClassesConfig::Source { .. } if json => {
+            Some("shards and tables do not know their classes; use Task, Names or Lines")
         }
         ClassesConfig::Source { .. } if matches!(source, SourceConfig::Karpathy(_)) => {
             Some("these pictures have captions and no classes; use Retrieval for this data")
         }
-        ClassesConfig::Task { .. } | ClassesConfig::Names { .. } if !shards => {
-            Some("labels are read from the json of shards; use Source for this data")
+        ClassesConfig::Task { .. } | ClassesConfig::Names { .. } if !json => {
+            Some("labels are read from the json of shards and tables; use Source for this data")
         }
         ClassesConfig::Lines { .. } if matches!(source, SourceConfig::Scenes(_)) => {
             Some("scenes know their own classes; use Source")

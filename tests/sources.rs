@@ -1,0 +1,574 @@
+//! Sources in a loader: every sample once an epoch over any number of shards, workers and ranks; shards behind a
+//! server that breaks; stalls that end; mixes that resume.
+
+#[cfg(feature = "remote")]
+mod server;
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use flip::data::limits::LimitsConfig;
+use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
+use flip::data::patience::Patience;
+use flip::data::share::Share;
+use flip::data::source::{Order, Source};
+use flip::data::tokenizer::Tokenizer;
+use flip::data::transform::Transform;
+use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataError, SourceConfig};
+use serde_json::{json, Value};
+
+fn source(config: &Value) -> Arc<dyn Source> {
+    open_source(&serde_json::from_value::<SourceConfig>(config.clone()).unwrap(), 0).unwrap()
+}
+
+fn tokenizer() -> Arc<Tokenizer> {
+    static TOKENIZER: OnceLock<Arc<Tokenizer>> = OnceLock::new();
+    let letters = ('a'..='z').map(|c| format!("{c}{c}{c}"));
+    TOKENIZER.get_or_init(|| Arc::new(Tokenizer::train(letters, 200).unwrap())).clone()
+}
+
+fn plan(source: Arc<dyn Source>) -> Plan {
+    Plan {
+        source,
+        order: Order::Shuffled { seed: 5 },
+        passes: Passes::Once,
+        share: Share::WHOLE,
+        start: Cursor::default(),
+        batch: 7,
+        keep_partial: true,
+        transform: Transform::Train { size: 8, augment: AugmentConfig::default() },
+        patches: None,
+        tokenizer: tokenizer(),
+        context: 8,
+        label: LabelFrom::None,
+        filter: None,
+        limits: LimitsConfig::default(),
+        workers: 2,
+        patience: Patience { warning: Duration::from_secs(5), limit: Duration::from_secs(30) },
+        seed: 5,
+    }
+}
+
+/// A shard of small pictures with captions, keys `SHARD-NUMBER`; every seventh has no caption.
+fn shard(number: usize, samples: usize) -> Vec<u8> {
+    shard_without(number, samples, |sample| sample % 7 == 6)
+}
+
+/// The same where others have no caption.
+fn shard_without(number: usize, samples: usize, mute: impl Fn(usize) -> bool) -> Vec<u8> {
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_fn(5, 4, |x, y| image::Rgb([60 * x as u8, 60 * y as u8, number as u8]))
+        .write_to(&mut png, image::ImageFormat::Png)
+        .unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |name: String, body: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(body.len() as u64);
+        builder.append_data(&mut header, name, body).unwrap();
+    };
+    for sample in 0..samples {
+        add(format!("{number}-{sample}.png"), png.get_ref());
+        if !mute(sample) {
+            add(format!("{number}-{sample}.txt"), b"a picture");
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+fn good(samples: usize) -> usize {
+    samples - samples / 7
+}
+
+fn write_shards(folder: &Path, sizes: &[usize]) -> String {
+    for (i, &samples) in sizes.iter().enumerate() {
+        std::fs::write(folder.join(format!("{i}.tar")), shard(i, samples)).unwrap();
+    }
+    folder.join("*.tar").display().to_string()
+}
+
+fn batches(plan: Plan) -> Result<Vec<Batch>, DataError> {
+    let mut loader = Loader::start(plan)?;
+    let mut batches = Vec::new();
+    while let Some(batch) = loader.next()? {
+        batches.push(batch);
+    }
+    Ok(batches)
+}
+
+fn keys(batches: &[Batch]) -> Vec<String> {
+    batches.iter().flat_map(|batch| batch.keys.iter().cloned()).collect()
+}
+
+fn sorted(mut keys: Vec<String>) -> Vec<String> {
+    keys.sort();
+    keys
+}
+
+#[test]
+fn every_sample_once_an_epoch_whatever_the_shards_workers_and_ranks() {
+    for shards in [1, 2, 3, 7] {
+        let folder = tempfile::tempdir().unwrap();
+        let sizes: Vec<usize> = (0..shards).map(|i| 5 + 4 * i).collect();
+        let pattern = write_shards(folder.path(), &sizes);
+        let source = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 2}}));
+        let expected: usize = sizes.iter().map(|&samples| good(samples)).sum();
+        let whole = keys(&batches(plan(source.clone())).unwrap());
+        assert_eq!(whole.len(), expected);
+        for ranks in [1, 2, 3] {
+            for workers in [1, 2, 8] {
+                for epoch in [0, 1] {
+                    let mut of_ranks = Vec::new();
+                    for rank in 0..ranks {
+                        let share = Share { rank, ranks };
+                        let start = Cursor::epoch(epoch);
+                        let own =
+                            keys(&batches(Plan { share, workers, start, ..plan(source.clone()) }).unwrap());
+                        if epoch == 0 {
+                            // The global order, with what is for others left out.
+                            let place = |key: &String| whole.iter().position(|known| known == key).unwrap();
+                            assert!(own.iter().map(place).is_sorted());
+                        }
+                        of_ranks.extend(own);
+                    }
+                    assert_eq!(sorted(of_ranks), sorted(whole.clone()), "{shards} shards, {ranks} ranks");
+                }
+            }
+        }
+    }
+}
+
+/// The same for every way to order and to combine: wide and narrow windows, shards drawn with replacement, mixes.
+#[test]
+fn ranks_and_workers_share_out_windows_resampled_sets_and_mixes() {
+    let folder = tempfile::tempdir().unwrap();
+    let pattern = write_shards(folder.path(), &[5, 9, 13, 17, 21, 25, 29]);
+    image::RgbImage::new(3, 3).save(folder.path().join("x.png")).unwrap();
+    let rows: Vec<String> = (0..11).map(|i| format!("x.png,caption {i}")).collect();
+    let table = folder.path().join("pairs.csv");
+    std::fs::write(&table, format!("path,text\n{}\n", rows.join("\n"))).unwrap();
+    let shards = |shuffle_shards: usize, resampled: bool| {
+        let config = json!({"shards": pattern, "shuffle_shards": shuffle_shards, "resampled": resampled});
+        json!({ "WebDataset": config })
+    };
+    let rows = json!({"Table": {"files": table, "image": {"Path": "path"}, "caption": "text"}});
+    let good: usize = [5, 9, 13, 17, 21, 25, 29].into_iter().map(good).sum();
+    for (config, once) in [
+        (shards(1, false), Some(good)),
+        (shards(3, false), Some(good)),
+        (shards(100, false), Some(good)),
+        (shards(3, true), None),
+        (json!({"Mix": [[shards(2, false), 3.0], [rows, 1.0]]}), None),
+        (json!({"Mix": [[shards(2, true), 1.0], [shards(3, false), 2.5], [rows, 1.0]]}), None),
+    ] {
+        let source = source(&config);
+        for order in [Order::Shuffled { seed: 5 }, Order::Stored] {
+            let plan = || Plan { order, ..plan(source.clone()) };
+            let sample = |batch: &Batch| batch.keys.iter().cloned().zip(batch.captions.clone()).collect();
+            let samples = |plan| -> Vec<_> {
+                let mut samples: Vec<_> =
+                    batches(plan).unwrap().iter().flat_map::<Vec<_>, _>(sample).collect();
+                samples.sort();
+                samples
+            };
+            let whole = samples(plan());
+            if let Some(once) = once {
+                assert_eq!(whole.len(), once);
+                assert!(whole.windows(2).all(|pair| pair[0] != pair[1]), "a sample twice: {config}");
+            }
+            for (ranks, workers) in [(1, 8), (2, 1), (3, 2), (8, 1)] {
+                let shares = (0..ranks).map(|rank| Share { rank, ranks });
+                let mut of_ranks: Vec<_> =
+                    shares.flat_map(|share| samples(Plan { share, workers, ..plan() })).collect();
+                of_ranks.sort();
+                assert_eq!(of_ranks, whole, "{ranks} ranks, {workers} workers, {order:?}, {config}");
+            }
+        }
+    }
+}
+
+#[test]
+fn resuming_at_sample_1_000_003_of_ten_million_takes_under_a_second_and_goes_on_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("shard");
+    std::fs::write(&large, shard_without(0, 10_000, |_| false)).unwrap();
+    for i in 0..1000 {
+        std::os::unix::fs::symlink(&large, folder.path().join(format!("{i:04}.tar"))).unwrap();
+    }
+    let shards = folder.path().join("*.tar").display().to_string();
+    let config = json!({"WebDataset": {"shards": shards, "shuffle_shards": 4}});
+    let endless = |start, batch| Plan { start, batch, passes: Passes::Endless, ..plan(source(&config)) };
+    // The 25th of 250 windows of 40,000 samples ends at sample 1,000,000: a batch that goes on into the next one.
+    let start = Cursor { window: 24, position: 39_900, ..Cursor::default() };
+    let mut whole = Loader::start(endless(start, 1)).unwrap();
+    let there = Cursor { window: 25, position: 3, ..Cursor::default() };
+    while whole.next().unwrap().unwrap().cursor != there {}
+
+    let began = Instant::now();
+    let mut resumed = Loader::start(endless(there, 1)).unwrap();
+    let first = resumed.next().unwrap().unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(seconds < 1.0, "{seconds} s");
+    let rest = std::iter::from_fn(|| resumed.next().unwrap());
+    for batch in std::iter::once(first).chain(rest).take(300) {
+        let expected = whole.next().unwrap().unwrap();
+        assert_eq!((batch.keys, batch.cursor), (expected.keys, expected.cursor));
+        assert!(batch.pixels == expected.pixels);
+    }
+}
+
+#[test]
+fn a_run_may_go_on_with_another_number_of_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing is broken, so that ranks stay together.
+    let pattern = write_shards(folder.path(), &[6, 6, 6, 6]);
+    let source = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 4}}));
+    let ranked = |ranks: u64, start: Cursor, steps: usize| -> (Vec<String>, Cursor) {
+        let mut taken = Vec::new();
+        let mut last = start;
+        for rank in 0..ranks {
+            let share = Share { rank, ranks };
+            let batch = 6 / ranks as usize;
+            let plan = Plan { share, start, batch, passes: Passes::Endless, ..plan(source.clone()) };
+            let mut loader = Loader::start(plan).unwrap();
+            for _ in 0..steps {
+                let batch = loader.next().unwrap().unwrap();
+                taken.extend(batch.keys);
+                // Ranks take turns, so the last of them is furthest.
+                let further =
+                    |a: Cursor, b: Cursor| (a.epoch, a.window, a.position) > (b.epoch, b.window, b.position);
+                last = if further(batch.cursor, last) { batch.cursor } else { last };
+            }
+        }
+        (taken, last)
+    };
+    let (mut taken, cursor) = ranked(2, Cursor::default(), 2);
+    let (more, cursor) = ranked(3, cursor, 1);
+    taken.extend(more);
+    taken.extend(ranked(1, cursor, 1).0);
+    let expected: Vec<String> = (0..4).flat_map(|i| (0..6).map(move |j| format!("{i}-{j}"))).collect();
+    assert_eq!(sorted(taken), sorted(expected));
+}
+
+#[test]
+fn a_mix_keeps_its_shares_and_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let pattern = write_shards(folder.path(), &[20, 30]);
+    let table = folder.path().join("pairs.csv");
+    image::RgbImage::new(3, 3).save(folder.path().join("x.png")).unwrap();
+    let rows: Vec<String> = (0..11).map(|i| format!("x.png,caption {i}")).collect();
+    std::fs::write(&table, format!("path,text\n{}\n", rows.join("\n"))).unwrap();
+    let source = source(&json!({"Mix": [
+        [{"WebDataset": {"shards": pattern}}, 3.0],
+        [{"Table": {"files": table, "image": {"Path": "path"}, "caption": "text"}}, 1.0],
+    ]}));
+    let endless = |start, workers| {
+        Loader::start(Plan { start, workers, batch: 8, passes: Passes::Endless, ..plan(source.clone()) })
+            .unwrap()
+    };
+    let mut loader = endless(Cursor::default(), 3);
+    let all: Vec<Batch> = (0..30).map(|_| loader.next().unwrap().unwrap()).collect();
+    let of_table = keys(&all).iter().filter(|key| *key == "x.png").count();
+    // Three of four places, of which six of seven are usable.
+    assert!((63..=69).contains(&of_table), "{of_table} of 240");
+    for stop in [1, 9, 22] {
+        let mut resumed = endless(all[stop - 1].cursor, 1);
+        for expected in &all[stop..] {
+            let batch = resumed.next().unwrap().unwrap();
+            assert_eq!((batch.keys, batch.cursor), (expected.keys.clone(), expected.cursor));
+            assert!(batch.pixels == expected.pixels);
+        }
+    }
+    let once = batches(Plan { order: Order::Stored, ..plan(source) }).unwrap();
+    assert_eq!(keys(&once).len(), good(20) + good(30) + 11);
+}
+
+#[cfg(feature = "remote")]
+mod remote {
+    use std::collections::BTreeMap;
+
+    use flip::data::DataConfig;
+
+    use super::server::{Fault, Server};
+    use super::*;
+
+    /// The source and the patience of a recipe's `data`.
+    fn of_data(train: Value, storage: Value) -> (Result<Arc<dyn Source>, DataError>, Patience) {
+        let data: DataConfig = serde_json::from_value(json!({"train": train, "storage": storage})).unwrap();
+        (data.open(&data.train, 0), data.storage.patience())
+    }
+
+    fn used(folder: &Path) -> u64 {
+        // A file may make room between the listing and the look at it.
+        let length = |entry: std::io::Result<std::fs::DirEntry>| Some(entry.ok()?.metadata().ok()?.len());
+        std::fs::read_dir(folder).unwrap().filter_map(length).sum()
+    }
+
+    #[test]
+    fn a_server_that_breaks_every_third_connection_loses_and_repeats_nothing() {
+        let sizes = [40usize, 33, 25, 50, 17];
+        let files: BTreeMap<String, Vec<u8>> =
+            sizes.iter().enumerate().map(|(i, &samples)| (format!("/{i}.tar"), shard(i, samples))).collect();
+        let server = Server::start(files.clone(), Fault::BreakEveryThird);
+        let cache = tempfile::tempdir().unwrap();
+        let url = format!("{}/{{0..4}}.tar", server.url());
+        let train = json!({"WebDataset": {"shards": url, "shuffle_shards": 2}});
+        let (remote, _) = of_data(train.clone(), json!({"cache": cache.path()}));
+        let got = batches(plan(remote.unwrap())).unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let pattern = write_shards(folder.path(), &sizes);
+        let local = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 2}}));
+        let want = batches(plan(local.clone())).unwrap();
+        assert_eq!(keys(&got), keys(&want));
+        assert!(got.iter().zip(&want).all(|(got, want)| got.pixels == want.pixels));
+        let seen = server.seen();
+        assert!(seen.broken >= 2, "{seen:?}");
+        assert_eq!(seen.continued, seen.broken, "every broken transfer goes on where it stopped: {seen:?}");
+
+        // The second pass comes from the cache.
+        let (remote, _) = of_data(train, json!({"cache": cache.path()}));
+        assert_eq!(keys(&batches(plan(remote.unwrap())).unwrap()), keys(&want));
+        assert_eq!(server.seen().connections, seen.connections);
+        let bytes: usize = files.values().map(Vec::len).sum();
+        assert_eq!(used(cache.path()), bytes as u64);
+    }
+
+    #[test]
+    fn an_object_store_is_listed_and_read_over_broken_connections() {
+        let sizes = [20usize, 13, 31];
+        let mut files: BTreeMap<String, Vec<u8>> = sizes
+            .iter()
+            .enumerate()
+            .map(|(i, &samples)| (format!("/bucket/a/{i}.tar"), shard(i, samples)))
+            .collect();
+        files.insert("/bucket/a/notes.txt".into(), b"no shard".to_vec());
+        files.insert("/bucket/a/deeper/9.tar".into(), shard(9, 9));
+        let server = Server::start(files, Fault::BreakEveryThird);
+        // Nothing else in this program reads these.
+        for (name, value) in [
+            ("AWS_ENDPOINT", server.url().as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_SKIP_SIGNATURE", "true"),
+            ("AWS_REGION", "none"),
+        ] {
+            std::env::set_var(name, value);
+        }
+        let cache = tempfile::tempdir().unwrap();
+        let train = json!({"WebDataset": {"shards": "s3://bucket/a/*.tar"}});
+        let (source, _) = of_data(train, json!({"cache": cache.path()}));
+        let got = keys(&batches(Plan { order: Order::Stored, ..plan(source.unwrap()) }).unwrap());
+        let expected = sizes.iter().enumerate().flat_map(|(i, &samples)| {
+            (0..samples).filter(|sample| sample % 7 != 6).map(move |sample| format!("{i}-{sample}"))
+        });
+        assert_eq!(got, expected.collect::<Vec<_>>());
+        let seen = server.seen();
+        assert!(seen.broken >= 1 && seen.continued == seen.broken, "{seen:?}");
+
+        let train = json!({"WebDataset": {"shards": "s3://bucket/b/*.tar"}});
+        let message = of_data(train, json!({})).0.map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("s3://bucket/b/*.tar matches no shard"), "{message}");
+    }
+
+    #[test]
+    fn the_limit_of_the_cache_holds_while_every_shard_is_read() {
+        let sizes = [30usize; 6];
+        let files: BTreeMap<String, Vec<u8>> =
+            sizes.iter().enumerate().map(|(i, &samples)| (format!("/{i}.tar"), shard(i, samples))).collect();
+        let longest = files.values().map(Vec::len).max().unwrap();
+        let server = Server::start(files, Fault::None);
+        let cache = tempfile::tempdir().unwrap();
+        let limit = (longest * 5 / 2) as f64;
+        let storage = json!({"cache": cache.path(), "cache_gib": limit / (1u64 << 30) as f64});
+        let url = format!("{}/{{0..5}}.tar", server.url());
+        let (remote, _) = of_data(json!({"WebDataset": {"shards": url, "shuffle_shards": 1}}), storage);
+        let mut loader = Loader::start(plan(remote.unwrap())).unwrap();
+        let mut seen = 0;
+        while let Some(batch) = loader.next().unwrap() {
+            seen += batch.keys.len();
+            assert!(used(cache.path()) as f64 <= limit, "{} of {limit}", used(cache.path()));
+        }
+        assert_eq!(seen, 6 * good(30));
+    }
+
+    #[test]
+    fn pictures_of_a_table_come_from_urls() {
+        let mut png = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(4, 4).write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let server = Server::start([("/a.png".to_owned(), png.into_inner())].into(), Fault::BreakEveryThird);
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("laion.tsv");
+        let url = server.url();
+        let text = format!("URL\tTEXT\n{url}/a.png?size=4\tone\n{url}/b.png\ttwo\n{url}/a.png\tthree\n");
+        std::fs::write(&table, text).unwrap();
+        let train = json!({"Table": {"files": table, "image": {"Url": "URL"}, "caption": "TEXT"}});
+        let (source, _) = of_data(train, json!({}));
+        let mut loader = Loader::start(Plan { order: Order::Stored, ..plan(source.unwrap()) }).unwrap();
+        let batch = loader.next().unwrap().unwrap();
+        assert_eq!(batch.captions, [["one"], ["three"]]);
+        let skip = &loader.next().map(|_| loader.skipped().first[0].clone()).unwrap();
+        assert_eq!(skip.reason, "image_missing");
+        assert!(skip.sample.ends_with("laion.tsv: line 3"), "{}", skip.sample);
+        assert!(skip.detail.contains("/b.png: the server answers 404"), "{}", skip.detail);
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_is_an_error_that_names_the_shard() {
+        let server = Server::start([("/0.tar".to_owned(), shard(0, 30))].into(), Fault::Silent);
+        let cache = tempfile::tempdir().unwrap();
+        let storage = json!({
+            "cache": cache.path(), "attempts": 1000, "stall_warning_s": 0.1, "stall_limit_s": 0.6
+        });
+        let train = json!({"WebDataset": {"shards": format!("{}/0.tar", server.url())}});
+        let (source, patience) = of_data(train.clone(), storage);
+        let began = Instant::now();
+        let error = batches(Plan { patience, ..plan(source.unwrap()) }).unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(10));
+        let message = error.to_string();
+        assert!(matches!(error, DataError::Stalled { .. }), "{message}");
+        assert!(message.contains("/0.tar (the next shards to be indexed) for "), "{message}");
+
+        // With fewer attempts than patience, it is the transfer that is given up. In a cache of its own: the
+        // thread that was left behind is still at the shard.
+        let cache = tempfile::tempdir().unwrap();
+        let storage =
+            json!({"cache": cache.path(), "attempts": 2, "stall_warning_s": 0.1, "stall_limit_s": 20});
+        let (source, patience) = of_data(train, storage);
+        let message = batches(Plan { patience, ..plan(source.unwrap()) }).unwrap_err().to_string();
+        assert!(
+            message.contains("silent for 0 s; given up after 2 attempts that came to nothing"),
+            "{message}"
+        );
+    }
+
+    const RUN: &str = r#"
+Recipe(
+    name: "far", seed: 3, device: Cpu,
+    model: (
+        image: (size: 16, patch: 8, width: 16, depth: 1, heads: 2),
+        text: (tokenizer: Train(captions: 20), vocab_size: 270, context: 8, width: 16, depth: 1, heads: 2),
+        embed_dim: 16,
+    ),
+    data: (
+        train: WebDataset(shards: "URL/{0..5}.tar", shuffle_shards: 1),
+        storage: (cache: "CACHE", attempts: 1000, stall_warning_s: 0.5, stall_limit_s: 3),
+        workers: 2,
+    ),
+    stages: [Pretrain(length: Steps(20), batch: 8, image_mask: Keep, schedule: Constant(lr: Absolute(1e-3), warmup: Steps(0)))],
+    checkpoints: (every: Steps(1000)),
+    metrics: (every_steps: 1),
+)
+"#;
+
+    /// The run in its folder: whether it came to its end, and what it told.
+    fn run(folder: &Path, url: &str, out: &str, resume: bool) -> (bool, String) {
+        let text =
+            RUN.replace("URL", url).replace("CACHE", &folder.join(out).join("cache").display().to_string());
+        let recipe = folder.join(format!("{out}.ron"));
+        std::fs::write(&recipe, text).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_flip"));
+        command.arg("run").arg(&recipe).arg("--out").arg(folder.join(out).join("run"));
+        if resume {
+            command.arg("--resume");
+        }
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    #[test]
+    fn a_run_whose_server_falls_silent_warns_then_stops_and_resumes_exactly() {
+        let files = || (0..6).map(|i| (format!("/{i}.tar"), shard(i, 40))).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let calm = Server::start(files(), Fault::None);
+        let (done, told) = run(folder.path(), &calm.url(), "calm", false);
+        assert!(done, "{told}");
+
+        // Two shards for the vocabulary and at least two for training.
+        let server = Server::start(files(), Fault::SilentAfter(4));
+        let began = Instant::now();
+        let (done, told) = run(folder.path(), &server.url(), "stalled", false);
+        assert!(!done && began.elapsed() < Duration::from_secs(60), "{told}");
+        let (warnings, error) = told.split_at(told.rfind("data.storage.stall_limit_s").expect(&told));
+        assert!(warnings.contains(".tar (the next shards to be indexed) for "), "{told}");
+        assert!(warnings.contains("is the storage stalled? The run stops after 3 s"), "{told}");
+        assert!(error.contains("Resume when it answers again"), "{told}");
+
+        server.set(Fault::None);
+        let (done, told) = run(folder.path(), &server.url(), "stalled", true);
+        assert!(done, "{told}");
+        let metrics =
+            |out: &str| std::fs::read_to_string(folder.path().join(out).join("run/metrics.jsonl")).unwrap();
+        assert_eq!(metrics("calm").lines().count(), 20);
+        assert_eq!(metrics("calm"), metrics("stalled"));
+        // It went on from a checkpoint of the moment, not from the start: step 1000 would have been the first.
+        let text = std::fs::read_dir(folder.path().join("stalled/run/checkpoints")).unwrap();
+        let names: Vec<String> =
+            text.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(names.len() >= 2, "{names:?}");
+    }
+
+    #[test]
+    fn a_shard_that_the_server_lacks_is_counted_and_the_others_are_read() {
+        let server = Server::start([("/1.tar".to_owned(), shard(1, 10))].into(), Fault::None);
+        let cache = tempfile::tempdir().unwrap();
+        let train = json!({"WebDataset": {"shards": format!("{}/{{0..1}}.tar", server.url())}});
+        let (source, _) = of_data(train, json!({"cache": cache.path()}));
+        let mut loader = Loader::start(plan(source.unwrap())).unwrap();
+        let mut seen = 0;
+        while let Some(batch) = loader.next().unwrap() {
+            seen += batch.keys.len();
+        }
+        assert_eq!(seen, good(10));
+        assert_eq!(loader.skipped().counts["shard_missing"], 1);
+        let wild = json!({"WebDataset": {"shards": format!("{}/*.tar", server.url())}});
+        let message = of_data(wild, json!({})).0.map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("http has no listing"), "{message}");
+    }
+}
+
+/// A file system that never answers: a source that sleeps.
+#[test]
+fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
+    struct Asleep;
+    impl Source for Asleep {
+        fn samples(&self) -> Option<u64> {
+            Some(10)
+        }
+        fn ticket(&self, cursor: Cursor, _: Order) -> Result<Option<flip::data::source::Ticket>, DataError> {
+            let after = Cursor { position: cursor.position + 1, ..cursor };
+            let item = (0, cursor.position);
+            let ticket =
+                flip::data::source::Ticket { epoch: cursor.epoch, index: cursor.position, item, after };
+            Ok((cursor.position < 10).then_some(ticket))
+        }
+        fn load(
+            &self,
+            _: &flip::data::source::Ticket,
+        ) -> Result<flip::data::source::Raw, flip::data::source::Skip> {
+            std::thread::sleep(Duration::from_secs(30));
+            unreachable!("the test is over by then")
+        }
+        fn name(&self) -> String {
+            "/nfs/*.tar".into()
+        }
+    }
+    let patience = Patience { warning: Duration::from_millis(50), limit: Duration::from_millis(300) };
+    let began = Instant::now();
+    let mut loader = Loader::start(Plan { patience, ..plan(Arc::new(Asleep)) }).unwrap();
+    let message = loader.next().unwrap_err().to_string();
+    assert!(
+        message.starts_with("/nfs/*.tar: nothing from a sample to be read and decoded for "),
+        "{message}"
+    );
+    assert!(message.contains("data.storage.stall_limit_s"), "{message}");
+    drop(loader);
+    assert!(began.elapsed() < Duration::from_secs(5));
+
+    // Before the limit, as at the end of a stage: its threads are left behind all the same.
+    let patience = Patience { limit: Duration::from_secs(300), ..patience };
+    let loader = Loader::start(Plan { patience, ..plan(Arc::new(Asleep)) }).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
+    drop(loader);
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
