@@ -36,7 +36,7 @@ pub struct TrainArgs {
 pub fn run(command: &TokenizerCommand, progress: &Progress, out: &mut dyn Write) -> Result<Outcome, Failure> {
     let TokenizerCommand::Train(args) = command;
     let bar = progress.bar("tokenizer", 2, "steps");
-    let source = WebDataset::open(&WebDatasetConfig::new(&args.pattern))?;
+    let source = WebDataset::open(&WebDatasetConfig::new(args.pattern.as_str()))?;
     bar.update(0, "reading captions");
     let captions = first_captions(&source, args.captions)?;
     let read = captions.len();

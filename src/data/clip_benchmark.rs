@@ -66,7 +66,8 @@ impl ClipBenchmark {
                 folder.join(format!("{{0..{}}}.tar", shards - 1))
             }
         };
-        let shards = WebDataset::open_in(&WebDatasetConfig::new(&pattern.display().to_string()), storage)?;
+        let shards =
+            WebDataset::open_in(&WebDatasetConfig::new(pattern.display().to_string().as_str()), storage)?;
         let classes = lines(&config.path.join("classnames.txt"))?;
         let templates = lines(&config.path.join("zeroshot_classification_templates.txt"))?
             .into_iter()

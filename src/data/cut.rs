@@ -161,7 +161,8 @@ impl Cutter {
         view: View<'_>,
     ) -> Vec<u8> {
         let fit = Fit::new((rgb.width, rgb.height), (1.0, 1.0), placement, size, false);
-        let (mut across, mut down) = (usize::MAX..0, usize::MAX..0);
+        let nothing = Range { start: usize::MAX, end: 0 };
+        let (mut across, mut down) = (nothing.clone(), nothing);
         for run in runs {
             let (columns, rows) = (fit.across.columns(run.across.clone()), fit.down.rows(run.down.clone()));
             across = across.start.min(columns.start)..across.end.max(columns.end);

@@ -30,6 +30,12 @@ impl From<&str> for Files {
     }
 }
 
+impl From<Vec<String>> for Files {
+    fn from(patterns: Vec<String>) -> Self {
+        Files::Several(patterns)
+    }
+}
+
 /// As in a message: the first, and how many more.
 impl fmt::Display for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -132,9 +132,9 @@ impl Axis {
     /// The sources of these results, for the pass across, which computes whole groups.
     pub fn columns(&self, results: Range<usize>) -> Range<usize> {
         let groups = &self.groups[results.start / GROUP..results.end.div_ceil(GROUP)];
-        let fold = groups
-            .iter()
-            .fold(usize::MAX..0, |all, group| all.start.min(group.start)..all.end.max(group.end));
+        let fold = groups.iter().fold(Range { start: usize::MAX, end: 0 }, |all, group| {
+            all.start.min(group.start)..all.end.max(group.end)
+        });
         fold.start..fold.end
     }
 }

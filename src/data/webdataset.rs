@@ -35,8 +35,8 @@ pub struct WebDatasetConfig {
 }
 
 impl WebDatasetConfig {
-    /// The shards of a pattern, with the defaults of the other fields.
-    pub fn new(shards: &str) -> Self {
+    /// The shards of one pattern or several, with the defaults of the other fields.
+    pub fn new(shards: impl Into<Files>) -> Self {
         WebDatasetConfig {
             shards: shards.into(),
             shuffle_shards: shuffle_shards(),
@@ -211,7 +211,7 @@ mod tests {
         for i in 0..1000 {
             std::os::unix::fs::symlink(&shard, folder.path().join(format!("{i:04}.tar"))).unwrap();
         }
-        let config = WebDatasetConfig::new(&folder.path().join("*.tar").display().to_string());
+        let config = WebDatasetConfig::new(folder.path().join("*.tar").display().to_string().as_str());
         let order = Order::Shuffled { seed: 5 };
 
         // What a run that was never stopped comes to: it is in the 25th of 250 windows of 40,000 samples.

@@ -105,7 +105,7 @@ fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
     });
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
     let threads = threads.max(1);
-    let source = Arc::new(WebDataset::open(&WebDatasetConfig::new(&args.pattern))?);
+    let source = Arc::new(WebDataset::open(&WebDatasetConfig::new(args.pattern.as_str()))?);
     let captions = first_captions(source.as_ref(), CAPTIONS)?;
     let (ms_decode, ms_decode_planes) = decoding(source.as_ref())?;
     let mut loader = Loader::start(Plan {

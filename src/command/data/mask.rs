@@ -56,7 +56,7 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
         ("Block", ImageMask::Block(ratio)),
     ];
     let source: Arc<dyn Source> = match &args.pattern {
-        Some(pattern) => Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern))?),
+        Some(pattern) => Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern.as_str()))?),
         None => {
             let config = ScenesConfig { size: args.size.max(8), split: ScenesSplit::Train, samples: None };
             Arc::new(Scenes::new(&config, 0)?)

@@ -20,9 +20,6 @@ const SHARDS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
 pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
     let is_shards = |name: &&String| SHARDS.iter().any(|ending| name.ends_with(ending));
     match (named.iter().filter(is_shards).count(), named) {
-        (1, [pattern]) => {
-            Ok(Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern))?.captions_optional()))
-        }
         (0, _) => {
             let mut files = Vec::new();
             for name in named {
@@ -30,14 +27,11 @@ pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
             }
             Ok(Arc::new(Pictures { files }))
         }
-        (count, all) if count == all.len() && !all.iter().any(|name| name.contains(['{', '}', ','])) => {
-            let pattern = format!("{{{}}}", all.join(","));
-            Ok(Arc::new(WebDataset::open(&WebDatasetConfig::new(&pattern))?.captions_optional()))
+        (count, all) if count == all.len() => {
+            let shards = WebDatasetConfig::new(all.to_vec());
+            Ok(Arc::new(WebDataset::open(&shards)?.captions_optional()))
         }
-        _ => Err(Failure::Usage(
-            "--images: give either pictures and folders, or shards: one pattern in quotes, or several files"
-                .into(),
-        )),
+        _ => Err(Failure::Usage("--images: give either pictures and folders, or shards".into())),
     }
 }
 

@@ -11,6 +11,8 @@ mod huffman;
 mod scan;
 mod transform;
 
+use std::ops::Range;
+
 pub use header::{Colours, Header};
 pub use scan::Scanner;
 
@@ -39,7 +41,7 @@ impl Wanted {
     }
 
     /// Adds the blocks that hold these pixels (of the reduced plane), as far as the plane reaches.
-    pub fn add(&mut self, across: std::ops::Range<usize>, down: std::ops::Range<usize>) {
+    pub fn add(&mut self, across: Range<usize>, down: Range<usize>) {
         let columns = across.start / self.side..across.end.div_ceil(self.side).min(self.columns);
         let rows = down.start / self.side..down.end.div_ceil(self.side);
         for row in self.blocks.chunks_mut(self.columns).take(rows.end).skip(rows.start) {
@@ -48,9 +50,10 @@ impl Wanted {
     }
 
     /// The smallest rectangle of blocks that holds all wanted ones: columns and rows.
-    fn bounds(&self) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+    fn bounds(&self) -> (Range<usize>, Range<usize>) {
         let rows = self.blocks.chunks(self.columns).enumerate();
-        let (mut across, mut down) = (usize::MAX..0, usize::MAX..0);
+        let nothing = Range { start: usize::MAX, end: 0 };
+        let (mut across, mut down) = (nothing.clone(), nothing);
         for (y, row) in rows {
             let Some(first) = row.iter().position(|&wanted| wanted) else { continue };
             let last = row.iter().rposition(|&wanted| wanted).unwrap_or(first);
