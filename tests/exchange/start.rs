@@ -59,6 +59,16 @@ fn a_run_starts_from_an_import_and_goes_on_without_it() {
     };
     assert_eq!(sorted(&after), sorted(&before));
     assert!(out.join("tokenizer.json").is_file());
+    let card = said(flip(&[&"card", &out]));
+    for line in [
+        "pairs seen: 4.",
+        "began with the weights of `",
+        "Data: `Scenes(",
+        "| 0 pretrain | `Steps(1)` | 4 |",
+        "init: Checkpoint(",
+    ] {
+        assert!(card.contains(line), "{line}: {card}");
+    }
 
     // A run, and a checkpoint of it, are starts too; a run that goes on needs its start no more.
     let again = there.path().join("again");
