@@ -129,6 +129,20 @@ DEVICE void as_left(unsigned (&a)[4], const float (&tiles)[2][4]) {
     a[3] = pair(tiles[1][2], tiles[1][3]).bits;
 }
 
+// sums += left . right: the sixteen columns of both tiles of `left` times rows 16 m and on of `right`, of which shared
+// memory holds the transpose, D rows of a chunk.
+template <unsigned D>
+DEVICE void add_product(float (&sums)[D / 8][4], const float (&left)[2][4], const Bf16 *right, unsigned m) {
+    unsigned a[4];
+    as_left(a, left);
+#pragma unroll
+    for (unsigned d = 0; d < D / 8; d++) {
+        unsigned b[2];
+        right_from<CHUNK + GAP>(b, right, 8 * d, 16 * m);
+        multiply(sums[d], a, b);
+    }
+}
+
 // Blocks: heads of all sequences, then chunks of queries. Scores are rescaled whenever a larger one comes.
 template <unsigned D>
 DEVICE void forward(Bf16 *out, float *lse, const Bf16 *qkv, unsigned tokens, unsigned heads, float scale,
@@ -189,14 +203,7 @@ DEVICE void forward(Bf16 *out, float *lse, const Bf16 *qkv, unsigned tokens, uns
                     p[n][i] = __expf(s[2 * m + n][i] - largest[i / 2]);
                     sum[i / 2] += p[n][i];
                 }
-            unsigned a[4];
-            as_left(a, p);
-#pragma unroll
-            for (unsigned d = 0; d < D / 8; d++) {
-                unsigned b[2];
-                right_from<CHUNK + GAP>(b, values, 8 * d, 16 * m);
-                multiply(sums[d], a, b);
-            }
+            add_product<D>(sums, p, values, m);
         }
     }
     float factor[2];
@@ -260,14 +267,7 @@ DEVICE void backward_queries(Bf16 *dqkv, const Bf16 *dout, const Bf16 *qkv, cons
                     const float p = seen ? __expf(fmaf(s[n][i], scale, -own_lse[i / 2])) : 0.0f;
                     ds[n][i] = scale * p * (ds[n][i] - own_dot[i / 2]);
                 }
-            unsigned a[4];
-            as_left(a, ds);
-#pragma unroll
-            for (unsigned d = 0; d < D / 8; d++) {
-                unsigned b[2];
-                right_from<CHUNK + GAP>(b, keys_across, 8 * d, 16 * m);
-                multiply(sums[d], a, b);
-            }
+            add_product<D>(sums, ds, keys_across, m);
         }
     }
     const float one[2] = {1.0f, 1.0f};
@@ -325,21 +325,8 @@ DEVICE void backward_keys(Bf16 *dqkv, const Bf16 *dout, const Bf16 *qkv, const f
                     p[n][i] = seen ? __expf(fmaf(p[n][i], scale, -lse[of.saved + query])) : 0.0f;
                     ds[n][i] = seen ? scale * p[n][i] * (ds[n][i] - dots[of.saved + query]) : 0.0f;
                 }
-            unsigned a[4];
-            as_left(a, p);
-#pragma unroll
-            for (unsigned d = 0; d < D / 8; d++) {
-                unsigned b[2];
-                right_from<CHUNK + GAP>(b, of_out_across, 8 * d, 16 * m);
-                multiply(of_values[d], a, b);
-            }
-            as_left(a, ds);
-#pragma unroll
-            for (unsigned d = 0; d < D / 8; d++) {
-                unsigned b[2];
-                right_from<CHUNK + GAP>(b, queries_across, 8 * d, 16 * m);
-                multiply(of_keys[d], a, b);
-            }
+            add_product<D>(of_values, p, of_out_across, m);
+            add_product<D>(of_keys, ds, queries_across, m);
         }
     }
     const float one[2] = {1.0f, 1.0f};
