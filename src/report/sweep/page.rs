@@ -105,7 +105,7 @@ fn reading(page: &mut String, sweep: &Sweep, metric: &Metric, summaries: &[Summa
          runs are drawn.</p>\n",
     );
     if let Some(meaning) = meaning(sweep, metric, summaries) {
-        push(page, format_args!("<p>{}: {}.</p>\n", "How the factors are made", escape(&meaning)));
+        push(page, format_args!("<p>{}.</p>\n", escape(&meaning.replacen("sooner", "Sooner", 1))));
     }
 }
 

@@ -79,8 +79,8 @@ pub(super) fn meaning(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> 
     let baseline = sweep.settings.get(sweep.baseline).filter(|_| sweep.settings.len() > 1)?;
     let level = summaries.get(sweep.baseline)?.last?.mean;
     Some(format!(
-        "sooner, less, fewer: what {} needs to reach its own final {} for the first time, divided by what the setting \
-         needs to reach it; means over seeds, straight lines between evaluations",
+        "sooner, less, fewer: what \"{}\" needs to reach its own final {} for the first time, divided by what the setting \
+         needs for it; means over seeds, straight lines between evaluations",
         baseline.name,
         metric.format(level)
     ))
