@@ -22,7 +22,10 @@ pub(super) fn rows(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Vec
     }
     let mut rows = vec![header];
     for (index, (setting, summary)) in sweep.settings.iter().zip(summaries).enumerate() {
-        let mut row = vec![setting.name.clone(), format!("{} of {}", summary.finished, setting.cells.len())];
+        let mut row = vec![
+            setting.name.clone(),
+            format!("{} of {}", summary.finished, setting.planned.max(setting.cells.len())),
+        ];
         match &summary.last {
             Some(last) => {
                 row.push(metric.format(last.mean));
