@@ -46,7 +46,8 @@ pub struct StepTiming {
     pub images_per_s: f64,
     /// Share of that time spent waiting for data, 0 to 1.
     pub data_wait: f64,
-    /// Mean milliseconds of a step since the line before.
+    /// Mean milliseconds of a step since the line before: without evaluations, checkpoints, and time in which the
+    /// process was stopped.
     pub step_ms: f64,
     /// Seconds since this process began the stage.
     pub elapsed_s: f64,

@@ -101,7 +101,7 @@ fn reading(page: &mut String, sweep: &Sweep, metric: &Metric, summaries: &[Summa
     page.push_str(
         "<p>Lines are means over seeds, bands reach from the smallest to the largest value. Training time is that of \
          the steps with the wait for their data, on this machine: without evaluations, checkpoints, the start of the \
-         process, and pauses between a kill and its resumption. Training compute counts the matrix products of forward \
+         process, and pauses: between a kill and its resumption, or while it was stopped. Training compute counts the matrix products of forward \
          and backward pass over the patches and tokens that are kept; it does not depend on the machine. Only finished \
          runs are drawn.</p>\n",
     );
