@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Each room and the rooms it may name. A room may always name itself.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("main", &["command"]),
+    ("main", &["command", "huge_pages"]),
+    ("huge_pages", &[]),
     (
         "command",
         &[
