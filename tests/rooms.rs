@@ -78,7 +78,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "seed",
         ],
     ),
-    ("evaluator", &["data", "kernel", "seed"]),
+    ("evaluator", &["data", "kernel", "mask", "seed"]),
     ("exchange", &["data", "model", "parameter"]),
     ("model", &["data", "kernel", "mask", "parameter", "seed"]),
     ("optimizer", &["duration", "kernel", "model", "parameter"]),
