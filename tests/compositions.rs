@@ -62,7 +62,7 @@ fn training_never_shows_what_is_held_out() {
     for level in LEVELS {
         let source = scenes(level, ScenesSplit::Train, 32, 3);
         let mut kinds = HashSet::new();
-        for number in 0..10_000 {
+        for number in 0..4_000 {
             let (composition, raw) = sample(&source, number);
             let placed = &composition.placed;
             for (at, thing) in placed.iter().enumerate() {
@@ -97,7 +97,7 @@ fn of_all_classes_one_is_true_of_a_picture() {
         let (asked, classes) = (Topic::held_out(level), source.classes());
         assert_eq!(classes.len(), guessing);
         let mut seen = vec![0; classes.len()];
-        for number in 0..6_000 {
+        for number in 0..5_000 {
             let (composition, raw) = sample(&source, number);
             let label = raw.label.expect("a class") as usize;
             assert_eq!(composition.topic.phrase(), classes[label]);
