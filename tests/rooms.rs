@@ -27,9 +27,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "run_folder",
             "seed",
             "stage",
+            "sweep",
             "trained",
         ],
     ),
+    ("sweep", &["interpreter", "log", "recipe", "report", "run_folder", "stage"]),
     (
         "interpreter",
         &[

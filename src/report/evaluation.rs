@@ -179,7 +179,7 @@ pub fn trajectories(rows: &[EvalRow]) -> Vec<Trajectory<'_>> {
 }
 
 /// A loss is not a share even when it is small, and a strength of a penalty neither.
-fn is_share(metric: &str, mut values: impl Iterator<Item = f64>) -> bool {
+pub(super) fn is_share(metric: &str, mut values: impl Iterator<Item = f64>) -> bool {
     let other = metric.contains("loss") || COUNTS.contains(&metric);
     !other && values.all(|value| (0.0..=1.0).contains(&value))
 }
