@@ -4,13 +4,18 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::chart::{compact, inked, FONT, INK};
+use super::raster::Raster;
 
-/// Width and height of the chart without its legend, pixels.
-const SIZE: (u32, u32) = (720, 440);
+/// Width of a chart, pixels.
+pub(super) const WIDTH: u32 = 720;
+/// Its height without its legend.
+const HEIGHT: u32 = 440;
 /// Height of a name below the chart, pixels.
 const LEGEND_ROW: u32 = 22;
 /// Longer names do not fit.
 const LEGEND_CHARS: usize = 92;
+/// Text and axes of the PNG, which is white behind.
+const PRINTED: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 /// The colours of Okabe and Ito, which people with any kind of colour vision tell apart, in an order in which
 /// neighbours differ most; without black, which would be lost on a dark page, and yellow, on a light one.
 const COLOURS: [RGBColor; 6] = [
@@ -50,37 +55,60 @@ pub(super) struct Point {
     pub most: f64,
 }
 
-/// Draws it as SVG. The error is plotters' own.
-pub(super) fn draw(chart: &BandChart) -> Result<String, String> {
-    let mut svg = String::new();
-    {
-        let height = SIZE.1 + chart.lines.len() as u32 * LEGEND_ROW + 8;
-        let area = SVGBackend::with_string(&mut svg, (SIZE.0, height)).into_drawing_area();
-        draw_on(&area, chart).map_err(|error| error.to_string())?;
-    }
-    Ok(inked(&svg, &chart.title))
+/// Draws it as SVG and as PNG. The error is plotters' own.
+pub(super) fn draw(chart: &BandChart) -> Result<Pictures, String> {
+    let size = (WIDTH, HEIGHT + chart.lines.len() as u32 * LEGEND_ROW + 8);
+    both(size, &chart.title, |area, ink| draw_on(area, chart, ink), |area, ink| draw_on(area, chart, ink))
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+/// Draws a chart of so many pixels on both: `on_svg` and `on_png` are the same function, which is generic.
+pub(super) fn both(
+    size: (u32, u32),
+    title: &str,
+    on_svg: impl FnOnce(&Area<SVGBackend<'_>>, RGBColor) -> Drawn,
+    on_png: impl FnOnce(&Area<Raster<'_>>, RGBColor) -> Drawn,
+) -> Result<Pictures, String> {
+    let (mut svg, mut png) = (String::new(), Vec::new());
+    {
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        on_svg(&area, INK).map_err(|error| error.to_string())?;
+    }
+    {
+        let area = Raster::new(&mut png, size).into_drawing_area();
+        on_png(&area, PRINTED).map_err(|error| error.to_string())?;
+    }
+    Ok(Pictures { svg: inked(&svg, title), png })
+}
 
-fn draw_on(whole: &Area<'_>, chart: &BandChart) -> Drawn {
-    let (area, below) = whole.split_vertically(SIZE.1);
-    draw_legend(&below, chart)?;
+/// A chart, drawn.
+pub(super) struct Pictures {
+    pub svg: String,
+    pub png: Vec<u8>,
+}
+
+pub(super) type Area<B> = DrawingArea<B, Shift>;
+pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+fn draw_on<B>(whole: &Area<B>, chart: &BandChart, ink: RGBColor) -> Drawn
+where
+    B: DrawingBackend<ErrorType: 'static>,
+{
+    let (area, below) = whole.split_vertically(HEIGHT);
+    draw_legend(&below, chart, ink)?;
     let ((left, right), (bottom, top)) = ranges(chart);
     let mut axes = ChartBuilder::on(&area)
         .margin(10)
         .margin_right(26)
-        .caption(&chart.title, (FONT, 21, &INK))
+        .caption(&chart.title, (FONT, 21, &ink))
         .x_label_area_size(52)
         .y_label_area_size(66)
         .build_cartesian_2d(left..right, bottom..top)?;
     axes.configure_mesh()
-        .axis_style(INK.mix(0.6))
-        .bold_line_style(INK.mix(0.13))
-        .light_line_style(INK.mix(0.0))
-        .label_style((FONT, 16, &INK))
-        .axis_desc_style((FONT, 17, &INK))
+        .axis_style(ink.mix(0.6))
+        .bold_line_style(ink.mix(0.13))
+        .light_line_style(ink.mix(0.0))
+        .label_style((FONT, 16, &ink))
+        .axis_desc_style((FONT, 17, &ink))
         .x_labels(8)
         .y_labels(8)
         .x_desc(&chart.across)
@@ -91,10 +119,10 @@ fn draw_on(whole: &Area<'_>, chart: &BandChart) -> Drawn {
 
     if let Some((level, what)) = &chart.level {
         let dashes =
-            DashedLineSeries::new([(left, *level), (right, *level)], 6, 5, INK.mix(0.6).stroke_width(1));
+            DashedLineSeries::new([(left, *level), (right, *level)], 6, 5, ink.mix(0.6).stroke_width(1));
         axes.draw_series(dashes)?;
         let place = (left + (right - left) * 0.012, level + (top - bottom) * 0.042);
-        axes.draw_series([Text::new(what.clone(), place, (FONT, 15).into_font().color(&INK.mix(0.75)))])?;
+        axes.draw_series([Text::new(what.clone(), place, (FONT, 15).into_font().color(&ink.mix(0.75)))])?;
     }
     // Bands first: no line is hidden by the band of another.
     for (index, line) in chart.lines.iter().enumerate() {
@@ -125,13 +153,13 @@ fn draw_on(whole: &Area<'_>, chart: &BandChart) -> Drawn {
     Ok(())
 }
 
-fn colour(index: usize) -> RGBColor {
+pub(super) fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
 /// The corners of a marker around its point, pixels: each line has a shape of its own, so that more lines than colours,
 /// and a print without them, can be read.
-fn corners(index: usize) -> Vec<(i32, i32)> {
+pub(super) fn corners(index: usize) -> Vec<(i32, i32)> {
     match (index / COLOURS.len() + index) % 4 {
         0 => (0..12).map(|corner| f64::from(corner) * std::f64::consts::TAU / 12.0).map(around).collect(),
         1 => vec![(-5, 4), (0, -5), (5, 4)],
@@ -145,19 +173,27 @@ fn around(angle: f64) -> (i32, i32) {
 }
 
 /// A row a line: its colour, shape and name.
-fn draw_legend(area: &Area<'_>, chart: &BandChart) -> Drawn {
+fn draw_legend<B>(area: &Area<B>, chart: &BandChart, ink: RGBColor) -> Drawn
+where
+    B: DrawingBackend<ErrorType: 'static>,
+{
     for (row, line) in chart.lines.iter().enumerate() {
         let top = row as i32 * LEGEND_ROW as i32;
         let middle = top + LEGEND_ROW as i32 / 2;
         area.draw(&PathElement::new([(76, middle), (108, middle)], colour(row).stroke_width(3)))?;
         area.draw(&(EmptyElement::at((92, middle)) + Polygon::new(corners(row), colour(row).filled())))?;
-        let shown: String = match line.name.chars().count() > LEGEND_CHARS {
-            true => line.name.chars().take(LEGEND_CHARS - 1).chain(['\u{2026}']).collect(),
-            false => line.name.clone(),
-        };
-        area.draw(&Text::new(shown, (118, top + 3), (FONT, 16).into_font().color(&INK)))?;
+        let shown = shortened(&line.name, LEGEND_CHARS);
+        area.draw(&Text::new(shown, (118, top + 3), (FONT, 16).into_font().color(&ink)))?;
     }
     Ok(())
+}
+
+/// A name of at most so many characters.
+pub(super) fn shortened(name: &str, most: usize) -> String {
+    match name.chars().count() > most {
+        true => name.chars().take(most - 1).chain(['\u{2026}']).collect(),
+        false => name.to_owned(),
+    }
 }
 
 /// Room for every point, never empty: ((left, right), (bottom, top)).

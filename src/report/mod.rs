@@ -15,6 +15,8 @@ pub mod html;
 pub mod mask_picture;
 mod outline;
 mod page;
+mod range_chart;
+mod raster;
 mod sheet;
 pub mod sweep;
 pub mod table;

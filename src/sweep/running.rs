@@ -5,7 +5,7 @@ use std::io::{Read as _, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{channel, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -23,6 +23,8 @@ use crate::stage::Ended;
 
 /// Between two looks at how far the running cell is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two reports of an unfinished sweep; making one takes a second.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// More than the longest line of `metrics.jsonl`.
 const LINE: u64 = 4096;
 /// Why a cell failed, in its folder.
@@ -122,7 +124,7 @@ pub fn flops_per_s(plan: &Plan, standings: &[Standing]) -> Option<f64> {
 }
 
 /// Runs every cell that is not finished, in order. A cell whose standing is `Changed` is started again: ask first.
-/// After each, the report of the sweep is written anew.
+/// Now and then the report of the sweep is written anew.
 ///
 /// # Errors
 /// The folder of the sweep cannot be written. Cells that fail are in the result.
@@ -143,6 +145,7 @@ pub fn run(
 
     let mut run = Run { ended: Ended::Complete, failed: Vec::new() };
     let mut done = before;
+    let mut reported = Instant::now();
     for (index, cell) in plan.cells.iter().enumerate() {
         if finished(index) {
             continue;
@@ -172,10 +175,14 @@ pub fn run(
             }
         }
         done += weights.of[index];
-        // What has been trained stands, whatever the page says; the last one is told about at the end.
+        if reported.elapsed() < REPORT_EVERY {
+            continue;
+        }
+        // What has been trained stands, whatever the page says; at the end its errors are told.
         if let Err(error) = report(&plan.study, &plan.settings, out).and_then(|sweep| Ok(sweep.write(out)?)) {
             tracing::warn!(target: "flip::sweep", "no report yet: {error}");
         }
+        reported = Instant::now();
     }
     bar.update(weights.whole(weights.of.iter().sum()), format_args!("{} runs", plan.cells.len()));
     bar.finish();

@@ -1,9 +1,10 @@
 //! The charts of a sweep.
 
 use super::series::{of_setting, Point};
-use super::summary::Summary;
+use super::summary::{lasts, Summary};
 use super::{Along, Metric, Sweep};
-use crate::report::band_chart::{self, BandChart, Line};
+use crate::report::band_chart::{self, BandChart, Line, Pictures};
+use crate::report::range_chart::{self, RangeChart, Row};
 use crate::report::ReportError;
 
 /// A chart, ready to be written or to be put into a page.
@@ -11,6 +12,7 @@ pub(super) struct Drawn {
     /// A file name without its ending.
     pub name: &'static str,
     pub svg: String,
+    pub png: Vec<u8>,
 }
 
 /// A chart an axis; none where no run is finished.
@@ -25,11 +27,41 @@ pub(super) fn of(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Resul
             Along::Samples => "samples",
         };
         let chart = chart(sweep, metric, summaries, index, along);
-        let svg = band_chart::draw(&chart)
+        let Pictures { svg, png } = band_chart::draw(&chart)
             .map_err(|reason| ReportError::Drawing { what: format!("the chart {name}"), reason })?;
-        Ok(Drawn { name, svg })
+        Ok(Drawn { name, svg, png })
     };
-    Along::ALL.into_iter().enumerate().map(drawn).collect()
+    let mut all = Along::ALL.into_iter().enumerate().map(drawn).collect::<Result<Vec<_>, _>>()?;
+    let Pictures { svg, png } = range_chart::draw(&results(sweep, metric, summaries))
+        .map_err(|reason| ReportError::Drawing { what: "the chart results".into(), reason })?;
+    all.push(Drawn { name: "results", svg, png });
+    Ok(all)
+}
+
+/// What every setting ends with.
+fn results(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> RangeChart {
+    let percent = if metric.is_share { 100.0 } else { 1.0 };
+    let rows = sweep.settings.iter().map(|setting| Row {
+        name: setting.name.clone(),
+        values: lasts(setting, metric).into_iter().map(|value| percent * value).collect(),
+    });
+    let level = summaries.get(sweep.baseline).filter(|_| sweep.settings.len() > 1);
+    RangeChart {
+        title: format!("{} at the end", metric.title()),
+        across: axis(metric),
+        rows: rows.collect(),
+        level: level.and_then(|summary| Some(percent * summary.last?.mean)),
+    }
+}
+
+/// The metric as the name of an axis.
+fn axis(metric: &Metric) -> String {
+    let name = metric.name.replace('_', " ");
+    if metric.is_share {
+        format!("{name}, %")
+    } else {
+        name
+    }
 }
 
 fn chart(sweep: &Sweep, metric: &Metric, summaries: &[Summary], index: usize, along: Along) -> BandChart {
@@ -69,12 +101,11 @@ fn chart(sweep: &Sweep, metric: &Metric, summaries: &[Summary], index: usize, al
     });
     BandChart {
         title: format!("{} over {}", metric.title(), unit.what),
-        across: format!("{}, {}", unit.what, unit.name),
-        up: if metric.is_share {
-            format!("{}, %", metric.name.replace('_', " "))
-        } else {
-            metric.name.replace('_', " ")
+        across: match along {
+            Along::Samples => unit.what.to_owned(),
+            Along::Time | Along::Flops => format!("{}, {}", unit.what, unit.name),
         },
+        up: axis(metric),
         lines,
         level,
     }

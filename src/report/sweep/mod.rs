@@ -14,7 +14,7 @@ mod table;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::evaluation::{is_share, trajectories, EvalRow};
+use super::evaluation::{is_count, is_share, trajectories, EvalRow};
 use super::history::{Axis, History};
 use super::ReportError;
 
@@ -173,7 +173,8 @@ impl Setting {
 pub struct Metric {
     pub kind: String,
     pub dataset: String,
-    pub task: String,
+    /// Where one run measures several tasks under the same name; else every task is this one.
+    pub task: Option<String>,
     pub name: String,
     /// Shares of 1 are shown as per cent.
     pub is_share: bool,
@@ -184,7 +185,8 @@ pub struct Metric {
 impl Metric {
     /// The value of a row that measures it.
     pub fn of(&self, row: &EvalRow) -> Option<f64> {
-        let same = row.kind == self.kind && row.dataset == self.dataset && row.task == self.task;
+        let task = self.task.as_ref().is_none_or(|task| *task == row.task);
+        let same = row.kind == self.kind && row.dataset == self.dataset && task;
         let (_, value) = row.metrics.iter().find(|(name, _)| same && *name == self.name)?;
         value.is_finite().then_some(*value)
     }
@@ -198,6 +200,7 @@ impl Metric {
     pub fn format(&self, value: f64) -> String {
         match self.is_share {
             true => format!("{:.1} %", 100.0 * value),
+            false if is_count(&self.name) && value.fract() == 0.0 => format!("{value:.0}"),
             false => format!("{value:.4}"),
         }
     }
@@ -211,12 +214,18 @@ impl Sweep {
 
     /// A metric of the subject of a row.
     fn metric_of(&self, row: &EvalRow, name: &str) -> Metric {
-        let values = self.rows().filter(|other| other.subject() == row.subject());
+        let named = |other: &EvalRow| other.kind == row.kind && other.dataset == row.dataset;
+        let several = self.settings.iter().flat_map(|setting| &setting.cells).any(|cell| {
+            let mut rows = cell.measured.iter().map(|measured| &measured.row).filter(|row| named(row));
+            let first = rows.next();
+            rows.any(|row| first.is_some_and(|first| row.task != first.task))
+        });
+        let values = self.rows().filter(|other| named(other) && (!several || other.task == row.task));
         let values = values.flat_map(|row| &row.metrics).filter(|(other, _)| other == name);
         Metric {
             kind: row.kind.clone(),
             dataset: row.dataset.clone(),
-            task: row.task.clone(),
+            task: several.then(|| row.task.clone()),
             name: name.to_owned(),
             is_share: is_share(name, values.map(|(_, value)| *value)),
             less_is_better: name.contains("loss"),
@@ -278,8 +287,10 @@ impl Sweep {
             fs::create_dir_all(&folder).map_err(ReportError::io("create", &folder))?;
         }
         for chart in &charts {
-            let path = folder.join(chart.name).with_extension("svg");
-            fs::write(&path, &chart.svg).map_err(ReportError::io("write", &path))?;
+            for (extension, bytes) in [("svg", chart.svg.as_bytes()), ("png", &chart.png)] {
+                let path = folder.join(chart.name).with_extension(extension);
+                fs::write(&path, bytes).map_err(ReportError::io("write", &path))?;
+            }
         }
         page::write(self, metric.as_ref(), summaries.as_deref(), &charts, out)
     }

@@ -90,6 +90,11 @@ fn mean_reaches(setting: &Setting, metric: &Metric, along: Along, level: f64) ->
 
 /// What the finished runs of a setting end with.
 pub(super) fn last(setting: &Setting, metric: &Metric) -> Option<Spread> {
+    Spread::of(&lasts(setting, metric))
+}
+
+/// The same of each of them.
+pub(super) fn lasts(setting: &Setting, metric: &Metric) -> Vec<f64> {
     let last = |cell| of_cell(cell, metric, Along::Samples).last().map(|(_, value)| *value);
-    Spread::of(&setting.finished().filter_map(last).collect::<Vec<_>>())
+    setting.finished().filter_map(last).collect()
 }
