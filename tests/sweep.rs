@@ -127,18 +127,21 @@ fn broken_runs_are_named_before_the_first_begins() {
         &sweep(&["stages.0.batch=8,0", "stages.0.image_mask=Keep,Random(0.5)"]),
         &[
             "in 2 of 4 settings, first batch=0, image_mask=Keep:",
-            "--set stages[0].batch=0",
+            "--set stages.0.batch=0: stages[0].batch",
             "nothing was run",
         ],
     );
     refused(there.path(), &sweep(&["stages.0.image_mak=Keep,Random(0.5)"]), &["did you mean `image_mask`?"]);
     refused(there.path(), &sweep(&["seed=1,2"]), &["--seeds"]);
     refused(there.path(), &sweep(&["stages.0.image_mask=Keep,Random(0.5"]), &["this `(` is not closed"]);
-    refused(
-        there.path(),
-        &sweep(&["stages.1=Evaluate([])", "stages.0.evaluate=None"]),
-        &["nothing is evaluated"],
+    let only_training = RECIPE.replace(
+        "evaluate: (every: Steps(15), evaluators: [ZeroShot(name: \"held out\", classes: Source())]),",
+        "",
     );
+    let evaluating = only_training.find("        Evaluate([").unwrap();
+    let only_training = format!("{}    ],\n)", &only_training[..evaluating]);
+    fs::write(there.path().join("training.ron"), only_training).unwrap();
+    refused(there.path(), &["sweep", "training.ron"], &["nothing is evaluated"]);
     refused(
         there.path(),
         &sweep(&["data.validation=WebDataset(shards: \"absent.tar\"),Scenes(size: 32, split: HeldOut, samples: 10)"]),
@@ -159,9 +162,9 @@ fn mistakes_in_a_study_have_their_line() {
     broken(
         "image_mask=Random",
         "image_mak=Random",
-        &["in the setting half:", "broken.ron:11:36: stages[0].image_mak", "did you mean `image_mask`?"],
+        &["in the setting half:", "broken.ron:11:35: stages[0].image_mak", "did you mean `image_mask`?"],
     );
-    broken("Steps(50)", "Stps(50)", &["broken.ron:11:85: stages[0].length: unknown variant `Stps`"]);
+    broken("Steps(50)", "Stps(50)", &["broken.ron:11:86: stages[0].length: unknown variant `Stps`"]);
     broken(
         "stages.0.batch=8",
         "stages.0.batch=8,16",
@@ -173,8 +176,11 @@ fn mistakes_in_a_study_have_their_line() {
     broken("tiny.ron", "absent.ron", &["absent.ron: cannot be read"]);
     broken(
         "seeds: 2",
-        "metric: (evaluation: \"held in\")",
-        &["in every setting:", "no evaluation is called \"held in\"; did you mean \"held out\"?"],
+        "metric: (evaluation: \"held ot\")",
+        &[
+            "broken.ron:15:26: metric.evaluation: no evaluation is called \"held ot\"",
+            "did you mean \"held out\"?",
+        ],
     );
     let output = flip(there.path(), &["run", "masks.ron"]);
     assert!(
@@ -288,14 +294,14 @@ fn fabricated(there: &Path, setting: &str, seed: u64, step_ms: f64, accuracies: 
             "{{\"stage\":0,\"step\":{step},\"step_ms\":{step_ms},\"elapsed_s\":{}}}\n",
             100 * index % 7
         );
-        rows.push(serde_json::json!({
-            "stage": 0, "step": step, "samples": samples, "kind": "zero_shot", "dataset": "held out", "task": "all",
-            "metrics": {"top1": top1, "classes": 4.0}, "n": 100,
-        }));
+        rows.push(format!(
+            "{{\"stage\":0,\"step\":{step},\"samples\":{samples},\"kind\":\"zero_shot\",\"dataset\":\"held out\",\
+             \"task\":\"all\",\"metrics\":{{\"top1\":{top1},\"classes\":4.0}},\"n\":100}}"
+        ));
     }
     fs::write(folder.join("metrics.jsonl"), metrics).unwrap();
     fs::write(folder.join("timing.jsonl"), timing).unwrap();
-    fs::write(folder.join("eval.json"), serde_json::to_string(&rows).unwrap()).unwrap();
+    fs::write(folder.join("eval.json"), format!("[{}]", rows.join(",\n"))).unwrap();
 }
 
 /// Two settings with known curves: what the first needs 40 s for, the second has after 15.

@@ -14,8 +14,7 @@ use crate::log::{Logging, Progress};
 use crate::recipe::{self, RecipeErrors};
 use crate::stage::Ended;
 use crate::sweep::plan::PlanErrors;
-use crate::sweep::running::Standing;
-use crate::sweep::{self, study, Plan};
+use crate::sweep::{self, standing, study, Plan, Standing};
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {
@@ -78,7 +77,7 @@ pub fn sweep(args: &SweepArgs, out: &mut dyn Write) -> Result<Outcome, Failure> 
             "{root} holds a run, not a sweep; choose another folder with --out"
         )));
     }
-    let standings = sweep::running::standings(&plan)?;
+    let standings = sweep::standings(&plan)?;
     print_plan(&plan, &standings, &root, out)?;
     if args.plan {
         return Ok(Outcome::Done);
@@ -216,7 +215,7 @@ fn print_plan(plan: &Plan, standings: &[Standing], root: &Path, out: &mut dyn Wr
         let begun = count(|standing| *standing == Standing::Begun);
         writeln!(out, "  {finished} of {runs} runs are finished, {begun} begun")?;
     }
-    let time = flops.zip(sweep::running::flops_per_s(plan, standings)).filter(|(flops, _)| *flops > 0.0);
+    let time = flops.zip(standing::flops_per_s(plan, standings)).filter(|(flops, _)| *flops > 0.0);
     let time = time.map_or(String::new(), |(flops, pace)| {
         format!(
             ", about {} of training at the pace of the finished runs",

@@ -2,6 +2,7 @@
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::chart::{compact, inked, FONT, INK};
 use super::raster::Raster;
@@ -11,9 +12,9 @@ pub(super) const WIDTH: u32 = 720;
 /// Its height without its legend.
 const HEIGHT: u32 = 440;
 /// Height of a name below the chart, pixels.
-const LEGEND_ROW: u32 = 22;
+const LEGEND_ROW: u32 = 25;
 /// Longer names do not fit.
-const LEGEND_CHARS: usize = 92;
+const LEGEND_CHARS: usize = 80;
 /// Text and axes of the PNG, which is white behind.
 const PRINTED: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 /// The colours of Okabe and Ito, which people with any kind of colour vision tell apart, in an order in which
@@ -57,7 +58,7 @@ pub(super) struct Point {
 
 /// Draws it as SVG and as PNG. The error is plotters' own.
 pub(super) fn draw(chart: &BandChart) -> Result<Pictures, String> {
-    let size = (WIDTH, HEIGHT + chart.lines.len() as u32 * LEGEND_ROW + 8);
+    let size = (WIDTH, HEIGHT + chart.lines.len() as u32 * LEGEND_ROW + 14);
     both(size, &chart.title, |area, ink| draw_on(area, chart, ink), |area, ink| draw_on(area, chart, ink))
 }
 
@@ -99,16 +100,16 @@ where
     let mut axes = ChartBuilder::on(&area)
         .margin(10)
         .margin_right(26)
-        .caption(&chart.title, (FONT, 21, &ink))
-        .x_label_area_size(52)
-        .y_label_area_size(66)
+        .caption(&chart.title, (FONT, 25, &ink))
+        .x_label_area_size(58)
+        .y_label_area_size(72)
         .build_cartesian_2d(left..right, bottom..top)?;
     axes.configure_mesh()
         .axis_style(ink.mix(0.6))
         .bold_line_style(ink.mix(0.13))
         .light_line_style(ink.mix(0.0))
-        .label_style((FONT, 16, &ink))
-        .axis_desc_style((FONT, 17, &ink))
+        .label_style((FONT, 19, &ink))
+        .axis_desc_style((FONT, 20, &ink))
         .x_labels(8)
         .y_labels(8)
         .x_desc(&chart.across)
@@ -121,8 +122,8 @@ where
         let dashes =
             DashedLineSeries::new([(left, *level), (right, *level)], 6, 5, ink.mix(0.6).stroke_width(1));
         axes.draw_series(dashes)?;
-        let place = (left + (right - left) * 0.012, level + (top - bottom) * 0.042);
-        axes.draw_series([Text::new(what.clone(), place, (FONT, 15).into_font().color(&ink.mix(0.75)))])?;
+        let place = (left + (right - left) * 0.012, level + (top - bottom) * 0.05);
+        axes.draw_series([Text::new(what.clone(), place, (FONT, 18).into_font().color(&ink.mix(0.75)))])?;
     }
     // Bands first: no line is hidden by the band of another.
     for (index, line) in chart.lines.iter().enumerate() {
@@ -177,13 +178,13 @@ fn draw_legend<B>(area: &Area<B>, chart: &BandChart, ink: RGBColor) -> Drawn
 where
     B: DrawingBackend<ErrorType: 'static>,
 {
+    let beside = (FONT, 19).into_font().color(&ink).pos(Pos::new(HPos::Left, VPos::Center));
     for (row, line) in chart.lines.iter().enumerate() {
-        let top = row as i32 * LEGEND_ROW as i32;
-        let middle = top + LEGEND_ROW as i32 / 2;
+        let middle = row as i32 * LEGEND_ROW as i32 + LEGEND_ROW as i32 / 2;
         area.draw(&PathElement::new([(76, middle), (108, middle)], colour(row).stroke_width(3)))?;
         area.draw(&(EmptyElement::at((92, middle)) + Polygon::new(corners(row), colour(row).filled())))?;
         let shown = shortened(&line.name, LEGEND_CHARS);
-        area.draw(&Text::new(shown, (118, top + 3), (FONT, 16).into_font().color(&ink)))?;
+        area.draw_text(&shown, &beside, (120, middle))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! from the smallest to the largest.
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::band_chart::{both, colour, corners, shortened, Area, Drawn, Pictures, WIDTH};
 use super::chart::{compact, FONT};
@@ -9,9 +10,9 @@ use super::chart::{compact, FONT};
 /// Height of a setting, pixels.
 const ROW: u32 = 30;
 /// Above and below the rows.
-const AROUND: u32 = 96;
+const AROUND: u32 = 108;
 /// Width of a character of a name, on average, and the most that names get.
-const CHARACTER: usize = 8;
+const CHARACTER: usize = 9;
 const MOST_CHARACTERS: usize = 44;
 
 /// What a chart shows.
@@ -64,8 +65,8 @@ where
     let mut axes = ChartBuilder::on(area)
         .margin(10)
         .margin_right(26)
-        .caption(&chart.title, (FONT, 21, &ink))
-        .x_label_area_size(52)
+        .caption(&chart.title, (FONT, 25, &ink))
+        .x_label_area_size(58)
         .y_label_area_size(names)
         .build_cartesian_2d(left..right, 0.0..rows)?;
     axes.configure_mesh()
@@ -73,8 +74,8 @@ where
         .axis_style(ink.mix(0.6))
         .bold_line_style(ink.mix(0.13))
         .light_line_style(ink.mix(0.0))
-        .label_style((FONT, 16, &ink))
-        .axis_desc_style((FONT, 17, &ink))
+        .label_style((FONT, 19, &ink))
+        .axis_desc_style((FONT, 20, &ink))
         .x_labels(8)
         .y_labels(0)
         .x_desc(&chart.across)
@@ -103,11 +104,8 @@ where
         }
         // Beside the axis, in the area of its labels.
         let (x, y) = axes.backend_coord(&(left, height));
-        let right = plotters_backend::text_anchor::Pos::new(
-            plotters_backend::text_anchor::HPos::Right,
-            plotters_backend::text_anchor::VPos::Center,
-        );
-        let style = (FONT, 16).into_font().color(&ink).pos(right);
+        let right = Pos::new(HPos::Right, VPos::Center);
+        let style = (FONT, 19).into_font().color(&ink).pos(right);
         area.draw_text(&shortened(&row.name, MOST_CHARACTERS), &style, (x - 10, y))?;
     }
     area.present()?;

@@ -256,7 +256,11 @@ mod tests {
         {
             use plotters::prelude::*;
             let area = Raster::new(&mut png, (60, 40)).into_drawing_area();
-            area.draw(&PathElement::new([(10, 30), (50, 30)], BLACK.stroke_width(2))).unwrap();
+            area.draw(&PathElement::new(
+                [(10, 30), (50, 30)],
+                plotters::style::Color::stroke_width(&BLACK, 2),
+            ))
+            .unwrap();
             area.draw(&Text::new("l", (5, 5), ("sans-serif", 20).into_font().color(&BLACK))).unwrap();
             area.present().unwrap();
         }

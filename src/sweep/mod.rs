@@ -6,15 +6,22 @@
 //! | what is varied: a study, or `--set` with several values | [`study`] |
 //! | every combination of the values, with a name | [`grid`] |
 //! | a checked recipe and a folder for each of them and each seed | [`plan`] |
+//! | which of them are finished, begun, or of another recipe | [`standing`] |
 //! | the runs themselves: skipped, resumed, begun | [`running`] |
-//!
-//! What the runs leave is compared by [`crate::report::sweep`], from their folders alone.
+//! | what their folders hold in the end, for [`crate::report::sweep`] to compare | [`stored`] |
 
+mod error;
+mod follow;
 pub mod grid;
 pub mod plan;
 pub mod running;
+pub mod standing;
+pub mod stored;
 pub mod study;
 
+pub use error::SweepError;
 pub use plan::{Cell, Plan};
-pub use running::{report, run, Run};
+pub use running::{run, Run};
+pub use standing::{standings, Standing};
+pub use stored::report;
 pub use study::{schema_json, Study};

@@ -5,9 +5,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::grid::Setting;
-use super::study::{MetricConfig, Read, Study};
+use super::study::{violation, MetricConfig, Read, Study};
 use crate::interpreter;
 use crate::recipe::forecast::{forecast, StageForecast};
+use crate::recipe::validate::Violation;
 use crate::recipe::{self, files, nearest, Recipe, RecipeError, RecipeErrors};
 
 /// A sweep, ready to be run.
@@ -131,7 +132,7 @@ impl Plan {
     /// # Errors
     /// All that is wrong with any of them.
     pub fn new(read: Read, out: &Path) -> Result<Plan, PlanErrors> {
-        let Read { study, settings } = read;
+        let Read { study, settings, mut document } = read;
         let mut errors =
             PlanErrors { recipe: study.recipe.clone(), settings: settings.len(), broken: Vec::new() };
         let mut recipes = Vec::with_capacity(settings.len());
@@ -142,8 +143,12 @@ impl Plan {
             }
         }
         for (setting, recipe) in settings.iter().zip(&recipes) {
-            for message in problems(recipe, study.metric.as_ref()) {
+            for message in problems(recipe) {
                 errors.add(&setting.name, What::Other(message));
+            }
+            let wrong = study.metric.as_ref().and_then(|metric| unmeasured(metric, recipe));
+            if let Some((wrong, document)) = wrong.and_then(|wrong| Some((wrong, document.take()?))) {
+                errors.add(&setting.name, What::Recipe(Box::new(document.refuse(vec![wrong]))));
             }
         }
         if !errors.broken.is_empty() {
@@ -180,33 +185,45 @@ pub fn baseline(study: &Study, settings: &[Setting]) -> usize {
 }
 
 /// What would stop a run on this machine, or leave nothing to compare.
-fn problems(recipe: &Recipe, metric: Option<&MetricConfig>) -> Vec<String> {
+fn problems(recipe: &Recipe) -> Vec<String> {
     let mut problems = files::missing(recipe, |_| false);
     problems.extend(interpreter::place(recipe).err().map(|error| error.to_string()));
+    if evaluations(recipe).is_empty() {
+        let advice = "give it a stage Evaluate([...]), or `evaluate` in a training stage";
+        problems.push(format!("stages: nothing is evaluated, so there is nothing to compare; {advice}"));
+    }
+    problems
+}
+
+/// Names of the evaluations of a recipe, each with its kinds.
+fn evaluations(recipe: &Recipe) -> BTreeMap<&str, Vec<&str>> {
     let mut evaluations: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for evaluator in recipe.stages.iter().flat_map(|stage| stage.evaluators().1) {
         let evaluator = evaluator.evaluator();
         evaluations.entry(evaluator.name()).or_default().push(evaluator.kind());
     }
-    if evaluations.is_empty() {
-        let advice = "give it a stage Evaluate([...]), or `evaluate` in a training stage";
-        problems.push(format!("stages: nothing is evaluated, so there is nothing to compare; {advice}"));
-    } else if let Some(MetricConfig { evaluation, kind, .. }) = metric {
-        let names: Vec<&str> = evaluations.keys().copied().collect();
-        match (evaluations.get(evaluation.as_str()), kind) {
-            (None, _) => {
-                let help = match nearest(evaluation, &names) {
-                    Some(name) => format!("did you mean {name:?}?"),
-                    None => format!("there are {}", names.join(", ")),
-                };
-                problems.push(format!("metric.evaluation: no evaluation is called {evaluation:?}; {help}"));
-            }
-            (Some(kinds), Some(kind)) if !kinds.contains(&kind.as_str()) => problems.push(format!(
-                "metric.kind: {evaluation:?} is evaluated by {}, not {kind}",
-                kinds.join(", ")
-            )),
-            _ => {}
+    evaluations
+}
+
+/// The metric of a study is measured in every setting.
+fn unmeasured(metric: &MetricConfig, recipe: &Recipe) -> Option<Violation> {
+    let there = evaluations(recipe);
+    let names: Vec<&str> = there.keys().copied().collect();
+    let MetricConfig { evaluation, kind, .. } = metric;
+    match (there.get(evaluation.as_str()), kind) {
+        (None, _) => {
+            let mut unknown =
+                violation("metric.evaluation", format!("no evaluation is called {evaluation:?}"));
+            unknown.help = Some(match nearest(evaluation, &names) {
+                Some(name) => format!("did you mean {name:?}?"),
+                None => format!("the recipe evaluates {}", names.join(", ")),
+            });
+            Some(unknown)
         }
+        (Some(kinds), Some(kind)) if !kinds.contains(&kind.as_str()) => {
+            let message = format!("{evaluation:?} is not evaluated by {kind}, but by {}", kinds.join(", "));
+            Some(violation("metric.kind", message))
+        }
+        _ => None,
     }
-    problems
 }

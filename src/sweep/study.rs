@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::grid::{self, Setting};
 use crate::recipe::validate::Violation;
-use crate::recipe::{self, nearest, Origin, Override, RecipeErrors};
+use crate::recipe::{self, nearest, Described, Origin, Override, RecipeErrors};
 
 /// One recipe, varied: every combination of the values of its axes is a setting, every setting is run with every
 /// seed.
@@ -92,6 +92,8 @@ pub struct Read {
     pub study: Study,
     /// Every combination of the axes.
     pub settings: Vec<Setting>,
+    /// To say where in it something is wrong; none of a command line.
+    pub(super) document: Option<Described<Study>>,
 }
 
 /// The JSON Schema of a study, without references: its few types are written out where they stand.
@@ -167,7 +169,7 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Read, RecipeErrors> {
     if beside.exists() {
         study.recipe = beside;
     }
-    Ok(Read { study, settings })
+    Ok(Read { study, settings, document: Some(described) })
 }
 
 /// The study that a command line describes: a recipe and `--set` arguments with one value or several.
@@ -187,7 +189,7 @@ pub fn of_arguments(name: String, recipe: &Path, sets: &[String]) -> Result<Read
         baseline: None,
         metric: None,
     };
-    Ok(Read { study, settings })
+    Ok(Read { study, settings, document: None })
 }
 
 /// The axes of `--set` arguments; an error names its argument.
@@ -247,7 +249,7 @@ fn check(study: &Study) -> Vec<Violation> {
     violations
 }
 
-fn violation(path: &str, message: String) -> Violation {
+pub(super) fn violation(path: &str, message: String) -> Violation {
     // Paths in this file are written by hand.
     Violation { path: path.parse().unwrap_or_default(), message, help: None, also: Vec::new() }
 }

@@ -48,7 +48,9 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Setting {
     pub name: String,
-    /// By seed.
+    /// Runs that it is to have.
+    pub planned: usize,
+    /// Those that were begun, by seed.
     pub cells: Vec<Cell>,
 }
 

@@ -49,13 +49,14 @@ pub(super) fn write(
 fn numbers(page: &mut String, sweep: &Sweep) {
     let cells = || sweep.settings.iter().flat_map(|setting| &setting.cells);
     let finished = cells().filter(|cell| cell.finished()).count();
+    let planned: usize = sweep.settings.iter().map(|setting| setting.planned.max(setting.cells.len())).sum();
     let failed = cells().filter(|cell| matches!(cell.outcome, Outcome::Failed(_))).count();
     let seconds: f64 = cells().map(|cell| cell.spent.train_s).sum();
     facts(
         page,
         &[
             ("settings", Some(sweep.settings.len().to_string())),
-            ("finished runs", Some(format!("{finished} of {}", cells().count()))),
+            ("finished runs", Some(format!("{finished} of {planned}"))),
             ("failed runs", (failed > 0).then(|| failed.to_string())),
             ("training in all", (seconds > 0.0).then(|| duration(seconds / 60.0))),
         ],
@@ -105,7 +106,7 @@ fn reading(page: &mut String, sweep: &Sweep, metric: &Metric, summaries: &[Summa
          runs are drawn.</p>\n",
     );
     if let Some(meaning) = meaning(sweep, metric, summaries) {
-        push(page, format_args!("<p>{}: {}.</p>\n", "How the factors are made", escape(&meaning)));
+        push(page, format_args!("<p>{}.</p>\n", escape(&meaning.replacen("sooner", "Sooner", 1))));
     }
 }
 

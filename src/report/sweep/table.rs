@@ -22,7 +22,10 @@ pub(super) fn rows(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Vec
     }
     let mut rows = vec![header];
     for (index, (setting, summary)) in sweep.settings.iter().zip(summaries).enumerate() {
-        let mut row = vec![setting.name.clone(), format!("{} of {}", summary.finished, setting.cells.len())];
+        let mut row = vec![
+            setting.name.clone(),
+            format!("{} of {}", summary.finished, setting.planned.max(setting.cells.len())),
+        ];
         match &summary.last {
             Some(last) => {
                 row.push(metric.format(last.mean));
@@ -79,8 +82,8 @@ pub(super) fn meaning(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> 
     let baseline = sweep.settings.get(sweep.baseline).filter(|_| sweep.settings.len() > 1)?;
     let level = summaries.get(sweep.baseline)?.last?.mean;
     Some(format!(
-        "sooner, less, fewer: what {} needs to reach its own final {} for the first time, divided by what the setting \
-         needs to reach it; means over seeds, straight lines between evaluations",
+        "sooner, less, fewer: what \"{}\" needs to reach its own final {} for the first time, divided by what the setting \
+         needs for it; means over seeds, straight lines between evaluations",
         baseline.name,
         metric.format(level)
     ))
