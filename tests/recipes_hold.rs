@@ -120,7 +120,9 @@ fn studies_say_what_they_claim() {
     for path in studies {
         let name = path.strip_prefix(root()).unwrap().display().to_string();
         let text = std::fs::read_to_string(&path).unwrap();
-        for line in [&format!("//     flip sweep {name}\n"), "\n// Claim:   ", "\n// Time:    ", "\n// Verdict: "] {
+        for line in
+            [&format!("//     flip sweep {name}\n"), "\n// Claim:   ", "\n// Time:    ", "\n// Verdict: "]
+        {
             assert!(text.contains(line), "{name} lacks {line:?}");
         }
         assert!(readme.contains(&name), "the README does not name {name}");
