@@ -217,6 +217,8 @@ fn run_on<D: GraphDevice>(
             return Ok(ended);
         }
     }
+    let version = concat!("flip ", env!("CARGO_PKG_VERSION"), "\n");
+    folder.replace(&folder.complete(), version.as_bytes())?;
     Ok(Ended::Complete)
 }
 

@@ -20,6 +20,7 @@
 //! | [`exchange`] | checkpoints of other tools, in and out |
 //! | [`log`] | tracing, reloadable while running; metrics files |
 //! | [`report`] | curves, pictures and tables that a person looks at, of one run or several |
+//! | [`sweep`] | one recipe in many variants: a grid of runs, resumed and compared |
 //! | [`command`] | the command line: one file a subcommand |
 //! | [`trained`] | a run opened for use: weights, tokenizer, recipe |
 //! | [`run_folder`], [`device`], [`duration`], [`seed`] | small leaves |
@@ -43,4 +44,5 @@ pub mod report;
 pub mod run_folder;
 pub mod seed;
 pub mod stage;
+pub mod sweep;
 pub mod trained;

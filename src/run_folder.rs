@@ -88,6 +88,7 @@ impl RunFolder {
             self.tokenizer(),
             self.model(),
             self.masks(),
+            self.complete(),
             self.root.join("report.html"),
         ] {
             match fs::remove_file(&file) {
@@ -136,6 +137,14 @@ impl RunFolder {
     /// The same of a folder that is not entered yet.
     pub fn tokenizer_of(root: &Path) -> PathBuf {
         root.join("tokenizer.json")
+    }
+    /// There once the run has come to its end.
+    pub fn complete(&self) -> PathBuf {
+        Self::complete_of(&self.root)
+    }
+    /// The same of a folder that is not entered.
+    pub fn complete_of(root: &Path) -> PathBuf {
+        root.join("complete")
     }
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")

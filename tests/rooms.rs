@@ -28,9 +28,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "run_folder",
             "seed",
             "stage",
+            "sweep",
             "trained",
         ],
     ),
+    ("sweep", &["interpreter", "log", "recipe", "report", "run_folder", "stage"]),
     (
         "interpreter",
         &[
@@ -79,7 +81,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "seed",
         ],
     ),
-    ("evaluator", &["data", "kernel", "seed"]),
+    ("evaluator", &["data", "kernel", "mask", "seed"]),
     ("exchange", &["data", "model", "parameter"]),
     ("model", &["data", "kernel", "mask", "parameter", "seed"]),
     ("optimizer", &["duration", "kernel", "model", "parameter"]),

@@ -9,6 +9,7 @@ pub mod import;
 pub mod model_card;
 pub mod run;
 pub mod schema;
+pub mod sweep;
 pub mod tokenizer;
 pub mod validate;
 
@@ -33,9 +34,11 @@ pub struct Cli {
 enum Command {
     /// Run a recipe: its stages in sequence, to the end.
     Run(run::RunArgs),
-    /// Check a recipe and say what it would cost, in a second.
+    /// Run a recipe in many variants, and compare them: charts over time, compute and pairs seen.
+    Sweep(sweep::SweepArgs),
+    /// Check a recipe or a study and say what it would cost, in a second.
     Validate(ValidateArgs),
-    /// The JSON Schema of recipes, for editors.
+    /// The JSON Schemas of recipes and studies, for editors.
     Schema {
         #[command(subcommand)]
         command: SchemaCommand,
@@ -85,7 +88,7 @@ struct ValidateArgs {
 
 #[derive(Debug, Subcommand)]
 enum SchemaCommand {
-    /// Write schema/recipe.json.
+    /// Write schema/recipe.json and schema/study.json.
     Export {
         /// Folder to write into.
         #[arg(long, default_value = "schema")]
@@ -121,8 +124,12 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 
 /// Reads the recipe a command was given; its errors are shown with the lines they concern.
 fn read_recipe(args: &RecipeArgs) -> Result<Recipe, Failure> {
-    recipe::read(&args.recipe, &args.sets)
-        .map_err(|errors| Failure::Usage(errors.render(std::io::stderr().is_terminal())))
+    recipe::read(&args.recipe, &args.sets).map_err(|errors| {
+        Failure::Usage(match crate::sweep::study::is_study(&args.recipe) {
+            true => format!("{0} is a study of many runs: flip sweep {0}", args.recipe.display()),
+            false => errors.render(std::io::stderr().is_terminal()),
+        })
+    })
 }
 
 impl Cli {
@@ -132,6 +139,7 @@ impl Cli {
         let mut out = std::io::stdout();
         let ended = match &self.command {
             Command::Run(args) => run::run(args),
+            Command::Sweep(args) => sweep::sweep(args, &mut out),
             Command::Validate(args) => {
                 validate::validate(&args.recipe.recipe, &args.recipe.sets, args.json, &mut out)
             }

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::interpreter;
 use crate::log::{LogError, Logging, LoggingConfig, Progress};
-use crate::recipe::files::{self, Presence};
+use crate::recipe::files;
 use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
 use crate::run_folder::{Entry, RunFolder};
@@ -50,7 +50,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let folder = RunFolder::enter(&root, entry).map_err(|error| Failure::Usage(error.to_string()))?;
     let written = recipe::write(&recipe);
     if args.resume {
-        same_recipe(&folder, &recipe, &written)?;
+        same_recipe(&folder, &recipe)?;
     } else {
         folder.replace(&folder.recipe(), written.as_bytes())?;
     }
@@ -85,15 +85,7 @@ fn everything_is_here(recipe: &Recipe, resumed: Option<&Path>) -> Result<(), Fai
         }
         _ => false,
     };
-    let missing: Vec<String> = files::inventory(recipe)
-        .iter()
-        .filter(|presence| presence.found == 0 && !has(&presence.field))
-        .map(|presence| {
-            let Presence { field, path, shards, .. } = presence;
-            let problem = if *shards { "matches nothing" } else { "is not there" };
-            format!("{field}: {path} {problem}; set it with {}", presence.override_hint())
-        })
-        .collect();
+    let missing = files::missing(recipe, has);
     if missing.is_empty() {
         Ok(())
     } else {
@@ -102,7 +94,7 @@ fn everything_is_here(recipe: &Recipe, resumed: Option<&Path>) -> Result<(), Fai
 }
 
 /// Refuses a logging file with a mistake in it, and a given one that is not there, before the folder is taken.
-fn logging_is_readable(given: Option<&Path>, root: &Path) -> Result<(), Failure> {
+pub(super) fn logging_is_readable(given: Option<&Path>, root: &Path) -> Result<(), Failure> {
     let path = given.map_or_else(|| RunFolder::logging_of(root), Path::to_path_buf);
     match LoggingConfig::read(&path) {
         Err(LogError::Io { .. }) if given.is_none() && !path.exists() => Ok(()),
@@ -124,26 +116,19 @@ fn not_its_own_start(recipe: &Recipe, root: &Path) -> Result<(), Failure> {
 }
 
 /// A run goes on with the recipe it was started with, or not at all.
-fn same_recipe(folder: &RunFolder, recipe: &Recipe, now: &str) -> Result<(), Failure> {
+fn same_recipe(folder: &RunFolder, recipe: &Recipe) -> Result<(), Failure> {
     let path = folder.recipe();
     let stored = recipe::read(&path, &[])?;
-    if stored == *recipe {
-        return Ok(());
-    }
-    let before = recipe::write(&stored);
-    let first = before.lines().zip(now.lines()).find(|(before, now)| before != now);
-    let difference = first.map_or(String::new(), |(before, now)| {
-        format!("\n  run folder: {}\n  now:        {}", before.trim(), now.trim())
-    });
+    let Some((before, now)) = recipe::difference(&stored, recipe) else { return Ok(()) };
     Err(Failure::Usage(format!(
         "{} was started with a different recipe, so the run cannot go on exactly; give the same recipe and --set, or \
-         another --out. The first difference:{difference}",
+         another --out. The first difference:\n  run folder: {before}\n  now:        {now}",
         path.display()
     )))
 }
 
 /// The flag that SIGINT and SIGTERM raise. A second signal ends the process at once, as people expect.
-fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
     let interrupt = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, interrupt.clone())?;

@@ -1,9 +1,9 @@
-//! `flip schema export`: the JSON Schema of a recipe as a file, and whether the file is up to date.
+//! `flip schema export`: the JSON Schemas of recipes and studies as files, and whether the files are up to date.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::recipe;
+use crate::{recipe, sweep};
 
 use super::{Failure, Outcome};
 
@@ -16,25 +16,31 @@ pub enum SchemaError {
     Stale { path: PathBuf },
 }
 
-/// Writes `recipe.json` into `folder`, or with `check` only compares it.
+/// Writes `recipe.json` and `study.json` into `folder`, or with `check` only compares them.
 ///
 /// # Errors
-/// The file cannot be written or read; or, with `check`, it is missing or differs.
+/// A file cannot be written or read; or, with `check`, it is missing or differs.
 pub fn export(folder: &Path, check: bool, out: &mut dyn Write) -> Result<Outcome, Failure> {
-    let path = folder.join("recipe.json");
-    let schema = recipe::recipe_json();
+    for (name, schema) in [("recipe.json", recipe::recipe_json()), ("study.json", sweep::schema_json())] {
+        export_one(&folder.join(name), schema, check, out)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn export_one(path: &Path, schema: String, check: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let io = |source| SchemaError::Io { path: path.into(), source };
     let verb = if check {
-        match std::fs::read_to_string(&path) {
+        match std::fs::read_to_string(path) {
             Ok(written) if written == schema => "is up to date",
-            Ok(_) => return Err(SchemaError::Stale { path }.into()),
-            Err(source) => return Err(SchemaError::Io { path, source }.into()),
+            Ok(_) => return Err(SchemaError::Stale { path: path.into() }.into()),
+            Err(source) => return Err(io(source).into()),
         }
     } else {
-        std::fs::create_dir_all(folder)
-            .and_then(|()| std::fs::write(&path, schema))
-            .map_err(|source| SchemaError::Io { path: path.clone(), source })?;
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))
+            .and_then(|()| std::fs::write(path, schema))
+            .map_err(io)?;
         "written"
     };
     writeln!(out, "{} {verb}", path.display())?;
-    Ok(Outcome::Done)
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! `flip validate`: what a recipe will cost and need, told without building anything.
+//! `flip validate`: what a recipe, or each setting of a study, will cost and need, told without building anything.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -9,6 +9,7 @@ use crate::interpreter;
 use crate::recipe::files::{self, Presence};
 use crate::recipe::forecast::{forecast, StageForecast, TrainingForecast};
 use crate::recipe::{self, Compute, Precision, Recipe, RecipeError};
+use crate::sweep::study;
 
 use super::{Failure, Outcome};
 
@@ -34,6 +35,9 @@ pub struct Report {
 /// # Errors
 /// The recipe is wrong, or `out` cannot be written.
 pub fn validate(path: &Path, sets: &[String], json: bool, out: &mut dyn Write) -> Result<Outcome, Failure> {
+    if study::is_study(path) {
+        return super::sweep::validate(path, sets, json, out);
+    }
     let recipe = match recipe::read(path, sets) {
         Ok(recipe) => recipe,
         Err(errors) => {
@@ -54,9 +58,9 @@ pub fn validate(path: &Path, sets: &[String], json: bool, out: &mut dyn Write) -
 }
 
 #[derive(Serialize)]
-struct Broken {
-    valid: bool,
-    errors: Vec<RecipeError>,
+pub(super) struct Broken {
+    pub valid: bool,
+    pub errors: Vec<RecipeError>,
 }
 
 /// Trainable numbers.
@@ -201,7 +205,7 @@ fn scaled(value: f64) -> String {
 }
 
 /// Floating-point operations: `59.4 GFLOP`.
-fn flop(value: f64) -> String {
+pub(super) fn flop(value: f64) -> String {
     let (value, prefix) = stepped(value, 1000.0, METRIC.len());
     format!("{value} {}FLOP", METRIC[prefix])
 }

@@ -1,4 +1,4 @@
-//! Holds a recipe's tree against its shape and tells everything that does not fit: unknown, missing and
+//! Holds the tree of a document against its shape and tells everything that does not fit: unknown, missing and
 //! repeated fields, unknown variants, wrong types, numbers out of range.
 
 use super::field_path::FieldPath;
@@ -10,10 +10,10 @@ use super::syntax::{Body, Field, Name, Node, Value};
 /// So many errors are told; a text with more is no recipe.
 const MOST_ERRORS: usize = 100;
 
-/// Everything in which `root` differs from the shape of a recipe.
-pub fn check(text: &str, root: &Node) -> Vec<Problem> {
+/// Everything in which `root` differs from a shape.
+pub fn check(text: &str, root: &Node, shape: &Shape) -> Vec<Problem> {
     let mut checker = Checker { text, problems: Vec::new() };
-    checker.node(root, &super::shape::recipe(), &FieldPath::default());
+    checker.node(root, shape, &FieldPath::default());
     checker.problems
 }
 

@@ -3,13 +3,15 @@
 
 use std::ops::Range;
 
+use super::override_text::{Origin, Override};
+
 /// One text made of the recipe's file and of `--set` arguments.
 #[derive(Debug, Clone)]
 pub struct Document {
     /// The file as messages name it.
     name: String,
     file: String,
-    arguments: Vec<String>,
+    arguments: Vec<Override>,
     text: String,
     pieces: Vec<Piece>,
 }
@@ -41,7 +43,7 @@ pub struct Place {
 }
 
 impl Document {
-    pub fn new(name: &str, file: &str, arguments: &[String]) -> Self {
+    pub fn new(name: &str, file: &str, arguments: &[Override]) -> Self {
         let whole = Piece { len: file.len(), source: Source::File, range: 0..file.len() };
         Document {
             name: name.to_owned(),
@@ -65,7 +67,15 @@ impl Document {
     pub fn source(&self, source: Source) -> &str {
         match source {
             Source::File => &self.file,
-            Source::Argument(index) => &self.arguments[index],
+            Source::Argument(index) => &self.arguments[index].text,
+        }
+    }
+
+    /// Where an argument was written, if that is in a file.
+    pub fn origin(&self, source: Source) -> Option<&Origin> {
+        match source {
+            Source::File => None,
+            Source::Argument(index) => self.arguments[index].origin.as_ref(),
         }
     }
 
@@ -158,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_byte_remembers_its_origin() {
-        let arguments = ["b=22".to_owned(), "name=x".to_owned()];
+        let arguments = ["b=22", "name=x"].map(|text| Override::from(text.to_owned()));
         let mut document = Document::new("r.ron", "(a: 1, b: 2)", &arguments);
         document.splice(10..11, 0, &[("22", 2..4)]);
         assert_eq!(document.text(), "(a: 1, b: 22)");

@@ -1,6 +1,8 @@
 //! Everything wrong with a recipe, each error with its place and what would be right.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use annotate_snippets::{normalize_untrusted_str, AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
@@ -58,16 +60,21 @@ impl RecipeErrors {
 
     fn facts(&self, problem: &Problem) -> RecipeError {
         let place = place(&self.document, problem);
-        let (mut position, mut set) = (None, None);
+        let (mut file, mut position, mut set) = (self.document.name(), None, None);
         if let Some(place) = place {
             let text = self.document.source(place.source);
-            match place.source {
-                Source::File => position = Some(line_column(text, place.span.start)),
-                Source::Argument(_) => set = Some(text.to_owned()),
+            match (place.source, self.document.origin(place.source)) {
+                (Source::File, _) => position = Some(line_column(text, place.span.start)),
+                (Source::Argument(_), Some(origin)) => {
+                    file = &*origin.file;
+                    let span = origin.of(&place.span, text.len());
+                    position = Some(line_column(&origin.text, span.start));
+                }
+                (Source::Argument(_), None) => set = Some(text.to_owned()),
             }
         }
         RecipeError {
-            file: self.document.name().to_owned(),
+            file: file.to_owned(),
             line: position.map(|(line, _)| line),
             column: position.map(|(_, column)| column),
             set,
@@ -81,20 +88,17 @@ impl RecipeErrors {
         let headline = normalize_untrusted_str(&self.facts(problem).to_string());
         let mut group = Group::with_title(Level::ERROR.no_name().primary_title(headline.as_str()));
         if let Some(place) = place(&self.document, problem).filter(|place| self.shown(place)) {
-            let text = self.document.source(place.source);
-            let mut snippet = Snippet::source(match place.source {
-                Source::File => text.to_owned(),
-                Source::Argument(_) => format!("{SET}{text}"),
-            })
-            .fold(true)
-            .line_numbering(place.source == Source::File)
-            .annotation(AnnotationKind::Primary.span(underlined(text, &place)));
+            let shown = self.written(&place);
+            let mut snippet = Snippet::source(shown.text)
+                .fold(true)
+                .line_numbering(shown.numbered)
+                .annotation(AnnotationKind::Primary.span(shown.underlined));
             for (span, label) in &problem.related {
                 let other = self.document.place(span);
                 if other.source == place.source {
                     let label = normalize_untrusted_str(label);
-                    snippet = snippet
-                        .annotation(AnnotationKind::Context.span(underlined(text, &other)).label(label));
+                    let underlined = self.written(&other).underlined;
+                    snippet = snippet.annotation(AnnotationKind::Context.span(underlined).label(label));
                 }
             }
             group = group.element(snippet);
@@ -105,6 +109,29 @@ impl RecipeErrors {
         renderer.render(&[group])
     }
 
+    /// A place as a person sees it.
+    fn written(&self, place: &Place) -> Written<'_> {
+        let text = self.document.source(place.source);
+        match (place.source, self.document.origin(place.source)) {
+            (Source::File, _) => {
+                Written { text: text.into(), underlined: first_line(text, &place.span), numbered: true }
+            }
+            (Source::Argument(_), Some(origin)) => Written {
+                text: (&*origin.text).into(),
+                underlined: first_line(&origin.text, &origin.of(&place.span, text.len())),
+                numbered: true,
+            },
+            (Source::Argument(_), None) => {
+                let span = first_line(text, &place.span);
+                Written {
+                    text: format!("{SET}{text}").into(),
+                    underlined: span.start + SET.len()..span.end + SET.len(),
+                    numbered: false,
+                }
+            }
+        }
+    }
+
     fn shown(&self, place: &Place) -> bool {
         !self.document.source(place.source).is_empty()
     }
@@ -112,13 +139,19 @@ impl RecipeErrors {
 
 const SET: &str = "--set ";
 
-/// The first line of a span, at least one byte wide, so that a whole stage is not drawn out.
-fn underlined(text: &str, place: &Place) -> std::ops::Range<usize> {
-    let span = &place.span;
+/// What a message shows of a place.
+struct Written<'a> {
+    text: Cow<'a, str>,
+    /// Bytes of `text`.
+    underlined: Range<usize>,
+    /// Whether lines have numbers.
+    numbered: bool,
+}
+
+/// The first line of a span, so that a whole stage is not drawn out.
+fn first_line(text: &str, span: &Range<usize>) -> Range<usize> {
     let line = text[span.start..].find('\n').map_or(text.len(), |newline| span.start + newline);
-    let end = span.end.min(line).max(span.start);
-    let shift = if place.source == Source::File { 0 } else { SET.len() };
-    span.start + shift..end + shift
+    span.start..span.end.min(line).max(span.start)
 }
 
 fn place(document: &Document, problem: &Problem) -> Option<Place> {

@@ -147,6 +147,20 @@ fn classes_are_here(classes: &ClassesConfig) -> bool {
     }
 }
 
+/// What a run of the recipe needs and this machine does not have, each with what to do; `has` says of which fields
+/// nothing is needed.
+pub fn missing(recipe: &Recipe, has: impl Fn(&str) -> bool) -> Vec<String> {
+    inventory(recipe)
+        .iter()
+        .filter(|presence| presence.found == 0 && !has(&presence.field))
+        .map(|presence| {
+            let Presence { field, path, shards, .. } = presence;
+            let problem = if *shards { "matches nothing" } else { "is not there" };
+            format!("{field}: {path} {problem}; set it with {}", presence.override_hint())
+        })
+        .collect()
+}
+
 /// What is on this machine of everything the recipe names, in the recipe's order.
 pub fn inventory(recipe: &Recipe) -> Vec<Presence> {
     let mut recipe = recipe.clone();

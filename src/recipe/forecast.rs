@@ -54,6 +54,26 @@ pub enum StageForecast {
     Evaluate { evaluations: Vec<String> },
 }
 
+impl StageForecast {
+    /// Operations of the stage: none of an evaluation; `None` where only the source can tell.
+    pub fn flops(&self) -> Option<f64> {
+        match self {
+            StageForecast::Pretrain(plan) | StageForecast::Unmask(plan) => plan.flops,
+            StageForecast::Evaluate { .. } => Some(0.0),
+        }
+    }
+
+    /// Operations of one of its steps, encoding twice included; 0 for an evaluation.
+    pub fn flops_per_step(&self) -> f64 {
+        match self {
+            StageForecast::Pretrain(plan) | StageForecast::Unmask(plan) => {
+                plan.flops_per_step + plan.flops_per_step_encoding_twice
+            }
+            StageForecast::Evaluate { .. } => 0.0,
+        }
+    }
+}
+
 /// A training stage in numbers; `None` where only the source can tell.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainingForecast {

@@ -5,7 +5,9 @@
 //! held against the shapes that the JSON Schema gives, deserialised by ron, then held against the invariants
 //! that span rooms. What is wrong is told all at once, each error where it was written.
 
+mod alternatives;
 mod check;
+mod described;
 mod document;
 mod error;
 mod field_path;
@@ -13,6 +15,7 @@ pub mod files;
 pub mod forecast;
 mod initial;
 pub mod memory;
+mod override_text;
 mod overrides;
 mod problem;
 mod read;
@@ -25,12 +28,16 @@ pub mod validate;
 mod write;
 
 pub use crate::model::{Compute, Fusion, Precision, Recompute};
+pub use alternatives::alternatives;
+pub use described::{looks_like, read_described, Described};
 pub use error::{RecipeError, RecipeErrors};
 pub use field_path::{FieldPath, Segment};
 pub use initial::{model_of, ModelUnknown};
-pub use read::{read, read_text};
+pub use override_text::{Origin, Override};
+pub use read::{argument_error, read, read_overridden, read_text};
 pub use schema::recipe_json;
-pub use write::write;
+pub use suggest::nearest;
+pub use write::{difference, write, written};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::document::Document;
 use super::field_path::{FieldPath, Segment};
+use super::override_text::Override;
 use super::problem::Problem;
 use super::shape::{self, FieldShape, Shape, Struct, Variant};
 use super::suggest::{listed, nearest};
@@ -13,11 +14,12 @@ use super::syntax::{self, Body, Inside, Node, Value};
 
 /// Splices the arguments whose first field `chosen` accepts into the document's text, in order. The text must
 /// parse.
-pub fn apply(document: &mut Document, arguments: &[String], chosen: impl Fn(&str) -> bool) -> Vec<Problem> {
+pub fn apply(document: &mut Document, arguments: &[Override], chosen: impl Fn(&str) -> bool) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let first = |argument: &str| argument.trim_start().split(['.', '[', '=']).next().is_some_and(&chosen);
+    let first =
+        |argument: &Override| argument.text.trim_start().split(['.', '[', '=']).next().is_some_and(&chosen);
     for (index, argument) in arguments.iter().enumerate().filter(|(_, argument)| first(argument)) {
-        if let Err(found) = apply_one(document, index, argument) {
+        if let Err(found) = apply_one(document, index, &argument.text) {
             problems.extend(found);
         }
     }

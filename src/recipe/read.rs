@@ -7,13 +7,15 @@ use std::path::Path;
 
 use ron::extensions::Extensions;
 use ron::Options;
+use serde::de::DeserializeOwned;
 
 use super::document::{byte_at, Document};
 use super::error::RecipeErrors;
+use super::override_text::Override;
 use super::problem::Problem;
 use super::syntax::{self, Node};
 use super::validate::Violation;
-use super::{check, files, initial, overrides, validate, Recipe};
+use super::{check, files, initial, overrides, shape, validate, Recipe};
 
 /// Bytes of the largest file that is taken for a recipe.
 const LARGEST: u64 = 1 << 20;
@@ -27,6 +29,14 @@ const LARGEST: u64 = 1 << 20;
 /// # Errors
 /// All errors at once, each with line, column, field, expectation and, where there is one, a suggestion.
 pub fn read(path: &Path, sets: &[String]) -> Result<Recipe, RecipeErrors> {
+    read_overridden(path, &arguments(sets))
+}
+
+/// As [`read`], with overrides that may have been written in a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_overridden(path: &Path, sets: &[Override]) -> Result<Recipe, RecipeErrors> {
     let name = path.display().to_string();
     let text = text_of(path)
         .map_err(|(text, problem)| RecipeErrors::new(Document::new(&name, &text, sets), vec![problem]))?;
@@ -41,8 +51,14 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Recipe, RecipeErrors> {
     }
 }
 
+/// An error of a `--set` argument that is no override.
+pub fn argument_error(recipe: &Path, set: &str, message: String) -> RecipeErrors {
+    let document = Document::new(&recipe.display().to_string(), "", &[Override::from(set.to_owned())]);
+    RecipeErrors::new(document, vec![Problem::in_argument(0, 0..set.len(), message)])
+}
+
 /// The text of a file, or as much of it as is text and what is wrong with the rest.
-fn text_of(path: &Path) -> Result<String, (String, Problem)> {
+pub(super) fn text_of(path: &Path) -> Result<String, (String, Problem)> {
     let general = |message: String| (String::new(), Problem::general(message));
     let unreadable = |error: std::io::Error| general(format!("cannot be read: {error}"));
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
@@ -64,14 +80,18 @@ fn text_of(path: &Path) -> Result<String, (String, Problem)> {
 /// # Errors
 /// As [`read`].
 pub fn read_text(name: &str, text: &str, sets: &[String]) -> Result<Recipe, RecipeErrors> {
-    read_document(name, text, sets, None).map(|(recipe, _, _)| recipe)
+    read_document(name, text, &arguments(sets), None).map(|(recipe, _, _)| recipe)
+}
+
+fn arguments(sets: &[String]) -> Vec<Override> {
+    sets.iter().cloned().map(Override::from).collect()
 }
 
 /// `folder` is that of the recipe, where files may be looked at.
 fn read_document(
     name: &str,
     text: &str,
-    sets: &[String],
+    sets: &[Override],
     folder: Option<&Path>,
 ) -> Result<(Recipe, Document, Node), RecipeErrors> {
     // A byte-order mark is how some editors begin a file; RON knows none.
@@ -92,7 +112,7 @@ fn parsed(document: &Document) -> Result<Node, Vec<Problem>> {
     match root {
         Some(root) if problems.is_empty() => Ok(root),
         Some(root) => {
-            problems.extend(check::check(document.text(), &root));
+            problems.extend(check::check(document.text(), &root, &shape::recipe()));
             Err(problems)
         }
         None => Err(problems),
@@ -100,7 +120,11 @@ fn parsed(document: &Document) -> Result<Node, Vec<Problem>> {
 }
 
 /// The tree with the overrides applied: those of `init` first, as they decide which model the others change.
-fn overridden(document: &mut Document, sets: &[String], folder: Option<&Path>) -> Result<Node, Vec<Problem>> {
+fn overridden(
+    document: &mut Document,
+    sets: &[Override],
+    folder: Option<&Path>,
+) -> Result<Node, Vec<Problem>> {
     let mut problems = overrides::apply(document, sets, |field| field == "init");
     if let Some(folder) = folder {
         let root = parsed(document)?;
@@ -111,16 +135,16 @@ fn overridden(document: &mut Document, sets: &[String], folder: Option<&Path>) -
     if problems.is_empty() {
         return Ok(root);
     }
-    problems.extend(check::check(document.text(), &root));
+    problems.extend(check::check(document.text(), &root, &shape::recipe()));
     Err(problems)
 }
 
 fn well_formed(document: &Document, root: Node) -> Result<(Recipe, Node), Vec<Problem>> {
-    let problems = check::check(document.text(), &root);
+    let problems = check::check(document.text(), &root, &shape::recipe());
     if !problems.is_empty() {
         return Err(problems);
     }
-    let recipe = deserialise(document.text())?;
+    let recipe: Recipe = deserialise(document.text())?;
     let problems = spanned(&root, validate::validate(&recipe));
     if problems.is_empty() {
         Ok((recipe, root))
@@ -130,7 +154,7 @@ fn well_formed(document: &Document, root: Node) -> Result<(Recipe, Node), Vec<Pr
 }
 
 /// ron has the last word on what a text means.
-fn deserialise(text: &str) -> Result<Recipe, Vec<Problem>> {
+pub(super) fn deserialise<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Problem>> {
     options().from_str(text).map_err(|error| {
         let start = byte_at(text, error.span.start.line, error.span.start.col);
         let end = byte_at(text, error.span.end.line, error.span.end.col).max(start);
@@ -150,7 +174,7 @@ pub(super) fn options() -> Options {
 }
 
 /// Finds the bytes of the fields that broken invariants concern.
-fn spanned(root: &Node, violations: Vec<Violation>) -> Vec<Problem> {
+pub(super) fn spanned(root: &Node, violations: Vec<Violation>) -> Vec<Problem> {
     let problem = |violation: Violation| {
         let span = root.nearest(&violation.path).head();
         let mut problem = Problem::new(span, violation.message).at(&violation.path);

@@ -1,6 +1,7 @@
 //! From a [`Recipe`] back to RON: what a run saves beside its results.
 
 use ron::ser::PrettyConfig;
+use serde::Serialize;
 
 use super::read::options;
 use super::Recipe;
@@ -10,11 +11,29 @@ use super::Recipe;
 /// # Panics
 /// A recipe built in code holds a path that is not UTF-8; one that was read cannot.
 pub fn write(recipe: &Recipe) -> String {
+    written(recipe)
+}
+
+/// The same of any document that is read as a recipe is.
+///
+/// # Panics
+/// As [`write`].
+pub fn written<T: Serialize>(document: &T) -> String {
     let pretty = PrettyConfig::new().compact_arrays(false);
-    let text = options().to_string_pretty(recipe, pretty);
-    let mut text = text.expect("everything a recipe holds has a RON form, except paths that are not UTF-8");
+    let text = options().to_string_pretty(document, pretty);
+    let mut text = text.expect("everything a document holds has a RON form, except paths that are not UTF-8");
     text.push('\n');
     text
+}
+
+/// The first line in which two recipes differ as they are written out: that of each. None where they are equal.
+pub fn difference(one: &Recipe, other: &Recipe) -> Option<(String, String)> {
+    if one == other {
+        return None;
+    }
+    let (one, other) = (write(one), write(other));
+    let first = one.lines().zip(other.lines()).find(|(one, other)| one != other);
+    Some(first.map_or_else(Default::default, |(one, other)| (one.trim().into(), other.trim().into())))
 }
 
 #[cfg(test)]
@@ -26,7 +45,7 @@ mod tests {
 
     use super::*;
     use crate::recipe::shape::{schema, Shape};
-    use crate::recipe::{check, syntax};
+    use crate::recipe::{check, shape, syntax};
 
     /// Any value that the schema allows, as JSON.
     fn sample(shape: &Shape, rng: &mut impl Rng) -> Value {
@@ -87,7 +106,7 @@ mod tests {
             let text = write(&recipe);
             let (root, problems) = syntax::parse(&text);
             prop_assert!(problems.is_empty(), "{text}\n{problems:?}");
-            let problems = check::check(&text, &root.unwrap());
+            let problems = check::check(&text, &root.unwrap(), &shape::recipe());
             prop_assert!(problems.is_empty(), "{text}\n{problems:?}");
             let back: Recipe = options().from_str(&text).unwrap();
             prop_assert_eq!(back, recipe);

@@ -8,12 +8,13 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::history::Points;
+use super::page::escape;
 
 /// Width and height, pixels.
 const SIZE: (u32, u32) = (480, 300);
-const FONT: &str = "sans-serif";
+pub(super) const FONT: &str = "sans-serif";
 /// Stands for the reader's text colour until the SVG is finished; occurs nowhere else.
-const INK: RGBColor = RGBColor(1, 2, 3);
+pub(super) const INK: RGBColor = RGBColor(1, 2, 3);
 const INK_TEXT: &str = "#010203";
 /// Readable on white and on near-black.
 pub(super) const LINES: [RGBColor; 6] = [
@@ -58,19 +59,23 @@ pub(super) fn draw(chart: &Chart<'_>) -> Result<String, String> {
         let area = SVGBackend::with_string(&mut svg, (SIZE.0, height)).into_drawing_area();
         draw_on(&area, chart).map_err(|error| error.to_string())?;
     }
-    // The one style sheet of the picture: alone, it chooses its ink; inside a page, the page's rule for
-    // `.curve` is the same.
+    Ok(inked(&svg, chart.title))
+}
+
+/// Gives a picture that was drawn in [`INK`] the reader's colour. It has one style sheet: alone, it chooses its ink;
+/// inside a page, the page's rule for `.curve` is the same.
+pub(super) fn inked(svg: &str, title: &str) -> String {
     let open = format!(
         "<svg class=\"curve\" role=\"img\" aria-label=\"{}\" style=\"max-width:100%;height:auto\" ",
-        chart.title
+        escape(title)
     );
     let style =
         "\n<style>.curve{color:#24292f}@media(prefers-color-scheme:dark){.curve{color:#d8dee6}}</style>";
     let svg = svg.replacen("<svg ", &open, 1).replace(INK_TEXT, "currentColor");
-    Ok(match svg.find('>') {
+    match svg.find('>') {
         Some(end) => format!("{}{style}{}", &svg[..=end], &svg[end + 1..]),
         None => svg,
-    })
+    }
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -206,7 +211,7 @@ fn mean(points: &[(f64, f64)]) -> (f64, f64) {
 }
 
 /// A number of an axis in few characters: 12k, 1.5M, 0.25, 4e-6.
-fn compact(value: f64) -> String {
+pub(super) fn compact(value: f64) -> String {
     let size = value.abs();
     let trim = |number: &str| match number.contains('.') {
         true => number.trim_end_matches('0').trim_end_matches('.').to_string(),

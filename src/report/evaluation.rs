@@ -109,7 +109,7 @@ impl Comparison<'_> {
         match self.is_share() {
             _ if !value.is_finite() => "not finite".into(),
             true => format!("{:.2} %", 100.0 * value),
-            false if COUNTS.contains(&self.metric) && value.fract() == 0.0 => format!("{value:.0}"),
+            false if is_count(self.metric) && value.fract() == 0.0 => format!("{value:.0}"),
             false => format!("{value:.4}"),
         }
     }
@@ -179,9 +179,14 @@ pub fn trajectories(rows: &[EvalRow]) -> Vec<Trajectory<'_>> {
 }
 
 /// A loss is not a share even when it is small, and a strength of a penalty neither.
-fn is_share(metric: &str, mut values: impl Iterator<Item = f64>) -> bool {
-    let other = metric.contains("loss") || COUNTS.contains(&metric);
+pub(super) fn is_share(metric: &str, mut values: impl Iterator<Item = f64>) -> bool {
+    let other = metric.contains("loss") || is_count(metric);
     !other && values.all(|value| (0.0..=1.0).contains(&value))
+}
+
+/// Whether a metric is a number of something, or a setting.
+pub(super) fn is_count(metric: &str) -> bool {
+    COUNTS.contains(&metric)
 }
 
 /// Metrics that are numbers of something, or settings: 0 or 1 of them is no share.

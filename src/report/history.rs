@@ -85,8 +85,29 @@ impl History {
             Axis::Samples => {
                 self.samples.range(until).next_back().map_or(0.0, |(_, samples)| *samples as f64)
             }
-            Axis::Minutes => self.minutes.range(until).next_back().map_or(0.0, |(_, minutes)| *minutes),
+            Axis::Minutes => self.minutes_at(stage, step),
         }
+    }
+
+    /// Between two lines of the log, training went on evenly.
+    fn minutes_at(&self, stage: usize, step: u64) -> f64 {
+        let before = self.minutes.range(..=(stage, step)).next_back();
+        let after = self.minutes.range((stage, step)..).next().filter(|((other, _), _)| *other == stage);
+        let (from, minutes) = match before {
+            Some((&(other, from), minutes)) => (if other == stage { from } else { 0 }, *minutes),
+            None => (0, 0.0),
+        };
+        match after {
+            Some((&(_, to), then)) if to > from => {
+                minutes + (then - minutes) * (step - from) as f64 / (to - from) as f64
+            }
+            _ => minutes,
+        }
+    }
+
+    /// Steps that were logged of a stage.
+    pub fn steps_of(&self, stage: usize) -> u64 {
+        self.steps.get(&stage).copied().unwrap_or(0)
     }
 
     /// Where on an axis an evaluation was made.

@@ -105,7 +105,7 @@ fn begin(page: &mut String, name: &str, history: &History, rows: &[EvalRow]) {
 }
 
 /// Minutes as a person says them.
-pub(super) fn duration(minutes: f64) -> String {
+pub fn duration(minutes: f64) -> String {
     match minutes {
         minutes if minutes < 2.0 => format!("{:.0} s", minutes * 60.0),
         minutes if minutes < 120.0 => format!("{minutes:.1} min"),

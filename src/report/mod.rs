@@ -3,6 +3,7 @@
 //! Everything here reads the files of a run folder, never the run itself, so a report can be made during a
 //! run, after it, or on another machine.
 
+mod band_chart;
 mod chart;
 pub mod compare;
 pub mod curves;
@@ -14,7 +15,10 @@ pub mod html;
 pub mod mask_picture;
 mod outline;
 mod page;
+mod range_chart;
+mod raster;
 mod sheet;
+pub mod sweep;
 pub mod table;
 pub mod tensorboard;
 
@@ -24,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use evaluation::{ClassRow, ConfusionRow, EvalRow};
 pub use examples::{thumbnail, Answer, Example, Examples};
-pub use html::write;
+pub use html::{duration, write};
 pub use mask_picture::{contact_sheet, Masked};
 pub use outline::stage_titles;
 pub use sheet::sheet;
@@ -42,6 +46,8 @@ pub enum ReportError {
     /// A mistake of the calling code.
     #[error("cannot draw the mask: {0}")]
     Mask(String),
+    #[error("{subject} has no metric {name:?}; there are {there}")]
+    NoMetric { name: String, subject: String, there: String },
     #[error("cannot draw {what}: {reason}")]
     Drawing { what: String, reason: String },
 }

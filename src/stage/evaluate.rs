@@ -17,7 +17,7 @@ use crate::model::GraphDevice;
 use crate::report;
 use crate::run_folder::RunFolder;
 
-use super::inputs::{whole_pictures, whole_texts};
+use super::inputs::{pictures, whole_texts};
 use super::training::{Position, Run};
 use super::{Ended, StageError};
 
@@ -165,10 +165,16 @@ fn evaluate_one<D: GraphDevice>(
     let size = run.model_config.image.size;
     let patch = run.model_config.image.patch;
     let context = run.model_config.text.context;
+    // Masks depend on a picture's place in the data, not on the batch it falls into.
+    let mask = evaluator.image_mask();
+    let mut first = 0;
     let mut images = |batch: &Batch| {
         let mut embeddings = Vec::new();
-        for pixels in batch.pixels.chunks(EMBED_BATCH * size * size * 3) {
-            embeddings.extend(run.model.embed_images(&whole_pictures(pixels, size, patch))?);
+        let picture = size * size * 3;
+        for pixels in batch.pixels.chunks(EMBED_BATCH * picture) {
+            let input = pictures(pixels, (size, patch), mask, (run.seed, first));
+            first += (pixels.len() / picture) as u64;
+            embeddings.extend(run.model.embed_images(&input)?);
         }
         Ok(embeddings)
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::data::loader::Patches;
 use crate::data::Batch;
-use crate::mask::{Captions, Kept, TokenFrequencies};
+use crate::mask::{Captions, ImageMask, Kept, TokenFrequencies};
 use crate::model::{gather_patches, ImageInput, ModelConfig, PatchValues, TextInput, TextPool};
 
 use super::plan::TrainingPlan;
@@ -62,9 +62,19 @@ pub fn masked(
 
 /// Every patch of [rows, size, size, 3] pictures.
 pub fn whole_pictures(pixels: &[u8], size: usize, patch: usize) -> ImageInput {
+    pictures(pixels, (size, patch), &ImageMask::Keep, (0, 0))
+}
+
+/// Patches of [rows, size, size, 3] pictures, which are those from `first` on of their data.
+pub fn pictures(
+    pixels: &[u8],
+    (size, patch): (usize, usize),
+    mask: &ImageMask,
+    (seed, first): (u64, u64),
+) -> ImageInput {
     let grid = size / patch;
     let rows = pixels.len() / (size * size * 3);
-    let kept = Kept::all(rows, grid * grid);
+    let kept = mask.draw(grid, rows, seed, 0, first);
     let patches = PatchValues::Bytes(gather_patches(pixels, size, patch, &kept));
     ImageInput { patches, kept, grid }
 }

@@ -97,7 +97,9 @@ pub fn train<D: GraphDevice>(
         let inputs =
             masked(&batch, plan, run.model_config, frequencies.as_ref(), run.seed, run.position.global_step);
         if run.position.global_step == 0 {
+            let drawing = Instant::now();
             super::pictures::write(run, loading.clone(), &batch)?;
+            clock.started += drawing.elapsed();
         }
         let mut update = run.model.loss_and_gradients(&inputs.images, &inputs.texts)?;
         let norm = global_norm(&run.model, &mut update.gradients).map_err(device)?;
@@ -225,7 +227,7 @@ fn count_tokens<D: GraphDevice>(run: &Run<'_, D>) -> Result<TokenFrequencies, St
     Ok(TokenFrequencies::count(rows))
 }
 
-/// Time since the last logged step.
+/// Time of training since the last logged step.
 struct Clock {
     started: Instant,
     steps: u64,

@@ -1,0 +1,20 @@
+//! Why a sweep stops, apart from cells that fail.
+
+use std::path::PathBuf;
+
+use crate::recipe::RecipeErrors;
+use crate::report::ReportError;
+use crate::run_folder::RunFolderError;
+
+/// A sweep that could not go on, apart from cells that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("the recipe of {path} cannot be read: {errors}")]
+    Recipe { path: PathBuf, errors: Box<RecipeErrors> },
+    #[error(transparent)]
+    RunFolder(#[from] RunFolderError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}

@@ -1,0 +1,97 @@
+//! How far a sweep is: its bar moves by what the running cell logs.
+
+use std::fs;
+use std::io::{Read as _, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::plan::{Cell, Plan};
+use crate::log::Bar;
+use crate::recipe::forecast::{forecast, StageForecast};
+
+/// Between two looks at how far the running cell is.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// More than the longest line of `metrics.jsonl`.
+const LINE: u64 = 4096;
+
+/// What the cells weigh in the progress of the whole: operations, or one each where a source must be counted first.
+pub(super) struct Weights {
+    pub of: Vec<f64>,
+    pub unit: &'static str,
+    scale: f64,
+}
+
+impl Weights {
+    pub fn of(plan: &Plan) -> Self {
+        let flops: Option<Vec<f64>> = plan.cells.iter().map(|cell| cell.flops).collect();
+        match flops {
+            Some(of) if of.iter().sum::<f64>() > 1e9 => Weights { of, unit: "GFLOP", scale: 1e-9 },
+            _ => Weights { of: vec![1.0; plan.cells.len()], unit: "runs", scale: 1.0 },
+        }
+    }
+
+    pub fn whole(&self, weight: f64) -> u64 {
+        (weight * self.scale) as u64
+    }
+}
+
+/// A cell while it runs, as the bar of the whole sees it.
+pub(super) struct Followed<'a> {
+    pub cell: &'a Cell,
+    /// Weight of what was done before it.
+    pub before: f64,
+    pub weight: f64,
+    pub weights: &'a Weights,
+    /// Where in the sweep it is, in words.
+    pub place: &'a str,
+}
+
+impl Followed<'_> {
+    /// Runs `work` while another thread moves the bar by what the cell logs: the stages themselves know
+    /// nothing of a sweep.
+    pub fn by<T>(&self, bar: &Bar, work: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            let (stop, stopped) = channel::<()>();
+            scope.spawn(move || {
+                let look =
+                    || bar.update(self.weights.whole(self.before + self.weight * self.share()), self.place);
+                look();
+                while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    look();
+                }
+            });
+            let done = work();
+            drop(stop);
+            done
+        })
+    }
+
+    /// The share of the cell's work that is done, 0 to 1.
+    fn share(&self) -> f64 {
+        let line = last_line(&self.cell.folder.join("metrics.jsonl"));
+        let (Some(all), Some(line)) = (self.cell.flops.filter(|all| *all > 0.0), line) else { return 0.0 };
+        let stages = forecast(&self.cell.recipe);
+        let before: f64 = stages.iter().take(line.stage).filter_map(StageForecast::flops).sum();
+        let in_stage = stages.get(line.stage).map_or(0.0, StageForecast::flops_per_step);
+        ((before + line.step as f64 * in_stage) / all).min(1.0)
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    stage: usize,
+    step: u64,
+}
+
+/// The last whole line of `metrics.jsonl`.
+fn last_line(path: &Path) -> Option<Line> {
+    let mut file = fs::File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LINE))).ok()?;
+    let mut end = String::new();
+    file.read_to_string(&mut end).ok()?;
+    end.lines().rev().find_map(|line| serde_json::from_str(line).ok())
+}

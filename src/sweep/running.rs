@@ -1,0 +1,160 @@
+//! Runs the cells of a sweep one after the other, and goes on where an earlier attempt stopped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::error::SweepError;
+use super::follow::{Followed, Weights};
+use super::plan::{Cell, Plan};
+use super::standing::Standing;
+use super::stored::{report, FAILURE};
+use super::study::{self, Study};
+use crate::interpreter::{self, InterpreterError};
+use crate::log::Progress;
+use crate::recipe;
+use crate::report::{self, ReportError};
+use crate::run_folder::{Entry, RunFolder, RunFolderError};
+use crate::stage::Ended;
+
+/// Between two reports of an unfinished sweep; making one takes a second.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// A cell that failed; the others were run all the same.
+#[derive(Debug)]
+pub struct Failed {
+    pub folder: PathBuf,
+    pub message: String,
+}
+
+/// How a sweep ended.
+#[derive(Debug)]
+pub struct Run {
+    pub ended: Ended,
+    pub failed: Vec<Failed>,
+}
+
+/// Keeps two processes out of the folder of a sweep, until it is dropped.
+///
+/// # Errors
+/// Another process is in it.
+pub fn lock(out: &Path) -> Result<fs::File, SweepError> {
+    let path = out.join(".lock");
+    let io = |source| SweepError::Io { path: path.clone(), source };
+    fs::create_dir_all(out).map_err(io)?;
+    let lock = fs::File::create(&path).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(RunFolderError::Locked { path: out.into() }.into()),
+        Err(fs::TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+/// Runs every cell that is not finished, in order. A cell whose standing is `Changed` is started again: ask first.
+/// Now and then the report of the sweep is written anew.
+///
+/// # Errors
+/// The folder of the sweep cannot be written. Cells that fail are in the result.
+pub fn run(
+    plan: &Plan,
+    standings: &[Standing],
+    out: &Path,
+    progress: &Progress,
+    interrupt: &AtomicBool,
+) -> Result<Run, SweepError> {
+    keep_study(&plan.study, out)?;
+    let finished = |index: usize| standings[index] == Standing::Finished;
+    let weights = Weights::of(plan);
+    let before: f64 =
+        (0..plan.cells.len()).filter(|index| finished(*index)).map(|index| weights.of[index]).sum();
+    let bar = progress.bar("sweep", weights.whole(weights.of.iter().sum()), weights.unit);
+    bar.start_at(weights.whole(before));
+
+    let mut run = Run { ended: Ended::Complete, failed: Vec::new() };
+    let mut done = before;
+    let mut reported = Instant::now();
+    for (index, cell) in plan.cells.iter().enumerate() {
+        if finished(index) {
+            continue;
+        }
+        if interrupt.load(Ordering::Relaxed) {
+            run.ended = Ended::Interrupted;
+            return Ok(run);
+        }
+        let name = &plan.settings[cell.setting].name;
+        let place = format!("run {} of {}", index + 1, plan.cells.len());
+        tracing::info!(target: "flip::sweep", "{place}: {name}, seed {}", cell.seed);
+        let followed =
+            Followed { cell, before: done, weight: weights.of[index], weights: &weights, place: &place };
+        match followed.by(&bar, || run_cell(cell, &standings[index], progress, interrupt)) {
+            Ok(Ended::Complete) => {}
+            Ok(Ended::Interrupted) => {
+                run.ended = Ended::Interrupted;
+                return Ok(run);
+            }
+            Err(error) => {
+                let message = error.to_string();
+                tracing::error!(target: "flip::sweep", "{name}, seed {}: {message}", cell.seed);
+                let path = cell.folder.join(FAILURE);
+                // The cell's folder may be what is broken.
+                let _ = fs::write(&path, format!("{message}\n"));
+                run.failed.push(Failed { folder: cell.folder.clone(), message });
+            }
+        }
+        done += weights.of[index];
+        if reported.elapsed() < REPORT_EVERY {
+            continue;
+        }
+        // What has been trained stands, whatever the page says; at the end its errors are told.
+        if let Err(error) = report(&plan.study, &plan.settings, out).and_then(|sweep| Ok(sweep.write(out)?)) {
+            tracing::warn!(target: "flip::sweep", "no report yet: {error}");
+        }
+        reported = Instant::now();
+    }
+    bar.update(weights.whole(weights.of.iter().sum()), format_args!("{} runs", plan.cells.len()));
+    bar.finish();
+    Ok(run)
+}
+
+/// Why a cell failed.
+#[derive(Debug, thiserror::Error)]
+enum CellError {
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
+    #[error(transparent)]
+    Run(#[from] InterpreterError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}
+
+fn run_cell(
+    cell: &Cell,
+    standing: &Standing,
+    progress: &Progress,
+    interrupt: &AtomicBool,
+) -> Result<Ended, CellError> {
+    let entry = match standing {
+        Standing::New => Entry::Start,
+        Standing::Changed { .. } => Entry::Restart,
+        Standing::Begun | Standing::Finished => Entry::Resume,
+    };
+    let folder = RunFolder::enter(&cell.folder, entry)?;
+    // Of an attempt before.
+    let _ = fs::remove_file(cell.folder.join(FAILURE));
+    let resume = entry == Entry::Resume;
+    if !resume {
+        folder.replace(&folder.recipe(), recipe::write(&cell.recipe).as_bytes())?;
+    }
+    let ended = interpreter::run(&cell.recipe, &folder, resume, progress, interrupt)?;
+    report::write(folder.root())?;
+    Ok(ended)
+}
+
+/// Writes down what is swept.
+fn keep_study(study: &Study, out: &Path) -> Result<(), SweepError> {
+    let path = out.join(study::STUDY);
+    let io = |source| SweepError::Io { path: path.clone(), source };
+    fs::create_dir_all(out).map_err(io)?;
+    fs::write(&path, study::write(study)).map_err(io)
+}

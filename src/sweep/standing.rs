@@ -1,0 +1,56 @@
+//! How far each cell of a sweep is before it goes on.
+
+use super::error::SweepError;
+use super::plan::{flops_per_step, Cell, Plan};
+use crate::recipe;
+use crate::report::sweep::{Cell as Stored, Outcome};
+use crate::run_folder::RunFolder;
+
+/// How a cell stands before a sweep goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    New,
+    /// Begun; it will be resumed.
+    Begun,
+    Finished,
+    /// Its folder holds a run with another recipe: a line there, and the line now.
+    Changed {
+        before: String,
+        now: String,
+    },
+}
+
+/// How every cell of the plan stands.
+///
+/// # Errors
+/// A cell's recipe cannot be read.
+pub fn standings(plan: &Plan) -> Result<Vec<Standing>, SweepError> {
+    plan.cells.iter().map(standing).collect()
+}
+
+fn standing(cell: &Cell) -> Result<Standing, SweepError> {
+    let path = cell.folder.join("recipe.ron");
+    if !path.exists() {
+        return Ok(Standing::New);
+    }
+    let stored = recipe::read(&path, &[])
+        .map_err(|errors| SweepError::Recipe { path: path.clone(), errors: Box::new(errors) })?;
+    Ok(match recipe::difference(&stored, &cell.recipe) {
+        Some((before, now)) => Standing::Changed { before, now },
+        None if RunFolder::complete_of(&cell.folder).exists() => Standing::Finished,
+        None => Standing::Begun,
+    })
+}
+
+/// Operations a second of training in the finished cells; none where there are none.
+pub fn flops_per_s(plan: &Plan, standings: &[Standing]) -> Option<f64> {
+    let (mut flops, mut seconds) = (0.0, 0.0);
+    for (cell, _) in plan.cells.iter().zip(standings).filter(|(_, standing)| **standing == Standing::Finished)
+    {
+        let per_step = flops_per_step(&cell.recipe);
+        let read = Stored::read(cell.seed, &cell.folder, String::new(), Outcome::Finished, &per_step).ok()?;
+        flops += read.spent.flops;
+        seconds += read.spent.train_s;
+    }
+    (seconds > 0.0).then(|| flops / seconds)
+}
