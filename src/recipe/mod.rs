@@ -6,6 +6,7 @@
 //! that span rooms. What is wrong is told all at once, each error where it was written.
 
 mod check;
+pub mod cluster;
 mod document;
 mod error;
 mod field_path;
@@ -40,6 +41,7 @@ use crate::data::DataConfig;
 use crate::device::DeviceConfig;
 use crate::log::MetricsConfig;
 use crate::model::ModelConfig;
+use crate::ranks::RanksConfig;
 use crate::stage::Stage;
 
 /// A run: model, data, and the stages in sequence.
@@ -82,6 +84,9 @@ pub struct Recipe {
     /// Lines of `metrics.jsonl`.
     #[serde(default)]
     pub metrics: MetricsConfig,
+    /// Runs of several processes.
+    #[serde(default)]
+    pub ranks: RanksConfig,
 }
 
 impl Recipe {

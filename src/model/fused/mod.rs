@@ -123,6 +123,10 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
         self.texts.stale.store(true, Ordering::Release);
     }
 
+    fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
     fn arena_bytes(&self) -> usize {
         self.images.tower().arena_bytes() + self.texts.tower().arena_bytes()
     }
