@@ -131,6 +131,10 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
         self.texts.outdate(FusedTexts::release);
     }
 
+    fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
     fn arena_bytes(&self) -> usize {
         self.images.tower().arena_bytes() + self.texts.tower().arena_bytes()
     }
