@@ -17,7 +17,7 @@ use crate::log::{JsonLines, Progress};
 use crate::model::{Flip, GraphDevice, ModelError};
 #[cfg(all(feature = "mpi", feature = "cuda"))]
 use crate::ranks::Nccl;
-use crate::ranks::{Member, Ranks};
+use crate::ranks::{self, Alone, Member, Ranks};
 use crate::recipe::{Compute, Precision, Recipe};
 use crate::report::EventWriter;
 use crate::run_folder::{RunFolder, RunFolderError};
@@ -91,6 +91,24 @@ impl Setting<'_> {
     fn here(&self) -> &Member {
         &self.members[self.ranks.rank()]
     }
+}
+
+/// As [`run`], in this process alone.
+pub fn run_alone(
+    recipe: &Recipe,
+    resume: bool,
+    folder: &RunFolder,
+    progress: &Progress,
+    interrupt: &AtomicBool,
+) -> Result<Ended, InterpreterError> {
+    let ranks = Alone::default();
+    let device = if place(recipe)?.gpu.is_some() { "GPU" } else { "CPU" };
+    let members = ranks::agree(&ranks, device, &[])?;
+    run(
+        recipe,
+        resume,
+        &Setting { ranks: &ranks, members: &members, folder: Some(folder), progress, interrupt },
+    )
 }
 
 /// Runs the recipe in its folder to the end, or to an interruption. With `resume`, goes on from the
@@ -277,7 +295,9 @@ fn run_on<D: GraphDevice>(
         }
     }
     let version = concat!("flip ", env!("CARGO_PKG_VERSION"), "\n");
-    folder.replace(&folder.complete(), version.as_bytes())?;
+    if let Some(folder) = folder {
+        folder.replace(&folder.complete(), version.as_bytes())?;
+    }
     Ok(Ended::Complete)
 }
 
