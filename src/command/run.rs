@@ -9,6 +9,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::interpreter::{self, Setting};
+use crate::kernel::isa::Isa;
 use crate::log::{LogError, Logging, LoggingConfig, Progress};
 use crate::ranks::{self, Member, Ranks};
 use crate::recipe::files;
@@ -82,6 +83,8 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
         ("recipe", ranks::hash(&written)),
         ("run folder", root.display().to_string()),
         ("way to begin", format!("{entry:?}")),
+        // Each rank updates its own copy of the weights: rounding must be the same.
+        ("instruction set", Isa::detect().map_or_else(|error| error, |isa| isa.name().to_owned())),
     ];
     let members = ranks::agree(ranks, &device, &alike).map_err(|error| Failure::Usage(error.to_string()))?;
     if ranks.rank() > 0 {

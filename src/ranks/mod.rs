@@ -104,11 +104,6 @@ pub trait Ranks: fmt::Debug + Send + Sync {
     fn end(&self, code: u8) -> !;
 }
 
-/// Whether a run has this process alone.
-pub fn is_alone(ranks: &dyn Ranks) -> bool {
-    ranks.count() == 1
-}
-
 /// The values of rank 0, one byte string, to all: what the others give is not looked at.
 ///
 /// # Errors

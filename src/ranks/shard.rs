@@ -40,6 +40,6 @@ mod tests {
             let values = slices(&lengths, &(2..7), &owners);
             assert_eq!(values.iter().cloned().flatten().collect::<Vec<_>>(), (0..346).collect::<Vec<_>>());
         }
-        assert_eq!(owners(&lengths, 2), [0..3, 3..8]);
+        assert_eq!(owners(&lengths, 2), [0..4, 4..8]);
     }
 }

@@ -216,6 +216,33 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranks::{ring, tree, Parts, Together};
+    use crate::recipe::forecast::{forecast, StageForecast};
+
+    #[test]
+    fn bytes_are_those_that_ranks_count() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/quickstart.ron");
+        let recipe = crate::recipe::read(&path, &[]).unwrap();
+        let stages = forecast(&recipe);
+        let StageForecast::Pretrain(plan) = &stages[0] else { panic!("the quickstart begins with training") };
+        let cluster = Cluster { ranks: 4, device: DEVICES[1], link: 1e9, measured: Some(1e3), price: None };
+        let on = cluster.forecast(&recipe, 0, plan, plan).unwrap();
+        let rank = &Together::of(4)[1];
+        let parts = Parts::of(&recipe.ranks, plan.batch, 1, rank).unwrap();
+        let width = recipe.model.embed_dim;
+        let ring = 2 * ring::bytes_sent(&parts.bounds(), width, 1)
+            + 2 * ring::bytes_sent(&parts.bounds(), width + 1, 1);
+        assert_eq!(on.ring_bytes, ring as f64);
+        let counts = recipe.model.parameter_counts();
+        let sum = |values: u64| tree::bytes_sent(&parts, values as usize, 1, 4);
+        // A slice is a whole number of values.
+        assert!((on.gradient_bytes - (sum(counts.image) + sum(counts.text)) as f64).abs() < 64.0);
+        // A thousand pairs a second are 128 in 128 ms; a quarter of them on each rank.
+        assert!((on.compute_s - 0.032).abs() < 1e-9, "{}", on.compute_s);
+        assert!(cluster
+            .forecast(&recipe, 0, &TrainingForecast { batch: 130, ..plan.clone() }, plan)
+            .is_err());
+    }
 
     #[test]
     fn links_are_read_in_bits_and_bytes() {
