@@ -53,7 +53,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (pictures, captions, dim) = (argument(0, 5_000), argument(1, 5), argument(2, 512));
     let nowhere = || SourceConfig::Folder(FolderConfig { path: "nowhere".into() });
     let (name, data, labels) = (String::from("random"), None, LabelsConfig::Source);
-    let retrieval = RetrievalConfig { name: name.clone(), data: None, captions: RetrievalCaptions::All };
+    let retrieval = RetrievalConfig {
+        name: name.clone(),
+        data: None,
+        captions: RetrievalCaptions::All,
+        image_mask: Default::default(),
+    };
     let neighbours = NearestNeighboursConfig {
         name: name.clone(),
         train: nowhere(),

@@ -1,12 +1,14 @@
 //! What the built-in scenes look like and how fast they are made.
 //!
-//!     cargo run --release --example scenes_sheet -- sheet.png [SIDE]
+//!     cargo run --release --example scenes_sheet -- sheet.png [SIDE] [LEVEL]
+//!
+//! LEVEL is Plain, Clutter, Relations or Counts. The upper rows are for training, the last three are held out.
 
 use std::time::Instant;
 
 use flip::data::scenes::Scenes;
 use flip::data::source::{Picture, Source};
-use flip::data::{ScenesConfig, ScenesSplit};
+use flip::data::{ScenesConfig, ScenesLevel, ScenesSplit};
 use image::{imageops, RgbImage};
 
 const COLUMNS: u32 = 16;
@@ -18,15 +20,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().unwrap_or_else(|| "scenes.png".into());
     let size = arguments.next().map_or(Ok(32), |side| side.parse())?;
+    let level = match arguments.next().as_deref() {
+        None | Some("Plain") => ScenesLevel::Plain,
+        Some("Clutter") => ScenesLevel::Clutter,
+        Some("Relations") => ScenesLevel::Relations,
+        Some("Counts") => ScenesLevel::Counts,
+        Some(other) => return Err(format!("there is no level {other}").into()),
+    };
     let side = size as u32 * ZOOM + 4;
     let mut sheet = RgbImage::new(COLUMNS * side, ROWS * side);
     for (split, rows) in [(ScenesSplit::Train, 0..ROWS - 3), (ScenesSplit::HeldOut, ROWS - 3..ROWS)] {
-        let scenes = Scenes::new(&ScenesConfig { size, split, samples: None }, 0)?;
+        let scenes = Scenes::new(&ScenesConfig { size, split, level, samples: None }, 0)?;
         println!("{split:?}: {} classes", scenes.classes().len());
         for (number, place) in rows.flat_map(|row| (0..COLUMNS).map(move |column| (column, row))).enumerate()
         {
             let (_, raw) = scenes.sample(number as u64);
-            if number < 8 {
+            if number < 16 {
                 println!("  {number}: {}", raw.captions.join(" | "));
             }
             let Picture::Rgb { width, height, pixels } = raw.picture else { continue };

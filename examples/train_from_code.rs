@@ -14,7 +14,7 @@ use flip::data::share::Share;
 use flip::data::source::Order;
 use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
-use flip::data::{AugmentConfig, ScenesConfig, ScenesSplit};
+use flip::data::{AugmentConfig, ScenesConfig, ScenesLevel, ScenesSplit};
 use flip::mask::{ImageMask, Kept, Ratio};
 use flip::model::{gather_patches, Flip, ImageInput, ModelConfig, PatchValues, TextInput};
 use flip::optimizer::{AdamW, AdamWConfig};
@@ -33,8 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (size, patch, context) = (config.image.size, config.image.patch, config.text.context);
     let grid = size / patch;
 
-    let scenes =
-        Arc::new(Scenes::new(&ScenesConfig { size, split: ScenesSplit::Train, samples: None }, SEED)?);
+    let scenes = Arc::new(Scenes::new(
+        &ScenesConfig { size, split: ScenesSplit::Train, level: ScenesLevel::Plain, samples: None },
+        SEED,
+    )?);
     let captions = first_captions(scenes.as_ref(), 2000)?;
     let tokenizer = Arc::new(Tokenizer::train(captions.into_iter(), config.text.vocab_size)?);
     let mut loader = Loader::start(Plan {

@@ -13,9 +13,19 @@ const EVALUATORS: &str = r#"
     NearestNeighbours(name: "scenes", train: Scenes(size: 32, split: HeldOut, samples: 150), k: 5),
     LinearProbe(name: "scenes", train: Scenes(size: 32, split: HeldOut, samples: 150), penalty: C(1.0)),
     FewShot(name: "scenes", train: Scenes(size: 32, split: HeldOut, samples: 150), shots: [1, 2], draws: 2),
+    ZeroShot(name: "masked", classes: Source(), image_mask: Random(0.5)),
+    Retrieval(name: "masked", image_mask: Block(0.75)),
 "#;
-const KINDS: [&str; 6] =
-    ["zero_shot", "retrieval", "held_out_loss", "nearest_neighbours", "linear_probe", "few_shot"];
+const KINDS: [&str; 8] = [
+    "zero_shot",
+    "retrieval",
+    "held_out_loss",
+    "nearest_neighbours",
+    "linear_probe",
+    "few_shot",
+    "zero_shot",
+    "retrieval",
+];
 const DATA: &str = r#"data: (
     train: Scenes(size: 32, split: Train),
     validation: Scenes(size: 32, split: HeldOut, samples: 200),
@@ -76,8 +86,9 @@ fn every_evaluator_says_the_same_during_training_as_a_stage_and_alone() {
     assert_eq!(kinds, KINDS);
     let (during, end) = (of(&trained, 0, 4), of(&trained, 0, 8));
     let (stage, alone) = (of(&trained, 1, 0), of(&alone, 0, 0));
-    assert_eq!((during.len(), end.len(), stage.len(), alone.len()), (6, 6, 6, 6));
+    assert_eq!((during.len(), end.len(), stage.len(), alone.len()), (8, 8, 8, 8));
     assert_ne!(during, end);
+    assert!(end[6] != end[0] && end[7] != end[1], "masks change what is measured");
     assert_eq!(end, stage);
     assert_eq!(stage, alone);
 }

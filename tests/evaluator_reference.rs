@@ -148,7 +148,12 @@ fn zero_shot_equals_numpy() {
     let classes: Vec<String> = (0..9).map(|class| class.to_string()).collect();
     // "prompts {3 * class + template}": a class is named by its number, so the templates do the sum by listing.
     let templates: Vec<String> = (0..3).map(|template| format!("{{}} {template}")).collect();
-    let config = ZeroShotConfig { name: "hand".into(), data: None, classes: ClassesConfig::default() };
+    let config = ZeroShotConfig {
+        name: "hand".into(),
+        data: None,
+        classes: ClassesConfig::default(),
+        image_mask: Default::default(),
+    };
     let known = Known { classes: &classes, templates: &templates };
     let (_, test) = labelled();
     let tensors = Tensors::read();
@@ -180,7 +185,12 @@ fn retrieval_equals_numpy() {
         captions.resize((picture as usize + 1).max(captions.len()), Vec::new());
         captions[picture as usize].push(format!("texts {text}"));
     }
-    let config = RetrievalConfig { name: "hand".into(), data: None, captions: RetrievalCaptions::All };
+    let config = RetrievalConfig {
+        name: "hand".into(),
+        data: None,
+        captions: RetrievalCaptions::All,
+        image_mask: Default::default(),
+    };
     let separate = evaluate(&config, pictures("images", &[], &captions), None, Known::default());
     for (name, value) in expected()["retrieval"].as_object().unwrap() {
         assert!((metric(&separate, name) - value.as_f64().unwrap()).abs() < 1e-6, "{name}");

@@ -90,7 +90,12 @@ fn strings(list: &[&str]) -> Vec<String> {
 }
 
 fn zero_shot(classes: ClassesConfig) -> EvaluatorConfig {
-    EvaluatorConfig::ZeroShot(ZeroShotConfig { name: "hand".into(), data: None, classes })
+    EvaluatorConfig::ZeroShot(ZeroShotConfig {
+        name: "hand".into(),
+        data: None,
+        classes,
+        image_mask: Default::default(),
+    })
 }
 
 fn named(names: &[&str], templates: &[&str]) -> EvaluatorConfig {
@@ -102,7 +107,12 @@ fn named(names: &[&str], templates: &[&str]) -> EvaluatorConfig {
 }
 
 fn retrieval(captions: RetrievalCaptions) -> EvaluatorConfig {
-    EvaluatorConfig::Retrieval(RetrievalConfig { name: "hand".into(), data: None, captions })
+    EvaluatorConfig::Retrieval(RetrievalConfig {
+        name: "hand".into(),
+        data: None,
+        captions,
+        image_mask: Default::default(),
+    })
 }
 
 fn held_out_loss(batch: usize) -> EvaluatorConfig {

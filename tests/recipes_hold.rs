@@ -7,6 +7,7 @@ use flip::command::{schema, validate, Failure};
 use flip::recipe::forecast::StageForecast;
 use flip::recipe::{self, Recipe};
 use flip::stage::Stage;
+use flip::sweep::{study, Plan};
 
 /// Name, batch, operations a pair, parameters.
 const BENCH: [(&str, u64, f64, u64); 5] = [
@@ -21,19 +22,22 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The documents in a folder.
+fn documents(folder: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join(folder)).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "ron"));
+    paths.sort();
+    paths
+}
+
 /// Every shipped recipe with its text.
 fn shipped() -> Vec<(PathBuf, String, Recipe)> {
     let mut paths = Vec::new();
-    for folder in ["recipes", "recipes/bench"] {
-        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "ron") {
-                paths.push(path);
-            }
-        }
+    for folder in ["recipes", "recipes/bench", "recipes/study"] {
+        paths.extend(documents(folder).into_iter().filter(|path| !study::is_study(path)));
     }
-    paths.sort();
-    assert!(paths.len() >= 13, "{paths:?}");
+    assert!(paths.len() >= 14, "{paths:?}");
     let read = |path: PathBuf| {
         let recipe = recipe::read(&path, &[]).unwrap_or_else(|errors| panic!("{errors}"));
         (path.clone(), std::fs::read_to_string(path).unwrap(), recipe)
@@ -47,7 +51,11 @@ fn every_recipe_validates_in_under_a_second() {
         for json in [false, true] {
             let mut out = Vec::new();
             let started = Instant::now();
-            assert!(validate::validate(&path, &[], json, &mut out).is_ok(), "{}", path.display());
+            assert!(
+                validate::validate(&path, &[], &Default::default(), json, &mut out).is_ok(),
+                "{}",
+                path.display()
+            );
             let took = started.elapsed();
             assert!(took < Duration::from_secs(1), "{} took {took:?}", path.display());
             let text = String::from_utf8(out).unwrap();
@@ -67,7 +75,13 @@ fn every_recipe_validates_in_under_a_second() {
 fn a_broken_recipe_is_reported_as_json_too() {
     let mut out = Vec::new();
     let sets = ["stages.0.batch=0".to_owned()];
-    let failure = validate::validate(&root().join("recipes/quickstart.ron"), &sets, true, &mut out);
+    let failure = validate::validate(
+        &root().join("recipes/quickstart.ron"),
+        &sets,
+        &Default::default(),
+        true,
+        &mut out,
+    );
     assert!(matches!(failure, Err(Failure::Usage(message)) if message.contains("expected batch >= 1")));
     let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(value["valid"], false);
@@ -103,6 +117,34 @@ fn headers_say_what_a_recipe_costs_and_how_to_run_it() {
         for line in text.lines() {
             assert!(line.chars().count() <= 110, "{name}: {line}");
         }
+    }
+}
+
+/// Each study can be run, in half an hour on two cores, and says what it claims, how to run it, and what came out.
+#[test]
+fn studies_say_what_they_claim() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let studies: Vec<PathBuf> =
+        documents("recipes/study").into_iter().filter(|path| study::is_study(path)).collect();
+    assert!(studies.len() >= 7, "{studies:?}");
+    for path in studies {
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in
+            [&format!("//     flip sweep {name}\n"), "\n// Claim:   ", "\n// Time:    ", "\n// Verdict: "]
+        {
+            assert!(text.contains(line), "{name} lacks {line:?}");
+        }
+        assert!(readme.contains(&name), "the README does not name {name}");
+        let read = study::read(&path, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(read.study.seeds.get(), 3, "{name}");
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(read.study.name.as_str()));
+        let out = tempfile::tempdir().unwrap();
+        let plan = Plan::new(read, out.path()).unwrap_or_else(|errors| panic!("{name}: {errors}"));
+        // What two cores with AVX-512 reach with models as small as these.
+        let minutes = plan.flops().unwrap() / 90e9 / 60.0;
+        println!("{name}: {} runs, {minutes:.0} minutes", plan.cells.len());
+        assert!(minutes < 30.0, "{name} takes {minutes:.0} minutes");
     }
 }
 

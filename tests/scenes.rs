@@ -3,13 +3,24 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 
-use flip::data::scenes::{Colour, Combination, Place, Scenes, Shape, Size, Subject};
+use flip::data::scenes::{Colour, Combination, Content, Place, Scene, Scenes, Shape, Size, Subject};
 use flip::data::source::{Order, Picture, Source};
-use flip::data::{Cursor, ScenesConfig, ScenesSplit};
+use flip::data::{Cursor, ScenesConfig, ScenesLevel, ScenesSplit};
+use sha2::{Digest, Sha256};
+
+fn config(size: usize, split: ScenesSplit, samples: Option<u64>) -> ScenesConfig {
+    ScenesConfig { size, split, level: ScenesLevel::Plain, samples: samples.and_then(NonZeroU64::new) }
+}
 
 fn scenes(split: ScenesSplit, samples: Option<u64>, seed: u64) -> Scenes {
-    let samples = samples.and_then(NonZeroU64::new);
-    Scenes::new(&ScenesConfig { size: 32, split, samples }, seed).expect("a source")
+    Scenes::new(&config(32, split, samples), seed).expect("a source")
+}
+
+fn plain(content: Content) -> Scene {
+    match content {
+        Content::Plain(scene) => scene,
+        Content::Composed(composition) => panic!("a composition: {composition:?}"),
+    }
 }
 
 fn pixels(picture: &Picture) -> &[u8] {
@@ -25,7 +36,8 @@ fn training_never_shows_a_held_out_combination() {
     let mut shown: HashMap<Combination, usize> = HashMap::new();
     let mut pairs = 0;
     for number in 0..20_000 {
-        let (scene, raw) = source.sample(number);
+        let (content, raw) = source.sample(number);
+        let scene = plain(content);
         let objects = match scene.subject {
             Subject::One(object, ..) => {
                 let label = raw.label.expect("a class") as usize;
@@ -57,7 +69,8 @@ fn evaluation_shows_single_held_out_combinations_by_label() {
     assert_eq!(classes.iter().collect::<HashSet<_>>().len(), classes.len());
     let mut seen = vec![0; classes.len()];
     for number in 0..2_000 {
-        let (scene, raw) = source.sample(number);
+        let (content, raw) = source.sample(number);
+        let scene = plain(content);
         let Subject::One(object, ..) = scene.subject else { panic!("sample {number} shows two shapes") };
         let label = raw.label.expect("a class") as usize;
         assert!(object.what.is_held_out());
@@ -141,7 +154,8 @@ fn pictures_show_the_colour_that_captions_say() {
     let source = scenes(ScenesSplit::HeldOut, None, 5);
     let squared = |a: [f32; 3], b: [f32; 3]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
     for number in 0..500 {
-        let (scene, raw) = source.sample(number);
+        let (content, raw) = source.sample(number);
+        let scene = plain(content);
         let Subject::One(object, ..) = scene.subject else { panic!("one shape") };
         let shown = most_colourful(pixels(&raw.picture), scene.ground.level());
         let nearest =
@@ -164,7 +178,8 @@ fn silhouette(pixels: &[u8]) -> Vec<f32> {
 fn shapes_are_told_apart_by_their_mean_silhouettes() {
     let source = scenes(ScenesSplit::Train, None, 11);
     let large_in_the_centre = (0..40_000).filter_map(|number| {
-        let (scene, raw) = source.sample(number);
+        let (content, raw) = source.sample(number);
+        let scene = plain(content);
         match scene.subject {
             Subject::One(object, Size::Large, Place::Centre) => {
                 Some((object.what.shape, silhouette(pixels(&raw.picture))))
@@ -201,11 +216,28 @@ fn shapes_are_told_apart_by_their_mean_silhouettes() {
 #[test]
 fn a_size_that_cannot_be_drawn_is_refused() {
     for size in [0, 7, 1 << 20] {
-        let config = ScenesConfig { size, split: ScenesSplit::Train, samples: None };
-        let message = Scenes::new(&config, 0).err().expect("refused").to_string();
+        let message =
+            Scenes::new(&config(size, ScenesSplit::Train, None), 0).err().expect("refused").to_string();
         assert!(message.contains("expected 8 to 16384 pixels"), "{message}");
     }
-    let config = ScenesConfig { size: 8, split: ScenesSplit::Train, samples: None };
-    let smallest = Scenes::new(&config, 0).expect("a source");
+    let smallest = Scenes::new(&config(8, ScenesSplit::Train, None), 0).expect("a source");
     assert_eq!(pixels(&smallest.sample(0).1.picture).len(), 192);
+}
+
+/// The pictures and captions that recipes of the level `Plain` have been trained on.
+#[test]
+fn plain_scenes_stay_what_they_are() {
+    let mut digest = Sha256::new();
+    for (split, seed) in [(ScenesSplit::Train, 0), (ScenesSplit::HeldOut, 7)] {
+        let source = scenes(split, None, seed);
+        for number in 0..200 {
+            let (_, raw) = source.sample(number);
+            digest.update(pixels(&raw.picture));
+            digest.update(format!("{}{:?}{:?}", raw.key, raw.captions, raw.label));
+        }
+    }
+    assert_eq!(
+        format!("{:x}", digest.finalize()),
+        "3cc660e4599f0ffd9941c6df52046fb7b85d9e8a28948fc7deb2175f3f7ecc98"
+    );
 }

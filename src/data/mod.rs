@@ -121,11 +121,14 @@ pub enum SourceConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScenesConfig {
-    /// Side of a picture, pixels.
+    /// Side of a picture, pixels; from the level `Clutter` on at least 32.
     #[schemars(range(min = 8))]
     pub size: usize,
     /// Which combinations of attributes are shown.
     pub split: ScenesSplit,
+    /// How much a picture shows and a caption tells.
+    #[serde(default)]
+    pub level: ScenesLevel,
     /// Number of pictures, for an evaluation. Default: endless.
     #[serde(default)]
     pub samples: Option<std::num::NonZeroU64>,
@@ -136,6 +139,23 @@ pub struct ScenesConfig {
 pub enum ScenesSplit {
     Train,
     HeldOut,
+}
+
+/// How much a picture shows and a caption tells. In training every level from `Clutter` on shows, in equal
+/// shares, what those from `Clutter` to itself show, and nothing of what any of them holds out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ScenesLevel {
+    /// One or two large shapes and nothing else. Held out: 48 of 144 combinations of shape and colour.
+    #[default]
+    Plain,
+    /// One shape anywhere, among smaller ones that the caption does not tell. Held out: the same 48.
+    Clutter,
+    /// Two shapes and where one is from the other, perhaps with a smaller third. Held out: pairs that
+    /// training never shows together; 96 classes, which differ by side and by whose colour is whose.
+    Relations,
+    /// Two to four shapes that are alike, alone or beside another one, among smaller ones. Held out: such
+    /// pairs; 128 classes, which differ by number, side, and whose colour is whose.
+    Counts,
 }
 
 /// Random resized crop and horizontal flip of training pictures, as the paper.

@@ -12,11 +12,11 @@ use super::{EvaluatorError, Known};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum ClassesConfig {
-    /// The source knows its classes: the held-out combinations of scenes, the sub-folders of a folder, the
-    /// `classnames.txt` of a CLIP_benchmark folder.
+    /// The source knows its classes: what scenes hold out, the sub-folders of a folder, the `classnames.txt`
+    /// of a CLIP_benchmark folder.
     Source {
         /// Each with `{}` where the class name goes. Default: the source's own where it has some
-        /// (CLIP_benchmark folders), else `{}` alone.
+        /// (CLIP_benchmark folders, scenes from the level `Clutter` on), else `{}` alone.
         #[serde(default)]
         templates: Option<Vec<String>>,
     },

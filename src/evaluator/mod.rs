@@ -48,6 +48,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::loader::LabelFrom;
 use crate::data::SourceConfig;
+use crate::mask::ImageMask;
 
 /// One evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -111,6 +112,11 @@ pub trait Evaluator {
     /// Pairs of a batch, where it matters.
     fn batch(&self) -> Option<usize> {
         None
+    }
+
+    /// Which patches of the pictures the image encoder does not get to see.
+    fn image_mask(&self) -> &ImageMask {
+        &ImageMask::Keep
     }
 
     /// Where the class of a picture is found.

@@ -17,6 +17,7 @@ use super::products::{Products, TILE_COLUMNS, TILE_ROWS};
 use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Material};
 use crate::data::SourceConfig;
 use crate::kernel::threads::Threads;
+use crate::mask::ImageMask;
 
 const CUTOFFS: [u32; 3] = [1, 5, 10];
 
@@ -32,6 +33,9 @@ pub struct RetrievalConfig {
     /// Which of a picture's captions take part.
     #[serde(default)]
     pub captions: RetrievalCaptions,
+    /// Which patches of the pictures are dropped (FLIP table 1d). Default: none.
+    #[serde(default)]
+    pub image_mask: ImageMask,
 }
 
 /// Which of a picture's captions take part in retrieval.
@@ -56,6 +60,9 @@ impl Evaluator for RetrievalConfig {
     }
     fn data(&self) -> Option<&SourceConfig> {
         self.data.as_ref()
+    }
+    fn image_mask(&self) -> &ImageMask {
+        &self.image_mask
     }
     fn evaluate(
         &self,

@@ -11,6 +11,7 @@ use super::tally::{Ranking, Tally};
 use super::{Classes, ClassesConfig, Embedder, Evaluation, Evaluator, EvaluatorError, Known, Material};
 use crate::data::loader::LabelFrom;
 use crate::data::{Batch, SourceConfig};
+use crate::mask::ImageMask;
 
 /// Added to the norm of a class vector, as the official evaluation does.
 const NORM_EPS: f32 = 1e-8;
@@ -31,6 +32,9 @@ pub struct ZeroShotConfig {
     /// Class names, templates and the field that holds the label. Default: what the source knows.
     #[serde(default)]
     pub classes: ClassesConfig,
+    /// Which patches of the pictures are dropped (FLIP table 1d). Default: none.
+    #[serde(default)]
+    pub image_mask: ImageMask,
 }
 
 impl Evaluator for ZeroShotConfig {
@@ -42,6 +46,9 @@ impl Evaluator for ZeroShotConfig {
     }
     fn data(&self) -> Option<&SourceConfig> {
         self.data.as_ref()
+    }
+    fn image_mask(&self) -> &ImageMask {
+        &self.image_mask
     }
     fn label(&self, known: Known<'_>) -> Result<LabelFrom, EvaluatorError> {
         let classes = Classes::read(&self.classes, known)?;

@@ -13,7 +13,7 @@ use crate::data::scenes::Scenes;
 use crate::data::source::{Order, Source};
 use crate::data::transform::Transform;
 use crate::data::webdataset::WebDataset;
-use crate::data::{Cursor, ScenesConfig, ScenesSplit, WebDatasetConfig};
+use crate::data::{Cursor, ScenesConfig, ScenesLevel, ScenesSplit, WebDatasetConfig};
 use crate::mask::{ImageMask, Ratio, Strength};
 use crate::report;
 
@@ -58,7 +58,12 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
     let source: Arc<dyn Source> = match &args.pattern {
         Some(pattern) => Arc::new(WebDataset::open(&WebDatasetConfig::new(pattern.as_str()))?),
         None => {
-            let config = ScenesConfig { size: args.size.max(8), split: ScenesSplit::Train, samples: None };
+            let config = ScenesConfig {
+                size: args.size.max(8),
+                split: ScenesSplit::Train,
+                level: ScenesLevel::Plain,
+                samples: None,
+            };
             Arc::new(Scenes::new(&config, 0)?)
         }
     };

@@ -66,6 +66,24 @@ impl Shape {
             Shape::Bar => "bar",
         }
     }
+
+    /// Several of them.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Shape::Circle => "circles",
+            Shape::Square => "squares",
+            Shape::Triangle => "triangles",
+            Shape::Star => "stars",
+            Shape::Cross => "crosses",
+            Shape::Ring => "rings",
+            Shape::Heart => "hearts",
+            Shape::Diamond => "diamonds",
+            Shape::Crescent => "crescents",
+            Shape::Arrow => "arrows",
+            Shape::Hourglass => "hourglasses",
+            Shape::Bar => "bars",
+        }
+    }
 }
 
 impl Colour {

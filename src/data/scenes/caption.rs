@@ -127,7 +127,7 @@ fn word_of(slot: &str, object: &Object) -> &'static str {
 }
 
 /// By sound: the h of "hourglass" is silent.
-fn begins_with_vowel(word: &str) -> bool {
+pub(super) fn begins_with_vowel(word: &str) -> bool {
     word.starts_with(['a', 'e', 'i', 'o', 'u']) || word.starts_with("hour")
 }
 

@@ -3,7 +3,7 @@
 use rand::seq::SliceRandom;
 use rand::{Rng, RngCore};
 
-use super::attribute::{Ground, Place, Relation, Size, Texture};
+use super::attribute::{Colour, Ground, Place, Relation, Size, Texture};
 use super::combination::Combination;
 use super::outline::{Outline, Point};
 use super::paint::{Brush, Canvas};
@@ -55,9 +55,7 @@ impl Scene {
 
     /// Paints a picture of `side` pixels, [side, side, 3]. `outlines` are by shape.
     pub fn paint(&self, side: usize, outlines: &[Outline], rng: &mut dyn RngCore) -> Vec<u8> {
-        let level = self.ground.level() + rng.gen_range(-10.0..10.0);
-        let slope = rng.gen_range(-12.0..12.0);
-        let mut canvas = Canvas::new(side, level - slope, level + slope);
+        let (mut canvas, level) = canvas(self.ground, side, rng);
         let mut put = |object: &Object, centre: Point, radius: f32| {
             let brush = brush(object, centre, radius, side as f32, level, rng);
             canvas.paint(&outlines[object.what.shape as usize], &brush);
@@ -77,7 +75,14 @@ impl Scene {
     }
 }
 
-fn pick<T: Copy>(values: &[T], rng: &mut dyn RngCore) -> T {
+/// An empty picture of about this lightness, and the level of its middle.
+pub(super) fn canvas(ground: Ground, side: usize, rng: &mut dyn RngCore) -> (Canvas, f32) {
+    let level = ground.level() + rng.gen_range(-10.0..10.0);
+    let slope = rng.gen_range(-12.0..12.0);
+    (Canvas::new(side, level - slope, level + slope), level)
+}
+
+pub(super) fn pick<T: Copy>(values: &[T], rng: &mut dyn RngCore) -> T {
     *values.choose(rng).expect("attributes have values")
 }
 
@@ -90,15 +95,24 @@ fn towards(place: Place, distance: f32) -> Point {
 /// How an object is painted this time: a little moved, turned and tinted. `centre` and `radius` are in
 /// sides of the picture.
 fn brush(object: &Object, centre: Point, radius: f32, side: f32, level: f32, rng: &mut dyn RngCore) -> Brush {
+    let colour = tint(object.what.colour, rng);
     let mut jitter = |most: f32| rng.gen_range(-most..most);
-    let colour = object.what.colour.rgb().map(|channel| (channel + jitter(12.0)).clamp(0.0, 255.0));
     Brush {
         centre: ((centre.0 + jitter(0.03)) * side, (centre.1 + jitter(0.03)) * side),
         radius: radius * (1.0 + jitter(0.08)) * side,
         angle: jitter(0.15),
         texture: object.texture,
         colour,
-        // Nearly the background, so that a texture never brings in a colour of its own.
-        second: colour.map(|channel| channel + (level - channel) * 0.6),
+        second: second_tone(colour, level),
     }
+}
+
+/// A colour as it comes out this time.
+pub(super) fn tint(colour: Colour, rng: &mut dyn RngCore) -> [f32; 3] {
+    colour.rgb().map(|channel| (channel + rng.gen_range(-12.0..12.0)).clamp(0.0, 255.0))
+}
+
+/// The other tone of a texture: nearly the background, so that a texture never brings in a colour of its own.
+pub(super) fn second_tone(colour: [f32; 3], level: f32) -> [f32; 3] {
+    colour.map(|channel| channel + (level - channel) * 0.6)
 }

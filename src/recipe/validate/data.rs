@@ -5,7 +5,8 @@ use crate::data::files::Files;
 use crate::data::filter::FilterConfig;
 use crate::data::location::Location;
 use crate::data::{
-    mix, pattern, AugmentConfig, DataConfig, ScenesConfig, ScenesSplit, SourceConfig, Weighted,
+    mix, pattern, scenes, AugmentConfig, DataConfig, ScenesConfig, ScenesLevel, ScenesSplit, SourceConfig,
+    Weighted,
 };
 
 pub(super) fn validate(data: &DataConfig, findings: &mut Findings) {
@@ -78,8 +79,17 @@ pub(super) fn source(source: &SourceConfig, path: &str, findings: &mut Findings)
                 }
             }
         }
-        SourceConfig::Scenes(_)
-        | SourceConfig::Folder(_)
+        SourceConfig::Scenes(ScenesConfig { size, level, .. }) => {
+            // What is too small for every level, the shape of the field tells.
+            let least = scenes::least_side(*level);
+            if *level != ScenesLevel::Plain && *size < least {
+                let message = format!("expected at least {least} pixels for {level:?}, got {size}");
+                findings
+                    .add(&format!("{path}.size"), message)
+                    .also(&format!("{path}.level"), "shows small things");
+            }
+        }
+        SourceConfig::Folder(_)
         | SourceConfig::ImageNet(_)
         | SourceConfig::ClipBenchmark(_)
         | SourceConfig::Karpathy(_)

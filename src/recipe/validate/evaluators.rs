@@ -32,6 +32,11 @@ pub(super) fn validate(recipe: &Recipe, list: &[EvaluatorConfig], path: &str, fi
                 scenes_have_labels(labels, &format!("{path}.labels"), &field, findings);
             }
         }
+        let grid = recipe.model.image.size / recipe.model.image.patch.max(1);
+        if grid > 0 && evaluator.evaluator().image_mask().kept(grid) == 0 {
+            let message = format!("keeps none of the {} patches; at least one must stay", grid * grid);
+            findings.add(&format!("{path}.image_mask"), message).help("lower the ratio");
+        }
         match own.or(recipe.data.validation.as_ref()) {
             None => {
                 let finding = findings.add(&path, format!("{kind} has nothing to evaluate on"));
