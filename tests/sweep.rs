@@ -144,8 +144,8 @@ fn broken_runs_are_named_before_the_first_begins() {
     refused(there.path(), &["sweep", "training.ron"], &["nothing is evaluated"]);
     refused(
         there.path(),
-        &sweep(&["data.validation=WebDataset(shards: \"absent.tar\"),Scenes(size: 32, split: HeldOut, samples: 10)"]),
-        &["in the setting validation=WebDataset(shards: \"absent.tar\")", "absent.tar matches nothing"],
+        &sweep(&["data.train=WebDataset(shards: \"absent.tar\"),Scenes(size: 32, split: Train)"]),
+        &["in the setting train=WebDataset(shards: \"absent.tar\")", "absent.tar matches nothing"],
     );
 }
 
@@ -178,7 +178,7 @@ fn mistakes_in_a_study_have_their_line() {
         "seeds: 2",
         "metric: (evaluation: \"held ot\")",
         &[
-            "broken.ron:15:26: metric.evaluation: no evaluation is called \"held ot\"",
+            "broken.ron:14:26: metric.evaluation: no evaluation is called \"held ot\"",
             "did you mean \"held out\"?",
         ],
     );
