@@ -24,7 +24,7 @@
 //! | [`sweep`] | one recipe in many variants: a grid of runs, resumed and compared |
 //! | [`command`] | the command line: one file a subcommand |
 //! | [`trained`] | a run opened for use: weights, tokenizer, recipe |
-//! | [`run_folder`], [`device`], [`duration`], [`seed`] | small leaves |
+//! | [`run_folder`], [`device`], [`duration`], [`pause`], [`seed`] | small leaves |
 
 pub mod checkpoint;
 pub mod command;
@@ -40,6 +40,7 @@ pub mod mask;
 pub mod model;
 pub mod optimizer;
 pub mod parameter;
+pub mod pause;
 pub mod ranks;
 pub mod recipe;
 pub mod report;

@@ -277,6 +277,32 @@ fn a_run_that_fails_does_not_stop_the_others_and_a_changed_one_is_refused() {
     assert!(said(&output).contains("run holds a run, not a sweep"), "{}", said(&output));
 }
 
+/// Stopped for a second and continued, a run says of its training what one says that was not.
+#[test]
+fn a_pause_is_no_training() {
+    let there = there();
+    let longer = RECIPE.replace("Steps(40)", "Steps(400)").replace("Steps(15)", "Steps(200)");
+    fs::write(there.path().join("tiny.ron"), longer).unwrap();
+    let out = there.path().join("run");
+    let mut child = command(there.path(), &["run", "tiny.ron", "--out", "run"]).spawn().unwrap();
+    wait_for(&mut child, || {
+        fs::read_to_string(out.join("timing.jsonl")).is_ok_and(|text| text.lines().count() > 4)
+    });
+    let send = |signal: &str| Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    send("-STOP");
+    let paused = Duration::from_secs(2);
+    std::thread::sleep(paused);
+    send("-CONT");
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let slowest = fs::read_to_string(out.join("timing.jsonl")).unwrap();
+    let step_ms =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["step_ms"].as_f64().unwrap();
+    let slowest = slowest.lines().map(step_ms).fold(0.0, f64::max);
+    // Five steps a line: with the pause, one of them would have 400.
+    assert!(slowest < paused.as_secs_f64() * 1e3 / 5.0, "{slowest} ms a step");
+}
+
 /// A run as one leaves it: a step takes `step_ms`, and every ten steps the accuracy is the next of `accuracies`.
 fn fabricated(there: &Path, setting: &str, seed: u64, step_ms: f64, accuracies: &[f64]) {
     let folder = there.join("sweep/cells").join(setting).join(format!("seed-{seed}"));

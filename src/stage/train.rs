@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::checkpoint::Snapshot;
 use crate::data::captions::first_captions_within;
@@ -13,12 +13,13 @@ use crate::data::skipped::Skipped;
 use crate::data::source::Order;
 use crate::data::transform::Transform;
 use crate::data::{Batch, Cursor};
-use crate::log::{StepMetrics, StepTiming};
+use crate::log::StepMetrics;
 use crate::mask::TokenFrequencies;
 use crate::model::{GraphDevice, LossAndGradients, OwnParts};
 use crate::optimizer::{clip_factor, global_norm, sharded_norm, AdamW, OptimizerConfig, OptimizerError};
 use crate::ranks::{shard, Kind, Parts, Shard};
 
+use super::clock::Clock;
 use super::evaluate::evaluate;
 use super::inputs::{masked, patches, Part};
 use super::plan::TrainingPlan;
@@ -119,7 +120,7 @@ pub fn train<D: GraphDevice>(
         if run.position.global_step == 0 {
             let drawing = Instant::now();
             super::pictures::write(run, Plan { start: run.position.cursor, ..loading.clone() }, &batches[0])?;
-            clock.started += drawing.elapsed();
+            clock.leave_out(drawing.elapsed());
         }
         let batch = Loaded { parts: &parts, owners: owners.as_deref(), batches: &batches };
         let mut update = loss_and_gradients(run, plan, frequencies.as_ref(), &batch)?;
@@ -161,7 +162,7 @@ pub fn train<D: GraphDevice>(
             broadcast = sent.sent(Kind::Broadcast), gather = sent.sent(Kind::Gather),
             "bytes sent so far"
         );
-        clock.steps += 1;
+        clock.end_step();
 
         let done = run.position.step;
         if done % every == 0 || done == plan.steps {
@@ -204,11 +205,11 @@ pub fn train<D: GraphDevice>(
                 save(run, &mut optimizer, owners.as_deref(), &own)?;
                 return Ok(Ended::Interrupted);
             }
-            clock = Clock::start();
+            clock.restart();
         }
         if done % checkpoint_every == 0 && done < plan.steps {
             save(run, &mut optimizer, owners.as_deref(), &own)?;
-            clock = Clock::start();
+            clock.restart();
         }
     }
     save(run, &mut optimizer, owners.as_deref(), &own)?;
@@ -370,32 +371,4 @@ fn count_tokens<D: GraphDevice>(run: &Run<'_, D>) -> Result<TokenFrequencies, St
         rows.push(tokens);
     }
     Ok(TokenFrequencies::count(rows))
-}
-
-/// Time of training since the last logged step.
-struct Clock {
-    started: Instant,
-    steps: u64,
-    waited: f64,
-}
-
-impl Clock {
-    fn start() -> Clock {
-        Clock { started: Instant::now(), steps: 0, waited: 0.0 }
-    }
-
-    fn lap(&mut self, stage: usize, step: u64, batch: usize, elapsed: Duration) -> StepTiming {
-        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
-        let steps = self.steps.max(1) as f64;
-        let line = StepTiming {
-            stage,
-            step,
-            images_per_s: steps * batch as f64 / seconds,
-            data_wait: self.waited / seconds,
-            step_ms: seconds * 1e3 / steps,
-            elapsed_s: elapsed.as_secs_f64(),
-        };
-        *self = Clock::start();
-        line
-    }
 }
