@@ -202,7 +202,7 @@ fn whole_stack<E: Element>(m: &mut Measure, shape: Shape, batch: usize, tokens: 
         flat[entry.range.clone()].iter_mut().for_each(|x| *x *= factor);
     }
     let load = |cpu: &Cpu| {
-        let mut stack = Stack::<E>::zeroed(cpu, shape);
+        let mut stack = Stack::<E>::new(shape);
         stack.load(cpu, &flat);
         stack
     };

@@ -69,6 +69,11 @@ pub fn gpu(ordinal: usize) -> Result<Gpu, NoGpu> {
     all.into_iter().find(|gpu| gpu.ordinal == ordinal).ok_or(NoGpu::Ordinal { ordinal, there })
 }
 
+/// The GPU for one of several processes of this machine: they take turns at those there are.
+pub fn gpu_of(process: usize) -> usize {
+    gpus().map_or(0, |all| all[process % all.len()].ordinal)
+}
+
 /// Bytes in use on the GPU that this thread computes on, by this process and others; `None` where it computes on
 /// none.
 pub fn used_bytes() -> Option<usize> {

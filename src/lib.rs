@@ -16,6 +16,7 @@
 //! | [`data`] | sources of image-text pairs, decoding, tokenizing, ordered prefetch |
 //! | [`optimizer`] | AdamW, learning-rate schedule, clipping |
 //! | [`evaluator`] | zero-shot classification, retrieval, neighbours, linear probe, few-shot, held-out loss |
+//! | [`ranks`] | the processes of one run, and how they talk |
 //! | [`checkpoint`] | atomic, hashed snapshots |
 //! | [`exchange`] | checkpoints of other tools, in and out |
 //! | [`log`] | tracing, reloadable while running; metrics files |
@@ -39,6 +40,7 @@ pub mod mask;
 pub mod model;
 pub mod optimizer;
 pub mod parameter;
+pub mod ranks;
 pub mod recipe;
 pub mod report;
 pub mod run_folder;

@@ -1,8 +1,13 @@
 //! The `flip` program; everything it does is in the library.
 
+mod huge_pages;
+
 use std::process::ExitCode;
 
 use clap::Parser;
+
+#[global_allocator]
+static MEMORY: huge_pages::HugePages = huge_pages::HugePages;
 
 fn main() -> ExitCode {
     flip::command::Cli::parse().execute()

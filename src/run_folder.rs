@@ -97,7 +97,10 @@ impl RunFolder {
                 Err(source) => return Err(RunFolderError::Io { path: file, source }),
             }
         }
-        for folder in [self.checkpoints(), self.tensorboard(), self.examples(), self.root.join("curves")] {
+        let ranks = self.root.join("ranks");
+        for folder in
+            [self.checkpoints(), self.tensorboard(), self.examples(), self.root.join("curves"), ranks]
+        {
             match fs::remove_dir_all(&folder) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -159,6 +162,10 @@ impl RunFolder {
     /// Evaluated pictures with what was found for them, a file an evaluation.
     pub fn examples(&self) -> PathBuf {
         self.root.join("examples")
+    }
+    /// What a rank other than 0 logs, in a folder that is not entered.
+    pub fn log_of_rank(root: &Path, rank: usize) -> PathBuf {
+        root.join("ranks").join(format!("rank{rank:04}.log"))
     }
     /// Log levels, format and sinks; watched while the run goes on.
     pub fn logging(&self) -> PathBuf {

@@ -51,7 +51,11 @@ fn every_recipe_validates_in_under_a_second() {
         for json in [false, true] {
             let mut out = Vec::new();
             let started = Instant::now();
-            assert!(validate::validate(&path, &[], json, &mut out).is_ok(), "{}", path.display());
+            assert!(
+                validate::validate(&path, &[], &Default::default(), json, &mut out).is_ok(),
+                "{}",
+                path.display()
+            );
             let took = started.elapsed();
             assert!(took < Duration::from_secs(1), "{} took {took:?}", path.display());
             let text = String::from_utf8(out).unwrap();
@@ -71,7 +75,13 @@ fn every_recipe_validates_in_under_a_second() {
 fn a_broken_recipe_is_reported_as_json_too() {
     let mut out = Vec::new();
     let sets = ["stages.0.batch=0".to_owned()];
-    let failure = validate::validate(&root().join("recipes/quickstart.ron"), &sets, true, &mut out);
+    let failure = validate::validate(
+        &root().join("recipes/quickstart.ron"),
+        &sets,
+        &Default::default(),
+        true,
+        &mut out,
+    );
     assert!(matches!(failure, Err(Failure::Usage(message)) if message.contains("expected batch >= 1")));
     let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(value["valid"], false);

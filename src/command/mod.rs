@@ -81,6 +81,8 @@ pub struct RecipeArgs {
 struct ValidateArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
+    #[command(flatten)]
+    cluster: validate::ClusterArgs,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -122,6 +124,29 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
     }
 }
 
+impl Failure {
+    /// What a person is told, and the exit code.
+    fn told(&self) -> (String, u8) {
+        let error = match self {
+            Failure::Usage(message) => return (message.clone(), 2),
+            Failure::Other(error) => error,
+        };
+        let mut said = error.to_string();
+        let mut message = format!("error: {said}");
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            let reason = source.to_string();
+            // Most messages tell their cause already.
+            if !said.contains(&reason) {
+                message.push_str(&format!("\n  because: {reason}"));
+                said = reason;
+            }
+            cause = source.source();
+        }
+        (message, 1)
+    }
+}
+
 /// Reads the recipe a command was given; its errors are shown with the lines they concern.
 fn read_recipe(args: &RecipeArgs) -> Result<Recipe, Failure> {
     recipe::read(&args.recipe, &args.sets).map_err(|errors| {
@@ -141,7 +166,7 @@ impl Cli {
             Command::Run(args) => run::run(args),
             Command::Sweep(args) => sweep::sweep(args, &mut out),
             Command::Validate(args) => {
-                validate::validate(&args.recipe.recipe, &args.recipe.sets, args.json, &mut out)
+                validate::validate(&args.recipe.recipe, &args.recipe.sets, &args.cluster, args.json, &mut out)
             }
             Command::Schema { command: SchemaCommand::Export { out: folder, check } } => {
                 schema::export(folder, *check, &mut out)
@@ -158,24 +183,10 @@ impl Cli {
         match ended {
             Ok(Outcome::Done) => ExitCode::SUCCESS,
             Ok(Outcome::Interrupted) => ExitCode::from(130),
-            Err(Failure::Usage(message)) => {
+            Err(failure) => {
+                let (message, code) = failure.told();
                 eprintln!("{message}");
-                ExitCode::from(2)
-            }
-            Err(Failure::Other(error)) => {
-                let mut said = error.to_string();
-                eprintln!("error: {said}");
-                let mut cause = error.source();
-                while let Some(source) = cause {
-                    let reason = source.to_string();
-                    // Most messages tell their cause already.
-                    if !said.contains(&reason) {
-                        eprintln!("  because: {reason}");
-                        said = reason;
-                    }
-                    cause = source.source();
-                }
-                ExitCode::FAILURE
+                ExitCode::from(code)
             }
         }
     }

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::interpreter;
+use crate::interpreter::{self, Setting};
+use crate::kernel::isa::Isa;
 use crate::log::{LogError, Logging, LoggingConfig, Progress};
+use crate::ranks::{self, Member, Ranks};
 use crate::recipe::files;
 use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
@@ -36,19 +39,62 @@ pub struct RunArgs {
 }
 
 pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
+    let ranks = ranks::join().map_err(|error| Failure::Usage(error.to_string()))?;
+    let ended = run_as(args, &*ranks);
+    if ranks.count() == 1 {
+        return ended;
+    }
+    match ended {
+        Ok(outcome) => {
+            ranks.finish();
+            Ok(outcome)
+        }
+        Err(failure) => {
+            let (message, code) = failure.told();
+            if ranks.rank() == 0 {
+                eprintln!("{message}");
+            } else {
+                tracing::error!(target: "flip", "{message}");
+                // What concerns all of them is told by rank 0, which ends this process meanwhile.
+                std::thread::sleep(MODESTY);
+                eprintln!("{}: {message}", ranks.name());
+            }
+            ranks.end(code)
+        }
+    }
+}
+
+/// So long other ranks than 0 wait before they tell of an error.
+const MODESTY: Duration = Duration::from_secs(3);
+
+fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
     let recipe = read_recipe(&args.recipe)?;
-    interpreter::place(&recipe).map_err(|error| Failure::Usage(error.to_string()))?;
+    let place = interpreter::place(&recipe).map_err(|error| Failure::Usage(error.to_string()))?;
     let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
-    everything_is_here(&recipe, args.resume.then_some(root.as_path()))?;
-    not_its_own_start(&recipe, &root)?;
+    let written = recipe::write(&recipe);
     let entry = match (args.resume, args.restart) {
         (true, _) => Entry::Resume,
         (_, true) => Entry::Restart,
         _ => Entry::Start,
     };
+    let device = place.gpu.map_or("CPU".to_owned(), |_| "GPU".to_owned());
+    let alike = [
+        ("seed", recipe.seed.to_string()),
+        ("recipe", ranks::hash(&written)),
+        ("run folder", root.display().to_string()),
+        ("way to begin", format!("{entry:?}")),
+        // Each rank updates its own copy of the weights: rounding must be the same.
+        ("instruction set", Isa::detect().map_or_else(|error| error, |isa| isa.name().to_owned())),
+    ];
+    let members = ranks::agree(ranks, &device, &alike).map_err(|error| Failure::Usage(error.to_string()))?;
+    if ranks.rank() > 0 {
+        return run_beside(args, &recipe, &root, ranks, &members);
+    }
+
+    everything_is_here(&recipe, args.resume.then_some(root.as_path()))?;
+    not_its_own_start(&recipe, &root)?;
     logging_is_readable(args.logging.as_deref(), &root)?;
     let folder = RunFolder::enter(&root, entry).map_err(|error| Failure::Usage(error.to_string()))?;
-    let written = recipe::write(&recipe);
     if args.resume {
         same_recipe(&folder, &recipe)?;
     } else {
@@ -60,8 +106,19 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let _logging = Logging::start(Some(&logging_file), &progress)?;
     let interrupt = catch_signals()?;
     tracing::info!(target: "flip", folder = %folder.root().display(), "run \"{}\"", recipe.name);
+    for Member { rank, host, process, device, .. } in members.iter().filter(|_| members.len() > 1) {
+        tracing::info!(target: "flip::ranks", rank, host, process, device, "one of {} ranks", members.len());
+    }
+    ranks::from_first(ranks, &[])?;
 
-    let ended = interpreter::run(&recipe, &folder, args.resume, &progress, &interrupt)?;
+    let setting = Setting {
+        ranks,
+        members: &members,
+        folder: Some(&folder),
+        progress: &progress,
+        interrupt: &interrupt,
+    };
+    let ended = interpreter::run(&recipe, args.resume, &setting)?;
     let page = report::write(folder.root())?;
     if ended == Ended::Interrupted {
         tracing::warn!(target: "flip", "interrupted; go on with --resume --out {}", folder.root().display());
@@ -72,6 +129,27 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     println!("run folder  {}", folder.root().display());
     println!("report      {}", page.display());
     Ok(Outcome::Done)
+}
+
+/// Another rank than 0: it computes, and logs into a file of its own.
+fn run_beside(
+    args: &RunArgs,
+    recipe: &Recipe,
+    root: &Path,
+    ranks: &dyn Ranks,
+    members: &[Member],
+) -> Result<Outcome, Failure> {
+    // Rank 0 has entered the run folder, and made place in it, when it says so.
+    ranks::from_first(ranks, &[])?;
+    let config = args.logging.clone().unwrap_or_else(|| RunFolder::logging_of(root));
+    let _logging = Logging::start_in_file(&config, &RunFolder::log_of_rank(root, ranks.rank()))?;
+    let interrupt = catch_signals()?;
+    let progress = Progress::lines(Duration::MAX);
+    let setting = Setting { ranks, members, folder: None, progress: &progress, interrupt: &interrupt };
+    Ok(match interpreter::run(recipe, args.resume, &setting)? {
+        Ended::Complete => Outcome::Done,
+        Ended::Interrupted => Outcome::Interrupted,
+    })
 }
 
 /// Refuses a recipe that names files this machine does not have, before hours are spent on the stages

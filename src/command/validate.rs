@@ -1,11 +1,14 @@
 //! `flip validate`: what a recipe, or each setting of a study, will cost and need, told without building anything.
 
 use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
 use std::path::Path;
 
+use clap::Args;
 use serde::Serialize;
 
 use crate::interpreter;
+use crate::recipe::cluster::{self, Cluster, ClusterError, ClusterForecast};
 use crate::recipe::files::{self, Presence};
 use crate::recipe::forecast::{forecast, StageForecast, TrainingForecast};
 use crate::recipe::{self, Compute, Precision, Recipe, RecipeError};
@@ -27,6 +30,49 @@ pub struct Report {
     pub files: Vec<Presence>,
     /// What would stop a run on this machine, with advice.
     pub warnings: Vec<String>,
+    /// Every training stage on many devices, with its index, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cluster: Vec<(usize, ClusterForecast)>,
+}
+
+/// Many devices to forecast for.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ClusterArgs {
+    /// Forecast the training stages on so many devices, one rank each.
+    #[arg(long, value_name = "N", requires_all = ["device", "link"])]
+    ranks: Option<NonZeroUsize>,
+    /// The device: a100, h100, h200 or b200.
+    #[arg(long, value_name = "NAME", requires = "ranks")]
+    device: Option<String>,
+    /// What each rank can send in a second: 400Gb (bits), 50GB (bytes).
+    #[arg(long, value_name = "SPEED", requires = "ranks")]
+    link: Option<String>,
+    /// Pairs a second that one device trains in the first training stage, as `flip bench` measures it [default: 35 % of
+    /// the peak of the data sheet, an assumption].
+    #[arg(long, value_name = "X", requires = "ranks")]
+    images_per_s: Option<f64>,
+    /// Price of a device for an hour; the cost comes in the same money.
+    #[arg(long, value_name = "X", requires = "ranks")]
+    price: Option<f64>,
+}
+
+impl ClusterArgs {
+    /// The cluster that is asked for, if any.
+    fn cluster(&self) -> Result<Option<Cluster>, Failure> {
+        let usage = |error: ClusterError| Failure::Usage(error.to_string());
+        let (Some(ranks), Some(name), Some(speed)) = (self.ranks, &self.device, &self.link) else {
+            return Ok(None);
+        };
+        for (flag, value) in [("--images-per-s", self.images_per_s), ("--price", self.price)] {
+            if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.0)) {
+                return Err(Failure::Usage(format!("{flag}: expected a number above 0, got {value}")));
+            }
+        }
+        let device = cluster::device(name).map_err(usage)?;
+        let link = cluster::link(speed).map_err(usage)?;
+        let (measured, price) = (self.images_per_s, self.price);
+        Ok(Some(Cluster { ranks: ranks.get(), device, link, measured, price }))
+    }
 }
 
 /// Reads the recipe and prints its report, as a table or as one line of JSON. With `json`, the errors of a
@@ -34,7 +80,14 @@ pub struct Report {
 ///
 /// # Errors
 /// The recipe is wrong, or `out` cannot be written.
-pub fn validate(path: &Path, sets: &[String], json: bool, out: &mut dyn Write) -> Result<Outcome, Failure> {
+pub fn validate(
+    path: &Path,
+    sets: &[String],
+    on: &ClusterArgs,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<Outcome, Failure> {
+    let cluster = on.cluster()?;
     if study::is_study(path) {
         return super::sweep::validate(path, sets, json, out);
     }
@@ -48,7 +101,18 @@ pub fn validate(path: &Path, sets: &[String], json: bool, out: &mut dyn Write) -
             return Err(Failure::Usage(errors.render(io::stderr().is_terminal())));
         }
     };
-    let report = report(&recipe);
+    let mut report = report(&recipe);
+    if let Some(cluster) = cluster {
+        let plans: Vec<_> = report.stages.iter().map(training).collect();
+        let first = plans.iter().flatten().next();
+        let mut forecasts = Vec::new();
+        for (stage, plan) in plans.iter().enumerate() {
+            let (Some(plan), Some(first)) = (plan, first) else { continue };
+            let forecast = cluster.forecast(&recipe, stage, plan, first);
+            forecasts.push((stage, forecast.map_err(|error| Failure::Usage(error.to_string()))?));
+        }
+        report.cluster = forecasts;
+    }
     if json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
@@ -92,6 +156,7 @@ pub fn report(recipe: &Recipe) -> Report {
         flops,
         files,
         warnings,
+        cluster: Vec::new(),
     }
 }
 
@@ -146,10 +211,51 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         };
         row(out, &file.field, &format!("{found}: {}", file.path))?;
     }
+    for (stage, forecast) in &report.cluster {
+        print_cluster(*stage, forecast, out)?;
+    }
     for warning in &report.warnings {
         writeln!(out, "warning: {warning}")?;
     }
     Ok(())
+}
+
+fn print_cluster(stage: usize, on: &ClusterForecast, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\nstage {stage} on {} x {}", grouped(on.ranks as u64), on.device)?;
+    let from = if on.measured { "measured" } else { "assumed, nothing was measured: see --images-per-s" };
+    let reached = format!("{:.0} % of the peak, {from}", 100.0 * on.utilisation);
+    let pairs = grouped(on.pairs as u64);
+    row(
+        out,
+        "step",
+        &format!(
+            "{}, of which {} compute: {pairs} pairs a rank at {reached}",
+            seconds(on.step_s),
+            seconds(on.compute_s)
+        ),
+    )?;
+    let (ring, gradients) = (bytes(on.ring_bytes), bytes(on.gradient_bytes));
+    row(out, "sent by a rank", &format!("embeddings {ring}, gradients {gradients}"))?;
+    let (all, exposed) = (seconds(on.communication_s), seconds(on.exposed_s));
+    let share = 100.0 * on.communication_share;
+    row(out, "communication", &format!("{all}, {exposed} of it not hidden: {share:.1} % of the step"))?;
+    let fits = if on.fits { "" } else { ": more than the device has" };
+    row(out, "memory a rank", &format!("about {}{fits}", bytes(on.memory.total)))?;
+    if let (Some(hours), Some(device_hours)) = (on.hours, on.device_hours) {
+        let cost =
+            on.cost.map_or(String::new(), |cost| format!(", {} in money", grouped(cost.round() as u64)));
+        row(out, "whole stage", &format!("{hours:.1} hours, {device_hours:.0} device hours{cost}"))?;
+    }
+    Ok(())
+}
+
+/// `1.53 s`, `12.0 ms`.
+fn seconds(value: f64) -> String {
+    match value {
+        value if value >= 1.0 => format!("{value:.2} s"),
+        value if value >= 1e-3 => format!("{:.1} ms", value * 1e3),
+        value => format!("{:.1} us", value * 1e6),
+    }
 }
 
 const UNKNOWN: &str = "known once the shards are counted; or set data.epoch_samples";

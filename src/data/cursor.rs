@@ -25,6 +25,16 @@ impl Cursor {
         Cursor { epoch, ..Cursor::default() }
     }
 
+    /// The further of two places in one order.
+    pub fn further(self, other: Cursor) -> Cursor {
+        let place = |cursor: &Cursor| (cursor.epoch, cursor.window, cursor.position);
+        if place(&other) > place(&self) {
+            other
+        } else {
+            self
+        }
+    }
+
     /// The first sample of the epoch after this one. The sources of a mix go on where they are: one of them
     /// may be in the middle of a pass of its own.
     pub fn next_epoch(self) -> Self {

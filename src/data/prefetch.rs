@@ -135,6 +135,7 @@ impl Drop for Prefetch {
 /// Hands out the tickets of the plan; ends when nobody takes them any more.
 fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
     let mut cursor = plan.start;
+    let mut number = 0;
     loop {
         let whole = (cursor.window, cursor.position) == (0, 0);
         loop {
@@ -144,9 +145,10 @@ fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
                 match plan.source.ticket(cursor, plan.order) {
                     Ok(Some(ticket)) => {
                         cursor = ticket.after;
-                        if plan.share.holds(ticket.epoch, ticket.index) {
+                        if plan.share.takes(number) {
                             tickets.push(ticket);
                         }
+                        number += 1;
                     }
                     Ok(None) => break,
                     Err(error) => {

@@ -1,11 +1,11 @@
-//! Which samples of the order one of several processes takes.
+//! Which samples of the order one of several loaders takes.
 
-/// One rank of a run: of the samples in the global order it takes those that are its own. The order itself
-/// does not know of ranks, so a run may go on with another number of them, from the furthest of their cursors.
+/// One share of a run: counted from the start of a plan, it takes the samples whose number is `rank` beyond a multiple of
+/// `ranks`. The order itself does not know of shares.
 ///
-/// A rank replaces a broken sample by its own next one, and ranks do not tell each other. So each resumes exactly
-/// from a cursor of its own; where their number changes, a sample for each that was broken may be left out of
-/// that epoch.
+/// A share replaces a broken sample by its own next one, and shares do not tell each other. So each resumes exactly from
+/// a cursor of its own; where their number changes, they go on from the furthest of their cursors, and a sample for each
+/// that was broken may be left out of that epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// From 0.
@@ -18,12 +18,15 @@ impl Share {
     /// Everything.
     pub const WHOLE: Share = Share { rank: 0, ranks: 1 };
 
-    /// Whether the sample at this place of an epoch is for this rank. Neighbours go to different ranks, so
-    /// that ranks stay together; the epoch turns the assignment, so that a number of samples that the ranks do
-    /// not divide favours nobody.
-    pub fn holds(self, epoch: u64, index: u64) -> bool {
-        let ranks = self.ranks.max(1);
-        (index % ranks + epoch % ranks) % ranks == self.rank
+    /// The same share where it goes on from just past a sample of its own.
+    pub fn resumed(self) -> Share {
+        Share { rank: self.ranks.max(1) - 1, ..self }
+    }
+
+    /// Whether the sample of this number, counted from the start of the plan, is of this share. Neighbours go to
+    /// different shares, so that all get on together.
+    pub fn takes(self, number: u64) -> bool {
+        number % self.ranks.max(1) == self.rank
     }
 }
 
@@ -32,19 +35,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_place_belongs_to_one_rank_and_ranks_stay_together() {
+    fn every_sample_belongs_to_one_share_and_shares_stay_together() {
         for ranks in [1, 2, 3, 8] {
             let shares: Vec<Share> = (0..ranks).map(|rank| Share { rank, ranks }).collect();
-            let mut taken = vec![0u64; ranks as usize];
-            for epoch in 0..2 * ranks {
-                for index in 0..25 {
-                    let holders: Vec<_> = shares.iter().filter(|share| share.holds(epoch, index)).collect();
-                    assert_eq!(holders.len(), 1);
-                    taken[holders[0].rank as usize] += 1;
-                }
+            for number in 0..25 {
+                assert_eq!(shares.iter().filter(|share| share.takes(number)).count(), 1);
             }
-            assert!(taken.iter().all(|&count| count == taken[0]), "{taken:?}");
+            for share in shares {
+                let own: Vec<u64> = (0..50).filter(|&number| share.takes(number)).collect();
+                let past = own[1] + 1;
+                let resumed: Vec<u64> = (0..20).filter(|&number| share.resumed().takes(number)).collect();
+                assert!(resumed.iter().zip(&own[2..]).all(|(number, own)| past + number == *own));
+            }
         }
-        assert!((0..9).all(|index| Share::WHOLE.holds(3, index)));
+        assert!((0..9).all(|number| Share::WHOLE.takes(number)));
     }
 }

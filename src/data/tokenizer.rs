@@ -86,10 +86,21 @@ impl Tokenizer {
     /// The file cannot be read or is no such thing.
     pub fn load(path: &Path) -> Result<Self, DataError> {
         let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+        Tokenizer::read(&bytes, &path.display().to_string())
+    }
+
+    /// The tokenizer whose [`to_json`](Self::to_json) this is.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn from_json(text: &[u8]) -> Result<Self, DataError> {
+        Tokenizer::read(text, "the tokenizer")
+    }
+
+    fn read(bytes: &[u8], name: &str) -> Result<Self, DataError> {
         tokenizers::Tokenizer::from_bytes(bytes).and_then(Tokenizer::wrap).map_err(|error| {
-            let path = path.display();
             DataError::Tokenizer(format!(
-                "{path}: expected a tokenizer.json of the Hugging Face tokenizers library: {error}"
+                "{name}: expected a tokenizer.json of the Hugging Face tokenizers library: {error}"
             ))
         })
     }
@@ -99,16 +110,23 @@ impl Tokenizer {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
+        let text =
+            self.to_json().map_err(|error| DataError::Tokenizer(format!("{}: {error}", path.display())))?;
+        std::fs::write(path, text).map_err(|source| DataError::Io { path: path.to_owned(), source })
+    }
+
+    /// The text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The library cannot write it.
+    pub fn to_json(&self) -> Result<String, DataError> {
         let mut inner = self.inner.clone();
         inner.with_padding(Some(PaddingParams {
             pad_id: self.pad,
             pad_token: self.inner.id_to_token(self.pad).unwrap_or_default(),
             ..PaddingParams::default()
         }));
-        let text = inner
-            .to_string(true)
-            .map_err(|error| DataError::Tokenizer(format!("{}: {error}", path.display())))?;
-        std::fs::write(path, text).map_err(|source| DataError::Io { path: path.to_owned(), source })
+        inner.to_string(true).map_err(|error| DataError::Tokenizer(error.to_string()))
     }
 
     /// Token ids of a caption, cut and padded to `context`, and how many of them are real. A cut caption keeps

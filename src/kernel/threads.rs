@@ -1,13 +1,45 @@
 //! A parallel for over pieces of work. Which thread takes which piece varies; what a piece computes, and
 //! the order of every sum, does not, so results do not depend on the number of threads.
+//!
+//! A training step is some hundred such loops of about a millisecond each, and waking a sleeping thread takes
+//! up to a tenth of that. So helpers that have nothing to do look for work a while before they sleep, as those
+//! of OpenMP do, and let others run meanwhile.
 
-use std::sync::Mutex;
+use std::any::Any;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// The threads that kernels run on: the caller and `count - 1` helpers.
 pub struct Threads {
     count: usize,
-    helpers: Option<rayon::ThreadPool>,
+    calls: Arc<Calls>,
+    helpers: Vec<JoinHandle<()>>,
+    /// Held by whoever has the helpers work for it.
+    turn: Mutex<()>,
 }
+
+/// What helpers are asked to do.
+struct Calls {
+    /// Goes up by one for every call, and once more to end.
+    number: AtomicUsize,
+    job: Mutex<Option<Job>>,
+    /// Helpers that have not finished the last call.
+    busy: AtomicUsize,
+    asleep: Vec<AtomicBool>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// What each helper calls, with its slot; nothing means to end.
+#[derive(Clone, Copy)]
+struct Job(&'static (dyn Fn(usize) + Sync));
+
+/// How long a helper without work looks for some before it sleeps.
+const PATIENCE: Duration = Duration::from_micros(300);
+/// How long a caller whose helpers are late sleeps before it looks again.
+const NAP: Duration = Duration::from_micros(50);
 
 impl std::fmt::Debug for Threads {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -22,17 +54,23 @@ impl Threads {
     /// If the system refuses to start them.
     pub fn new(count: usize) -> Result<Self, String> {
         let count = count.max(1);
-        let helpers = match count {
-            1 => None,
-            _ => Some(
-                rayon::ThreadPoolBuilder::new()
-                    .num_threads(count - 1)
-                    .thread_name(|i| format!("kernel-{}", i + 1))
-                    .build()
-                    .map_err(|error| format!("cannot start {count} kernel threads: {error}"))?,
-            ),
-        };
-        Ok(Threads { count, helpers })
+        let calls = Arc::new(Calls {
+            number: AtomicUsize::new(0),
+            job: Mutex::new(None),
+            busy: AtomicUsize::new(0),
+            asleep: (1..count).map(|_| AtomicBool::new(false)).collect(),
+            panic: Mutex::new(None),
+        });
+        let mut threads = Threads { count, calls, helpers: Vec::new(), turn: Mutex::new(()) };
+        for slot in 1..count {
+            let calls = threads.calls.clone();
+            let helper = std::thread::Builder::new()
+                .name(format!("kernel-{slot}"))
+                .spawn(move || calls.help(slot))
+                .map_err(|error| format!("cannot start {count} kernel threads: {error}"))?;
+            threads.helpers.push(helper);
+        }
+        Ok(threads)
     }
 
     /// How many there are.
@@ -41,32 +79,118 @@ impl Threads {
     }
 
     /// Calls `work(slot, piece)` for every piece; each thread takes the next one when it is free. `slot` is
-    /// the number of the thread, below [`count`](Self::count).
+    /// the number of the thread, below [`count`](Self::count). `work` must not call this again.
     pub fn each<I>(&self, pieces: I, work: impl Fn(usize, I::Item) + Sync)
     where
         I: IntoIterator<IntoIter: ExactSizeIterator + Send>,
         I::Item: Send,
     {
         let mut pieces = pieces.into_iter();
-        let helpers = match &self.helpers {
-            Some(pool) if pieces.len() > 1 => pool,
-            _ => return pieces.for_each(|piece| work(0, piece)),
-        };
-        let wanted = (self.count - 1).min(pieces.len() - 1);
+        if self.helpers.is_empty() || pieces.len() <= 1 {
+            return pieces.for_each(|piece| work(0, piece));
+        }
         let queue = Mutex::new(&mut pieces);
-        let take = |slot: usize| loop {
+        self.call(&|slot| loop {
             // A poisoned lock means that another thread panicked between pieces: nothing is left to do.
             let Some(piece) = queue.lock().ok().and_then(|mut queue| queue.next()) else { break };
             work(slot, piece);
-        };
-        helpers.in_place_scope(|scope| {
-            for slot in 1..=wanted {
-                let take = &take;
-                scope.spawn(move |_| take(slot));
-            }
-            take(0);
         });
     }
+
+    /// Calls `job` on every thread, with its slot, and returns when all have returned.
+    fn call(&self, job: &(dyn Fn(usize) + Sync)) {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: helpers use it between here and `wait`, which this function calls whatever happens.
+        let lent = Job(unsafe { longer(job) });
+        self.calls.busy.store(self.helpers.len(), Ordering::Release);
+        self.announce(Some(lent));
+        let own = catch_unwind(AssertUnwindSafe(|| job(0)));
+        self.wait();
+        let helper = self.calls.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(turn);
+        if let Some(panic) = own.err().or(helper) {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Gives every helper a job, or none to end, and wakes those that sleep.
+    fn announce(&self, job: Option<Job>) {
+        *self.calls.job.lock().unwrap_or_else(PoisonError::into_inner) = job;
+        // A helper says that it sleeps and then looks at the number; here it is the other way round, so one
+        // of both sees the other.
+        self.calls.number.fetch_add(1, Ordering::SeqCst);
+        for (helper, asleep) in self.helpers.iter().zip(&self.calls.asleep) {
+            if asleep.load(Ordering::SeqCst) {
+                helper.thread().unpark();
+            }
+        }
+    }
+
+    /// Returns when no helper works on the last call any more.
+    fn wait(&self) {
+        let done = || self.calls.busy.load(Ordering::Acquire) == 0;
+        while !look(done) {
+            std::thread::sleep(NAP);
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.announce(None);
+        for helper in self.helpers.drain(..) {
+            // What a helper panicked with was handed to the caller already.
+            let _ = helper.join();
+        }
+    }
+}
+
+impl Calls {
+    /// What a helper does all its life.
+    fn help(&self, slot: usize) {
+        let mut seen = 0;
+        loop {
+            let new = || self.number.load(Ordering::SeqCst) != seen;
+            if !look(new) {
+                let asleep = &self.asleep[slot - 1];
+                asleep.store(true, Ordering::SeqCst);
+                while !new() {
+                    std::thread::park();
+                }
+                asleep.store(false, Ordering::SeqCst);
+            }
+            // The next call comes after this one is done everywhere, so none is missed.
+            seen += 1;
+            let Some(Job(job)) = *self.job.lock().unwrap_or_else(PoisonError::into_inner) else { break };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(slot))) {
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            }
+            self.busy.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// Waits a while for `ready`; says whether it came.
+fn look(ready: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..64 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// # Safety
+/// The result must not be used after `job` ends.
+unsafe fn longer<'a>(job: &'a (dyn Fn(usize) + Sync + 'a)) -> &'static (dyn Fn(usize) + Sync) {
+    std::mem::transmute(job)
 }
 
 #[cfg(test)]
@@ -85,5 +209,52 @@ mod tests {
             assert!(done.iter().all(|&x| x == 1));
             threads.each(std::iter::empty::<u8>(), |_, _| unreachable!("no pieces"));
         }
+    }
+
+    #[test]
+    fn calls_that_follow_each_other_at_any_distance_are_all_done() {
+        let threads = Threads::new(3).unwrap();
+        let sum = AtomicUsize::new(0);
+        for call in 0..2_000 {
+            if call % 100 == 0 {
+                std::thread::sleep(2 * PATIENCE);
+            }
+            threads.each(0..5, |_, x| {
+                sum.fetch_add(x, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(sum.into_inner(), 2_000 * 10);
+    }
+
+    #[test]
+    fn callers_take_turns() {
+        let (threads, sum) = (Threads::new(2).unwrap(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    (0..200).for_each(|_| {
+                        threads.each(0..3, |_, x| {
+                            sum.fetch_add(x, Ordering::Relaxed);
+                        })
+                    })
+                });
+            }
+        });
+        assert_eq!(sum.into_inner(), 4 * 200 * 3);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_threads_go_on() {
+        let threads = Threads::new(2).unwrap();
+        for broken in 0..8 {
+            let call = || threads.each(0..8, |_, piece| assert!(piece != broken, "piece {piece}"));
+            let panic = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
+            assert_eq!(panic.downcast_ref::<String>(), Some(&format!("piece {broken}")));
+        }
+        let done = AtomicUsize::new(0);
+        threads.each(0..100, |_, _| {
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(done.into_inner(), 100);
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tracing::{span, Dispatch, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -14,7 +15,7 @@ use tracing_subscriber::reload;
 
 use super::sink::{OpenFiles, Sinks};
 use super::watch::Watch;
-use super::{Format, LogError, LoggingConfig, Progress};
+use super::{Format, Level, LogError, LoggingConfig, Progress, Sink};
 
 type Spans = Layered<SpanFields, Registry>;
 type Filtered = Layered<reload::Layer<Targets, Spans>, Spans>;
@@ -35,6 +36,26 @@ impl Logging {
         let (logging, dispatch) = Logging::subscriber(path, progress)?;
         tracing::dispatcher::set_global_default(dispatch).map_err(|_| LogError::AlreadyStarted)?;
         Ok(logging)
+    }
+
+    /// Makes the whole process log into one file, at the levels and in the format of `path` as it is now, whatever sinks
+    /// are named there. For a process whose lines must not mix with those of another.
+    pub fn start_in_file(path: &Path, to: &Path) -> Result<Logging, LogError> {
+        let config = match LoggingConfig::read(path) {
+            Err(LogError::Io { .. }) => LoggingConfig::default(),
+            read => read?,
+        };
+        let sinks = vec![Sink::File { path: to.to_path_buf(), level: Level::Trace }];
+        let config = LoggingConfig { sinks, ..config };
+        let mut files = OpenFiles::new();
+        let progress = Progress::lines(Duration::MAX);
+        let lines = lines(&config, Sinks::open(&config, &progress, &mut files)?);
+        let (filter, _) = reload::Layer::new(config.filter());
+        let (lines, _) = reload::Layer::new(lines);
+        let dispatch =
+            Dispatch::new(tracing_subscriber::registry().with(SpanFields).with(filter).with(lines));
+        tracing::dispatcher::set_global_default(dispatch).map_err(|_| LogError::AlreadyStarted)?;
+        Ok(Logging { _watch: None })
     }
 
     /// As [`start`](Logging::start), but the subscriber is returned, not installed, so that a test can give

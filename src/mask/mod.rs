@@ -176,9 +176,22 @@ impl TextMask {
         step: u64,
         first_row: u64,
     ) -> Kept {
+        self.draw_rows(captions, frequencies, seed, step, (first_row, 1))
+    }
+
+    /// As [`draw`](Self::draw), of captions that are every so many rows of the batch: (first row, rows from one to the
+    /// next).
+    pub fn draw_rows(
+        &self,
+        captions: &Captions<'_>,
+        frequencies: Option<&TokenFrequencies>,
+        seed: u64,
+        step: u64,
+        rows: (u64, u64),
+    ) -> Kept {
         match self.strategy(frequencies) {
             None => Kept::all(captions.lengths.len(), captions.context),
-            Some(strategy) => draw_texts(strategy.as_ref(), captions, seed, step, first_row),
+            Some(strategy) => draw_texts(strategy.as_ref(), captions, seed, step, rows),
         }
     }
 

@@ -104,6 +104,13 @@ impl ModelConfig {
         let logits = 2.0 * batch as f64 * embed;
         3.0 * (patch + blocks + projections + logits)
     }
+
+    /// What of it is the text encoder's.
+    pub fn text_flops_per_pair(&self, kept_tokens: usize) -> f64 {
+        let projection = 2.0 * self.text.width as f64 * self.embed_dim as f64;
+        3.0 * (self.text_blocks().flops(kept_tokens as f64) + projection)
+    }
+
     /// Estimated bytes, in single precision, of everything that a step of the reference graph holds besides
     /// 16 bytes a parameter (weights, gradients, two moments): activations of `micro_batch` pairs at a time,
     /// and the logits of all `batch` pairs. Several micro-batches take the towers one after the other.

@@ -7,7 +7,7 @@ use dfdx::prelude::*;
 
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
-use crate::kernel::adamw;
+use crate::kernel::{adamw, Cpu as Kernels};
 use crate::parameter::{Parameter, Role};
 
 /// What a node does on the way back: adds the gradients of its inputs and parameters.
@@ -30,6 +30,9 @@ pub(crate) struct Moments<'a, E: Dtype, D: Storage<E>> {
 pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
     /// The masters have changed, or are about to.
     fn masters_change(&self);
+
+    /// What the loss is computed on where its embeddings lie on the host.
+    fn kernels(&self) -> &Kernels;
 
     /// Bytes held for activations, between two steps.
     fn arena_bytes(&self) -> usize;

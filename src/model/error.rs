@@ -46,6 +46,8 @@ pub enum ModelError {
     Device(String),
     #[error("the kernels of this processor: {0}")]
     Kernels(String),
+    #[error(transparent)]
+    Ranks(#[from] crate::ranks::RanksError),
     #[error("compute: Fused has kernels for the CPU only")]
     FusedOnGpu,
 }

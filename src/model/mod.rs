@@ -23,10 +23,12 @@ mod init;
 mod input;
 mod layer;
 mod loss;
+mod parts;
 mod patch;
 mod position;
 mod replay;
 mod resample;
+mod ring_loss;
 mod text;
 mod transfer;
 
@@ -43,9 +45,11 @@ pub use error::{ModelError, Violation};
 pub use input::{ImageInput, PatchValues, TextInput};
 pub use layer::{layer_norm, Matrix};
 pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
+pub use parts::OwnParts;
 pub use patch::gather_patches;
 pub use position::sin_cos_table;
 pub use replay::{LossAndGradients, Seconds};
+pub use ring_loss::{ring_loss, RingLoss};
 
 use crate::kernel::element::Bf16;
 use crate::kernel::isa::Isa;
@@ -153,6 +157,11 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         self.engine.clone()
     }
 
+    /// Whether kernels of our own compute whole encoders. Then a row of a batch does not depend on the rows beside it.
+    pub fn is_fused(&self) -> bool {
+        self.engine.is_some()
+    }
+
     /// Bytes that kernels hold for activations between two steps; 0 for the composed graph.
     pub fn arena_bytes(&self) -> usize {
         self.engine.as_ref().map_or(0, |engine| engine.arena_bytes())
@@ -198,11 +207,16 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         let Some(engine) = &self.engine else { return contrastive(images, texts, &self.logit_scale, clip) };
         let (images, tape) = images.split_tape();
         let (texts, other) = texts.split_tape();
-        let raw = self.logit_scale.master.as_vec().first().map_or(0.0, |&x| widened(x));
-        let inside = (LOGIT_SCALE_RANGE[0]..=LOGIT_SCALE_RANGE[1]).contains(&raw);
-        let learning = clip == LogitScaleClip::AfterUpdate || inside;
+        let learning = self.logit_scale_learns();
         let node = engine.loss(&images, &texts, &self.logit_scale, self.logit_scale(), learning)?;
         Ok(node.on(tape.merge(other)))
+    }
+
+    /// Whether the logit scale has a gradient: clipped in the forward pass, it has none outside of its range.
+    fn logit_scale_learns(&self) -> bool {
+        let raw = self.logit_scale.master.as_vec().first().map_or(0.0, |&x| widened(x));
+        let inside = (LOGIT_SCALE_RANGE[0]..=LOGIT_SCALE_RANGE[1]).contains(&raw);
+        self.config.logit_scale.clip == LogitScaleClip::AfterUpdate || inside
     }
 
     /// The natural log of the factor on the cosines, as the forward pass uses it.

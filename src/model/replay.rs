@@ -43,7 +43,7 @@ struct Derivatives<E: Dtype, D: Storage<E>> {
     from: Instant,
 }
 
-type Recorded<E, D> = Matrix<E, D, OwnedTape<E, D>>;
+pub(super) type Recorded<E, D> = Matrix<E, D, OwnedTape<E, D>>;
 
 impl<E: Dtype, D: Device<E>> Flip<E, D> {
     /// Loss and gradients of the batch made of all micro-batches; `images[i]` and `texts[i]` are the same
@@ -134,7 +134,7 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     /// Adds to `gradients` what the recorded embeddings `parts` of `tower` contribute, where `wanted`
     /// [batch, embed_dim] is the loss's gradient of all of them. Every part has a tape of its own, so
     /// that one part's activations are freed before the next is encoded.
-    fn send_back(
+    pub(super) fn send_back(
         &self,
         tower: &impl Walk<E, D>,
         parts: impl Iterator<Item = Result<Recorded<E, D>, D::Err>>,
@@ -164,7 +164,7 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
 
 /// Runs nodes back, each on its own and straight into `gradients`, where `wanted` [batch, embed_dim] is the loss's
 /// gradient of all their results.
-fn run_back<E: Dtype, D: Device<E>>(
+pub(super) fn run_back<E: Dtype, D: Device<E>>(
     nodes: impl Iterator<Item = Result<Node<(usize, usize), E, D>, D::Err>>,
     mut wanted: &[E],
     gradients: &mut Gradients<E, D>,

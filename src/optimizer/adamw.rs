@@ -6,6 +6,9 @@
 //!
 //! A composed model is updated by dfdx's own rule, a fused one by [kernels](crate::kernel::adamw).
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+
 use dfdx::optim::{AdamConfig, WeightDecay};
 use dfdx::prelude::*;
 
@@ -13,6 +16,7 @@ use super::config::AdamWConfig;
 use crate::kernel::adamw as kernel;
 use crate::model::{Flip, Moments};
 use crate::parameter::{blend, host_f32, rounded, Mismatch, NamedTensor, Parameter, Role};
+use crate::ranks::RanksError;
 
 /// The number of updates is exported as two numbers, of 2^24 and of 1: single precision counts no further.
 const COUNT_BASE: u64 = 1 << 24;
@@ -27,10 +31,12 @@ pub enum OptimizerError {
     State(Mismatch),
     #[error("the device failed: {0}")]
     Device(String),
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
 }
 
 impl OptimizerError {
-    fn device(error: impl std::fmt::Display) -> Self {
+    pub(super) fn device(error: impl std::fmt::Display) -> Self {
         OptimizerError::Device(error.to_string())
     }
 }
@@ -50,6 +56,11 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
         AdamW { config: config.clone(), first: Gradients::leaky(), second: Gradients::leaky(), updates: 0 }
     }
 
+    /// What it was made from.
+    pub(super) fn config(&self) -> &AdamWConfig {
+        &self.config
+    }
+
     /// Updates seen so far.
     pub fn updates(&self) -> u64 {
         self.updates
@@ -60,12 +71,28 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
     pub fn update(
         &mut self,
         model: &mut Flip<E, D>,
+        gradients: Gradients<E, D>,
+        lr: f64,
+        factor: f64,
+    ) -> Result<(), OptimizerError> {
+        self.update_some(model, 0..usize::MAX, gradients, lr, factor)
+    }
+
+    /// As [`update`](Self::update), of those parameters alone that stand at `places` of the walk over the model; there are
+    /// no moments of the others.
+    pub fn update_some(
+        &mut self,
+        model: &mut Flip<E, D>,
+        places: Range<usize>,
         mut gradients: Gradients<E, D>,
         lr: f64,
         factor: f64,
     ) -> Result<(), OptimizerError> {
-        let Some(engine) = model.engine() else {
-            let parameters = model.parameters_mut();
+        let engine = model.engine();
+        let own = model.parameters_mut().into_iter().enumerate();
+        let parameters: Vec<_> =
+            own.filter(|(place, _)| places.contains(place)).map(|(_, parameter)| parameter).collect();
+        let Some(engine) = engine else {
             for parameter in parameters.iter().filter(|_| factor != 1.0) {
                 let nothing = parameter.master.device().try_zeros_like(&parameter.master);
                 let nothing = nothing.map_err(OptimizerError::device)?;
@@ -86,7 +113,7 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
             gradient: factor,
         };
         let moments = Moments { first: &mut self.first, second: &mut self.second };
-        engine.adamw(model.parameters_mut(), moments, gradients, &rule).map_err(OptimizerError::device)
+        engine.adamw(parameters, moments, gradients, &rule).map_err(OptimizerError::device)
     }
 
     /// The update composed of dfdx's own, parameter by parameter.
@@ -143,6 +170,19 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
         let count = [self.updates / COUNT_BASE, self.updates % COUNT_BASE].map(|n| n as f32);
         tensors.push(NamedTensor { name: UPDATES.into(), shape: vec![2], data: count.into() });
         Ok(tensors)
+    }
+
+    /// Of the state of all parameters, what belongs to these: the tensors to [`import`](AdamW::import).
+    pub fn state_of<'a>(
+        parameters: &[&Parameter<E, D>],
+        tensors: &'a [NamedTensor],
+    ) -> impl Iterator<Item = &'a NamedTensor> {
+        let names: BTreeSet<String> = [FIRST, SECOND]
+            .iter()
+            .flat_map(|prefix| parameters.iter().map(move |parameter| format!("{prefix}{}", parameter.name)))
+            .chain([UPDATES.to_string()])
+            .collect();
+        tensors.iter().filter(move |tensor| names.contains(&tensor.name))
     }
 
     /// The state that [`AdamW::export`] wrote for the same parameters.

@@ -1,5 +1,7 @@
 //! The length of the gradient over all parameters together, and its limit.
 
+use std::ops::Range;
+
 use dfdx::prelude::*;
 
 use crate::model::Flip;
@@ -15,6 +17,22 @@ pub fn global_norm<E: Dtype, D: Device<E>>(
         None => square_sum(&model.parameters(), gradients)?,
     };
     Ok(squares.sqrt())
+}
+
+/// The squares of the gradients of each parameter that stands at `places` of the walk over the model. Their sum, in the
+/// order of all parameters, is the square of [`global_norm`].
+pub fn squares<E: Dtype, D: Device<E>>(
+    model: &Flip<E, D>,
+    places: Range<usize>,
+    gradients: &mut Gradients<E, D>,
+) -> Result<Vec<f64>, D::Err> {
+    let parameters = model.parameters();
+    let own = parameters[places].iter();
+    own.map(|parameter| match model.engine() {
+        Some(engine) => engine.square_sum(&[parameter], gradients),
+        None => square_sum(&[parameter], gradients),
+    })
+    .collect()
 }
 
 /// Squares are summed row by row on the device and then in double precision.

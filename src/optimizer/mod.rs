@@ -5,8 +5,10 @@ mod adamw;
 mod clip;
 mod config;
 mod schedule;
+mod sharded;
 
 pub use adamw::{AdamW, OptimizerError};
-pub use clip::{clip_factor, global_norm};
+pub use clip::{clip_factor, global_norm, squares};
 pub use config::*;
 pub use schedule::{Schedule, ScheduleError};
+pub use sharded::sharded_norm;

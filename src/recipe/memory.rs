@@ -8,8 +8,8 @@ use crate::model::{arena_bytes, ModelConfig};
 /// Bytes that a training stage needs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Memory {
-    /// 32-bit masters, and the copy that fused kernels read of all but the token table: 32-bit in F32, 16-bit in
-    /// Bf16.
+    /// 32-bit masters, and what fused kernels read: in Bf16 a rounded copy of all but the token table, in F32 two
+    /// copies of one weight at a time.
     pub parameters: f64,
     pub gradients: f64,
     /// AdamW's first and second moments.
@@ -40,12 +40,14 @@ impl Memory {
     pub fn of(model: &ModelConfig, compute: Compute, fusion: Fusion, update: &Update) -> Memory {
         let Fusion { precision, recompute, .. } = fusion;
         let parameters = model.parameter_counts().total() as f64;
-        let copy = match (compute, precision) {
-            (Compute::Reference, _) => 0.0,
-            (Compute::Fused, Precision::F32) => 4.0,
-            (Compute::Fused, Precision::Bf16) => 2.0,
-        };
         let table = (model.text.vocab_size * model.text.width) as f64;
+        let (image, text) = (&model.image, &model.text);
+        let largest = (image.width * image.hidden()).max(text.width * text.hidden()) as f64;
+        let copies = match (compute, precision) {
+            (Compute::Reference, _) => 0.0,
+            (Compute::Fused, Precision::F32) => 2.0 * 4.0 * largest,
+            (Compute::Fused, Precision::Bf16) => 2.0 * (parameters - table),
+        };
         let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
         let activations = match compute {
             Compute::Reference => model.activation_bytes(kept_patches, kept_tokens, batch, micro_batch),
@@ -54,7 +56,7 @@ impl Memory {
             }
         };
         let mut memory = Memory {
-            parameters: 4.0 * parameters + copy * (parameters - table),
+            parameters: 4.0 * parameters + copies,
             gradients: 4.0 * parameters,
             moments: 8.0 * parameters,
             activations,

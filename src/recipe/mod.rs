@@ -7,6 +7,7 @@
 
 mod alternatives;
 mod check;
+pub mod cluster;
 mod described;
 mod document;
 mod error;
@@ -47,6 +48,7 @@ use crate::data::DataConfig;
 use crate::device::DeviceConfig;
 use crate::log::MetricsConfig;
 use crate::model::ModelConfig;
+use crate::ranks::RanksConfig;
 use crate::stage::Stage;
 
 /// A run: model, data, and the stages in sequence.
@@ -89,6 +91,9 @@ pub struct Recipe {
     /// Lines of `metrics.jsonl`.
     #[serde(default)]
     pub metrics: MetricsConfig,
+    /// Runs of several processes.
+    #[serde(default)]
+    pub ranks: RanksConfig,
 }
 
 impl Recipe {

@@ -17,12 +17,9 @@ use crate::model::GraphDevice;
 use crate::report;
 use crate::run_folder::RunFolder;
 
-use super::inputs::{pictures, whole_texts};
-use super::training::{Position, Run};
+use super::split::{self, EMBED_BATCH};
+use super::training::{Position, Records, Run};
 use super::{Ended, StageError};
-
-/// Pictures or texts embedded at a time.
-const EMBED_BATCH: usize = 128;
 
 /// A row of `eval.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,14 +43,28 @@ impl EvaluationRow {
     }
 }
 
-/// Runs the evaluators in turn. Those that an earlier, interrupted attempt left at this position are not
-/// run again: they would give the same.
+/// Runs the evaluators in turn, on rank 0; the others embed what it hands out.
 pub fn evaluate<D: GraphDevice>(
     run: &mut Run<'_, D>,
     configs: &[EvaluatorConfig],
 ) -> Result<Ended, StageError> {
+    if run.records.is_none() {
+        return split::serve(run);
+    }
+    let ended = evaluate_here(run, configs)?;
+    split::over(run, ended)?;
+    Ok(ended)
+}
+
+/// Runs the evaluators in turn. Those that an earlier, interrupted attempt left at this position are not
+/// run again: they would give the same.
+fn evaluate_here<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    configs: &[EvaluatorConfig],
+) -> Result<Ended, StageError> {
     let Position { stage, step, samples, .. } = run.position;
-    let mut rows = read_rows(run.folder)?;
+    let Some(Records { folder, .. }) = run.records else { return Ok(Ended::Complete) };
+    let mut rows = read_rows(folder)?;
     rows.retain(|row| row.until(&run.position));
     for (index, config) in configs.iter().enumerate() {
         let evaluator = config.evaluator();
@@ -74,12 +85,14 @@ pub fn evaluate<D: GraphDevice>(
         };
         for (metric, value) in &evaluation.metrics {
             let tag = format!("eval/{}/{}/{metric}", evaluation.kind, evaluation.dataset);
-            run.events.scalars(run.position.global_step, &[(&tag, *value as f32)])?;
+            if let Some(Records { events, .. }) = &mut run.records {
+                events.scalars(run.position.global_step, &[(&tag, *value as f32)])?;
+            }
         }
         // In the course of training the numbers are of interest; pictures would pile up.
         let examples = std::mem::take(&mut evaluation.examples);
         if step == 0 && !examples.is_empty() {
-            write_examples(run, index, &evaluation, examples)?;
+            write_examples(run, folder, index, &evaluation, examples)?;
         }
         let headline = evaluation.metrics.first();
         tracing::info!(
@@ -87,7 +100,7 @@ pub fn evaluate<D: GraphDevice>(
             metric = headline.map(|(name, _)| name.as_str()), value = headline.map(|(_, value)| *value), "evaluated"
         );
         rows.push(EvaluationRow { stage, step, samples, evaluation });
-        write_rows(run.folder, &rows)?;
+        write_rows(folder, &rows)?;
     }
     Ok(Ended::Complete)
 }
@@ -103,6 +116,7 @@ fn interrupted<D: GraphDevice>(run: &mut Run<'_, D>) -> Result<Ended, StageError
 
 fn write_examples<D: GraphDevice>(
     run: &Run<'_, D>,
+    folder: &RunFolder,
     index: usize,
     evaluation: &Evaluation,
     examples: Vec<Example>,
@@ -131,7 +145,7 @@ fn write_examples<D: GraphDevice>(
         task: evaluation.task.clone(),
         examples: shown,
     };
-    let path = run.folder.examples().join(format!("stage{}-{index}.json", run.position.stage));
+    let path = folder.examples().join(format!("stage{}-{index}.json", run.position.stage));
     Ok(examples.write(&path)?)
 }
 
@@ -162,36 +176,28 @@ fn evaluate_one<D: GraphDevice>(
     let mut train = train.map(|source| move || next(run, &source, &reading, &mut train_reader));
     let train = train.as_mut().map(|train| train as &mut Batches<'_>);
 
-    let size = run.model_config.image.size;
-    let patch = run.model_config.image.patch;
     let context = run.model_config.text.context;
     // Masks depend on a picture's place in the data, not on the batch it falls into.
-    let mask = evaluator.image_mask();
+    let (mask, picture) = (evaluator.image_mask(), run.model_config.image.size.pow(2) * 3);
     let mut first = 0;
     let mut images = |batch: &Batch| {
-        let mut embeddings = Vec::new();
-        let picture = size * size * 3;
-        for pixels in batch.pixels.chunks(EMBED_BATCH * picture) {
-            let input = pictures(pixels, (size, patch), mask, (run.seed, first));
-            first += (pixels.len() / picture) as u64;
-            embeddings.extend(run.model.embed_images(&input)?);
-        }
+        let embeddings = split::pictures(run, &batch.pixels, mask, first)?;
+        first += (batch.pixels.len() / picture) as u64;
         Ok(embeddings)
     };
     let mut texts = |texts: &[String]| {
-        let mut embeddings = Vec::new();
-        for texts in texts.chunks(EMBED_BATCH) {
-            let mut tokens = Vec::with_capacity(texts.len() * context);
-            for text in texts {
-                tokens.extend(run.tokenizer.encode(text, context)?.0);
-            }
-            embeddings.extend(run.model.embed_texts(&whole_texts(&tokens, context))?);
+        let mut tokens = Vec::with_capacity(texts.len() * context);
+        for text in texts {
+            tokens.extend(run.tokenizer.encode(text, context)?.0);
         }
-        Ok(embeddings)
+        Ok(split::texts(run, &tokens)?)
     };
     let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim: run.model_config.embed_dim };
     let logit_scale = run.model.logit_scale().exp();
-    let stop = || run.interrupted();
+    let stop = || {
+        run.ranks.mark();
+        run.interrupted()
+    };
     let material = Material { test: &mut test, known, train, logit_scale, seed: run.seed, stop: &stop };
     let evaluation = evaluator.evaluate(material, &mut embedder)?;
     match run.interrupted() {
@@ -228,6 +234,7 @@ fn next<D: GraphDevice>(
     if run.interrupted() {
         return Ok(None);
     }
+    run.ranks.mark();
     let reader = match reader {
         Some(reader) => reader,
         None => {

@@ -28,10 +28,25 @@ pub fn patches(plan: &TrainingPlan, model: &ModelConfig, seed: u64) -> Patches {
     Patches { side, kept: plan.image_mask.kept(grid), keep: Arc::new(keep) }
 }
 
-/// Splits a batch of [`patches`], and draws the text masks of update `step` (counted over the whole run). A
-/// row's text mask depends on (seed, step, row in the batch), not on the micro-batch it falls into.
+/// A part of a batch that is divided into several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    pub index: usize,
+    /// Parts in all.
+    pub of: usize,
+}
+
+impl Part {
+    /// The only one.
+    pub const WHOLE: Part = Part { index: 0, of: 1 };
+}
+
+/// Splits a part of a batch of [`patches`], and draws the text masks of update `step` (counted over the whole run). A
+/// row's text mask depends on (seed, step, row in the batch), not on the micro-batch it falls into; parts take turns at
+/// rows.
 pub fn masked(
     batch: &Batch,
+    part: Part,
     plan: &TrainingPlan,
     model: &ModelConfig,
     frequencies: Option<&TokenFrequencies>,
@@ -54,7 +69,8 @@ pub fn masked(
 
         let tokens = &batch.tokens[first * context..last * context];
         let captions = Captions { tokens, lengths: &batch.lengths[first..last], context, keep_end };
-        let kept = plan.text_mask.draw(&captions, frequencies, seed, step, first as u64);
+        let place = ((first * part.of + part.index) as u64, part.of as u64);
+        let kept = plan.text_mask.draw_rows(&captions, frequencies, seed, step, place);
         inputs.texts.push(text_input(tokens, context, kept));
     }
     inputs

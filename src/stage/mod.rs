@@ -4,6 +4,7 @@ pub mod evaluate;
 pub mod inputs;
 pub mod pictures;
 pub mod plan;
+mod split;
 pub mod train;
 pub mod training;
 
@@ -158,6 +159,12 @@ pub enum StageError {
     },
     #[error("interrupted")]
     Stopped,
+    #[error("rank {rank} cannot go on: {reason}")]
+    OtherRank { rank: usize, reason: String },
+    #[error("stages[{stage}]: {source}")]
+    Parts { stage: usize, source: crate::ranks::RanksError },
+    #[error(transparent)]
+    Ranks(#[from] crate::ranks::RanksError),
     #[error("evaluation {evaluator:?} has no data: set data.validation, or data in the evaluation itself")]
     NoEvaluationData { evaluator: String },
     #[error(transparent)]
@@ -182,6 +189,14 @@ pub enum StageError {
     NoMoreData,
     #[error("{path}: the state in this checkpoint is not readable: {source}")]
     State { path: PathBuf, source: serde_json::Error },
+    #[error("what ranks told each other is not readable: {0}")]
+    Told(serde_json::Error),
+}
+
+impl StageError {
+    fn json(source: serde_json::Error) -> Self {
+        StageError::Told(source)
+    }
 }
 
 fn last_good(saved: &Option<PathBuf>) -> String {

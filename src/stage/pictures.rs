@@ -12,8 +12,9 @@ use super::StageError;
 const SHOWN: usize = 8;
 
 /// Writes `masks.png` into the run folder: the first samples of a batch, which `plan` loaded. Their pictures are
-/// loaded once more, whole.
+/// loaded once more, whole. Ranks other than 0 write none.
 pub fn write<D: GraphDevice>(run: &Run<'_, D>, plan: Plan, batch: &Batch) -> Result<(), StageError> {
+    let Some(records) = &run.records else { return Ok(()) };
     let kept = plan.patches.as_ref().map_or(1, |patches| patches.kept);
     let mut loader = Loader::start(Plan { batch: plan.batch.min(SHOWN), patches: None, ..plan })?;
     let whole = loader.next()?.ok_or(StageError::NoMoreData)?;
@@ -23,6 +24,6 @@ pub fn write<D: GraphDevice>(run: &Run<'_, D>, plan: Plan, batch: &Batch) -> Res
         .map(|(pixels, kept)| Masked { pixels, size: whole.size, kept })
         .collect();
     let png = contact_sheet(&shown, run.model_config.image.patch)?;
-    run.folder.replace(&run.folder.masks(), &png)?;
+    records.folder.replace(&records.folder.masks(), &png)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The training loop, for masked and unmasked stages alike.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,15 +9,18 @@ use crate::data::captions::first_captions_within;
 use crate::data::filter::Filter;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
 use crate::data::share::Share;
+use crate::data::skipped::Skipped;
 use crate::data::source::Order;
 use crate::data::transform::Transform;
+use crate::data::{Batch, Cursor};
 use crate::log::{StepMetrics, StepTiming};
 use crate::mask::TokenFrequencies;
-use crate::model::GraphDevice;
-use crate::optimizer::{clip_factor, global_norm, AdamW, OptimizerConfig, OptimizerError};
+use crate::model::{GraphDevice, LossAndGradients, OwnParts};
+use crate::optimizer::{clip_factor, global_norm, sharded_norm, AdamW, OptimizerConfig, OptimizerError};
+use crate::ranks::{shard, Kind, Parts, Shard};
 
 use super::evaluate::evaluate;
-use super::inputs::{masked, patches};
+use super::inputs::{masked, patches, Part};
 use super::plan::TrainingPlan;
 use super::training::{Run, OPTIMIZER};
 use super::{Ended, StageError};
@@ -32,9 +36,13 @@ pub fn train<D: GraphDevice>(
     resumed: Option<&Snapshot>,
 ) -> Result<Ended, StageError> {
     let OptimizerConfig::AdamW(config) = &plan.optimizer;
-    let mut optimizer = match resumed {
-        None => AdamW::new(config),
-        Some(snapshot) => AdamW::import(config, &run.model.parameters(), snapshot.part(OPTIMIZER)?)?,
+    let owners = owners(run);
+    let mut optimizer = match (resumed, &owners) {
+        (None, _) => AdamW::new(config),
+        (Some(snapshot), None) => AdamW::import(config, &run.model.parameters(), snapshot.part(OPTIMIZER)?)?,
+        (Some(snapshot), Some(owners)) => {
+            AdamW::import_sharded(run.ranks, owners, config, &run.model, snapshot.part(OPTIMIZER)?)?
+        }
     };
     let evaluate_every = meanwhile_steps(run, plan)?;
     // An evaluation that was interrupted is made up for; one that was not has its rows.
@@ -46,13 +54,17 @@ pub fn train<D: GraphDevice>(
     }
     let frequencies = plan.text_mask.needs_frequencies().then(|| count_tokens(run)).transpose()?;
     let filter = Arc::new(Filter::open(&run.data.filter)?);
+    let stage = run.position.stage;
+    let in_stage = |source| StageError::Parts { stage, source };
+    let parts =
+        Parts::of(run.ranks_config, plan.batch, run.parts.len().max(1), run.ranks).map_err(in_stage)?;
     let loading = Plan {
         source: run.train.clone(),
         order: Order::Shuffled { seed: run.seed },
         passes: Passes::Endless,
-        share: Share::WHOLE,
+        share: Share { rank: 0, ranks: parts.count() as u64 },
         start: run.position.cursor,
-        batch: plan.batch,
+        batch: parts.rows(),
         keep_partial: false,
         transform: Transform::Train { size: plan.image_size, augment: run.data.augment.clone() },
         patches: Some(patches(plan, run.model_config, run.seed)),
@@ -61,11 +73,16 @@ pub fn train<D: GraphDevice>(
         label: LabelFrom::None,
         filter: Some(filter),
         limits: run.data.limits.clone(),
-        workers: run.workers(),
+        workers: (run.workers() / parts.own().len()).max(1),
         patience: run.data.storage.patience(),
         seed: run.seed,
     };
-    let mut loader = Loader::start(loading.clone())?;
+    if run.parts.len() != parts.count() {
+        // Parts that there were until now stood at different places only where samples were broken.
+        run.position.cursor = run.parts.iter().fold(run.position.cursor, |at, &part| at.further(part));
+        run.parts.clear();
+    }
+    let mut own = OwnLoaders::start(&loading, &parts, run.position.cursor, &run.parts)?;
 
     let every = run.metrics_config.every_steps.get();
     let checkpoint_every = checkpoint_steps(run, plan)?;
@@ -76,33 +93,40 @@ pub fn train<D: GraphDevice>(
     let mut clock = Clock::start();
 
     while run.position.step < plan.steps {
-        if run.interrupted() {
-            run.save(Some(&mut optimizer))?;
-            return Ok(Ended::Interrupted);
-        }
         let waiting = Instant::now();
-        let batch = match loader.next() {
-            Ok(batch) => batch.ok_or(StageError::NoMoreData)?,
-            Err(error) => {
+        // Alone, nothing is loaded that an interruption would throw away.
+        let stopped = run.ranks.count() == 1 && run.interrupted();
+        let loaded = if stopped { Ok(Vec::new()) } else { own.next() };
+        clock.waited += waiting.elapsed().as_secs_f64();
+        let reason = loaded.as_ref().err().map(ToString::to_string);
+        let interrupted = match (run.agree(reason.as_deref()), loaded) {
+            (Ok(true), Ok(_)) => None,
+            (Ok(false), Ok(batches)) => Some(batches),
+            (Err(error), _) | (_, Err(error)) => {
                 // What has been trained stands, whatever has become of the data.
                 if run.position.step > 0 {
-                    run.save(Some(&mut optimizer))?;
+                    save(run, &mut optimizer, owners.as_deref(), &own)?;
                 }
-                return Err(error.into());
+                return Err(error);
             }
         };
-        clock.waited += waiting.elapsed().as_secs_f64();
+        let Some(batches) = interrupted else {
+            save(run, &mut optimizer, owners.as_deref(), &own)?;
+            return Ok(Ended::Interrupted);
+        };
 
         let step = run.position.step;
-        let inputs =
-            masked(&batch, plan, run.model_config, frequencies.as_ref(), run.seed, run.position.global_step);
         if run.position.global_step == 0 {
             let drawing = Instant::now();
-            super::pictures::write(run, loading.clone(), &batch)?;
+            super::pictures::write(run, Plan { start: run.position.cursor, ..loading.clone() }, &batches[0])?;
             clock.started += drawing.elapsed();
         }
-        let mut update = run.model.loss_and_gradients(&inputs.images, &inputs.texts)?;
-        let norm = global_norm(&run.model, &mut update.gradients).map_err(device)?;
+        let batch = Loaded { parts: &parts, owners: owners.as_deref(), batches: &batches };
+        let mut update = loss_and_gradients(run, plan, frequencies.as_ref(), &batch)?;
+        let norm = match &owners {
+            None => global_norm(&run.model, &mut update.gradients).map_err(device)?,
+            Some(owners) => sharded_norm(run.ranks, owners, &run.model, &mut update.gradients)?,
+        };
         if !update.loss.is_finite() || !norm.is_finite() {
             return Err(StageError::NotFinite {
                 stage: run.position.stage,
@@ -110,20 +134,33 @@ pub fn train<D: GraphDevice>(
                 step,
                 loss: update.loss,
                 norm,
-                first: batch.keys.first().cloned().unwrap_or_default(),
-                last: batch.keys.last().cloned().unwrap_or_default(),
+                first: batches.first().and_then(|batch| batch.keys.first()).cloned().unwrap_or_default(),
+                last: batches.last().and_then(|batch| batch.keys.last()).cloned().unwrap_or_default(),
                 saved: run.saved.clone(),
             });
         }
         let lr = plan.schedule.lr(step);
         let factor = plan.clip_grad_norm.map_or(1.0, |most| clip_factor(norm, most));
-        optimizer.update(&mut run.model, update.gradients, lr, factor)?;
+        match &owners {
+            None => optimizer.update(&mut run.model, update.gradients, lr, factor)?,
+            Some(owners) => {
+                let model = &mut run.model;
+                optimizer.update_sharded(run.ranks, owners, model, update.gradients, lr, factor)?;
+            }
+        }
         run.model.clip_logit_scale();
 
         run.position.step += 1;
         run.position.global_step += 1;
         run.position.samples += plan.batch as u64;
-        run.position.cursor = batch.cursor;
+        own.used(&batches);
+        let sent = run.ranks.traffic();
+        tracing::trace!(
+            target: "flip::ranks", step = step + 1,
+            ring = sent.sent(Kind::Ring), exchange = sent.sent(Kind::Exchange),
+            broadcast = sent.sent(Kind::Broadcast), gather = sent.sent(Kind::Gather),
+            "bytes sent so far"
+        );
         clock.steps += 1;
 
         let done = run.position.step;
@@ -138,19 +175,21 @@ pub fn train<D: GraphDevice>(
                 grad_norm: norm as f32,
             };
             let timing = clock.lap(run.position.stage, done, plan.batch, began.elapsed());
-            run.metrics.append(&line)?;
-            run.timing.append(&timing)?;
-            run.events.scalars(
-                run.position.global_step,
-                &[
-                    ("train/loss", line.loss),
-                    ("train/lr", line.lr as f32),
-                    ("train/logit_scale", line.logit_scale),
-                    ("train/grad_norm", line.grad_norm),
-                    ("speed/images_per_s", timing.images_per_s as f32),
-                    ("speed/data_wait", timing.data_wait as f32),
-                ],
-            )?;
+            if let Some(records) = &mut run.records {
+                records.metrics.append(&line)?;
+                records.timing.append(&timing)?;
+                records.events.scalars(
+                    run.position.global_step,
+                    &[
+                        ("train/loss", line.loss),
+                        ("train/lr", line.lr as f32),
+                        ("train/logit_scale", line.logit_scale),
+                        ("train/grad_norm", line.grad_norm),
+                        ("speed/images_per_s", timing.images_per_s as f32),
+                        ("speed/data_wait", timing.data_wait as f32),
+                    ],
+                )?;
+            }
             bar.update(
                 done * plan.batch as u64,
                 &format!("loss {:.4}  {:.0} images/s", line.loss, timing.images_per_s),
@@ -162,23 +201,129 @@ pub fn train<D: GraphDevice>(
         }
         if evaluate_every.is_some_and(|every| done % every == 0) {
             if meanwhile(run, plan, evaluate_every)? == Ended::Interrupted {
-                run.save(Some(&mut optimizer))?;
+                save(run, &mut optimizer, owners.as_deref(), &own)?;
                 return Ok(Ended::Interrupted);
             }
             clock = Clock::start();
         }
         if done % checkpoint_every == 0 && done < plan.steps {
-            run.save(Some(&mut optimizer))?;
+            save(run, &mut optimizer, owners.as_deref(), &own)?;
             clock = Clock::start();
         }
     }
-    run.save(Some(&mut optimizer))?;
-    let skipped = loader.skipped();
+    save(run, &mut optimizer, owners.as_deref(), &own)?;
+    let skipped = own.skipped();
     if skipped.total() > 0 {
         tracing::warn!(target: "flip::data", %skipped, "samples were left out in this stage");
     }
     bar.finish();
     Ok(Ended::Complete)
+}
+
+/// The loaders of the parts of this rank, and where they stand.
+struct OwnLoaders {
+    loaders: Vec<Loader>,
+    /// Just past the last sample that was used, for each.
+    cursors: Vec<Cursor>,
+}
+
+impl OwnLoaders {
+    /// Starts each where its part left off, or where all parts begin.
+    fn start(plan: &Plan, parts: &Parts, begin: Cursor, left_off: &[Cursor]) -> Result<Self, StageError> {
+        let mut own = OwnLoaders { loaders: Vec::new(), cursors: Vec::new() };
+        for part in parts.own() {
+            let share = Share { rank: part as u64, ..plan.share };
+            let (share, start) = match left_off.get(part) {
+                Some(&cursor) => (share.resumed(), cursor),
+                None => (share, begin),
+            };
+            own.loaders.push(Loader::start(Plan { share, start, ..plan.clone() })?);
+            own.cursors.push(start);
+        }
+        Ok(own)
+    }
+
+    /// The next batch of each part.
+    fn next(&mut self) -> Result<Vec<Batch>, StageError> {
+        self.loaders.iter_mut().map(|loader| loader.next()?.ok_or(StageError::NoMoreData)).collect()
+    }
+
+    /// These batches have been trained on.
+    fn used(&mut self, batches: &[Batch]) {
+        self.cursors = batches.iter().map(|batch| batch.cursor).collect();
+    }
+
+    fn skipped(&self) -> Skipped {
+        let mut all = Skipped::default();
+        self.loaders.iter().for_each(|loader| all.merge(loader.skipped().clone()));
+        all
+    }
+}
+
+/// The parameters whose moments each rank keeps, where they are shared out.
+fn owners<D: GraphDevice>(run: &Run<'_, D>) -> Option<Vec<Range<usize>>> {
+    let lengths: Vec<usize> = run.model.parameters().iter().map(|parameter| parameter.len()).collect();
+    let sharded = run.ranks_config.shard == Shard::Optimizer && run.ranks.count() > 1;
+    sharded.then(|| shard::owners(&lengths, run.ranks.count()))
+}
+
+/// Writes a checkpoint with the places of all parts.
+fn save<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    optimizer: &mut AdamW<f32, D>,
+    owners: Option<&[Range<usize>]>,
+    own: &OwnLoaders,
+) -> Result<(), StageError> {
+    let here = serde_json::to_vec(&own.cursors).map_err(StageError::json)?;
+    let mut parts = Vec::new();
+    for of_rank in run.ranks.gather(&here)? {
+        let cursors: Vec<Cursor> = serde_json::from_slice(&of_rank).map_err(StageError::json)?;
+        parts.extend(cursors);
+    }
+    if let [whole] = parts[..] {
+        (run.position.cursor, run.parts) = (whole, Vec::new());
+    } else {
+        run.position.cursor = parts.iter().fold(run.position.cursor, |at, &part| at.further(part));
+        run.parts = parts;
+    }
+    let moments = match owners {
+        Some(owners) => optimizer.export_sharded(run.ranks, owners, &run.model)?,
+        None if run.records.is_some() => Some(optimizer.export(&run.model.parameters())?),
+        None => None,
+    };
+    run.save(moments.as_deref())
+}
+
+/// What this rank has of a batch.
+struct Loaded<'a> {
+    parts: &'a Parts,
+    owners: Option<&'a [Range<usize>]>,
+    /// Of each of its parts.
+    batches: &'a [Batch],
+}
+
+/// Loss and gradients of a batch.
+fn loss_and_gradients<D: GraphDevice>(
+    run: &Run<'_, D>,
+    plan: &TrainingPlan,
+    frequencies: Option<&TokenFrequencies>,
+    &Loaded { parts, owners, batches }: &Loaded<'_>,
+) -> Result<LossAndGradients<f32, D>, StageError> {
+    let (seed, step) = (run.seed, run.position.global_step);
+    let (mut images, mut texts) = (Vec::new(), Vec::new());
+    for (index, batch) in parts.own().zip(batches) {
+        let part = Part { index, of: parts.count() };
+        let inputs = masked(batch, part, plan, run.model_config, frequencies, seed, step);
+        images.push(inputs.images);
+        texts.push(inputs.texts);
+    }
+    if let ([images], [texts], 1) = (images.as_slice(), texts.as_slice(), parts.count()) {
+        return Ok(run.model.loss_and_gradients(images, texts)?);
+    }
+    // A micro-batch is there to bound memory. Where it bounds nothing, encoding twice would be in vain.
+    let keep = plan.micro_batch >= plan.batch || images.iter().map(Vec::len).sum::<usize>() == 1;
+    let own = OwnParts { images: &images, texts: &texts, owners, keep };
+    Ok(run.model.loss_and_gradients_in_parts(run.ranks, parts, own)?)
 }
 
 /// Steps between two checkpoints, at least one.

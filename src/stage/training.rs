@@ -14,8 +14,8 @@ use crate::data::{Cursor, DataConfig, DataError};
 use crate::duration::Duration;
 use crate::log::{Metrics, MetricsConfig, Progress, Timing};
 use crate::model::{Flip, GraphDevice, ModelConfig};
-use crate::optimizer::AdamW;
 use crate::parameter::NamedTensor;
+use crate::ranks::{Ranks, RanksConfig};
 use crate::report::EventWriter;
 use crate::run_folder::RunFolder;
 
@@ -25,6 +25,11 @@ use super::StageError;
 pub const MODEL: &str = "model";
 /// Name of the optimizer's part of a checkpoint.
 pub const OPTIMIZER: &str = "optimizer";
+
+/// What ranks tell each other before a step.
+const READY: u8 = 0;
+const INTERRUPTED: u8 = 1;
+const FAILED: u8 = 2;
 
 /// Where a run stands: together with model and optimizer, all that is needed to go on exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,6 +57,24 @@ impl Position {
     }
 }
 
+/// What a checkpoint holds beside its tensors.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct State {
+    #[serde(flatten)]
+    pub position: Position,
+    /// The next pair of each part of a batch, where it has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Cursor>,
+}
+
+/// Where a run is recorded. Rank 0 does it for all.
+pub struct Records<'a> {
+    pub folder: &'a RunFolder,
+    pub metrics: Metrics,
+    pub timing: Timing,
+    pub events: EventWriter,
+}
+
 /// What the stages of one run share.
 pub struct Run<'a, D: GraphDevice> {
     pub seed: u64,
@@ -59,7 +82,10 @@ pub struct Run<'a, D: GraphDevice> {
     pub data: &'a DataConfig,
     pub checkpoints: &'a CheckpointConfig,
     pub metrics_config: &'a MetricsConfig,
-    pub folder: &'a RunFolder,
+    pub ranks: &'a dyn Ranks,
+    pub ranks_config: &'a RanksConfig,
+    /// Ranks on this machine, this one included.
+    pub neighbours: usize,
     pub progress: &'a Progress,
     /// Set by SIGINT and SIGTERM.
     pub interrupt: &'a AtomicBool,
@@ -67,10 +93,11 @@ pub struct Run<'a, D: GraphDevice> {
     pub model: Flip<f32, D>,
     pub tokenizer: Arc<Tokenizer>,
     pub train: Arc<dyn Source>,
-    pub metrics: Metrics,
-    pub timing: Timing,
-    pub events: EventWriter,
+    /// `None` on other ranks than 0.
+    pub records: Option<Records<'a>>,
     pub position: Position,
+    /// As in [`State`].
+    pub parts: Vec<Cursor>,
     /// The newest checkpoint written or read.
     pub saved: Option<PathBuf>,
 }
@@ -98,27 +125,51 @@ impl<D: GraphDevice> Run<'_, D> {
 
     /// Threads that decode and tokenize.
     pub fn workers(&self) -> usize {
-        self.data.workers.map_or_else(
-            || std::thread::available_parallelism().map_or(1, |cores| cores.get()),
-            |workers| workers.get(),
-        )
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let share = || (cores() / self.neighbours.max(1)).max(1);
+        self.data.workers.map_or_else(share, |workers| workers.get())
     }
 
-    /// Writes a checkpoint of this very moment, and removes those that are no longer kept.
-    pub fn save(&mut self, optimizer: Option<&mut AdamW<f32, D>>) -> Result<(), StageError> {
-        self.metrics.sync()?;
-        self.timing.sync()?;
-        self.position.metrics_bytes = self.metrics.position();
-        self.position.timing_bytes = self.timing.position();
+    /// Tells the other ranks whether this one can go on, and learns whether all can: `Ok(true)` where a rank was
+    /// interrupted. `failure` is this rank's reason not to go on.
+    ///
+    /// # Errors
+    /// Another rank cannot go on.
+    pub fn agree(&self, failure: Option<&str>) -> Result<bool, StageError> {
+        if self.ranks.count() == 1 {
+            return Ok(self.interrupted());
+        }
+        self.ranks.mark();
+        let own = match failure {
+            Some(reason) => [&[FAILED], reason.as_bytes()].concat(),
+            None if self.interrupted() => vec![INTERRUPTED],
+            None => vec![READY],
+        };
+        let all = self.ranks.gather(&own)?;
+        let failed = all.iter().enumerate().find(|(_, said)| said.first() == Some(&FAILED));
+        if let (Some((rank, said)), None) = (failed, failure) {
+            let reason = String::from_utf8_lossy(&said[1..]).into_owned();
+            return Err(StageError::OtherRank { rank, reason });
+        }
+        Ok(all.iter().any(|said| said.first() == Some(&INTERRUPTED)))
+    }
+
+    /// Writes a checkpoint of this very moment with the optimizer's state, and removes those that are no longer kept. Ranks other than 0 write none.
+    pub fn save(&mut self, moments: Option<&[NamedTensor]>) -> Result<(), StageError> {
+        let Some(records) = &self.records else { return Ok(()) };
+        records.metrics.sync()?;
+        records.timing.sync()?;
+        self.position.metrics_bytes = records.metrics.position();
+        self.position.timing_bytes = records.timing.position();
         let model = self.model.export();
-        let moments = optimizer.map(|optimizer| optimizer.export(&self.model.parameters())).transpose()?;
         let mut parts = vec![(MODEL, views(&model))];
-        if let Some(moments) = &moments {
+        if let Some(moments) = moments {
             parts.push((OPTIMIZER, views(moments)));
         }
-        let folder = self.folder.checkpoints();
+        let folder = records.folder.checkpoints();
         let name = self.position.name();
-        let path = checkpoint::write(&folder, name, &parts, &self.position)?;
+        let state = State { position: self.position, parts: self.parts.clone() };
+        let path = checkpoint::write(&folder, name, &parts, &state)?;
         tracing::info!(target: "flip::checkpoint", path = %path.display(), "checkpoint written");
         checkpoint::retain(&folder, name, self.checkpoints.keep, &[])?;
         self.saved = Some(path);

@@ -146,7 +146,7 @@ fn run_cell(
     if !resume {
         folder.replace(&folder.recipe(), recipe::write(&cell.recipe).as_bytes())?;
     }
-    let ended = interpreter::run(&cell.recipe, &folder, resume, progress, interrupt)?;
+    let ended = interpreter::run_alone(&cell.recipe, resume, &folder, progress, interrupt)?;
     report::write(folder.root())?;
     Ok(ended)
 }

@@ -31,7 +31,7 @@ struct Run {
 }
 
 fn run<E: Element>(cpu: &Cpu, shape: Shape, batch: usize, tokens: usize, keep: Keep) -> Run {
-    let mut stack = Stack::<E>::zeroed(cpu, shape);
+    let mut stack = Stack::<E>::new(shape);
     stack.load(cpu, &parameters(&stack));
     let mut activations = Activations::<E>::new(&shape, batch, tokens, keep);
     activations.x.copy_from_slice(&numbers(2, batch * tokens * shape.width));
@@ -54,7 +54,7 @@ fn against_reference<E: Element>(cpu: &Cpu, causal: bool, bound: f64) {
     let shape = shape(causal);
     let (batch, tokens) = (3, 9);
     let got = run::<E>(cpu, shape, batch, tokens, Keep::Everything);
-    let stack = Stack::<E>::zeroed(cpu, shape);
+    let stack = Stack::<E>::new(shape);
     let flat = exact(&parameters(&stack));
     let n = batch * tokens * shape.width;
     let (x, dx, gradients) =
@@ -113,8 +113,7 @@ fn one_thread_and_two_agree_bit_by_bit() {
 #[test]
 fn reference_matches_finite_differences() {
     let shape = Shape { width: 4, depth: 2, heads: 2, hidden: 8, ..shape(true) };
-    let cpu = &processors()[0];
-    let flat = exact(&parameters(&Stack::<f32>::zeroed(cpu, shape)));
+    let flat = exact(&parameters(&Stack::<f32>::new(shape)));
     let (x, dout) = (exact(&numbers(2, 24)), exact(&numbers(3, 24)));
     let (_, dx, gradients) = reference::forward_and_backward(&shape, &flat, &x, &dout, 2);
     let value = |flat: &[f64], x: &[f64]| -> f64 {

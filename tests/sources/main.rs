@@ -252,6 +252,32 @@ fn a_run_may_go_on_with_another_number_of_ranks() {
     assert_eq!(sorted(taken), sorted(expected));
 }
 
+/// Parts of a batch resume each from a cursor of its own, so that broken samples, which part them, lose nothing.
+#[test]
+fn parts_that_resume_take_every_sample_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pattern = write_shards(folder.path(), &[9, 13, 17, 21]);
+    let source = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 2}}));
+    let whole = sorted(keys(&batches(plan(source.clone())).unwrap()));
+    assert!(whole.len() < 60, "some are broken");
+    for stop in [1, 2, 5] {
+        let mut taken = Vec::new();
+        for rank in 0..3 {
+            let share = Share { rank, ranks: 3 };
+            let mut loader = Loader::start(Plan { share, batch: 2, ..plan(source.clone()) }).unwrap();
+            let mut cursor = Cursor::default();
+            for _ in 0..stop {
+                let batch = loader.next().unwrap().unwrap();
+                taken.extend(batch.keys);
+                cursor = batch.cursor;
+            }
+            let rest = Plan { share: share.resumed(), start: cursor, ..plan(source.clone()) };
+            taken.extend(keys(&batches(rest).unwrap()));
+        }
+        assert_eq!(sorted(taken), whole, "stopped after {stop} batches");
+    }
+}
+
 #[test]
 fn a_mix_keeps_its_shares_and_resumes() {
     let folder = tempfile::tempdir().unwrap();

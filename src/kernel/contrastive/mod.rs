@@ -12,6 +12,7 @@
 
 pub mod cuda;
 pub mod reference;
+pub mod rows;
 
 use super::gemm::epilogue::{Add, Grid, Write};
 use super::gemm::small::{self, right_words};
@@ -37,7 +38,7 @@ struct Side<'a> {
 }
 
 /// Texts of a tile.
-const COLUMNS: usize = 256;
+pub const COLUMNS: usize = 256;
 
 /// Images of a tile: few enough that there is work for every thread, independent of their number.
 fn rows_of(n: usize) -> usize {

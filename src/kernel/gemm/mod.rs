@@ -27,6 +27,7 @@ pub mod epilogue;
 pub mod pack;
 pub mod small;
 pub mod tile;
+pub mod weight;
 mod widen;
 
 use std::ops::Range;

@@ -3,7 +3,7 @@ use super::{Activations, Block, Keep, Part, Shape, Stack};
 use crate::kernel::attention;
 use crate::kernel::element::Element;
 use crate::kernel::gemm::epilogue::{ActivateBackward, Grid, Write};
-use crate::kernel::gemm::{product, weight_gradient, Left, Right};
+use crate::kernel::gemm::{weight_gradient, Left};
 use crate::kernel::layer_norm::{self, Saved};
 use crate::kernel::patches;
 use crate::kernel::Cpu;
@@ -49,25 +49,13 @@ impl<E: Element> Block<E> {
             gradient: Grid::new(dhidden, hidden),
             activation: shape.activation,
         };
-        product(
-            cpu,
-            &to,
-            Left::whole(rounded, width),
-            Right::PackedTransposed(&down.weight),
-            (rows, width, hidden),
-        );
+        down.weight.backward(cpu, &to, Left::whole(rounded, width), rows);
         let (dw, db) = pair(gradients, index, Part::DownWeight);
         let x = Left::Columns { data: &saved.hidden, stride: hidden };
         weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, hidden, width));
 
         let to = Write { to: Grid::new(normed, width), bias: None };
-        product(
-            cpu,
-            &to,
-            Left::whole(dhidden, hidden),
-            Right::PackedTransposed(&up.weight),
-            (rows, hidden, width),
-        );
+        up.weight.backward(cpu, &to, Left::whole(dhidden, hidden), rows);
         let (dw, db) = pair(gradients, index, Part::UpWeight);
         let x = Left::ScaledColumns {
             data: &saved.normal2,
@@ -81,13 +69,7 @@ impl<E: Element> Block<E> {
         layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm2.scale);
 
         let to = Write { to: Grid::new(dmixed, width), bias: None };
-        product(
-            cpu,
-            &to,
-            Left::whole(rounded, width),
-            Right::PackedTransposed(&out.weight),
-            (rows, width, width),
-        );
+        out.weight.backward(cpu, &to, Left::whole(rounded, width), rows);
         let dqkv = &mut wide[..rows * 3 * width];
         let attention = shape.attention(*batch, *tokens);
         attention::backward(cpu, dqkv, mixed, dmixed, &saved.qkv, &saved.lse, attention);
@@ -96,13 +78,7 @@ impl<E: Element> Block<E> {
         weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, width, width));
 
         let to = Write { to: Grid::new(normed, width), bias: None };
-        product(
-            cpu,
-            &to,
-            Left::whole(dqkv, 3 * width),
-            Right::PackedTransposed(&qkv.weight),
-            (rows, 3 * width, width),
-        );
+        qkv.weight.backward(cpu, &to, Left::whole(dqkv, 3 * width), rows);
         let (dw, db) = pair(gradients, index, Part::QkvWeight);
         let x = Left::ScaledColumns {
             data: &saved.normal1,

@@ -2,7 +2,7 @@ use super::{Activations, Block, Keep, Shape, Stack};
 use crate::kernel::attention;
 use crate::kernel::element::Element;
 use crate::kernel::gemm::epilogue::{Activate, Add, Grid, Write};
-use crate::kernel::gemm::{product, Left, Right};
+use crate::kernel::gemm::Left;
 use crate::kernel::layer_norm;
 use crate::kernel::Cpu;
 
@@ -40,11 +40,11 @@ impl<E: Element> Block<E> {
             shape.norm_eps,
         );
         let to = Write { to: Grid::new(&mut saved.qkv, 3 * width), bias: Some(&qkv.bias) };
-        product(cpu, &to, Left::whole(normed, width), Right::Packed(&qkv.weight), (rows, width, 3 * width));
+        qkv.weight.forward(cpu, &to, Left::whole(normed, width), rows);
         let attention = shape.attention(*batch, *tokens);
         attention::forward(cpu, mixed, &mut saved.lse, &saved.qkv, attention);
         let to = Add { to: Grid::new(x, width), bias: Some(&out.bias) };
-        product(cpu, &to, Left::whole(mixed, width), Right::Packed(&out.weight), (rows, width, width));
+        out.weight.forward(cpu, &to, Left::whole(mixed, width), rows);
 
         let (scale, shift) = (&norm2.scale, &norm2.shift);
         layer_norm::forward(
@@ -64,8 +64,8 @@ impl<E: Element> Block<E> {
             bias: &up.bias,
             activation: shape.activation,
         };
-        product(cpu, &to, Left::whole(normed, width), Right::Packed(&up.weight), (rows, width, hidden));
+        up.weight.forward(cpu, &to, Left::whole(normed, width), rows);
         let to = Add { to: Grid::new(x, width), bias: Some(&down.bias) };
-        product(cpu, &to, Left::whole(wide, hidden), Right::Packed(&down.weight), (rows, hidden, width));
+        down.weight.forward(cpu, &to, Left::whole(wide, hidden), rows);
     }
 }

@@ -42,6 +42,11 @@ impl Part {
         Part::DownBias,
     ];
 
+    /// Whether products multiply by it.
+    pub fn is_weight(self) -> bool {
+        matches!(self, Part::QkvWeight | Part::OutWeight | Part::UpWeight | Part::DownWeight)
+    }
+
     /// [rows, columns]; a vector has one row.
     fn shape(self, of: &Shape) -> [usize; 2] {
         match self {

@@ -21,7 +21,7 @@ pub use layout::{Entry, Layout, Part};
 use super::activation::Activation;
 use super::attention::Attention;
 use super::element::Element;
-use super::gemm::Packed;
+use super::gemm::weight::{Master, Weight};
 use super::Cpu;
 
 /// Sizes of a stack.
@@ -54,7 +54,7 @@ impl Shape {
 #[derive(Debug, Clone)]
 pub struct Linear<E> {
     /// [in, out].
-    pub weight: Packed<E>,
+    pub weight: Weight<E>,
     pub bias: Vec<f32>,
 }
 
@@ -76,7 +76,7 @@ struct Block<E> {
     down: Linear<E>,
 }
 
-/// The parameters of all blocks, rounded and packed for products.
+/// The parameters of all blocks, as products read them.
 #[derive(Debug, Clone)]
 pub struct Stack<E> {
     shape: Shape,
@@ -85,10 +85,10 @@ pub struct Stack<E> {
 }
 
 impl<E: Element> Stack<E> {
-    /// Parameters that are all zero.
-    pub fn zeroed(cpu: &Cpu, shape: Shape) -> Self {
+    /// Parameters that have yet to be loaded.
+    pub fn new(shape: Shape) -> Self {
         let norm = || Norm { scale: vec![0.0; shape.width], shift: vec![0.0; shape.width] };
-        let linear = |k, n| Linear { weight: Packed::zeroed(cpu, k, n), bias: vec![0.0; n] };
+        let linear = |k, n| Linear { weight: Weight::new(k, n), bias: vec![0.0; n] };
         let block = || Block {
             norm1: norm(),
             qkv: linear(shape.width, 3 * shape.width),
@@ -119,7 +119,7 @@ impl<E: Element> Stack<E> {
         }
     }
 
-    /// Reads one parameter.
+    /// Reads one parameter. Weights are rounded and packed.
     pub fn load_part(&mut self, cpu: &Cpu, block: usize, part: Part, from: &[f32]) {
         let block = &mut self.blocks[block];
         match part {
@@ -135,6 +135,33 @@ impl<E: Element> Stack<E> {
             Part::UpBias => block.up.bias.copy_from_slice(from),
             Part::DownWeight => block.down.weight.pack(cpu, from),
             Part::DownBias => block.down.bias.copy_from_slice(from),
+        }
+    }
+
+    /// As [`load_part`](Self::load_part) of a weight, which products then read where it is. Of f32 products alone.
+    pub fn lend_part(&mut self, block: usize, part: Part, master: Master) {
+        match self.blocks[block].weight(part) {
+            Some(weight) => weight.lend(master),
+            None => unreachable!("{part:?} is no weight"),
+        }
+    }
+
+    /// Gives back all weights that were lent; they have to be lent anew.
+    pub fn release(&mut self) {
+        for block in &mut self.blocks {
+            Part::ALL.into_iter().for_each(|part| block.weight(part).into_iter().for_each(Weight::release));
+        }
+    }
+}
+
+impl<E> Block<E> {
+    fn weight(&mut self, part: Part) -> Option<&mut Weight<E>> {
+        match part {
+            Part::QkvWeight => Some(&mut self.qkv.weight),
+            Part::OutWeight => Some(&mut self.out.weight),
+            Part::UpWeight => Some(&mut self.up.weight),
+            Part::DownWeight => Some(&mut self.down.weight),
+            _ => None,
         }
     }
 }

@@ -55,7 +55,7 @@ pub fn draw_texts(
     captions: &Captions<'_>,
     seed: u64,
     step: u64,
-    first_row: u64,
+    (first_row, every): (u64, u64),
 ) -> Kept {
     let (batch, of) = (captions.lengths.len(), captions.context);
     assert_eq!(captions.tokens.len(), batch * of, "tokens must be [batch, context]");
@@ -67,7 +67,8 @@ pub fn draw_texts(
         let real = (length as usize).min(of);
         let caption = &captions.tokens[row * of..][..real];
         scores.fill(0.0);
-        strategy.score(&mut scores, caption, &mut rng(seed, Purpose::TextMask, step, first_row + row as u64));
+        let row_of_batch = first_row + row as u64 * every;
+        strategy.score(&mut scores, caption, &mut rng(seed, Purpose::TextMask, step, row_of_batch));
         if captions.keep_end && real > 0 {
             scores[real - 1] = f32::NEG_INFINITY;
         }

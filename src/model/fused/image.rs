@@ -62,7 +62,7 @@ impl<K: Element> FusedImages<K> {
             class_token: vec![0.0; width],
             positions: (image.positions == ImagePositions::Learned).then(Vec::new),
             pre_norm: image.pre_norm.then(norm),
-            stack: Stack::zeroed(kernels, shape),
+            stack: Stack::new(shape),
             head: Head::zeroed(
                 kernels,
                 width,
@@ -90,9 +90,7 @@ impl<K: Element> FusedImages<K> {
         if let Some(norm) = &mut self.pre_norm {
             *norm = masters.norm();
         }
-        for entry in self.stack.layout().entries().to_vec() {
-            self.stack.load_part(kernels, entry.block, entry.part, masters.read());
-        }
+        masters.stack(kernels, &mut self.stack);
         self.head.norm = masters.norm();
         self.head.projection.pack(kernels, masters.read());
     }
@@ -207,6 +205,11 @@ impl<K: Element> FusedImages<K> {
             ImagePool::Mean => None,
             ImagePool::ClassToken => Some(vec![0; batch]),
         }
+    }
+
+    /// Keeps no master, so that they can be changed in place.
+    pub fn release(&mut self) {
+        self.stack.release();
     }
 
     /// Bytes of the arenas that are not in use.

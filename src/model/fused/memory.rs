@@ -17,8 +17,23 @@ pub(super) struct Purpose {
 /// Arenas that are not in use.
 #[derive(Debug)]
 pub(super) struct Arenas<K> {
-    free: Arc<Mutex<Vec<(Purpose, Activations<K>)>>>,
+    free: Arc<Mutex<Free<K>>>,
     recompute: Recompute,
+}
+
+#[derive(Debug)]
+struct Free<K> {
+    arenas: Vec<(Purpose, Activations<K>)>,
+    /// Arenas in use, and how many ever were at a time: as many are kept, where a step records several micro-batches
+    /// before it goes back.
+    out: usize,
+    most: usize,
+}
+
+impl<K> Default for Free<K> {
+    fn default() -> Self {
+        Free { arenas: Vec::new(), out: 0, most: 0 }
+    }
 }
 
 impl<K> Clone for Arenas<K> {
@@ -36,7 +51,7 @@ pub(super) fn keep(record: bool, recompute: Recompute) -> Keep {
     }
 }
 
-/// Arenas kept for later: training and evaluation.
+/// Arenas kept for later, at least: training and evaluation.
 const KEPT: usize = 2;
 
 impl<K: Element> Arenas<K> {
@@ -47,14 +62,16 @@ impl<K: Element> Arenas<K> {
     /// Bytes of the arenas that are not in use.
     pub fn bytes(&self) -> usize {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.iter().map(|(_, arena)| arena.held()).sum()
+        free.arenas.iter().map(|(_, arena)| arena.held()).sum()
     }
 
     /// An arena; what is in it is left over from its last use.
     pub fn take(&self, shape: &Shape, purpose: Purpose) -> Activations<K> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        match free.iter().position(|(made_for, _)| *made_for == purpose) {
-            Some(index) => free.swap_remove(index).1,
+        free.out += 1;
+        free.most = free.most.max(free.out);
+        match free.arenas.iter().position(|(made_for, _)| *made_for == purpose) {
+            Some(index) => free.arenas.swap_remove(index).1,
             None => {
                 Activations::new(shape, purpose.batch, purpose.tokens, keep(purpose.record, self.recompute))
             }
@@ -63,9 +80,10 @@ impl<K: Element> Arenas<K> {
 
     pub fn give_back(&self, purpose: Purpose, arena: Activations<K>) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() >= KEPT {
-            free.remove(0);
+        free.out = free.out.saturating_sub(1);
+        if free.arenas.len() >= free.most.max(KEPT) {
+            free.arenas.remove(0);
         }
-        free.push((purpose, arena));
+        free.arenas.push((purpose, arena));
     }
 }

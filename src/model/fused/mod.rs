@@ -1,6 +1,6 @@
 //! The encoders and the loss on the kernels of the CPU: each one node of the dfdx tape. dfdx keeps the 32-bit
-//! masters, the tape and the gradients; here are copies of the weights as products read them (the mirror),
-//! activations, and both passes.
+//! masters, the tape and the gradients; here are copies of the weights as products read them (the mirror, which is
+//! of bf16 alone: in f32, products read the masters), activations, and both passes.
 
 mod image;
 mod memory;
@@ -51,6 +51,14 @@ impl<T: Clone> Mirrored<T> {
     /// The encoder, with whatever weights it has.
     fn tower(&self) -> Arc<T> {
         self.tower.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says that the masters are about to change, or have changed.
+    fn outdate(&self, release: impl FnOnce(&mut T)) {
+        let mut tower = self.tower.lock().unwrap_or_else(PoisonError::into_inner);
+        // A tape that was never run back may hold it: dfdx then changes a copy of the masters.
+        Arc::get_mut(&mut tower).map(release);
+        self.stale.store(true, Ordering::Release);
     }
 
     /// The encoder with the weights of its masters, loaded where they have changed.
@@ -119,8 +127,12 @@ impl<K: Element> Fused<K> {
 
 impl<K: Element> Engine<f32, Cpu> for Fused<K> {
     fn masters_change(&self) {
-        self.images.stale.store(true, Ordering::Release);
-        self.texts.stale.store(true, Ordering::Release);
+        self.images.outdate(FusedImages::release);
+        self.texts.outdate(FusedTexts::release);
+    }
+
+    fn kernels(&self) -> &Kernels {
+        &self.kernels
     }
 
     fn arena_bytes(&self) -> usize {

@@ -43,7 +43,7 @@ impl<K: Element> FusedTexts<K> {
         let text = &config.text;
         FusedTexts {
             positions: Vec::new(),
-            stack: Stack::zeroed(kernels, text_shape(config)),
+            stack: Stack::new(text_shape(config)),
             head: Head::zeroed(
                 kernels,
                 text.width,
@@ -61,9 +61,7 @@ impl<K: Element> FusedTexts<K> {
     pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>]) {
         let mut masters = Masters::new(&parameters[1..]);
         self.positions = masters.read().to_vec();
-        for entry in self.stack.layout().entries().to_vec() {
-            self.stack.load_part(kernels, entry.block, entry.part, masters.read());
-        }
+        masters.stack(kernels, &mut self.stack);
         self.head.norm = masters.norm();
         self.head.projection.pack(kernels, masters.read());
     }
@@ -91,6 +89,11 @@ impl<K: Element> FusedTexts<K> {
             return (z, None);
         }
         (z, Some(Box::new(Pass { purpose, arena, input: input.clone(), places, head, tower: self })))
+    }
+
+    /// Keeps no master, so that they can be changed in place.
+    pub fn release(&mut self) {
+        self.stack.release();
     }
 
     /// Bytes of the arenas that are not in use.

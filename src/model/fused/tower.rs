@@ -4,11 +4,12 @@ use dfdx::tensor::Cpu;
 
 use crate::kernel::element::Element;
 use crate::kernel::gemm::epilogue::{Grid, Write};
+use crate::kernel::gemm::weight::Master;
 use crate::kernel::gemm::{product, weight_gradient, Left, Packed, Right};
 use crate::kernel::layer_norm::{self, Saved};
 use crate::kernel::patches;
 use crate::kernel::pool::{self, Pool};
-use crate::kernel::transformer::Norm;
+use crate::kernel::transformer::{Norm, Stack};
 use crate::kernel::unit_norm::{self, Length};
 use crate::kernel::Cpu as Kernels;
 use crate::parameter::Parameter;
@@ -152,6 +153,26 @@ impl<'a> Masters<'a> {
             parameter.master.copy_into(&mut self.values);
         }
         &self.values
+    }
+
+    /// All parameters of the blocks. Weights of f32 products stay where they are.
+    pub fn stack<K: Element>(&mut self, kernels: &Kernels, stack: &mut Stack<K>) {
+        for entry in stack.layout().entries().to_vec() {
+            if K::GROUP == 1 && entry.part.is_weight() {
+                stack.lend_part(entry.block, entry.part, self.lend());
+            } else {
+                stack.load_part(kernels, entry.block, entry.part, self.read());
+            }
+        }
+    }
+
+    /// The next one, to be read later.
+    fn lend(&mut self) -> Master {
+        let parameter = self.rest.next().map(|parameter| parameter.master.clone());
+        Master::new(move |to| match &parameter {
+            Some(master) => master.copy_into(to),
+            None => unreachable!("the walk over a model ends before its blocks do"),
+        })
     }
 
     /// The next two: a norm's scale and shift.

@@ -117,7 +117,7 @@ impl<'a> From<&'a UnmaskConfig> for Updates<'a> {
 
 impl Updates<'_> {
     fn validate(&self, recipe: &Recipe, epoch: Epoch, path: &str, findings: &mut Findings) {
-        self.batches(path, findings);
+        self.batches(recipe, path, findings);
         self.durations(recipe, epoch, path, findings);
         self.learning_rate(path, findings);
         self.optimizer(path, findings);
@@ -148,12 +148,18 @@ impl Updates<'_> {
         }
     }
 
-    fn batches(&self, path: &str, findings: &mut Findings) {
+    fn batches(&self, recipe: &Recipe, path: &str, findings: &mut Findings) {
         let batch = self.batch;
         let field = format!("{path}.batch");
         if batch < 2 {
             let message = format!("expected batch >= 2, got {batch}");
             findings.add(&field, message).help("a pair is told from the others of its batch");
+        }
+        if let Some(parts) = recipe.ranks.parts.map(NonZeroUsize::get).filter(|parts| batch % parts != 0) {
+            let message = format!("expected a divisor of the batch ({batch}), got {parts}");
+            let fitting = (parts..=batch).find(|parts| batch % parts == 0).unwrap_or(1);
+            let finding = findings.add("ranks.parts", message);
+            finding.help(format!("{fitting} divides it")).also(&field, "the batch");
         }
         let Some(micro) = self.micro_batch else { return };
         if batch % micro != 0 {

@@ -1,5 +1,8 @@
 //! Runs a recipe: device, then stage after stage, from the start or from where a checkpoint left off.
 
+mod share;
+
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
@@ -12,13 +15,16 @@ use crate::data::DataError;
 use crate::device::{self, DeviceConfig};
 use crate::log::{JsonLines, Progress};
 use crate::model::{Flip, GraphDevice, ModelError};
+#[cfg(all(feature = "mpi", feature = "cuda"))]
+use crate::ranks::Nccl;
+use crate::ranks::{self, Alone, Member, Ranks};
 use crate::recipe::{Compute, Precision, Recipe};
 use crate::report::EventWriter;
 use crate::run_folder::{RunFolder, RunFolderError};
 use crate::stage::evaluate::{evaluate, read_rows, write_rows};
 use crate::stage::plan::TrainingPlan;
 use crate::stage::train::train;
-use crate::stage::training::{Position, Run, MODEL};
+use crate::stage::training::{Position, Records, Run, State, MODEL};
 use crate::stage::{Ended, Stage, StageError};
 use crate::trained::{tokenizer_of, TrainedError, Weights};
 
@@ -53,6 +59,10 @@ pub enum InterpreterError {
     Log(#[from] crate::log::LogError),
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
+    #[error(transparent)]
+    Ranks(#[from] crate::ranks::RanksError),
+    #[error("rank 0 handed out what cannot be read: {0}")]
+    Shared(String),
 }
 
 /// Where a recipe is computed, and why there.
@@ -63,20 +73,57 @@ pub struct Place {
     pub why: String,
 }
 
-/// Runs the recipe in its folder to the end, or to an interruption. With `resume`, goes on from the
-/// newest usable checkpoint in the folder.
-pub fn run(
+/// Where a run is made, by whom, and how it is watched.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    /// The processes of the run, of which this is one.
+    pub ranks: &'a dyn Ranks,
+    /// Of all of them, in order.
+    pub members: &'a [Member],
+    /// The run folder; `None` on other ranks than 0.
+    pub folder: Option<&'a RunFolder>,
+    pub progress: &'a Progress,
+    pub interrupt: &'a AtomicBool,
+}
+
+impl Setting<'_> {
+    /// This process among the members.
+    fn here(&self) -> &Member {
+        &self.members[self.ranks.rank()]
+    }
+}
+
+/// As [`run`], in this process alone.
+pub fn run_alone(
     recipe: &Recipe,
-    folder: &RunFolder,
     resume: bool,
+    folder: &RunFolder,
     progress: &Progress,
     interrupt: &AtomicBool,
 ) -> Result<Ended, InterpreterError> {
+    let ranks = Alone::default();
+    let device = if place(recipe)?.gpu.is_some() { "GPU" } else { "CPU" };
+    let members = ranks::agree(&ranks, device, &[])?;
+    run(
+        recipe,
+        resume,
+        &Setting { ranks: &ranks, members: &members, folder: Some(folder), progress, interrupt },
+    )
+}
+
+/// Runs the recipe in its folder to the end, or to an interruption. With `resume`, goes on from the
+/// newest usable checkpoint in the folder.
+pub fn run(recipe: &Recipe, resume: bool, setting: &Setting<'_>) -> Result<Ended, InterpreterError> {
     let Place { gpu, why } = place(recipe)?;
+    // Ranks of one machine share its GPUs out.
+    let gpu = match (gpu, recipe.device) {
+        (Some(_), DeviceConfig::Auto) => Some(device::gpu_of(setting.here().local)),
+        (gpu, _) => gpu,
+    };
     match gpu {
         None => {
             tracing::info!(target: "flip", "computing on the CPU: {why}");
-            run_on(dfdx::tensor::Cpu::default(), recipe, folder, resume, progress, interrupt)
+            run_on(dfdx::tensor::Cpu::default(), recipe, resume, setting)
         }
         #[cfg(feature = "cuda")]
         Some(ordinal) => {
@@ -84,7 +131,12 @@ pub fn run(
             let device = dfdx::tensor::Cuda::try_build(ordinal, recipe.seed).map_err(|error| {
                 InterpreterError::Device(format!("GPU {ordinal} could not be set up: {error}"))
             })?;
-            run_on(device, recipe, folder, resume, progress, interrupt)
+            #[cfg(feature = "mpi")]
+            if setting.ranks.count() > 1 {
+                let ranks = Nccl::join(setting.ranks, ordinal)?;
+                return run_on(device, recipe, resume, &Setting { ranks: &ranks, ..*setting });
+            }
+            run_on(device, recipe, resume, setting)
         }
         #[cfg(not(feature = "cuda"))]
         Some(_) => Err(InterpreterError::Device(device::NoGpu::NotBuilt.to_string())),
@@ -139,20 +191,34 @@ const COMPOSED: &str = "to use it, set compute=Reference and precision=F32";
 fn run_on<D: GraphDevice>(
     device: D,
     recipe: &Recipe,
-    folder: &RunFolder,
     resume: bool,
-    progress: &Progress,
-    interrupt: &AtomicBool,
+    setting: &Setting<'_>,
 ) -> Result<Ended, InterpreterError> {
+    let &Setting { ranks, folder, progress, interrupt, .. } = setting;
     let train_source = recipe.data.open(&recipe.data.train, recipe.seed).map_err(InterpreterError::Train)?;
-    let snapshot = if resume { newest(folder)? } else { None };
-    let tokenizer = tokenizer(recipe, folder, &train_source)?;
+    let snapshot = match folder {
+        Some(folder) if resume => newest(folder)?,
+        _ => None,
+    };
+    let snapshot = share::snapshot(ranks, snapshot)?;
+    let tokenizer = match folder {
+        Some(folder) => Some(tokenizer(recipe, folder, &train_source)?),
+        None => None,
+    };
+    let tokenizer = share::tokenizer(ranks, tokenizer)?;
     let model = Flip::new(&device, &recipe.model, recipe.seed)?;
     let mut model = match recipe.compute {
         Compute::Reference => model,
-        Compute::Fused => D::fuse(model, recipe.fusion())?,
+        Compute::Fused => {
+            let mut fusion = recipe.fusion();
+            if setting.here().neighbours > 1 && fusion.threads.is_none() {
+                fusion.threads =
+                    NonZeroUsize::new(cores() / setting.here().neighbours).or(NonZeroUsize::new(1));
+            }
+            D::fuse(model, fusion)?
+        }
     };
-    let position = match &snapshot {
+    let State { position, parts } = match &snapshot {
         Some(snapshot) => {
             model.import(snapshot.part(MODEL)?)?;
             snapshot.state()?
@@ -165,31 +231,42 @@ fn run_on<D: GraphDevice>(
                     tracing::info!(target: "flip", "{note}");
                 }
             }
-            Position::default()
+            State::default()
         }
     };
+    model.share(ranks).map_err(ModelError::from)?;
+    let mut records = None;
+    if let Some(folder) = folder {
+        records = Some(Records {
+            folder,
+            metrics: JsonLines::open(&folder.metrics(), Some(position.metrics_bytes))?,
+            timing: JsonLines::open(&folder.timing(), Some(position.timing_bytes))?,
+            events: EventWriter::create(&folder.tensorboard(), position.global_step)?,
+        });
+        let mut rows = read_rows(folder)?;
+        rows.retain(|row| row.until(&position));
+        write_rows(folder, &rows)?;
+    }
     let mut run = Run {
         seed: recipe.seed,
         model_config: &recipe.model,
         data: &recipe.data,
         checkpoints: &recipe.checkpoints,
         metrics_config: &recipe.metrics,
-        folder,
+        ranks,
+        ranks_config: &recipe.ranks,
+        neighbours: setting.here().neighbours,
         progress,
         interrupt,
         device,
         model,
         tokenizer: Arc::new(tokenizer),
         train: train_source,
-        metrics: JsonLines::open(&folder.metrics(), Some(position.metrics_bytes))?,
-        timing: JsonLines::open(&folder.timing(), Some(position.timing_bytes))?,
-        events: EventWriter::create(&folder.tensorboard(), position.global_step)?,
+        records,
         position,
+        parts,
         saved: snapshot.as_ref().map(|snapshot| snapshot.path.clone()),
     };
-    let mut rows = read_rows(folder)?;
-    rows.retain(|row| row.until(&position));
-    write_rows(folder, &rows)?;
 
     let first = position.stage;
     for (index, stage) in recipe.stages.iter().enumerate().skip(first) {
@@ -218,8 +295,14 @@ fn run_on<D: GraphDevice>(
         }
     }
     let version = concat!("flip ", env!("CARGO_PKG_VERSION"), "\n");
-    folder.replace(&folder.complete(), version.as_bytes())?;
+    if let Some(folder) = folder {
+        folder.replace(&folder.complete(), version.as_bytes())?;
+    }
     Ok(Ended::Complete)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get())
 }
 
 /// The newest usable checkpoint; refused ones are named.

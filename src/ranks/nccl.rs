@@ -1,0 +1,181 @@
+//! Ranks whose large exchanges go from GPU to GPU over NCCL; what is small still goes over the ranks beneath, which also
+//! hand out NCCL's id and watch over each other.
+//!
+//! Values come from and go to the host, as the rest of [`Ranks`] has them, and are staged in the GPU's memory. It
+//! type-checks and links without a GPU; it has not run on one.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::{CudaDevice, CudaSlice};
+use cudarc::nccl::{group_end, group_start, Comm, Id};
+
+use super::{from_first, Kind, Ranks, RanksError, Traffic};
+
+/// A rank with a GPU.
+pub struct Nccl<'a> {
+    beneath: &'a dyn Ranks,
+    comm: Mutex<Shared>,
+}
+
+/// NCCL's communicator and the GPU that it is of.
+struct Shared {
+    comm: Comm,
+    device: Arc<CudaDevice>,
+}
+
+// SAFETY: NCCL allows any thread to use a communicator, one at a time; it is behind a mutex, and the thread binds the
+// device first.
+unsafe impl Send for Shared {}
+
+impl fmt::Debug for Nccl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Nccl over {:?}", self.beneath)
+    }
+}
+
+fn failed(error: impl fmt::Debug) -> RanksError {
+    RanksError::Gpu(format!("{error:?}"))
+}
+
+impl<'a> Nccl<'a> {
+    /// Joins the GPUs of all ranks; this one's is of this ordinal.
+    ///
+    /// # Errors
+    /// The GPU or NCCL cannot be set up.
+    pub fn join(beneath: &'a dyn Ranks, ordinal: usize) -> Result<Nccl<'a>, RanksError> {
+        let device = CudaDevice::new(ordinal).map_err(failed)?;
+        let own = match beneath.rank() {
+            0 => Id::new().map_err(failed)?.internal().map(|byte| byte as u8).to_vec(),
+            _ => Vec::new(),
+        };
+        let told = from_first(beneath, &own)?;
+        let size = RanksError::Size { expected: 128, got: told.len() };
+        let id: [u8; 128] = told.try_into().map_err(|_| size)?;
+        let id = Id::uninit(id.map(|byte| byte as std::ffi::c_char));
+        let comm = Comm::from_rank(device.clone(), beneath.rank(), beneath.count(), id).map_err(failed)?;
+        Ok(Nccl { beneath, comm: Mutex::new(Shared { comm, device }) })
+    }
+
+    /// The communicator, for this thread alone.
+    fn lock(&self) -> Result<MutexGuard<'_, Shared>, RanksError> {
+        let shared = self.comm.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.device.bind_to_thread().map_err(failed)?;
+        Ok(shared)
+    }
+
+    /// Sends each piece to its rank and receives as many values as there are places from its, all at once.
+    fn trade(&self, send: &[(usize, &[f32])], receive: &mut [(usize, &mut [f32])]) -> Result<(), RanksError> {
+        let Shared { comm, device } = &*self.lock()?;
+        let upload =
+            |(rank, values): &(usize, &[f32])| Ok((*rank, device.htod_sync_copy(values).map_err(failed)?));
+        let send: Vec<(usize, CudaSlice<f32>)> =
+            send.iter().map(upload).collect::<Result<_, RanksError>>()?;
+        let room = |(rank, values): &(usize, &mut [f32])| {
+            Ok((*rank, device.alloc_zeros(values.len()).map_err(failed)?))
+        };
+        let mut room: Vec<(usize, CudaSlice<f32>)> =
+            receive.iter().map(room).collect::<Result<_, RanksError>>()?;
+        group_start().map_err(failed)?;
+        for (rank, values) in &send {
+            comm.send(values, *rank as i32).map_err(failed)?;
+        }
+        for (rank, values) in &mut room {
+            comm.recv(values, *rank as i32).map_err(failed)?;
+        }
+        group_end().map_err(failed)?;
+        for ((_, to), (_, from)) in receive.iter_mut().zip(&room) {
+            device.dtoh_sync_copy_into(from, to).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl Ranks for Nccl<'_> {
+    fn rank(&self) -> usize {
+        self.beneath.rank()
+    }
+
+    fn count(&self) -> usize {
+        self.beneath.count()
+    }
+
+    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, RanksError> {
+        self.beneath.gather(own)
+    }
+
+    fn broadcast(&self, from: usize, values: &mut [f32]) -> Result<(), RanksError> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        if self.rank() == from {
+            let others = (0..self.count()).filter(|&rank| rank != from);
+            let send: Vec<(usize, &[f32])> = others.map(|rank| (rank, &*values)).collect();
+            self.traffic().add(Kind::Broadcast, size_of_val(values) * send.len());
+            self.trade(&send, &mut [])
+        } else {
+            self.trade(&[], &mut [(from, values)])
+        }
+    }
+
+    fn exchange(
+        &self,
+        send: &[f32],
+        sent: &[usize],
+        receive: &mut [f32],
+        received: &[usize],
+    ) -> Result<(), RanksError> {
+        let (out, back) = (sent.iter().sum::<usize>(), received.iter().sum::<usize>());
+        if (out, back) != (send.len(), receive.len()) {
+            return Err(RanksError::Size { expected: out * 4, got: send.len() * 4 });
+        }
+        let (mut from, mut to) = (Vec::new(), Vec::new());
+        let (mut rest, mut room) = (send, receive);
+        let mut kept: Option<&[f32]> = None;
+        for rank in 0..self.count() {
+            let (piece, after) = rest.split_at(sent[rank]);
+            rest = after;
+            let (place, after) = room.split_at_mut(received[rank]);
+            room = after;
+            if rank == self.rank() {
+                kept = Some(piece);
+                place.copy_from_slice(piece);
+            } else {
+                // NCCL has no message of nothing.
+                from.extend((!piece.is_empty()).then_some((rank, piece)));
+                to.extend((!place.is_empty()).then_some((rank, place)));
+            }
+        }
+        self.traffic().add(Kind::Exchange, 4 * (out - kept.map_or(0, <[f32]>::len)));
+        self.trade(&from, &mut to)
+    }
+
+    fn pass(&self, on: Option<&[f32]>, into: Option<&mut [f32]>) -> Result<(), RanksError> {
+        let next = (self.rank() + 1) % self.count();
+        let before = (self.rank() + self.count() - 1) % self.count();
+        self.traffic().add(Kind::Ring, on.map_or(0, |values| size_of_val(values)));
+        let on: Vec<(usize, &[f32])> = on.map(|values| (next, values)).into_iter().collect();
+        let mut into: Vec<(usize, &mut [f32])> = into.map(|values| (before, values)).into_iter().collect();
+        self.trade(&on, &mut into)
+    }
+
+    fn traffic(&self) -> &Traffic {
+        self.beneath.traffic()
+    }
+
+    fn mark(&self) {
+        self.beneath.mark();
+    }
+
+    fn name(&self) -> String {
+        self.beneath.name()
+    }
+
+    fn finish(&self) {
+        self.beneath.finish();
+    }
+
+    fn end(&self, code: u8) -> ! {
+        self.beneath.end(code)
+    }
+}

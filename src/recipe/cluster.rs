@@ -1,0 +1,256 @@
+//! What a recipe would take on many devices, from what one does.
+//!
+//! With R ranks, a batch of B pairs, embeddings of d values, P parameters of which I are the image encoder's, a link of L
+//! bytes a second from each rank and T seconds for the pairs of one rank:
+//!
+//! - the ring sends `4 (B - B / R) (4 d + 2)` bytes from each rank,
+//! - gradients of n values are added up in pieces and handed back: `2 * 4 n (R - 1) / R` bytes from each rank,
+//! - the exchange of the image encoder's runs while the text encoder is sent back, `2/3 T` times its share in the FLOPs,
+//! - so a step takes `T + ring / L + max(0, exchange(I) / L - back) + exchange(P - I) / L + 4 R hops`, a hop being
+//!   [`HOP`] for each tile that starts from each rank, four times round.
+
+use serde::Serialize;
+
+use super::forecast::TrainingForecast;
+use super::memory::{Memory, Update};
+use super::{Precision, Recipe};
+
+/// Seconds that a message takes beside its bytes.
+const HOP: f64 = 5e-6;
+
+/// Share of its peak that a device is assumed to reach where nothing was measured.
+const UTILISATION: f64 = 0.35;
+
+/// A device as its data sheet has it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Device {
+    pub name: &'static str,
+    /// Dense, with sums in 32 bits; FLOP a second.
+    pub bf16: f64,
+    pub f32: f64,
+    /// Bytes.
+    pub memory: f64,
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// Peaks of NVIDIA's data sheets, for SXM modules; without sparsity, and F32 without TF32.
+pub const DEVICES: [Device; 4] = [
+    Device { name: "a100", bf16: 312e12, f32: 19.5e12, memory: 80.0 * GIB },
+    Device { name: "h100", bf16: 989e12, f32: 67e12, memory: 80.0 * GIB },
+    Device { name: "h200", bf16: 989e12, f32: 67e12, memory: 141.0 * GIB },
+    Device { name: "b200", bf16: 2250e12, f32: 75e12, memory: 180.0 * GIB },
+];
+
+/// Many devices.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    pub ranks: usize,
+    pub device: Device,
+    /// Bytes a second that each rank can send.
+    pub link: f64,
+    /// Pairs a second of one device, measured for the first training stage; else an assumption.
+    pub measured: Option<f64>,
+    /// Price of a device for an hour.
+    pub price: Option<f64>,
+}
+
+/// A training stage on a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClusterForecast {
+    pub ranks: usize,
+    pub device: &'static str,
+    /// Share of the device's peak that the products reach.
+    pub utilisation: f64,
+    /// Whether that comes from a measurement.
+    pub measured: bool,
+    /// Pairs of a rank.
+    pub pairs: usize,
+    pub compute_s: f64,
+    /// Sent by each rank in a step, bytes.
+    pub ring_bytes: f64,
+    pub gradient_bytes: f64,
+    /// All that is sent, over the link.
+    pub communication_s: f64,
+    /// What of it is not hidden behind the backward pass.
+    pub exposed_s: f64,
+    pub step_s: f64,
+    /// Exposed, of the step.
+    pub communication_share: f64,
+    pub memory: Memory,
+    pub fits: bool,
+    pub hours: Option<f64>,
+    pub device_hours: Option<f64>,
+    pub cost: Option<f64>,
+}
+
+/// Why no forecast can be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    #[error("expected a device out of {}, got {found:?}", DEVICES.map(|device| device.name).join(", "))]
+    Device { found: String },
+    #[error(
+        "expected the speed of a link, such as 400Gb (bits a second) or 50GB (bytes a second), got {0:?}"
+    )]
+    Link(String),
+    #[error("stages[{stage}].batch: {batch} pairs are not a whole number for each of {ranks} ranks")]
+    Batch { stage: usize, batch: usize, ranks: usize },
+}
+
+/// A device by its name.
+///
+/// # Errors
+/// None of the known ones is called so.
+pub fn device(name: &str) -> Result<Device, ClusterError> {
+    let found = DEVICES.into_iter().find(|device| device.name == name.to_ascii_lowercase());
+    found.ok_or_else(|| ClusterError::Device { found: name.into() })
+}
+
+/// Bytes a second of `400Gb`, `50GB`, `1.6Tb`, with or without `/s`.
+///
+/// # Errors
+/// It reads otherwise.
+pub fn link(text: &str) -> Result<f64, ClusterError> {
+    let wrong = || ClusterError::Link(text.into());
+    let bare = text.strip_suffix("/s").unwrap_or(text);
+    let at = bare.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+    let (number, unit) = bare.split_at(at);
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    let (prefix, unit) = unit.split_at(unit.len() - 1);
+    let prefix = match prefix {
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        _ => return Err(wrong()),
+    };
+    let bits = match unit {
+        "b" => 1.0 / 8.0,
+        "B" => 1.0,
+        _ => return Err(wrong()),
+    };
+    let speed = number * prefix * bits;
+    if speed > 0.0 && speed.is_finite() {
+        Ok(speed)
+    } else {
+        Err(wrong())
+    }
+}
+
+impl Cluster {
+    /// A training stage; `first` is the first one of the recipe, which was measured if anything was.
+    ///
+    /// # Errors
+    /// The batch cannot be shared out.
+    pub fn forecast(
+        &self,
+        recipe: &Recipe,
+        stage: usize,
+        plan: &TrainingForecast,
+        first: &TrainingForecast,
+    ) -> Result<ClusterForecast, ClusterError> {
+        let (ranks, batch) = (self.ranks, plan.batch);
+        if !batch.is_multiple_of(ranks) {
+            return Err(ClusterError::Batch { stage, batch, ranks });
+        }
+        let pairs = batch / ranks;
+        let micro_batch = plan.micro_batch.min(pairs);
+        let peak = match recipe.precision {
+            Precision::F32 => self.device.f32,
+            Precision::Bf16 => self.device.bf16,
+        };
+        let once = recipe.model.flops_per_pair(plan.kept_patches, plan.kept_tokens, batch);
+        let twice = if micro_batch < pairs { plan.flops_per_step_encoding_twice / batch as f64 } else { 0.0 };
+        let reached = self.measured.map_or(peak * UTILISATION, |speed| speed * first.flops_per_pair);
+        let compute_s = pairs as f64 * (once + twice) / reached;
+
+        let counts = recipe.model.parameter_counts();
+        let (count, width) = (ranks as f64, recipe.model.embed_dim as f64);
+        let ring_bytes = 4.0 * (batch - pairs) as f64 * (4.0 * width + 2.0);
+        let exchange = |values: u64| 2.0 * 4.0 * values as f64 * (count - 1.0) / count;
+        let text = recipe.model.text_flops_per_pair(plan.kept_tokens);
+        let back = compute_s * 2.0 / 3.0 * text / once;
+        let hops = if ranks == 1 { 0.0 } else { 4.0 * count * HOP };
+        let (of_image, of_text) = (exchange(counts.image), exchange(counts.text));
+        let communication_s = (ring_bytes + of_image + of_text) / self.link + hops;
+        let exposed_s =
+            ring_bytes / self.link + (of_image / self.link - back).max(0.0) + of_text / self.link + hops;
+        let step_s = compute_s + exposed_s;
+
+        let update = Update {
+            kept_patches: plan.kept_patches,
+            kept_tokens: plan.kept_tokens,
+            batch: pairs,
+            micro_batch,
+        };
+        let mut memory = Memory::of(&recipe.model, recipe.compute, recipe.fusion(), &update);
+        if ranks > 1 {
+            // What is summed, sent and received at a time: the larger encoder's, twice.
+            let beside = 2.0 * 4.0 * counts.image.max(counts.text) as f64;
+            memory.gradients += beside;
+            memory.total += beside;
+        }
+        let hours = plan.steps.map(|steps| steps as f64 * step_s / 3600.0);
+        let device_hours = hours.map(|hours| hours * count);
+        Ok(ClusterForecast {
+            ranks,
+            device: self.device.name,
+            utilisation: reached / peak,
+            measured: self.measured.is_some(),
+            pairs,
+            compute_s,
+            ring_bytes,
+            gradient_bytes: of_image + of_text,
+            communication_s,
+            exposed_s,
+            step_s,
+            communication_share: exposed_s / step_s,
+            fits: memory.total <= self.device.memory,
+            memory,
+            hours,
+            device_hours,
+            cost: device_hours.and_then(|hours| self.price.map(|price| price * hours)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ranks::{ring, tree, Parts, Together};
+    use crate::recipe::forecast::{forecast, StageForecast};
+
+    #[test]
+    fn bytes_are_those_that_ranks_count() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/quickstart.ron");
+        let recipe = crate::recipe::read(&path, &[]).unwrap();
+        let stages = forecast(&recipe);
+        let StageForecast::Pretrain(plan) = &stages[0] else { panic!("the quickstart begins with training") };
+        let cluster = Cluster { ranks: 4, device: DEVICES[1], link: 1e9, measured: Some(1e3), price: None };
+        let on = cluster.forecast(&recipe, 0, plan, plan).unwrap();
+        let rank = &Together::of(4)[1];
+        let parts = Parts::of(&recipe.ranks, plan.batch, 1, rank).unwrap();
+        let width = recipe.model.embed_dim;
+        let ring = 2 * ring::bytes_sent(&parts.bounds(), width, 1)
+            + 2 * ring::bytes_sent(&parts.bounds(), width + 1, 1);
+        assert_eq!(on.ring_bytes, ring as f64);
+        let counts = recipe.model.parameter_counts();
+        let sum = |values: u64| tree::bytes_sent(&parts, values as usize, 1, 4);
+        // A slice is a whole number of values.
+        assert!((on.gradient_bytes - (sum(counts.image) + sum(counts.text)) as f64).abs() < 64.0);
+        // A thousand pairs a second are 128 in 128 ms; a quarter of them on each rank.
+        assert!((on.compute_s - 0.032).abs() < 1e-9, "{}", on.compute_s);
+        assert!(cluster
+            .forecast(&recipe, 0, &TrainingForecast { batch: 130, ..plan.clone() }, plan)
+            .is_err());
+    }
+
+    #[test]
+    fn links_are_read_in_bits_and_bytes() {
+        assert_eq!(link("400Gb"), Ok(50e9));
+        assert_eq!(link("50GB/s"), Ok(50e9));
+        assert_eq!(link("1.6Tb"), Ok(200e9));
+        for wrong in ["400", "fast", "400Kb", "-1Gb", "Gb", ""] {
+            assert!(link(wrong).is_err(), "{wrong}");
+        }
+    }
+}

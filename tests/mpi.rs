@@ -1,0 +1,352 @@
+//! Runs of several processes under `mpirun`, more of them than this machine may have cores: the same numbers on any number
+//! of ranks, across a stop too; ranks that differ, die or stop.
+//!
+//! Built with the feature `mpi` only. Where there is no `mpirun`, it fails and says which package has it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+
+/// Every kind of stage, checkpoints close together, and parts for up to four ranks.
+const RECIPE: &str = r#"
+Recipe(
+    name: "ranks",
+    seed: 3,
+    device: Cpu,
+    threads: 1,
+    model: (
+        image: (size: 32, patch: 8, width: 16, depth: 1, heads: 2),
+        text: (tokenizer: Train(captions: 200), vocab_size: 300, context: 12, width: 16, depth: 1, heads: 2),
+        embed_dim: 16,
+    ),
+    data: (
+        train: Scenes(size: 32, split: Train),
+        validation: Scenes(size: 32, split: HeldOut, samples: 100),
+        workers: 1,
+    ),
+    stages: [
+        Pretrain(
+            length: Steps(40), batch: 24, micro_batch: 3, image_mask: Random(0.5), text_mask: Frequency(0.25),
+            schedule: Cosine(lr: Absolute(1e-3), warmup: Steps(5)), clip_grad_norm: 1.0,
+            evaluate: (every: Steps(20), evaluators: [ZeroShot(name: "held out")]),
+        ),
+        Evaluate([ZeroShot(name: "held out", classes: Source()), Retrieval(name: "held out")]),
+        Unmask(length: Steps(20), batch: 16, schedule: Constant(lr: Absolute(1e-4), warmup: Steps(5))),
+    ],
+    checkpoints: (every: Steps(7), keep: 2),
+    metrics: (every_steps: 1),
+    ranks: (parts: 4),
+)
+"#;
+
+/// Long enough for any of these runs on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new(recipe: &str) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("recipe.ron"), recipe).unwrap();
+        Place(folder)
+    }
+
+    fn run(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// So many ranks of `flip run`; one is started without a launcher.
+    fn command(&self, ranks: usize, arguments: &[&str]) -> Command {
+        let flip = env!("CARGO_BIN_EXE_flip");
+        let mut command = match ranks {
+            1 => Command::new(flip),
+            _ => {
+                let mut mpirun = mpirun();
+                mpirun.args(["-n", &ranks.to_string(), flip]);
+                mpirun
+            }
+        };
+        command.current_dir(self.0.path()).args(["run", "recipe.ron", "--out"]).args(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).stdin(Stdio::null());
+        command
+    }
+
+    fn finish(&self, ranks: usize, arguments: &[&str]) -> String {
+        let Output { status, stderr, .. } = ended(self.command(ranks, arguments).spawn().unwrap(), PATIENCE);
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(status.success(), "{ranks} ranks, {arguments:?}: {status}\n{said}");
+        said
+    }
+}
+
+fn mpirun() -> Command {
+    let mut command = Command::new("mpirun");
+    command.args(["--oversubscribe", "--allow-run-as-root"]);
+    command
+}
+
+/// Waits for the end, not for ever.
+fn ended(mut child: Child, patience: Duration) -> Output {
+    let began = Instant::now();
+    // What is said is read by a thread, so that a full pipe stops nobody.
+    let mut said = child.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        std::io::Read::read_to_end(&mut said, &mut all).map(|_| all)
+    });
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > patience {
+            child.kill().unwrap();
+            let said = reader.join().unwrap().unwrap_or_default();
+            panic!("still running after {patience:?}:\n{}", String::from_utf8_lossy(&said));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let status = child.wait().unwrap();
+    Output { status, stdout: Vec::new(), stderr: reader.join().unwrap().unwrap_or_default() }
+}
+
+/// What a run must leave the same: metrics, results, and the last checkpoint.
+fn left(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut checkpoints: Vec<PathBuf> =
+        fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    checkpoints.sort();
+    let last = checkpoints.pop().unwrap();
+    let mut files = vec![run.join("metrics.jsonl"), run.join("eval.json"), run.join("tokenizer.json")];
+    files.extend(["model.safetensors", "optimizer.safetensors"].map(|name| last.join(name)));
+    let read = |path: PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        (name, fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn assert_same(ours: &Path, theirs: &Path, what: &str) {
+    for ((name, ours), (_, theirs)) in left(ours).into_iter().zip(left(theirs)) {
+        assert!(ours == theirs, "{what}: {name} differs");
+    }
+}
+
+/// Processes of a rank of the run in this folder: all that mpirun started, in the order of their rank.
+fn processes(out: &Path) -> Vec<(usize, u32)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(process) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&read("cmdline")).into_owned();
+        let environment = String::from_utf8_lossy(&read("environ")).into_owned();
+        let rank = environment.split('\0').find_map(|set| set.strip_prefix("OMPI_COMM_WORLD_RANK="));
+        let here = arguments.split('\0').any(|argument| Path::new(argument) == out);
+        if let (Some(rank), true) = (rank.and_then(|rank| rank.parse().ok()), here) {
+            found.push((rank, process));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn signal(process: u32, signal: &str) {
+    // A process that has just ended needs none.
+    let _ = Command::new("kill").args([signal, &process.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// Waits until the metrics of a run have so many lines.
+fn wait_for_lines(run: &Path, lines: usize) {
+    let began = Instant::now();
+    while fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count()) < lines {
+        assert!(began.elapsed() < PATIENCE, "{} does not get on", run.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn there_is_an_mpirun() {
+    let found = Command::new("mpirun").arg("--version").output();
+    assert!(found.is_ok_and(|found| found.status.success()), "mpirun is missing: apt install openmpi-bin");
+}
+
+#[test]
+fn any_number_of_ranks_leaves_the_same_bytes() {
+    let place = Place::new(RECIPE);
+    place.finish(1, &["one"]);
+    let shard = ["--set", "ranks.shard=Optimizer"];
+    for (ranks, set) in [(2, &[][..]), (3, &shard[..]), (4, &[]), (2, &shard[..])] {
+        let name = format!("of{ranks}");
+        let said = place.finish(ranks, &[&[name.as_str(), "--restart"], set].concat());
+        assert_same(&place.run(&name), &place.run("one"), &format!("{ranks} ranks"));
+        // One voice: every line is of rank 0, and the others have files.
+        assert_eq!(said.matches("run \"ranks\"").count(), 1, "{said}");
+        for rank in 1..ranks {
+            let log = place.run(&name).join(format!("ranks/rank{rank:04}.log"));
+            assert!(fs::read_to_string(&log).unwrap().contains("computing on the CPU"), "{}", log.display());
+        }
+    }
+}
+
+#[test]
+fn a_run_stops_with_four_ranks_and_goes_on_with_two_and_then_one() {
+    let place = Place::new(RECIPE);
+    place.finish(1, &["whole"]);
+    let out = place.run("stopped");
+    let name = out.to_str().unwrap().to_owned();
+    let shard = ["--set", "ranks.shard=Optimizer"];
+    let four = place.command(4, &[&[name.as_str()], &shard[..]].concat()).spawn().unwrap();
+    wait_for_lines(&out, 9);
+    // The signal reaches one rank; all of them stop at the same step.
+    signal(processes(&out)[2].1, "-INT");
+    let Output { status, stderr, .. } = ended(four, PATIENCE);
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(130), "{said}");
+    assert_eq!(said.matches("interrupted; go on with --resume").count(), 1, "{said}");
+
+    let resume = [&[name.as_str(), "--resume"], &shard[..]].concat();
+    let two = place.command(2, &resume).spawn().unwrap();
+    wait_for_lines(&out, 25);
+    signal(processes(&out)[0].1, "-INT");
+    assert_eq!(ended(two, PATIENCE).status.code(), Some(130));
+    place.finish(1, &resume);
+    assert_same(&out, &place.run("whole"), "four ranks, then two, then one");
+}
+
+#[test]
+fn a_killed_rank_ends_the_run_on_all_and_it_resumes_exactly() {
+    let place = Place::new(RECIPE);
+    place.finish(1, &["whole"]);
+    let out = place.run("killed");
+    let name = out.to_str().unwrap().to_owned();
+    let mut random = rand::rngs::StdRng::seed_from_u64(5);
+    for kill in 0..3 {
+        let resume = ["--resume"];
+        let resume = if out.join("recipe.ron").exists() { &resume[..] } else { &[] };
+        let run = place.command(3, &[&[name.as_str()], resume].concat()).spawn().unwrap();
+        let at = 3 + 9 * kill + random.gen_range(0..6);
+        wait_for_lines(&out, at);
+        let ranks = processes(&out);
+        if ranks.len() < 3 {
+            // Lines of the run before: this one has hardly begun.
+            std::thread::sleep(Duration::from_millis(random.gen_range(500..2_000)));
+        }
+        let ranks = processes(&out);
+        let (rank, victim) = ranks[random.gen_range(0..ranks.len())];
+        let began = Instant::now();
+        signal(victim, "-KILL");
+        let Output { status, stderr, .. } = ended(run, Duration::from_secs(30));
+        assert!(!status.success());
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(said.contains(&format!("rank {rank} ")), "{rank} is not named:\n{said}");
+        while !processes(&out).is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(30), "ranks are left: {:?}", processes(&out));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    place.finish(3, &[&name, "--resume"]);
+    assert_same(&out, &place.run("whole"), "killed three times");
+}
+
+#[test]
+fn a_stopped_rank_ends_the_run_and_is_named() {
+    let place = Place::new(&RECIPE.replace("Steps(40)", "Steps(400000)"));
+    let out = place.run("stalled");
+    let run = place.command(3, &[out.to_str().unwrap()]).spawn().unwrap();
+    wait_for_lines(&out, 5);
+    let (rank, victim) = processes(&out)[1];
+    let began = Instant::now();
+    signal(victim, "-STOP");
+    let Output { status, stderr, .. } = ended(run, Duration::from_secs(30));
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    assert!(!status.success());
+    let named = format!("rank {rank} of 3 (host ");
+    assert!(said.contains(&named) && said.contains("has not been heard from for"), "{said}");
+    while !processes(&out).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(30), "ranks are left: {:?}", processes(&out));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The numbers of this name in the JSON lines of a log, in order.
+fn logged(log: &Path, message: &str, field: &str) -> Vec<u64> {
+    let text = fs::read_to_string(log).unwrap();
+    let lines = text.lines().filter(|line| line.contains(message));
+    let value = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let number = |line: &str| -> Option<u64> {
+        let line = value(line);
+        line[field].as_u64().or_else(|| line["fields"][field].as_u64())
+    };
+    lines.map(|line| number(line).unwrap_or_else(|| panic!("no {field} in {line}"))).collect()
+}
+
+#[test]
+fn the_bytes_of_a_step_are_those_of_the_formula() {
+    let place = Place::new(RECIPE);
+    let log = r#"(targets: {"flip::ranks": Trace}, format: Json, sinks: [File(path: "run.log")])"#;
+    fs::write(place.run("logging.ron"), log).unwrap();
+    place.finish(2, &["out", "--logging", "logging.ron"]);
+
+    let recipe = flip::recipe::read(&place.run("recipe.ron"), &[]).unwrap();
+    let counts = recipe.model.parameter_counts();
+    for (rank, log) in [(0, place.run("run.log")), (1, place.run("out/ranks/rank0001.log"))] {
+        let steps = |field| logged(&log, "bytes sent so far", field);
+        let (batch, width) = (24, recipe.model.embed_dim as u64);
+        let ring = steps("ring");
+        // 40 steps of one stage; the first line holds what there was before.
+        for pair in ring[..40].windows(2) {
+            assert_eq!(pair[1] - pair[0], 4 * (batch - batch / 2) * (4 * width + 2), "rank {rank}");
+        }
+        let ranks = flip::ranks::Together::of(2);
+        let parts = flip::ranks::Parts::of(&recipe.ranks, 24, 1, &ranks[rank]).unwrap();
+        let sum = |values: u64| flip::ranks::tree::bytes_sent(&parts, values as usize, rank, 2);
+        let exchange = steps("exchange");
+        // Evaluations after 20 and 40 steps embed with exchanges of their own.
+        for (at, pair) in exchange[..40].windows(2).enumerate().filter(|(at, _)| at + 1 != 20) {
+            assert_eq!(pair[1] - pair[0], sum(counts.image) + sum(counts.text), "rank {rank}, step {at}");
+        }
+    }
+}
+
+#[test]
+fn gradients_are_exchanged_beside_the_backward_pass() {
+    // Large enough for a backward pass of some milliseconds.
+    let recipe =
+        RECIPE.replace("width: 16, depth: 1", "width: 64, depth: 3").replace("Steps(40)", "Steps(20)");
+    let place = Place::new(&recipe.replace("batch: 24, micro_batch: 3", "batch: 96"));
+    let log = r#"(targets: {"flip::ranks": Trace}, format: Json, sinks: [File(path: "run.log")])"#;
+    fs::write(place.run("logging.ron"), log).unwrap();
+    place.finish(2, &["out", "--logging", "logging.ron"]);
+    for log in [place.run("run.log"), place.run("out/ranks/rank0001.log")] {
+        let of = |field| logged(&log, "exchanged while", field);
+        let times = of("exchange_from_us").into_iter().zip(of("exchange_to_us"));
+        let beside = times.zip(of("backward_from_us").into_iter().zip(of("backward_to_us")));
+        let overlap = beside.map(|((from, to), (begin, end))| to.min(end).saturating_sub(from.max(begin)));
+        let overlaps: Vec<u64> = overlap.take(20).collect();
+        // Where a core is free for it: more ranks and tests may run here than there are.
+        assert!(overlaps.iter().filter(|&&us| us > 0).count() >= 3, "{overlaps:?}");
+    }
+}
+
+#[test]
+fn another_seed_on_one_rank_is_refused_at_the_start() {
+    let place = Place::new(RECIPE);
+    let flip = env!("CARGO_BIN_EXE_flip");
+    let mut command = mpirun();
+    command.current_dir(place.0.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(["-n", "1", flip, "run", "recipe.ron", "--out", "a", ":"]);
+    command.args(["-n", "1", flip, "run", "recipe.ron", "--out", "a", "--set", "seed=4"]);
+    let Output { status, stderr, .. } = ended(command.spawn().unwrap(), Duration::from_secs(30));
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("has another seed: 4; rank 0 has 3"), "{said}");
+    assert!(said.contains("has another recipe: "), "{said}");
+    assert!(!place.run("a").exists(), "nothing is written");
+}
+
+#[test]
+fn more_ranks_than_parts_are_refused_with_what_to_do() {
+    let place = Place::new(&RECIPE.replace("parts: 4", "parts: 2"));
+    let Output { status, stderr, .. } = ended(place.command(3, &["a"]).spawn().unwrap(), PATIENCE);
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    assert!(!status.success());
+    assert!(said.contains("there are 3 ranks and 2 parts") && said.contains("ranks.parts"), "{said}");
+}
