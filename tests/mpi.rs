@@ -64,7 +64,7 @@ impl Place {
         let mut command = match ranks {
             1 => Command::new(flip),
             _ => {
-                let mut mpirun = mpirun();
+                let mut mpirun = mpirun(self.0.path());
                 mpirun.args(["-n", &ranks.to_string(), flip]);
                 mpirun
             }
@@ -82,9 +82,10 @@ impl Place {
     }
 }
 
-fn mpirun() -> Command {
+/// With a folder of its own for what it keeps while it runs: two that begin at once trip over each other in /tmp.
+fn mpirun(folder: &Path) -> Command {
     let mut command = Command::new("mpirun");
-    command.args(["--oversubscribe", "--allow-run-as-root"]);
+    command.args(["--oversubscribe", "--allow-run-as-root", "--mca", "orte_tmpdir_base"]).arg(folder);
     command
 }
 
@@ -330,7 +331,7 @@ fn gradients_are_exchanged_beside_the_backward_pass() {
 fn another_seed_on_one_rank_is_refused_at_the_start() {
     let place = Place::new(RECIPE);
     let flip = env!("CARGO_BIN_EXE_flip");
-    let mut command = mpirun();
+    let mut command = mpirun(place.0.path());
     command.current_dir(place.0.path()).stdout(Stdio::null()).stderr(Stdio::piped());
     command.args(["-n", "1", flip, "run", "recipe.ron", "--out", "a", ":"]);
     command.args(["-n", "1", flip, "run", "recipe.ron", "--out", "a", "--set", "seed=4"]);

@@ -1,5 +1,6 @@
 //! Pretrain, unmask, evaluate.
 
+mod clock;
 pub mod evaluate;
 pub mod inputs;
 pub mod pictures;

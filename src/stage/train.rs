@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::checkpoint::Snapshot;
 use crate::data::captions::first_captions_within;
@@ -13,13 +13,13 @@ use crate::data::skipped::Skipped;
 use crate::data::source::Order;
 use crate::data::transform::Transform;
 use crate::data::{Batch, Cursor};
-use crate::log::{StepMetrics, StepTiming};
+use crate::log::StepMetrics;
 use crate::mask::TokenFrequencies;
 use crate::model::{GraphDevice, LossAndGradients, OwnParts};
 use crate::optimizer::{clip_factor, global_norm, sharded_norm, AdamW, OptimizerConfig, OptimizerError};
-use crate::pause;
 use crate::ranks::{shard, Kind, Parts, Shard};
 
+use super::clock::Clock;
 use super::evaluate::evaluate;
 use super::inputs::{masked, patches, Part};
 use super::plan::TrainingPlan;
@@ -371,83 +371,4 @@ fn count_tokens<D: GraphDevice>(run: &Run<'_, D>) -> Result<TokenFrequencies, St
         rows.push(tokens);
     }
     Ok(TokenFrequencies::count(rows))
-}
-
-/// Time of training since the last logged step.
-struct Clock {
-    started: Instant,
-    /// When the step before this one ended, and what was waited until then.
-    step: (Instant, f64),
-    steps: u64,
-    waited: f64,
-    /// Seconds of a step, as last known.
-    step_s: f64,
-}
-
-impl Clock {
-    fn start() -> Clock {
-        let now = Instant::now();
-        // Pauses before this are nobody's.
-        pause::went_on();
-        Clock { started: now, step: (now, 0.0), steps: 0, waited: 0.0, step_s: 0.0 }
-    }
-
-    /// Forgets what has not been logged.
-    fn restart(&mut self) {
-        *self = Clock { step_s: self.step_s, ..Clock::start() };
-    }
-
-    /// Time that is not training's.
-    fn leave_out(&mut self, time: Duration) {
-        self.started += time;
-        self.step.0 += time;
-    }
-
-    /// A step during which the process was stopped tells nothing; those beside it speak for it.
-    fn end_step(&mut self) {
-        if pause::went_on() {
-            self.started += self.step.0.elapsed();
-            self.waited = self.step.1;
-        } else {
-            self.steps += 1;
-        }
-        self.step = (Instant::now(), self.waited);
-    }
-
-    fn lap(&mut self, stage: usize, step: u64, batch: usize, elapsed: Duration) -> StepTiming {
-        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
-        let (step_s, data_wait) = match self.steps {
-            0 => (self.step_s, 0.0),
-            steps => (seconds / steps as f64, self.waited / seconds),
-        };
-        let step_s = step_s.max(1e-9);
-        let line = StepTiming {
-            stage,
-            step,
-            images_per_s: batch as f64 / step_s,
-            data_wait,
-            step_ms: step_s * 1e3,
-            elapsed_s: elapsed.as_secs_f64(),
-        };
-        *self = Clock { step_s, ..Clock::start() };
-        line
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lap_whose_only_step_was_left_out_is_as_fast_as_the_one_before() {
-        let mut clock = Clock::start();
-        std::thread::sleep(Duration::from_millis(20));
-        clock.leave_out(Duration::from_millis(10));
-        clock.end_step();
-        let first = clock.lap(0, 1, 8, Duration::ZERO);
-        assert!((9.0..1e3).contains(&first.step_ms), "{first:?}");
-        clock.restart();
-        let second = clock.lap(0, 2, 8, Duration::ZERO);
-        assert_eq!((second.step_ms, second.data_wait), (first.step_ms, 0.0));
-    }
 }
