@@ -1,8 +1,8 @@
 //! A parallel for over pieces of work. Which thread takes which piece varies; what a piece computes, and
 //! the order of every sum, does not, so results do not depend on the number of threads.
 //!
-//! A training step is some hundred such loops of about a millisecond each, and waking a sleeping thread takes
-//! up to a tenth of that. So helpers that have nothing to do look for work a while before they sleep, as those
+//! A training step is some hundred such loops, many of about a millisecond, between which a thread would have to be
+//! woken. So helpers that have nothing to do look for work a while before they sleep, as those
 //! of OpenMP do, and let others run meanwhile.
 
 use std::any::Any;

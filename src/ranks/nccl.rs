@@ -2,7 +2,7 @@
 //! hand out NCCL's id and watch over each other.
 //!
 //! Values come from and go to the host, as the rest of [`Ranks`] has them, and are staged in the GPU's memory. It
-//! type-checks and links without a GPU; it has not run on one.
+//! type-checks without a GPU; it has neither been linked nor run.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

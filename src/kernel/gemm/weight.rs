@@ -25,8 +25,8 @@ enum Held<E> {
     Master(Master),
 }
 
-/// An f32 weight that somebody else keeps. It is copied to scratch memory for the time of a product, which costs
-/// less time than a second set of weights costs memory.
+/// An f32 weight that somebody else keeps. It is copied to scratch memory for the time of a product, so that there is
+/// no second set of weights.
 #[derive(Clone)]
 pub struct Master(Arc<dyn Fn(&mut [f32]) + Send + Sync>);
 
