@@ -40,6 +40,8 @@ pub struct Parameter<E: Dtype, D: Storage<E>> {
     pub role: Role,
     pub shape: Vec<usize>,
     pub master: Tensor<(usize, usize), E, D>,
+    /// Whether another rank keeps the values: then those of `master` are not numbers, and take no memory.
+    pub given_up: bool,
 }
 
 /// A tensor on the host, as checkpoints hold it.
@@ -128,6 +130,17 @@ impl<E: Dtype, D: Storage<E>> Parameter<E, D> {
     /// A copy on the host.
     pub fn to_host(&self) -> NamedTensor {
         NamedTensor { name: self.name.clone(), shape: self.shape.clone(), data: host_f32(&self.master) }
+    }
+}
+
+impl<E: Dtype, D: Device<E>> Parameter<E, D> {
+    /// Lets go of the values, which another rank keeps.
+    pub fn give_up(&mut self) -> Result<(), D::Err> {
+        // One value, seen as many: whoever reads it by mistake computes no numbers.
+        let nothing = self.master.device().try_tensor(rounded::<E>(f64::NAN))?;
+        self.master = nothing.try_broadcast_like(self.master.shape())?;
+        self.given_up = true;
+        Ok(())
     }
 }
 

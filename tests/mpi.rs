@@ -188,6 +188,24 @@ fn any_number_of_ranks_leaves_the_same_bytes() {
 }
 
 #[test]
+fn masters_on_one_rank_each_leave_the_same_bytes() {
+    let place = Place::new(&RECIPE.replace("threads: 1,", "threads: 1, precision: Bf16,"));
+    place.finish(1, &["one"]);
+    let shard = ["--set", "ranks.shard=Masters"];
+    place.finish(3, &[&["of3"], &shard[..]].concat());
+    assert_same(&place.run("of3"), &place.run("one"), "masters on three ranks");
+
+    let out = place.run("stopped");
+    let name = out.to_str().unwrap().to_owned();
+    let four = place.command(4, &[&[name.as_str()], &shard[..]].concat()).spawn().unwrap();
+    wait_for_lines(&out, 12);
+    signal(processes(&out)[1].1, "-TERM");
+    assert_eq!(ended(four, PATIENCE).status.code(), Some(130));
+    place.finish(2, &[&[name.as_str(), "--resume"], &shard[..]].concat());
+    assert_same(&out, &place.run("one"), "masters on four ranks, then on two");
+}
+
+#[test]
 fn a_run_stops_with_four_ranks_and_goes_on_with_two_and_then_one() {
     let place = Place::new(RECIPE);
     place.finish(1, &["whole"]);

@@ -4,7 +4,9 @@
 use dfdx::prelude::*;
 use flip::mask::{ImageMask, Kept, Ratio};
 use flip::model::{Flip, GraphDevice, ImageInput, ModelConfig, OwnParts, PatchValues, Precision, TextInput};
-use flip::ranks::{ring, tree, Alone, Kind, Parts, Ranks, RanksConfig, Together};
+use flip::optimizer::{AdamW, AdamWConfig};
+use flip::parameter::{NamedTensor, Role};
+use flip::ranks::{ring, shard, tree, Alone, Kind, Parts, Ranks, RanksConfig, Together};
 use flip::seed::{rng, Purpose};
 use rand::Rng;
 
@@ -118,6 +120,78 @@ fn any_number_of_ranks_computes_the_same_bits() {
             }
         }
     }
+}
+
+/// Losses of three updates, then a picture's embedding, and on rank 0 the weights.
+type Trained = (Vec<u64>, Vec<f32>, Option<Vec<NamedTensor>>);
+
+/// Trains with masters on one rank each, or in one process with all of them.
+fn trained(ranks: &dyn Ranks, (images, texts): &Case) -> Trained {
+    let mut model = model(How::Fused(Precision::Bf16));
+    let config = RanksConfig { parts: std::num::NonZeroUsize::new(images.len()), ..Default::default() };
+    let parts = Parts::of(&config, images.len() * 6, 1, ranks).unwrap();
+    let lengths: Vec<usize> = model.parameters().iter().map(|parameter| parameter.len()).collect();
+    let owners = shard::owners(&lengths, ranks.count());
+    let shared = ranks.count() > 1;
+    if shared {
+        model.share_out(ranks, &owners).unwrap();
+    }
+    let owned = |place: usize| owners[ranks.rank()].contains(&place);
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let mut losses = Vec::new();
+    for _ in 0..3 {
+        let (own, of_ranks) = (parts.own(), shared.then_some(owners.as_slice()));
+        let own = OwnParts { images: &images[own.clone()], texts: &texts[own], owners: of_ranks, keep: true };
+        let step = model.loss_and_gradients_in_parts(ranks, &parts, own).unwrap();
+        losses.push(step.loss.to_bits());
+        let before = ranks.traffic().sent(Kind::Broadcast);
+        if !shared {
+            optimizer.update(&mut model, step.gradients, 1e-2, 1.0).unwrap();
+            continue;
+        }
+        optimizer.update_sharded(ranks, &owners, &mut model, step.gradients, 1e-2, 1.0).unwrap();
+        let mut sent = 0;
+        for (place, parameter) in model.parameters().into_iter().enumerate() {
+            let weight = parameter.role == Role::Weight;
+            assert_eq!(parameter.given_up, weight && !owned(place), "{}", parameter.name);
+            if weight && owned(place) {
+                sent += 4 * parameter.len().div_ceil(2) * (ranks.count() - 1);
+            }
+        }
+        assert_eq!(ranks.traffic().sent(Kind::Broadcast) - before, sent as u64);
+    }
+    let embedded = model.embed_images(&images[0][0]).unwrap();
+    let weights = if shared { model.gather(ranks, &owners).unwrap() } else { Some(model.export()) };
+    (losses, embedded, weights)
+}
+
+#[test]
+fn masters_on_one_rank_each_train_as_whole_ones_do() {
+    let config: ModelConfig = ron::from_str(MODEL).unwrap();
+    let case = &case(&config, 4, &[6]);
+    let whole = trained(&Alone::default(), case);
+    assert_ne!(whole.0[0], whole.0[2]);
+    for count in 2..=4 {
+        std::thread::scope(|scope| {
+            let ranks = Together::of(count);
+            let threads: Vec<_> =
+                ranks.into_iter().map(|ranks| scope.spawn(move || trained(&ranks, case))).collect();
+            for (rank, thread) in threads.into_iter().enumerate() {
+                let (losses, embedded, weights) = thread.join().unwrap();
+                assert_eq!((&losses, &embedded), (&whole.0, &whole.1), "rank {rank} of {count}");
+                assert_eq!(weights.is_some(), rank == 0);
+                assert!(weights.is_none_or(|weights| Some(weights) == whole.2), "weights of {count} ranks");
+            }
+        });
+    }
+}
+
+#[test]
+fn masters_that_products_read_are_not_given_up() {
+    let mut model = model(How::Fused(Precision::F32));
+    let ranks = &Together::of(2)[0];
+    let error = model.share_out(ranks, &[0..1, 1..2]).unwrap_err().to_string();
+    assert!(error.contains("precision: Bf16"), "{error}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::checkpoint::{self, CheckpointError, Snapshot};
 use crate::data::captions::first_captions_within;
@@ -235,6 +236,7 @@ fn run_on<D: GraphDevice>(
         }
     };
     model.share(ranks).map_err(ModelError::from)?;
+    ranks.expect_marks(Duration::from_secs(recipe.ranks.stall_limit_s.get()));
     let mut records = None;
     if let Some(folder) = folder {
         records = Some(Records {

@@ -11,6 +11,8 @@ pub struct ParameterCounts {
     pub text: u64,
     /// The logit scale.
     pub other: u64,
+    /// Those of them in matrices that activations are multiplied by.
+    pub weights: u64,
 }
 
 impl ParameterCounts {
@@ -36,6 +38,11 @@ impl Blocks {
         let attention = w * 3 * w + 3 * w + w * w + w;
         let mlp = w * h + h + h * w + w;
         self.depth * (norms + attention + mlp)
+    }
+
+    fn weights(&self) -> u64 {
+        let (w, h) = (self.width, self.hidden);
+        self.depth * (4 * w * w + 2 * w * h)
     }
 
     /// Numbers that the reference graph keeps for one sample of `tokens` tokens: dfdx holds a gradient of
@@ -90,7 +97,14 @@ impl ModelConfig {
         let width = self.text.width as u64;
         let tokens = (self.text.vocab_size + self.text.context) as u64 * width;
         let text = tokens + 2 * width + self.text_blocks().parameters() + width * embed;
-        ParameterCounts { image, text, other: 1 }
+        ParameterCounts { image, text, other: 1, weights: self.weights() }
+    }
+
+    /// Values of the matrices that activations are multiplied by.
+    fn weights(&self) -> u64 {
+        let (image, text) = (self.image.width as u64, self.text.width as u64);
+        let ends = self.image.patch_values() as u64 * image + (image + text) * self.embed_dim as u64;
+        ends + self.image_blocks().weights() + self.text_blocks().weights()
     }
 
     /// Floating-point operations of the matrix products of training on one pair out of a batch of
@@ -140,6 +154,7 @@ mod tests {
     use super::super::config::Activation;
     use super::super::tests::tiny_config;
     use super::super::{Flip, ImagePositions};
+    use crate::parameter::Role;
 
     #[test]
     fn counts_are_those_of_the_model_that_is_built() {
@@ -153,6 +168,8 @@ mod tests {
             };
             assert_eq!((counts.image, counts.text, counts.other), (of("image."), of("text."), 1));
             assert_eq!(counts.total(), of(""));
+            let weights = model.parameters().into_iter().filter(|p| p.role == Role::Weight);
+            assert_eq!(counts.weights, weights.map(|p| p.len() as u64).sum::<u64>());
             config.image.positions = ImagePositions::Learned;
             config.image.pre_norm = true;
             config.image.patch_bias = false;

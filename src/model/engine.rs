@@ -31,6 +31,25 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
     /// The masters have changed, or are about to.
     fn masters_change(&self);
 
+    /// Whether it computes with copies of the weights, so that their masters may be given up.
+    fn copies_weights(&self) -> bool;
+
+    /// Reads the parameters of both encoders anew. `supply` is called for every weight, in the order of the walk, with the
+    /// values of its master, or with room for them where that was given up; what it leaves there is read.
+    fn load(
+        &self,
+        images: &[&Parameter<E, D>],
+        texts: &[&Parameter<E, D>],
+        supply: &mut dyn FnMut(&mut [f32]),
+    );
+
+    /// Takes the gradient of a parameter out of `gradients`: its values, row-major; zeros where it has none.
+    fn take_gradient(
+        &self,
+        parameter: &Parameter<E, D>,
+        gradients: &mut Gradients<E, D>,
+    ) -> Result<Vec<f32>, D::Err>;
+
     /// What the loss is computed on where its embeddings lie on the host.
     fn kernels(&self) -> &Kernels;
 

@@ -48,6 +48,8 @@ pub enum ModelError {
     Kernels(String),
     #[error(transparent)]
     Ranks(#[from] crate::ranks::RanksError),
+    #[error("ranks.shard: Masters needs precision: Bf16 and compute: Fused; in 32 bits, masters are what products read")]
+    NoCopies,
     #[error("compute: Fused has kernels for the CPU only")]
     FusedOnGpu,
 }

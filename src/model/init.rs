@@ -118,7 +118,7 @@ impl<'a, D> Initialiser<'a, D> {
         let last = shape.last().copied().unwrap_or(1);
         let master =
             self.device.try_tensor_from_vec(values, (shape.iter().product::<usize>() / last, last))?;
-        Ok(Parameter { name, role, shape, master })
+        Ok(Parameter { name, role, shape, master, given_up: false })
     }
 }
 

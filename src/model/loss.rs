@@ -115,6 +115,7 @@ mod tests {
             role: Role::LogitScale,
             shape: vec![1],
             master: matrix(&vec![100f32.ln(); n]).try_slice((0..1, 0..1)).unwrap(),
+            given_up: false,
         };
         let (images, texts) = (matrix(images), matrix(texts));
         let loss =

@@ -29,6 +29,7 @@ mod position;
 mod replay;
 mod resample;
 mod ring_loss;
+mod shared_out;
 mod text;
 mod transfer;
 
@@ -105,6 +106,8 @@ pub struct Flip<E: Dtype, D: Storage<E>> {
     config: ModelConfig,
     /// Computes instead of the composed graph, where there is one.
     engine: Option<Arc<dyn Engine<E, D>>>,
+    /// Whether each master of a weight is on one rank alone.
+    shared_out: bool,
 }
 
 walk_fields!(Flip { image, text, logit_scale });
@@ -127,6 +130,7 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
             logit_scale: init.constant("logit_scale".into(), Role::LogitScale, 1, config.logit_scale.init)?,
             config: config.clone(),
             engine: None,
+            shared_out: false,
         })
     }
 
@@ -150,6 +154,11 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         let mut all = Vec::new();
         self.walk_mut(&mut |parameter| all.push(parameter));
         all
+    }
+
+    /// The parameters of the image and of the text encoder.
+    fn towers(&self) -> (Vec<&Parameter<E, D>>, Vec<&Parameter<E, D>>) {
+        (self.image.parameters(), self.text.parameters())
     }
 
     /// What computes instead of the composed graph, where there is something.

@@ -20,7 +20,7 @@ use crate::kernel::isa::Isa;
 use crate::kernel::Cpu as Kernels;
 use crate::parameter::{blend, Parameter, Walk};
 use crate::ranks::shard::slices;
-use crate::ranks::tree::{node_sum, nodes, spread, sum, summed_slice};
+use crate::ranks::tree::{node_sum, nodes, sum, summed_slice};
 use crate::ranks::{Parts, Ranks, RanksError};
 
 /// The parts of a batch that this rank computes, in their order; micro-batches of each.
@@ -265,8 +265,13 @@ impl<D: Device<f32>> Flip<f32, D> {
         }
         let mut flat = Vec::new();
         for parameter in self.tower(tower) {
-            gradients.try_alloc_for(&parameter.master).map_err(ModelError::device)?;
-            flat.extend(gradients.get(&parameter.master).as_vec());
+            let own = match &self.engine {
+                Some(engine) => engine.take_gradient(parameter, &mut gradients),
+                None => gradients
+                    .try_alloc_for(&parameter.master)
+                    .map(|()| gradients.get(&parameter.master).as_vec()),
+            };
+            flat.extend(own.map_err(ModelError::device)?);
         }
         Ok(flat)
     }
@@ -284,45 +289,6 @@ impl<D: Device<f32>> Flip<f32, D> {
             let device = parameter.master.device();
             let own = device.try_tensor_from_vec(own.to_vec(), *parameter.master.shape());
             blend(gradients, parameter, 0.0, own.map_err(ModelError::device)?).map_err(ModelError::device)?;
-        }
-        Ok(())
-    }
-
-    /// Gives every rank the parameters of rank 0.
-    ///
-    /// # Errors
-    /// The exchange fails.
-    pub fn share(&mut self, ranks: &dyn Ranks) -> Result<(), RanksError> {
-        if ranks.count() == 1 {
-            return Ok(());
-        }
-        for parameter in self.parameters_mut() {
-            let mut values = parameter.to_host().data;
-            ranks.broadcast(0, &mut values)?;
-            parameter.set(&values);
-        }
-        Ok(())
-    }
-
-    /// Gives every rank each parameter as its owner has it.
-    ///
-    /// # Errors
-    /// The exchange fails.
-    pub fn spread(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), RanksError> {
-        let lengths: Vec<usize> = self.parameters().iter().map(|parameter| parameter.len()).collect();
-        let all = 0..lengths.len();
-        let mut mine = Vec::new();
-        for own in &self.parameters()[owners[ranks.rank()].clone()] {
-            mine.extend(own.to_host().data);
-        }
-        let whole = spread(ranks, mine, &slices(&lengths, &all, owners))?;
-        let mut rest = whole.as_slice();
-        for (place, parameter) in self.parameters_mut().into_iter().enumerate() {
-            let (values, after) = rest.split_at(lengths[place]);
-            rest = after;
-            if !owners[ranks.rank()].contains(&place) {
-                parameter.set(values);
-            }
         }
         Ok(())
     }

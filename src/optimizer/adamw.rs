@@ -226,7 +226,7 @@ mod tests {
 
     fn parameter(role: Role, values: &[f64]) -> Parameter<f64, Cpu> {
         let master = Cpu::default().tensor_from_vec(values.to_vec(), (1, values.len()));
-        Parameter { name: format!("{role:?}"), role, shape: vec![values.len()], master }
+        Parameter { name: format!("{role:?}"), role, shape: vec![values.len()], master, given_up: false }
     }
 
     fn gradients(parameters: &[Parameter<f64, Cpu>], k: u64) -> Gradients<f64, Cpu> {
@@ -274,7 +274,7 @@ mod tests {
         let config = AdamWConfig::default();
         let start = || {
             let master = Cpu::default().tensor_from_vec(vec![0.5f32, -2.0], (1, 2));
-            [Parameter { name: "p".into(), role: Role::Weight, shape: vec![2], master }]
+            [Parameter { name: "p".into(), role: Role::Weight, shape: vec![2], master, given_up: false }]
         };
         let step = |parameters: &mut [Parameter<f32, Cpu>], optimizer: &mut AdamW<f32, Cpu>, k: usize| {
             let mut gradients = Gradients::leaky();

@@ -72,6 +72,7 @@ mod tests {
                 role: Role::Weight,
                 shape: vec![n],
                 master: device.tensor_from_vec(vec![0.0f32; n], (1, n)),
+                given_up: false,
             };
             (parameter, device.tensor_from_vec(values, (1, n)))
         });

@@ -1,12 +1,12 @@
 //! What a recipe says about ranks.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Runs of several processes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RanksConfig {
     /// Parts that a batch is computed in, each by itself and on one rank; it divides every batch. Sums over a batch are
@@ -16,6 +16,16 @@ pub struct RanksConfig {
     pub parts: Option<NonZeroUsize>,
     /// What each rank has only a share of. It changes memory and nothing else; checkpoints are the same.
     pub shard: Shard,
+    /// Seconds that a rank may go without an exchange, or waiting for one, in a step or an evaluation, before it ends the
+    /// run on all ranks. A rank that is gone ends it much sooner.
+    pub stall_limit_s: NonZeroU64,
+}
+
+impl Default for RanksConfig {
+    fn default() -> Self {
+        const HALF_AN_HOUR: NonZeroU64 = NonZeroU64::new(1800).unwrap();
+        RanksConfig { parts: None, shard: Shard::Nothing, stall_limit_s: HALF_AN_HOUR }
+    }
 }
 
 /// What ranks share out among them.
@@ -28,4 +38,8 @@ pub enum Shard {
     /// Each rank keeps the moments of some parameters, 8 bytes a number, and updates these alone. Parameters are not cut:
     /// where one is larger than an even share, so is its rank's.
     Optimizer,
+    /// The masters of weights as well, 4 more bytes a number: the others have the rounded copies that products read, and
+    /// get them anew after every update. With `precision: Bf16` and `compute: Fused`. Embeddings, positions, norms and
+    /// biases stay on every rank.
+    Masters,
 }

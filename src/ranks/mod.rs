@@ -27,6 +27,7 @@ pub mod tree;
 mod watch;
 
 use std::fmt;
+use std::time::Duration;
 
 pub use agree::{agree, hash, host, Member};
 pub use alone::Alone;
@@ -92,6 +93,9 @@ pub trait Ranks: fmt::Debug + Send + Sync {
     /// Says that this rank gets on, in work that takes long without an exchange.
     fn mark(&self) {}
 
+    /// Says how long this rank may go without an exchange or a [`mark`](Ranks::mark) from the first mark on.
+    fn expect_marks(&self, _within: Duration) {}
+
     /// Names this rank in messages.
     fn name(&self) -> String {
         format!("rank {} of {}", self.rank(), self.count())
@@ -102,6 +106,22 @@ pub trait Ranks: fmt::Debug + Send + Sync {
 
     /// Ends the run on all ranks, without waiting for any, with this exit code.
     fn end(&self, code: u8) -> !;
+}
+
+/// Whether the pieces of an [exchange](Ranks::exchange) are as long together as what they are pieces of.
+fn check_lengths(
+    send: &[f32],
+    sent: &[usize],
+    receive: &[f32],
+    received: &[usize],
+) -> Result<(), RanksError> {
+    for (pieces, whole) in [(sent, send.len()), (received, receive.len())] {
+        let expected = pieces.iter().sum::<usize>();
+        if expected != whole {
+            return Err(RanksError::Size { expected: 4 * expected, got: 4 * whole });
+        }
+    }
+    Ok(())
 }
 
 /// The values of rank 0, one byte string, to all: what the others give is not looked at.

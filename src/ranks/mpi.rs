@@ -3,9 +3,11 @@
 //! Exchanges block; [`Watch`] sees to it that none waits for a rank that is gone. MPI's own errors end the run.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Mutex;
+use std::time::Duration;
 
-use mpi::datatype::{Partition, PartitionMut};
+use mpi::datatype::PartitionMut;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
@@ -21,6 +23,8 @@ pub struct Mpi {
     traffic: Traffic,
     rank: usize,
     count: usize,
+    /// Values of a message.
+    most: usize,
     /// MPI itself, until the run is over.
     universe: Mutex<Option<Main>>,
 }
@@ -65,7 +69,15 @@ impl Mpi {
             names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         let watch = Watch::start(world.duplicate(), rank, names);
         let universe = Mutex::new(Some(Main(universe)));
-        Ok(Mpi { world: Shared(world), watch, traffic: Traffic::default(), rank, count, universe })
+        Ok(Mpi {
+            world: Shared(world),
+            watch,
+            traffic: Traffic::default(),
+            rank,
+            count,
+            most: MOST,
+            universe,
+        })
     }
 }
 
@@ -77,11 +89,6 @@ fn offsets(counts: &[Count]) -> Vec<Count> {
         end - count
     };
     counts.iter().map(begin).collect()
-}
-
-/// As MPI counts.
-fn counts(lengths: &[usize]) -> Vec<Count> {
-    lengths.iter().map(|&length| length as Count).collect()
 }
 
 /// The bytes of every rank.
@@ -98,8 +105,33 @@ fn gathered(world: &SimpleCommunicator, own: &[u8]) -> Vec<Vec<u8>> {
     places.iter().zip(&lengths).map(piece).collect()
 }
 
-/// MPI counts in 31 bits: longer exchanges go in pieces of so many values.
+/// MPI counts in 31 bits: what is longer goes in pieces of so many values.
 const MOST: usize = 1 << 30;
+
+impl Mpi {
+    /// Sends to a rank and receives from one, at once; the other side has pieces of the same lengths.
+    fn trade(&self, on: Option<(usize, &[f32])>, into: Option<(usize, &mut [f32])>) {
+        let ((next, on), (before, into)) = (on.unwrap_or((0, &[])), into.unwrap_or((0, &mut [])));
+        let next = self.world.0.process_at_rank(next as i32);
+        let before = self.world.0.process_at_rank(before as i32);
+        let (mut on, mut into) = (on.chunks(self.most), into.chunks_mut(self.most));
+        loop {
+            let (on, into) = (on.next(), into.next());
+            if on.is_none() && into.is_none() {
+                return;
+            }
+            mpi::request::scope(|scope| {
+                let receiving = into.map(|into| before.immediate_receive_into(scope, into));
+                if let Some(on) = on {
+                    next.immediate_send(scope, on).wait();
+                }
+                if let Some(receiving) = receiving {
+                    receiving.wait();
+                }
+            });
+        }
+    }
+}
 
 impl Ranks for Mpi {
     fn rank(&self) -> usize {
@@ -118,7 +150,7 @@ impl Ranks for Mpi {
 
     fn broadcast(&self, from: usize, values: &mut [f32]) -> Result<(), RanksError> {
         let _waiting = self.watch.waiting();
-        for piece in values.chunks_mut(MOST) {
+        for piece in values.chunks_mut(self.most) {
             self.world.0.process_at_rank(from as i32).broadcast_into(piece);
         }
         if from == self.rank {
@@ -134,34 +166,34 @@ impl Ranks for Mpi {
         receive: &mut [f32],
         received: &[usize],
     ) -> Result<(), RanksError> {
-        let (out, back) = (sent.iter().sum::<usize>(), received.iter().sum::<usize>());
-        if (out, back) != (send.len(), receive.len()) || out.max(back) > i32::MAX as usize {
-            return Err(RanksError::Size { expected: out * 4, got: send.len() * 4 });
-        }
+        super::check_lengths(send, sent, receive, received)?;
         let _waiting = self.watch.waiting();
-        let (sent, received) = (counts(sent), counts(received));
-        let (from, to) = (offsets(&sent), offsets(&received));
-        self.traffic.add(Kind::Exchange, 4 * (out - sent[self.rank] as usize));
-        let send = Partition::new(send, &sent[..], &from[..]);
-        let mut receive = PartitionMut::new(receive, &received[..], &to[..]);
-        self.world.0.all_to_all_varcount_into(&send, &mut receive);
+        let (rank, count) = (self.rank, self.count);
+        let places = |lengths: &[usize]| -> Vec<Range<usize>> {
+            let mut end = 0;
+            let place = |&length: &usize| {
+                end += length;
+                end - length..end
+            };
+            lengths.iter().map(place).collect()
+        };
+        let (from, to) = (places(sent), places(received));
+        self.traffic.add(Kind::Exchange, 4 * (send.len() - sent[rank]));
+        receive[to[rank].clone()].copy_from_slice(&send[from[rank].clone()]);
+        // In every turn each rank sends to one and receives from one.
+        for turn in 1..count {
+            let (next, before) = ((rank + turn) % count, (rank + count - turn) % count);
+            let (on, into) = (&send[from[next].clone()], &mut receive[to[before].clone()]);
+            self.trade(Some((next, on)), Some((before, into)));
+        }
         Ok(())
     }
 
     fn pass(&self, on: Option<&[f32]>, into: Option<&mut [f32]>) -> Result<(), RanksError> {
         let _waiting = self.watch.waiting();
-        let next = self.world.0.process_at_rank(((self.rank + 1) % self.count) as i32);
-        let before = self.world.0.process_at_rank(((self.rank + self.count - 1) % self.count) as i32);
-        mpi::request::scope(|scope| {
-            let receiving = into.map(|into| before.immediate_receive_into(scope, into));
-            if let Some(on) = on {
-                self.traffic.add(Kind::Ring, size_of_val(on));
-                next.immediate_send(scope, on).wait();
-            }
-            if let Some(receiving) = receiving {
-                receiving.wait();
-            }
-        });
+        let (next, before) = ((self.rank + 1) % self.count, (self.rank + self.count - 1) % self.count);
+        self.traffic.add(Kind::Ring, on.map_or(0, size_of_val));
+        self.trade(on.map(|values| (next, values)), into.map(|values| (before, values)));
         Ok(())
     }
 
@@ -171,6 +203,10 @@ impl Ranks for Mpi {
 
     fn mark(&self) {
         self.watch.mark();
+    }
+
+    fn expect_marks(&self, within: Duration) {
+        self.watch.expect_marks(within);
     }
 
     fn name(&self) -> String {

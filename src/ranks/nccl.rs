@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cudarc::driver::{CudaDevice, CudaSlice};
 use cudarc::nccl::{group_end, group_start, Comm, Id};
@@ -125,10 +126,7 @@ impl Ranks for Nccl<'_> {
         receive: &mut [f32],
         received: &[usize],
     ) -> Result<(), RanksError> {
-        let (out, back) = (sent.iter().sum::<usize>(), received.iter().sum::<usize>());
-        if (out, back) != (send.len(), receive.len()) {
-            return Err(RanksError::Size { expected: out * 4, got: send.len() * 4 });
-        }
+        super::check_lengths(send, sent, receive, received)?;
         let (mut from, mut to) = (Vec::new(), Vec::new());
         let (mut rest, mut room) = (send, receive);
         let mut kept: Option<&[f32]> = None;
@@ -146,7 +144,7 @@ impl Ranks for Nccl<'_> {
                 to.extend((!place.is_empty()).then_some((rank, place)));
             }
         }
-        self.traffic().add(Kind::Exchange, 4 * (out - kept.map_or(0, <[f32]>::len)));
+        self.traffic().add(Kind::Exchange, 4 * (send.len() - kept.map_or(0, <[f32]>::len)));
         self.trade(&from, &mut to)
     }
 
@@ -165,6 +163,10 @@ impl Ranks for Nccl<'_> {
 
     fn mark(&self) {
         self.beneath.mark();
+    }
+
+    fn expect_marks(&self, within: Duration) {
+        self.beneath.expect_marks(within);
     }
 
     fn name(&self) -> String {

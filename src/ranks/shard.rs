@@ -20,6 +20,11 @@ pub fn owners(lengths: &[usize], ranks: usize) -> Vec<Range<usize>> {
     starts.windows(2).map(|pair| pair[0]..pair[1]).collect()
 }
 
+/// The rank that a parameter belongs to; `place` is one of the walk over the model.
+pub fn owner(owners: &[Range<usize>], place: usize) -> usize {
+    owners.iter().position(|own| own.contains(&place)).unwrap_or_default()
+}
+
 /// The values of each rank among those of the parameters `own`, which lie one after the other.
 pub fn slices(lengths: &[usize], own: &Range<usize>, owners: &[Range<usize>]) -> Vec<Range<usize>> {
     let at = |index: usize| lengths[own.start..index.clamp(own.start, own.end)].iter().sum::<usize>();

@@ -83,6 +83,7 @@ impl Ranks for Together {
         receive: &mut [f32],
         received: &[usize],
     ) -> Result<(), RanksError> {
+        super::check_lengths(send, sent, receive, received)?;
         let count = self.count();
         let mut rest = send;
         for (to, &length) in sent.iter().enumerate() {

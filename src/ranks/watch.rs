@@ -21,8 +21,6 @@ const BEAT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(15);
 /// Ranks other than 1 wait this much longer for rank 0, so that one of them speaks.
 const MODESTY: Duration = Duration::from_secs(3);
-/// So long a rank may go without an exchange, a mark, or waiting for one, once it has made a mark.
-const STALL: Duration = Duration::from_secs(1800);
 
 /// What the thread and the rank know of each other.
 #[derive(Debug)]
@@ -32,6 +30,8 @@ struct State {
     waiting: AtomicUsize,
     /// Milliseconds from `began` to the last sign of getting on.
     marked: AtomicU64,
+    /// Milliseconds that it may go without a mark or an exchange.
+    limit: AtomicU64,
     /// Whether marks are to be expected: setting up may take any time.
     armed: AtomicBool,
     stop: AtomicBool,
@@ -45,6 +45,12 @@ impl State {
             0 if self.armed.load(Ordering::Relaxed) => self.began.elapsed().saturating_sub(marked),
             _ => Duration::ZERO,
         }
+    }
+
+    /// How long this rank has not got on, where that is too long.
+    fn stalled(&self) -> Option<Duration> {
+        let limit = Duration::from_millis(self.limit.load(Ordering::Relaxed));
+        Some(self.idle()).filter(|&idle| idle > limit)
     }
 
     fn mark(&self) {
@@ -83,6 +89,7 @@ impl Watch {
             began: Instant::now(),
             waiting: AtomicUsize::new(0),
             marked: AtomicU64::new(0),
+            limit: AtomicU64::new(u64::MAX),
             armed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
@@ -111,6 +118,11 @@ impl Watch {
     pub fn mark(&self) {
         self.state.armed.store(true, Ordering::Relaxed);
         self.state.mark();
+    }
+
+    pub fn expect_marks(&self, within: Duration) {
+        let milliseconds = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        self.state.limit.store(milliseconds, Ordering::Relaxed);
     }
 
     /// Ends the thread; waits for it.
@@ -199,9 +211,9 @@ impl Beating {
         let patience = if self.rank > 1 { SILENCE + MODESTY } else { SILENCE };
         let mut before = Instant::now();
         while !self.state.stop.load(Ordering::Relaxed) {
-            if self.state.idle() > STALL {
-                let seconds = STALL.as_secs();
-                self.end(beats, &format!("{} has not got on for {seconds} s", self.names[self.rank]));
+            if let Some(idle) = self.state.stalled() {
+                let (name, seconds) = (&self.names[self.rank], idle.as_secs());
+                self.end(beats, &format!("{name} has not got on for {seconds} s (ranks.stall_limit_s)"));
             }
             // A process that was stopped itself must not take the others for silent when it goes on.
             let now = Instant::now();
@@ -239,5 +251,40 @@ impl Beating {
             std::process::exit(1)
         });
         beats.abort(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rank that began ten seconds ago.
+    fn state(limit: Duration) -> State {
+        State {
+            began: Instant::now().checked_sub(Duration::from_secs(10)).unwrap(),
+            waiting: AtomicUsize::new(0),
+            marked: AtomicU64::new(0),
+            limit: AtomicU64::new(limit.as_millis() as u64),
+            armed: AtomicBool::new(true),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    #[test]
+    fn who_does_not_get_on_is_stalled_unless_it_waits_for_others_or_has_yet_to_begin() {
+        let (short, long) = (Duration::from_secs(5), Duration::from_secs(60));
+        assert!(state(short).stalled().is_some_and(|idle| idle >= Duration::from_secs(10)));
+        assert_eq!(state(long).stalled(), None);
+        let marked = state(short);
+        marked.mark();
+        assert_eq!(marked.stalled(), None);
+        let waiting = state(short);
+        waiting.waiting.store(1, Ordering::Relaxed);
+        assert_eq!(waiting.stalled(), None);
+        // Once the exchange is over, the time begins anew.
+        drop(Waiting(&waiting));
+        assert_eq!(waiting.stalled(), None);
+        let setting_up = State { armed: AtomicBool::new(false), ..state(short) };
+        assert_eq!(setting_up.stalled(), None);
     }
 }

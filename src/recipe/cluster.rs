@@ -5,15 +5,19 @@
 //!
 //! - the ring sends `4 (B - B / R) (4 d + 2)` bytes from each rank,
 //! - gradients of n values are added up in pieces and handed back: `2 * 4 n (R - 1) / R` bytes from each rank,
+//! - where the optimizer's state is shared out, what is handed back are updated parameters, after the backward pass, and
+//!   half as many bytes for those of weights whose masters are shared out too,
 //! - the exchange of the image encoder's runs while the text encoder is sent back, `2/3 T` times its share in the FLOPs,
 //! - so a step takes `T + ring / L + max(0, exchange(I) / L - back) + exchange(P - I) / L + 4 R hops`, a hop being
-//!   [`HOP`] for each tile that starts from each rank, four times round.
+//!   [`HOP`] for each tile that starts from each rank, four times round; with shared state, `exchange(I)` is the half that
+//!   adds up, and what is handed back takes its time at the end.
 
 use serde::Serialize;
 
 use super::forecast::TrainingForecast;
 use super::memory::{Memory, Update};
 use super::{Precision, Recipe};
+use crate::ranks::Shard;
 
 /// Seconds that a message takes beside its bytes.
 const HOP: f64 = 5e-6;
@@ -166,14 +170,23 @@ impl Cluster {
         let counts = recipe.model.parameter_counts();
         let (count, width) = (ranks as f64, recipe.model.embed_dim as f64);
         let ring_bytes = 4.0 * (batch - pairs) as f64 * (4.0 * width + 2.0);
-        let exchange = |values: u64| 2.0 * 4.0 * values as f64 * (count - 1.0) / count;
+        let shard = if ranks == 1 { Shard::Nothing } else { recipe.ranks.shard };
+        let from_each = |bytes: f64| bytes * (count - 1.0) / count;
+        let handed_back = match shard {
+            Shard::Nothing => 0.0,
+            Shard::Optimizer => from_each(4.0 * counts.total() as f64),
+            Shard::Masters => from_each(4.0 * counts.total() as f64 - 2.0 * counts.weights as f64),
+        };
+        // Gradients go there and back, unless what goes back are parameters.
+        let ways = if shard == Shard::Nothing { 2.0 } else { 1.0 };
+        let exchange = |values: u64| ways * from_each(4.0 * values as f64);
         let text = recipe.model.text_flops_per_pair(plan.kept_tokens);
         let back = compute_s * 2.0 / 3.0 * text / once;
         let hops = if ranks == 1 { 0.0 } else { 4.0 * count * HOP };
         let (of_image, of_text) = (exchange(counts.image), exchange(counts.text));
-        let communication_s = (ring_bytes + of_image + of_text) / self.link + hops;
-        let exposed_s =
-            ring_bytes / self.link + (of_image / self.link - back).max(0.0) + of_text / self.link + hops;
+        let communication_s = (ring_bytes + of_image + of_text + handed_back) / self.link + hops;
+        let after = (ring_bytes + of_text + handed_back) / self.link + hops;
+        let exposed_s = after + (of_image / self.link - back).max(0.0);
         let step_s = compute_s + exposed_s;
 
         let update = Update {
@@ -189,6 +202,18 @@ impl Cluster {
             memory.gradients += beside;
             memory.total += beside;
         }
+        // Shares are whole tensors, so the largest is somewhat more than this.
+        let elsewhere = (count - 1.0) / count;
+        if shard != Shard::Nothing {
+            let moments = memory.moments * elsewhere;
+            memory.moments -= moments;
+            memory.total -= moments;
+        }
+        if shard == Shard::Masters {
+            let masters = 4.0 * counts.weights as f64 * elsewhere;
+            memory.parameters -= masters;
+            memory.total -= masters;
+        }
         let hours = plan.steps.map(|steps| steps as f64 * step_s / 3600.0);
         let device_hours = hours.map(|hours| hours * count);
         Ok(ClusterForecast {
@@ -199,7 +224,7 @@ impl Cluster {
             pairs,
             compute_s,
             ring_bytes,
-            gradient_bytes: of_image + of_text,
+            gradient_bytes: of_image + of_text + handed_back,
             communication_s,
             exposed_s,
             step_s,
@@ -242,6 +267,28 @@ mod tests {
         assert!(cluster
             .forecast(&recipe, 0, &TrainingForecast { batch: 130, ..plan.clone() }, plan)
             .is_err());
+    }
+
+    #[test]
+    fn what_is_shared_out_takes_less_memory_and_no_more_bytes() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/quickstart.ron");
+        let cluster = Cluster { ranks: 4, device: DEVICES[1], link: 1e9, measured: None, price: None };
+        let on = |set: &[&str]| {
+            let set: Vec<String> = set.iter().map(|set| set.to_string()).collect();
+            let recipe = crate::recipe::read(&path, &set).unwrap();
+            let StageForecast::Pretrain(plan) = &forecast(&recipe)[0] else { panic!("training comes first") };
+            let counts = recipe.model.parameter_counts();
+            (cluster.forecast(&recipe, 0, plan, plan).unwrap(), counts)
+        };
+        let (nothing, counts) = on(&["precision=Bf16"]);
+        let (optimizer, _) = on(&["precision=Bf16", "ranks.shard=Optimizer"]);
+        let (masters, _) = on(&["precision=Bf16", "ranks.shard=Masters"]);
+        assert_eq!(optimizer.memory.moments, nothing.memory.moments / 4.0);
+        let weights = counts.weights as f64;
+        assert_eq!(masters.memory.total, optimizer.memory.total - 3.0 * weights);
+        // The logit scale has no gradient to add up, but is handed back.
+        assert!((optimizer.gradient_bytes - nothing.gradient_bytes).abs() < 4.0);
+        assert_eq!(masters.gradient_bytes, optimizer.gradient_bytes - 1.5 * weights);
     }
 
     #[test]

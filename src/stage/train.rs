@@ -38,6 +38,11 @@ pub fn train<D: GraphDevice>(
 ) -> Result<Ended, StageError> {
     let OptimizerConfig::AdamW(config) = &plan.optimizer;
     let owners = owners(run);
+    if let (Some(owners), Shard::Masters, false) =
+        (&owners, run.ranks_config.shard, run.model.is_shared_out())
+    {
+        run.model.share_out(run.ranks, owners)?;
+    }
     let mut optimizer = match (resumed, &owners) {
         (None, _) => AdamW::new(config),
         (Some(snapshot), None) => AdamW::import(config, &run.model.parameters(), snapshot.part(OPTIMIZER)?)?,
@@ -261,10 +266,10 @@ impl OwnLoaders {
     }
 }
 
-/// The parameters whose moments each rank keeps, where they are shared out.
+/// The parameters whose state each rank keeps, where it is shared out.
 fn owners<D: GraphDevice>(run: &Run<'_, D>) -> Option<Vec<Range<usize>>> {
     let lengths: Vec<usize> = run.model.parameters().iter().map(|parameter| parameter.len()).collect();
-    let sharded = run.ranks_config.shard == Shard::Optimizer && run.ranks.count() > 1;
+    let sharded = run.ranks_config.shard != Shard::Nothing && run.ranks.count() > 1;
     sharded.then(|| shard::owners(&lengths, run.ranks.count()))
 }
 
@@ -292,7 +297,11 @@ fn save<D: GraphDevice>(
         None if run.records.is_some() => Some(optimizer.export(&run.model.parameters())?),
         None => None,
     };
-    run.save(moments.as_deref())
+    let weights = match owners {
+        Some(owners) if run.model.is_shared_out() => run.model.gather(run.ranks, owners)?,
+        _ => run.records.is_some().then(|| run.model.export()),
+    };
+    run.save(weights.as_deref().unwrap_or_default(), moments.as_deref())
 }
 
 /// What this rank has of a batch.

@@ -154,15 +154,19 @@ impl<D: GraphDevice> Run<'_, D> {
         Ok(all.iter().any(|said| said.first() == Some(&INTERRUPTED)))
     }
 
-    /// Writes a checkpoint of this very moment with the optimizer's state, and removes those that are no longer kept. Ranks other than 0 write none.
-    pub fn save(&mut self, moments: Option<&[NamedTensor]>) -> Result<(), StageError> {
+    /// Writes a checkpoint of this very moment, with the model's weights and the optimizer's state, and removes those that
+    /// are no longer kept. Ranks other than 0 write none.
+    pub fn save(
+        &mut self,
+        weights: &[NamedTensor],
+        moments: Option<&[NamedTensor]>,
+    ) -> Result<(), StageError> {
         let Some(records) = &self.records else { return Ok(()) };
         records.metrics.sync()?;
         records.timing.sync()?;
         self.position.metrics_bytes = records.metrics.position();
         self.position.timing_bytes = records.timing.position();
-        let model = self.model.export();
-        let mut parts = vec![(MODEL, views(&model))];
+        let mut parts = vec![(MODEL, views(weights))];
         if let Some(moments) = moments {
             parts.push((OPTIMIZER, views(moments)));
         }

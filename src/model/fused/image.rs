@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dfdx::tensor::Cpu;
 
 use super::memory::{Arenas, Purpose};
-use super::tower::{Head, HeadSaved, Masters, Places, Recorded};
+use super::tower::{Head, HeadSaved, Masters, Places, Recorded, Supply};
 use super::{image_shape, length};
 use crate::kernel::element::Element;
 use crate::kernel::gemm::epilogue::Grid;
@@ -77,9 +77,9 @@ impl<K: Element> FusedImages<K> {
     }
 
     /// Copies the masters, given in the order of the model's walk.
-    pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>]) {
-        let mut masters = Masters::new(parameters);
-        self.patch.pack(kernels, masters.read());
+    pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>], supply: Supply<'_>) {
+        let mut masters = Masters::new(parameters, supply);
+        masters.weight(|values| self.patch.pack(kernels, values));
         if let Some(bias) = &mut self.patch_bias {
             *bias = masters.read().to_vec();
         }
@@ -92,7 +92,7 @@ impl<K: Element> FusedImages<K> {
         }
         masters.stack(kernels, &mut self.stack);
         self.head.norm = masters.norm();
-        self.head.projection.pack(kernels, masters.read());
+        masters.weight(|values| self.head.projection.pack(kernels, values));
     }
 
     /// Unit embeddings [batch, embed_dim], and the way back where `record`.

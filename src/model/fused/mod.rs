@@ -70,6 +70,12 @@ impl<T: Clone> Mirrored<T> {
         }
         tower.clone()
     }
+
+    /// Loads the encoder anew.
+    fn renew(&self, load: impl FnOnce(&mut T)) {
+        self.stale.store(true, Ordering::Release);
+        self.current(load);
+    }
 }
 
 impl<K: Element> Fused<K> {
@@ -95,7 +101,8 @@ impl<K: Element> Fused<K> {
         let width = z.len() / batch;
         let value = device.try_tensor_from_vec(z, (batch, width))?;
         let to = value.ghost();
-        let masters: Vec<_> = parameters.iter().map(|parameter| parameter.master.ghost()).collect();
+        let masters: Vec<_> =
+            parameters.iter().map(|parameter| (parameter.master.ghost(), parameter.len())).collect();
         let (kernels, spare) = (self.kernels.clone(), self.spare.clone());
         let back = recorded.map(|recorded| -> Back<f32, Cpu> {
             Box::new(move |gradients| {
@@ -103,7 +110,7 @@ impl<K: Element> Fused<K> {
                 // dfdx lends one gradient at a time, the backward pass wants all of them: they are taken out
                 // and put back.
                 let mut taken = Vec::with_capacity(masters.len());
-                for master in &masters {
+                for (master, len) in &masters {
                     let own = gradients.get_or_alloc_mut(master)?;
                     let mut spare = spare.lock();
                     let zeros = spare.get_or_alloc_mut(master)?;
@@ -111,11 +118,14 @@ impl<K: Element> Fused<K> {
                     if !zeros.is_empty() {
                         **own = std::mem::take(&mut **zeros);
                     }
-                    taken.push(std::mem::take(&mut **own));
+                    let mut gradient = std::mem::take(&mut **own);
+                    // dfdx takes a master that was given up for a single value.
+                    gradient.resize(*len, 0.0);
+                    taken.push(gradient);
                 }
                 let mut slices: Vec<&mut [f32]> = taken.iter_mut().map(Vec::as_mut_slice).collect();
                 recorded.backward(&kernels, &of_z, &mut slices);
-                for (master, gradient) in masters.iter().zip(taken) {
+                for ((master, _), gradient) in masters.iter().zip(taken) {
                     **gradients.get_or_alloc_mut(master)? = gradient;
                 }
                 Ok(())
@@ -129,6 +139,30 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
     fn masters_change(&self) {
         self.images.outdate(FusedImages::release);
         self.texts.outdate(FusedTexts::release);
+    }
+
+    fn copies_weights(&self) -> bool {
+        K::GROUP > 1
+    }
+
+    fn load(
+        &self,
+        images: &[&Parameter<f32, Cpu>],
+        texts: &[&Parameter<f32, Cpu>],
+        supply: &mut dyn FnMut(&mut [f32]),
+    ) {
+        self.images.renew(|tower| tower.load(&self.kernels, images, Some(&mut *supply)));
+        self.texts.renew(|tower| tower.load(&self.kernels, texts, Some(&mut *supply)));
+    }
+
+    fn take_gradient(
+        &self,
+        parameter: &Parameter<f32, Cpu>,
+        gradients: &mut Gradients<f32, Cpu>,
+    ) -> Result<Vec<f32>, CpuError> {
+        let mut values = std::mem::take(&mut **gradients.get_or_alloc_mut(&parameter.master)?);
+        values.resize(parameter.len(), 0.0);
+        Ok(values)
     }
 
     fn kernels(&self) -> &Kernels {
@@ -164,7 +198,7 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
         input: &ImageInput,
         record: bool,
     ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
-        let tower = self.images.current(|tower| tower.load(&self.kernels, parameters));
+        let tower = self.images.current(|tower| tower.load(&self.kernels, parameters, None));
         let (z, recorded) = tower.clone().forward(&self.kernels, input, record);
         self.node(parameters, z, input.kept.batch, recorded)
     }
@@ -175,7 +209,7 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
         input: &TextInput,
         record: bool,
     ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
-        let tower = self.texts.current(|tower| tower.load(&self.kernels, parameters));
+        let tower = self.texts.current(|tower| tower.load(&self.kernels, parameters, None));
         let table = &parameters[0].master;
         let (z, recorded) = tower.clone().forward(&self.kernels, table, input, record);
         self.node(parameters, z, input.kept.batch, recorded)

@@ -6,7 +6,7 @@ use dfdx::shapes::HasShape;
 use dfdx::tensor::Cpu;
 
 use super::memory::{Arenas, Purpose};
-use super::tower::{Head, HeadSaved, Masters, Places, Recorded};
+use super::tower::{Head, HeadSaved, Masters, Places, Recorded, Supply};
 use super::{length, text_shape};
 use crate::kernel::element::Element;
 use crate::kernel::transformer::{Activations, Stack};
@@ -58,12 +58,12 @@ impl<K: Element> FusedTexts<K> {
 
     /// Copies the masters, given in the order of the model's walk. The first, the table of tokens, is read where
     /// it is needed: a batch names few of its rows.
-    pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>]) {
-        let mut masters = Masters::new(&parameters[1..]);
+    pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>], supply: Supply<'_>) {
+        let mut masters = Masters::new(&parameters[1..], supply);
         self.positions = masters.read().to_vec();
         masters.stack(kernels, &mut self.stack);
         self.head.norm = masters.norm();
-        self.head.projection.pack(kernels, masters.read());
+        masters.weight(|values| self.head.projection.pack(kernels, values));
     }
 
     /// Unit embeddings [batch, embed_dim], and the way back where `record`. Kept tokens of a causal encoder

@@ -133,16 +133,20 @@ impl<K: Element> Head<K> {
     }
 }
 
+/// Changes the values of a weight before it is read, or fills them in where its master was given up.
+pub(super) type Supply<'a> = Option<&'a mut dyn FnMut(&mut [f32])>;
+
 /// The masters of a tower, read one after the other in the order of the model's walk.
-pub(super) struct Masters<'a> {
+pub(super) struct Masters<'a, 's> {
     rest: std::slice::Iter<'a, &'a Parameter<f32, Cpu>>,
+    supply: Supply<'s>,
     /// One master's values.
     values: Vec<f32>,
 }
 
-impl<'a> Masters<'a> {
-    pub fn new(parameters: &'a [&'a Parameter<f32, Cpu>]) -> Self {
-        Masters { rest: parameters.iter(), values: Vec::new() }
+impl<'a, 's> Masters<'a, 's> {
+    pub fn new(parameters: &'a [&'a Parameter<f32, Cpu>], supply: Supply<'s>) -> Self {
+        Masters { rest: parameters.iter(), supply, values: Vec::new() }
     }
 
     /// The next one's values; none after the last.
@@ -155,13 +159,31 @@ impl<'a> Masters<'a> {
         &self.values
     }
 
+    /// Reads the next one, a weight. One that was given up and that nobody supplies is not read: what was read before
+    /// stands.
+    pub fn weight(&mut self, read: impl FnOnce(&[f32])) {
+        let Some(parameter) = self.rest.next() else { return read(&[]) };
+        if parameter.given_up && self.supply.is_none() {
+            return;
+        }
+        self.values.clear();
+        self.values.resize(parameter.len(), 0.0);
+        if !parameter.given_up {
+            parameter.master.copy_into(&mut self.values);
+        }
+        if let Some(supply) = &mut self.supply {
+            supply(&mut self.values);
+        }
+        read(&self.values)
+    }
+
     /// All parameters of the blocks. Weights of f32 products stay where they are.
     pub fn stack<K: Element>(&mut self, kernels: &Kernels, stack: &mut Stack<K>) {
         for entry in stack.layout().entries().to_vec() {
-            if K::GROUP == 1 && entry.part.is_weight() {
-                stack.lend_part(entry.block, entry.part, self.lend());
-            } else {
-                stack.load_part(kernels, entry.block, entry.part, self.read());
+            match (entry.part.is_weight(), K::GROUP) {
+                (true, 1) => stack.lend_part(entry.block, entry.part, self.lend()),
+                (true, _) => self.weight(|values| stack.load_part(kernels, entry.block, entry.part, values)),
+                (false, _) => stack.load_part(kernels, entry.block, entry.part, self.read()),
             }
         }
     }

@@ -8,6 +8,7 @@ mod stages;
 
 use super::field_path::FieldPath;
 use super::Recipe;
+use crate::ranks::Shard;
 
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub fn validate(recipe: &Recipe) -> Vec<Violation> {
     name(recipe, &mut findings);
     model::validate(&recipe.model, &mut findings);
     precision(recipe, &mut findings);
+    shard(recipe, &mut findings);
     data::validate(&recipe.data, &mut findings);
     stages::validate(recipe, &mut findings);
     findings.0
@@ -60,6 +62,21 @@ fn precision(recipe: &Recipe, findings: &mut Findings) {
             .add("recompute", "needs `compute: Fused`; the reference keeps every result".into())
             .help("write `compute: Fused`, or leave `recompute` out")
             .also("compute", "computed by this");
+    }
+}
+
+/// Masters can be given up where products read copies of them.
+fn shard(recipe: &Recipe, findings: &mut Findings) {
+    use super::{Compute, Precision};
+    let copies = recipe.precision == Precision::Bf16 && recipe.compute == Compute::Fused;
+    if recipe.ranks.shard == Shard::Masters && !copies {
+        findings
+            .add(
+                "ranks.shard",
+                "Masters needs `precision: Bf16`; in 32 bits, masters are what products read".into(),
+            )
+            .help("write `precision: Bf16`, or `shard: Optimizer`")
+            .also("precision", "computed in this");
     }
 }
 

@@ -1,0 +1,181 @@
+//! Parameters on several ranks: all alike, or the masters of weights on one rank each, where the others have only the
+//! rounded copies that products read (ZeRO, arXiv 1910.02054, in whole tensors).
+
+use std::ops::Range;
+
+use dfdx::prelude::*;
+
+use super::error::ModelError;
+use super::Flip;
+use crate::kernel::element::Bf16;
+use crate::parameter::{NamedTensor, Parameter, Role};
+use crate::ranks::shard::{owner, slices};
+use crate::ranks::tree::spread;
+use crate::ranks::{Ranks, RanksError};
+
+impl<D: Device<f32>> Flip<f32, D> {
+    /// Gives every rank the parameters of rank 0.
+    ///
+    /// # Errors
+    /// The exchange fails.
+    pub fn share(&mut self, ranks: &dyn Ranks) -> Result<(), RanksError> {
+        if ranks.count() == 1 {
+            return Ok(());
+        }
+        for parameter in self.parameters_mut() {
+            let mut values = parameter.to_host().data;
+            ranks.broadcast(0, &mut values)?;
+            parameter.set(&values);
+        }
+        Ok(())
+    }
+
+    /// Whether masters were shared out: then some of them are elsewhere.
+    pub fn is_shared_out(&self) -> bool {
+        self.shared_out
+    }
+
+    /// Gives up the masters of the weights that other ranks own. From here on only `owners` update them, and
+    /// [`spread`](Flip::spread) rounds.
+    ///
+    /// # Errors
+    /// Kernels do not compute with copies of the weights: in f32, masters are what they read. Or the device fails.
+    pub fn share_out(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), ModelError> {
+        let engine = self.engine().filter(|engine| engine.copies_weights()).ok_or(ModelError::NoCopies)?;
+        let (images, texts) = self.towers();
+        engine.load(&images, &texts, &mut |_| {});
+        let own = &owners[ranks.rank()];
+        for (place, parameter) in self.parameters_mut().into_iter().enumerate() {
+            if parameter.role == Role::Weight && !own.contains(&place) {
+                parameter.give_up().map_err(ModelError::device)?;
+            }
+        }
+        self.shared_out = true;
+        Ok(())
+    }
+
+    /// Gives every rank each parameter as its owner has it; weights whose masters are shared out rounded to bf16, as products
+    /// read them, in half of the bytes.
+    ///
+    /// # Errors
+    /// The exchange fails.
+    pub fn spread(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), RanksError> {
+        let own = &owners[ranks.rank()];
+        let whole = |parameter: &Parameter<f32, D>| !(self.shared_out && parameter.role == Role::Weight);
+        let lengths: Vec<usize> =
+            self.parameters().iter().map(|p| if whole(p) { p.len() } else { 0 }).collect();
+        let mut mine = Vec::new();
+        for parameter in self.parameters()[own.clone()].iter().filter(|parameter| whole(parameter)) {
+            mine.extend(parameter.to_host().data);
+        }
+        let values = spread(ranks, mine, &slices(&lengths, &(0..lengths.len()), owners))?;
+        let mut rest = values.as_slice();
+        for (place, parameter) in self.parameters_mut().into_iter().enumerate() {
+            let (values, after) = rest.split_at(lengths[place]);
+            rest = after;
+            if !own.contains(&place) && !values.is_empty() {
+                parameter.set(values);
+            }
+        }
+        drop(values);
+        match self.engine() {
+            Some(engine) if self.shared_out => {
+                let mut weights = self.weights().into_iter();
+                let mut outcome = Ok(());
+                let (images, texts) = self.towers();
+                engine.load(&images, &texts, &mut |values| {
+                    if let (Some(place), Ok(())) = (weights.next(), &outcome) {
+                        outcome = hand_round(ranks, owner(owners, place), values);
+                    }
+                });
+                outcome
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every parameter, copied to the host of rank 0 from wherever its master is; nothing on the others. Called by all ranks.
+    ///
+    /// # Errors
+    /// The exchange fails.
+    pub fn gather(
+        &self,
+        ranks: &dyn Ranks,
+        owners: &[Range<usize>],
+    ) -> Result<Option<Vec<NamedTensor>>, RanksError> {
+        let first = ranks.rank() == 0;
+        let mut all = Vec::new();
+        for (place, parameter) in self.parameters().into_iter().enumerate() {
+            let from = owner(owners, place);
+            if from == 0 || !self.shared_out || parameter.role != Role::Weight {
+                all.extend(first.then(|| parameter.to_host()));
+                continue;
+            }
+            let (mut sent, mut received) = (vec![0; ranks.count()], vec![0; ranks.count()]);
+            let mut send = Vec::new();
+            if ranks.rank() == from {
+                send = parameter.to_host().data;
+                sent[0] = send.len();
+            }
+            if first {
+                received[from] = parameter.len();
+            }
+            let mut data = vec![0.0; received[from]];
+            ranks.exchange(&send, &sent, &mut data, &received)?;
+            let tensor =
+                || NamedTensor { name: parameter.name.clone(), shape: parameter.shape.clone(), data };
+            all.extend(first.then(tensor));
+        }
+        Ok(first.then_some(all))
+    }
+
+    /// Places of the weights in the walk over the model: those that engines are supplied with, in the same order.
+    fn weights(&self) -> Vec<usize> {
+        let parameters = self.parameters().into_iter().enumerate();
+        parameters.filter(|(_, parameter)| parameter.role == Role::Weight).map(|(place, _)| place).collect()
+    }
+}
+
+/// Gives every rank the values of one, rounded to bf16: two in a word.
+fn hand_round(ranks: &dyn Ranks, from: usize, values: &mut [f32]) -> Result<(), RanksError> {
+    let own = ranks.rank() == from;
+    let mut words = if own { paired(values) } else { vec![0.0; values.len().div_ceil(2)] };
+    ranks.broadcast(from, &mut words)?;
+    if !own {
+        let halves =
+            words.iter().map(|word| word.to_bits()).flat_map(|bits| [bits as u16, (bits >> 16) as u16]);
+        values.iter_mut().zip(halves).for_each(|(value, half)| *value = Bf16(half).to_f32());
+    }
+    Ok(())
+}
+
+/// Bits of two rounded values for each word, the first in the lower half.
+fn paired(values: &[f32]) -> Vec<f32> {
+    let half = |value: Option<&f32>| value.map_or(0, |&value| u32::from(Bf16::from_f32(value).0));
+    values.chunks(2).map(|two| f32::from_bits(half(two.first()) | half(two.get(1)) << 16)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ranks::Together;
+
+    #[test]
+    fn values_go_round_in_halves_of_words() {
+        for n in [1, 2, 7] {
+            let values: Vec<f32> = (0..n).map(|i| (i as f32 - 2.3) * 1.7f32.powi(i)).collect();
+            let rounded: Vec<f32> = values.iter().map(|&value| Bf16::from_f32(value).to_f32()).collect();
+            std::thread::scope(|scope| {
+                for ranks in Together::of(3) {
+                    let (values, rounded) = (&values, &rounded);
+                    scope.spawn(move || {
+                        let mut own =
+                            if ranks.rank() == 1 { values.clone() } else { vec![f32::NAN; values.len()] };
+                        hand_round(&ranks, 1, &mut own).unwrap();
+                        assert_eq!(&own, if ranks.rank() == 1 { values } else { rounded });
+                    });
+                }
+            });
+        }
+    }
+}
