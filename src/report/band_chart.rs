@@ -18,14 +18,17 @@ const LEGEND_CHARS: usize = 80;
 /// Text and axes of the PNG, which is white behind.
 const PRINTED: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 /// The colours of Okabe and Ito, which people with any kind of colour vision tell apart, in an order in which
-/// neighbours differ most; without black, which would be lost on a dark page, and yellow, on a light one.
-const COLOURS: [RGBColor; 6] = [
+/// neighbours differ most; without black, which would be lost on a dark page, and yellow, on a light one. Then a wine red
+/// and a grey, for who compares more than six.
+const COLOURS: [RGBColor; 8] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
     RGBColor(0x00, 0x9e, 0x73),
     RGBColor(0xcc, 0x79, 0xa7),
     RGBColor(0xe6, 0x9f, 0x00),
     RGBColor(0x56, 0xb4, 0xe9),
+    RGBColor(0x88, 0x22, 0x55),
+    RGBColor(0x80, 0x80, 0x80),
 ];
 
 /// What a chart shows.
