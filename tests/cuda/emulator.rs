@@ -8,11 +8,20 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
+use flip::kernel::activation::Activation;
+use flip::kernel::cuda::product::{Epilogue, Kind, Operand, Product};
 use flip::kernel::cuda::{Launch, Machine, MachineError, Number, View, ViewMut};
+use flip::kernel::element::Bf16;
 use libloading::Library;
 
 pub struct Emulator {
-    compiled: HashMap<&'static str, OnceLock<Library>>,
+    /// Whether products have epilogues; if not, kernels after them do the same.
+    fuses: bool,
+}
+
+/// The modules, compiled when the first kernel of one is launched.
+struct Compiled {
+    modules: HashMap<&'static str, OnceLock<Library>>,
     /// Compiling more than one at a time is no faster where cores are few.
     compiling: Mutex<()>,
 }
@@ -34,19 +43,31 @@ pub fn source(module: &str) -> PathBuf {
 }
 
 impl Emulator {
+    /// With epilogues; where there is a C++ compiler.
     pub fn get() -> Result<&'static Emulator, String> {
-        static ONLY: OnceLock<Result<Emulator, String>> = OnceLock::new();
+        Self::there().map(|_| &Emulator { fuses: true })
+    }
+
+    /// Without epilogues.
+    pub fn plain() -> Result<&'static Emulator, String> {
+        Self::there().map(|_| &Emulator { fuses: false })
+    }
+
+    fn there() -> Result<&'static Compiled, String> {
+        static ONLY: OnceLock<Result<Compiled, String>> = OnceLock::new();
         let made = ONLY.get_or_init(|| {
             let there = Command::new("c++").arg("--version").output();
             there.map_err(|error| format!("no C++ compiler (c++: {error})"))?;
-            let compiled = flip::kernel::cuda::MODULES.into_iter().map(|module| (module, OnceLock::new()));
-            Ok(Emulator { compiled: compiled.collect(), compiling: Mutex::new(()) })
+            let modules = flip::kernel::cuda::MODULES.into_iter().map(|module| (module, OnceLock::new()));
+            Ok(Compiled { modules: modules.collect(), compiling: Mutex::new(()) })
         });
         made.as_ref().map_err(String::clone)
     }
+}
 
+impl Compiled {
     fn library(&self, module: &str) -> &Library {
-        self.compiled[module].get_or_init(|| {
+        self.modules[module].get_or_init(|| {
             let _alone = self.compiling.lock().unwrap();
             // SAFETY: the library has no initialisers of its own.
             unsafe { Library::new(compile(module)) }.unwrap()
@@ -101,6 +122,37 @@ impl Machine for Emulator {
         unsafe { ViewMut::new(buffer.words.as_mut_ptr() as u64, buffer.len) }
     }
 
+    fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError> {
+        assert_eq!(to.len(), values.len());
+        // SAFETY: a view is of memory of this process, and as long.
+        unsafe { std::ptr::copy(values.as_ptr(), to.address() as *mut T, values.len()) };
+        Ok(())
+    }
+    fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, MachineError> {
+        // SAFETY: a view is of memory of this process, and as long.
+        Ok(unsafe { std::slice::from_raw_parts(from.address() as *const T, from.len()) }.to_vec())
+    }
+    fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), MachineError> {
+        let values = self.read(from)?;
+        self.write(to, &values)
+    }
+    fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), MachineError> {
+        // SAFETY: a view is of memory of this process, and as long.
+        unsafe { std::ptr::write_bytes(to.address() as *mut T, 0, to.len()) };
+        Ok(())
+    }
+
+    fn fuses(&self, product: &Product) -> Result<bool, MachineError> {
+        Ok(self.fuses || product.epilogue == Epilogue::Nothing)
+    }
+
+    unsafe fn multiply(&self, product: &Product) -> Result<(), MachineError> {
+        assert!(self.fuses(product)?, "{product:?}");
+        // SAFETY: the caller's memory is as large as the product says.
+        unsafe { multiply(product) };
+        Ok(())
+    }
+
     unsafe fn launch(&self, mut launch: Launch) -> Result<(), MachineError> {
         type Kernel = unsafe extern "C" fn(*const u32, u32, u32, *mut *mut c_void);
         let name = format!("{}_launch", launch.kernel);
@@ -109,12 +161,92 @@ impl Machine for Emulator {
         assert!(launch.shared_bytes <= 163 << 10, "{name}: {} bytes", launch.shared_bytes);
         assert!(launch.grid[1] <= 65_535 && launch.grid[2] <= 65_535, "{name}: {:?}", launch.grid);
         // SAFETY: EXPORT declares it so.
-        let kernel = unsafe { self.library(launch.module).get::<Kernel>(&name) };
+        let kernel = unsafe { Self::there().unwrap().library(launch.module).get::<Kernel>(&name) };
         let kernel = kernel.map_err(|_| MachineError::NoKernel(launch.kernel))?;
         let mut arguments: Vec<*mut c_void> =
             launch.arguments.iter_mut().map(|word| (word as *mut u64).cast()).collect();
         // SAFETY: the caller's arguments are those of the kernel.
         unsafe { kernel(launch.grid.as_ptr(), launch.block, launch.shared_bytes, arguments.as_mut_ptr()) };
         Ok(())
+    }
+}
+
+/// Number `i` of those at an address.
+///
+/// # Safety
+/// It must be there.
+unsafe fn number(kind: Kind, address: u64, i: usize) -> f32 {
+    match kind {
+        // SAFETY: the caller's.
+        Kind::F32 => unsafe { *(address as *const f32).add(i) },
+        // SAFETY: the caller's.
+        Kind::Bf16 => unsafe { *(address as *const Bf16).add(i) }.to_f32(),
+    }
+}
+
+/// Rounds to number `i` of those at an address.
+///
+/// # Safety
+/// It must be there.
+unsafe fn set_number(kind: Kind, address: u64, i: usize, x: f32) {
+    match kind {
+        // SAFETY: the caller's.
+        Kind::F32 => unsafe { *(address as *mut f32).add(i) = x },
+        // SAFETY: the caller's.
+        Kind::Bf16 => unsafe { *(address as *mut Bf16).add(i) = Bf16::from_f32(x) },
+    }
+}
+
+/// A product by plain loops, rounded where cuBLASLt rounds.
+///
+/// # Safety
+/// The memory is as large as the product says.
+unsafe fn multiply(product: &Product) {
+    let &Product { m, k, n, from, left, right, to, to_stride, to_kind, adds, epilogue } = product;
+    let read = |operand: Operand, rows: usize, columns: usize| -> Vec<f32> {
+        let places = (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j)));
+        let at = |(i, j)| if operand.transposed { j * operand.stride + i } else { i * operand.stride + j };
+        // SAFETY: an element of the operand.
+        places.map(|place| unsafe { number(from, operand.address, at(place)) }).collect()
+    };
+    let (left, right) = (read(left, m, k), read(right, k, n));
+    let mut sums = vec![0.0f32; m * n];
+    for (sums, left) in sums.chunks_mut(n).zip(left.chunks(k)) {
+        for (&x, right) in left.iter().zip(right.chunks(n)) {
+            sums.iter_mut().zip(right).for_each(|(sum, y)| *sum += x * y);
+        }
+    }
+    let gelu = |x: f32| Activation::GeluTanh.value_and_slope(x as f64);
+    for i in 0..m {
+        for j in 0..n {
+            let at = i * to_stride + j;
+            // SAFETY: elements of the output, and of vectors and matrices of its sizes.
+            unsafe {
+                let mut x = sums[i * n + j];
+                if adds {
+                    x += number(to_kind, to, at);
+                }
+                match epilogue {
+                    Epilogue::Nothing | Epilogue::ColumnSums { .. } => {}
+                    Epilogue::Bias { bias } => x += number(to_kind, bias, j),
+                    Epilogue::Gelu { bias, before } => {
+                        x += number(to_kind, bias, j);
+                        set_number(to_kind, before, i * n + j, x);
+                        x = gelu(x).0 as f32;
+                    }
+                    Epilogue::GeluBackward { before } => {
+                        x *= gelu(number(to_kind, before, i * n + j)).1 as f32;
+                    }
+                }
+                set_number(to_kind, to, at, x);
+            }
+        }
+    }
+    if let Epilogue::ColumnSums { columns } = epilogue {
+        for j in 0..n {
+            let sum = (0..k).map(|i| right[i * n + j]).sum();
+            // SAFETY: one number a column.
+            unsafe { set_number(Kind::F32, columns, j, sum) };
+        }
     }
 }

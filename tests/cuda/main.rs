@@ -11,10 +11,12 @@ mod attention;
 mod compile;
 mod contrastive;
 mod emulator;
+mod gemm;
 mod gpu;
 mod layer_norm;
 mod optimizer;
 mod tokens;
+mod transformer;
 
 use flip::kernel::cuda::Machine;
 
@@ -32,6 +34,18 @@ macro_rules! each_machine {
     }};
 }
 pub(crate) use each_machine;
+
+/// As [`each_machine`], and besides on the emulator whose products have no epilogues.
+macro_rules! each_machine_and_plain {
+    ($machine:ident => $body:block) => {{
+        $crate::each_machine!($machine => $body);
+        match $crate::emulator::Emulator::plain() {
+            Ok($machine) => $body,
+            Err(why) => println!("skipped on the emulator without epilogues: {why}"),
+        }
+    }};
+}
+pub(crate) use each_machine_and_plain;
 
 /// What a kernel left.
 pub fn down<M: Machine, T: flip::kernel::cuda::Number>(machine: &M, buffer: &M::Buffer<T>) -> Vec<T> {

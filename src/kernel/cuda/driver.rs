@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::sys::{self, CUfunction};
 use cudarc::driver::{result, CudaDevice, CudaSlice, DevicePtr, DevicePtrMut, DeviceSlice};
 
+use super::cublaslt::Products;
+use super::product::Product;
 use super::{Launch, Machine, MachineError, Number, View, ViewMut};
 
 /// The compiled sources: machine code and PTX of each.
@@ -19,6 +21,7 @@ const USUAL_SHARED: u32 = 48 << 10;
 #[derive(Debug)]
 pub struct Gpu {
     device: Arc<CudaDevice>,
+    products: Products,
     modules: HashMap<&'static str, sys::CUmodule>,
     /// Found before; a handle as a number, so that it may go to another thread.
     functions: Mutex<HashMap<&'static str, usize>>,
@@ -48,7 +51,7 @@ impl Gpu {
             let module = unsafe { result::module::load_data(words.as_ptr().cast()) };
             modules.insert(name, module.map_err(failed(name))?);
         }
-        Ok(Gpu { device, modules, functions: Mutex::default() })
+        Ok(Gpu { products: Products::new(device.clone())?, device, modules, functions: Mutex::default() })
     }
 
     /// Waits for all that was launched.
@@ -112,6 +115,60 @@ impl Machine for Gpu {
         let len = buffer.bytes.len() / size_of::<T>();
         // SAFETY: the buffer is borrowed for 'a by nobody else and has this length.
         unsafe { ViewMut::new(*buffer.bytes.device_ptr_mut(), len) }
+    }
+
+    fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError> {
+        assert_eq!(to.len(), values.len(), "values to copy to the device");
+        if values.is_empty() {
+            return Ok(());
+        }
+        self.device.bind_to_thread().map_err(failed("copying to the device"))?;
+        // SAFETY: the view is as long. The driver has read what lies in pageable memory when it comes back.
+        unsafe { result::memcpy_htod_async(to.address(), values, *self.device.cu_stream()) }
+            .map_err(failed("copying to the device"))
+    }
+    fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, MachineError> {
+        let mut values = vec![T::zeroed(); from.len()];
+        if from.is_empty() {
+            return Ok(values);
+        }
+        self.device.bind_to_thread().map_err(failed("copying from the device"))?;
+        // SAFETY: as long, and nobody reads the values before the device has finished.
+        unsafe { result::memcpy_dtoh_async(&mut values, from.address(), *self.device.cu_stream()) }
+            .map_err(failed("copying from the device"))?;
+        self.synchronize()?;
+        Ok(values)
+    }
+    fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), MachineError> {
+        assert_eq!(to.len(), from.len(), "values to copy");
+        if from.is_empty() {
+            return Ok(());
+        }
+        let bytes = from.len() * size_of::<T>();
+        self.device.bind_to_thread().map_err(failed("copying"))?;
+        // SAFETY: both are as long, and what is written is borrowed by nobody else.
+        unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, *self.device.cu_stream()) }
+            .map_err(failed("copying"))
+    }
+    fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), MachineError> {
+        if to.is_empty() {
+            return Ok(());
+        }
+        self.device.bind_to_thread().map_err(failed("clearing memory"))?;
+        let bytes = to.len() * size_of::<T>();
+        // SAFETY: the view is as long.
+        unsafe { result::memset_d8_async(to.address(), 0, bytes, *self.device.cu_stream()) }
+            .map_err(failed("clearing memory"))
+    }
+
+    fn fuses(&self, product: &Product) -> Result<bool, MachineError> {
+        self.device.bind_to_thread().map_err(failed("cuBLASLt"))?;
+        self.products.fuses(product)
+    }
+
+    unsafe fn multiply(&self, product: &Product) -> Result<(), MachineError> {
+        self.device.bind_to_thread().map_err(failed("a product"))?;
+        self.products.multiply(product)
     }
 
     unsafe fn launch(&self, mut launch: Launch) -> Result<(), MachineError> {
