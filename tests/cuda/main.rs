@@ -11,6 +11,7 @@ mod attention;
 mod compile;
 mod contrastive;
 mod emulator;
+mod encoders;
 mod gemm;
 mod gpu;
 mod layer_norm;

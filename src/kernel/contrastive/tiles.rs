@@ -36,6 +36,11 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Bytes of scratch memory of the loss of `pairs`.
+pub fn bytes(pairs: usize) -> usize {
+    Room::measure(|room| drop(Work::take(room, (pairs, ROWS, COLUMNS))))
+}
+
 /// Vectors of one side and the log-sum-exp of their logits with all of the other.
 #[derive(Clone, Copy)]
 struct Side<'a> {
@@ -70,11 +75,6 @@ impl<M: Machine> Contrastive<M> {
     /// In tiles of other sizes.
     pub fn in_tiles(machine: &M, rows: usize, columns: usize) -> Result<Self, MachineError> {
         Ok(Contrastive { memory: machine.zeros(0)?, pairs: 0, rows, columns })
-    }
-
-    /// Bytes of scratch memory for the loss of `pairs`.
-    pub fn bytes(pairs: usize) -> usize {
-        Room::measure(|room| drop(Work::take(room, (pairs, ROWS, COLUMNS))))
     }
 
     /// The loss; `dimages` and `dtexts`, [n, width], = its gradients. Waits for the loss.

@@ -12,6 +12,17 @@ pub enum Reads {
     Float,
 }
 
+impl Reads {
+    /// Bytes of the copy of a parameter of `len` numbers.
+    pub fn bytes(self, len: usize) -> usize {
+        len.next_multiple_of(ALIGNMENT)
+            * match self {
+                Reads::Half => size_of::<Bf16>(),
+                Reads::Float => size_of::<f32>(),
+            }
+    }
+}
+
 /// A parameter's place in the memory of its kind.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -47,26 +58,14 @@ impl<M: Machine> Copies<M> {
         Ok(Copies { halves: machine.zeros(halves)?, floats: machine.zeros(floats)?, places })
     }
 
-    /// Bytes held for a list of parameters.
-    pub fn bytes(parameters: &[(Reads, usize)]) -> usize {
-        let of_each = parameters.iter().map(|&(reads, len)| {
-            len.next_multiple_of(ALIGNMENT)
-                * match reads {
-                    Reads::Half => size_of::<Bf16>(),
-                    Reads::Float => size_of::<f32>(),
-                }
-        });
-        of_each.sum()
-    }
-
     /// Parameters.
     pub fn count(&self) -> usize {
         self.places.len()
     }
 
-    /// Numbers of parameter `i`.
-    pub fn len_of(&self, i: usize) -> usize {
-        self.places[i].len
+    /// What is read of parameter `i`.
+    pub fn reads(&self, i: usize) -> Reads {
+        self.places[i].reads
     }
 
     fn place(&self, i: usize, reads: Reads) -> Place {
