@@ -48,8 +48,10 @@ pub enum ModelError {
     Kernels(String),
     #[error(transparent)]
     Ranks(#[from] crate::ranks::RanksError),
-    #[error("compute: Fused has kernels for the CPU only")]
-    FusedOnGpu,
+    #[error("compute: Fused computes in bfloat16 on a GPU, not in 32 bits")]
+    FusedF32OnGpu,
+    #[error("compute: Fused has no kernels on a GPU for this model: {0}")]
+    NoGpuKernels(String),
 }
 
 impl ModelError {

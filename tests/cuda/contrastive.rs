@@ -1,4 +1,4 @@
-use flip::kernel::contrastive::cuda::{add, finish, gradients, Place, Running};
+use flip::kernel::contrastive::cuda::{add, add_scaled, finish, gradients, Place, Running};
 use flip::kernel::contrastive::reference;
 use flip::kernel::contrastive::tiles::Contrastive;
 use flip::kernel::cuda::Machine;
@@ -139,5 +139,17 @@ fn the_whole_loss_in_tiles_of_every_shape() {
                 whole_against_reference(machine, n, scale, tile);
             }
         }
+    });
+}
+
+#[test]
+fn gradients_are_scaled() {
+    let (to, from) = (numbers(1, 300), numbers(2, 300));
+    each_machine!(machine => {
+        let (mut on, of) = (machine.upload(&to).unwrap(), machine.upload(&from).unwrap());
+        let factor = machine.upload(&[0.75f32]).unwrap();
+        add_scaled(machine, machine.view_mut(&mut on), machine.view(&of), machine.view(&factor)).unwrap();
+        let want: Vec<f64> = to.iter().zip(&from).map(|(&x, &y)| x as f64 + 0.75 * y as f64).collect();
+        close::<f32>("sum", &exact(&down(machine, &on)), &want, 1, 1.0);
     });
 }

@@ -75,3 +75,12 @@ KERNEL contrastive_diagonal(double *__restrict__ cosines, const float *__restric
         cosines[row] = sum;
 }
 EXPORT(contrastive_diagonal)
+
+// to += factor[0] * from: the gradients of the loss times the gradient that it has itself.
+KERNEL contrastive_add_scaled(float *__restrict__ to, const float *__restrict__ from, const float *__restrict__ factor,
+                              unsigned n) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n)
+        to[i] = fmaf(factor[0], from[i], to[i]);
+}
+EXPORT(contrastive_add_scaled)

@@ -97,3 +97,21 @@ pub fn diagonal<M: Machine>(
     // SAFETY: lengths are checked above.
     unsafe { machine.launch(launch.size(rows).size(width)) }
 }
+
+/// to += factor * from, the factor being one number in the machine's memory: gradients of the loss, times the gradient
+/// that it has itself.
+pub fn add_scaled<M: Machine>(
+    machine: &M,
+    mut to: ViewMut<f32>,
+    from: View<f32>,
+    factor: View<f32>,
+) -> Result<(), MachineError> {
+    let n = to.len();
+    assert!(from.len() == n && factor.len() == 1, "as many numbers, and one factor");
+    let launch = Launch::new("contrastive", "contrastive_add_scaled", blocks(n, BLOCK), BLOCK)
+        .output(&mut to)
+        .input(from)
+        .input(factor);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch.size(n)) }
+}
