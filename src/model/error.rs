@@ -48,6 +48,8 @@ pub enum ModelError {
     Kernels(String),
     #[error(transparent)]
     Ranks(#[from] crate::ranks::RanksError),
+    #[error(transparent)]
+    Machine(#[from] crate::kernel::cuda::MachineError),
     #[error("compute: Fused computes in bfloat16 on a GPU, not in 32 bits")]
     FusedF32OnGpu,
     #[error("compute: Fused has no kernels on a GPU for this model: {0}")]

@@ -1,6 +1,8 @@
 //! Both encoders, the loss and the update on a machine: [`encoder`](crate::kernel::encoder) for what a recipe says, without
 //! a graph. Products are of bfloat16.
 
+use std::collections::BTreeSet;
+
 use super::config::{ImagePool, ImagePositions, ModelConfig, Recompute, TextPool};
 use super::fused::{image_shape, keep, length, text_shape};
 use super::input::{ImageInput, PatchValues, TextInput};
@@ -16,6 +18,7 @@ use crate::kernel::encoder::text::{self, TextEncoder};
 use crate::kernel::encoder::update::Update;
 use crate::kernel::encoder::{HeadSizes, Pass};
 use crate::kernel::transformer::cuda::lacking;
+use crate::kernel::transformer::Keep;
 use crate::mask::Kept;
 
 /// Both encoders and what they share. Parameters and their gradients come in the order of the model's walk over a tower.
@@ -219,25 +222,42 @@ impl<M: Machine> MachineEncoders<M> {
     }
 }
 
-/// Bytes that the encoders hold on a machine besides parameters, moments and gradients: the arenas of a micro-batch of
-/// `pairs` pairs, the copies of parameters, and the scratch memory of the loss of `batch` pairs.
+/// Bytes that fused encoders hold on a machine besides parameters, moments and gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MachineBytes {
+    /// What kernels read of parameters.
+    pub copies: usize,
+    /// What is held while a copy is made: a master, zeros and the way between, of each length once, as dfdx keeps what it
+    /// has freed for the next step.
+    pub loading: usize,
+    /// Arenas of both encoders.
+    pub arenas: usize,
+    /// Embeddings of the batch, their gradients, and scratch memory of the loss.
+    pub loss: usize,
+}
+
+/// What they hold for a batch in micro-batches of `pairs` pairs, of pictures of the model's own size.
 pub fn machine_bytes(
     config: &ModelConfig,
     recompute: Recompute,
     (batch, pairs): (usize, usize),
-    grid: usize,
     kept_patches: usize,
     kept_tokens: usize,
-) -> usize {
-    let keep = keep(true, recompute);
+) -> MachineBytes {
     let (images, texts) = (image_sizes(config), text_sizes(config));
-    let parameters = images.parameters().into_iter().chain(texts.parameters());
-    let copies: usize = parameters.map(|(reads, len)| reads.bytes(len)).sum();
-    // Embeddings of both sides and their gradients.
-    let loss = 4 * batch * config.embed_dim * size_of::<f32>();
-    images.bytes(pairs, kept_patches, grid, keep)
-        + texts.bytes(pairs, kept_tokens, keep)
-        + copies
-        + loss
-        + tiles::bytes(batch)
+    let parameters: Vec<_> = images.parameters().into_iter().chain(texts.parameters()).collect();
+    let lengths: BTreeSet<usize> = parameters.iter().map(|&(_, len)| len).collect();
+    let arenas = |keep| {
+        images.bytes(pairs, kept_patches, images.grid, keep) + texts.bytes(pairs, kept_tokens, keep)
+    };
+    // Several micro-batches are encoded twice, the first time without a way back, in arenas of their own.
+    let first = if pairs < batch { arenas(Keep::Nothing) } else { 0 };
+    // As values of a tensor, as its gradient, and copies of both on the way between the two, of both sides.
+    let embeddings = 8 * batch * config.embed_dim * size_of::<f32>();
+    MachineBytes {
+        copies: parameters.iter().map(|&(reads, len)| reads.bytes(len)).sum(),
+        loading: 3 * size_of::<f32>() * lengths.iter().sum::<usize>(),
+        arenas: arenas(keep(true, recompute)) + first,
+        loss: embeddings + tiles::bytes(batch),
+    }
 }

@@ -46,7 +46,7 @@ pub use error::{ModelError, Violation};
 pub use input::{ImageInput, PatchValues, TextInput};
 pub use layer::{layer_norm, Matrix};
 pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
-pub use machine::{machine_bytes, machine_lacks, MachineEncoders, MachineTower, Master};
+pub use machine::{machine_bytes, machine_lacks, MachineBytes, MachineEncoders, MachineTower, Master};
 pub use parts::OwnParts;
 pub use patch::gather_patches;
 pub use position::sin_cos_table;

@@ -59,6 +59,23 @@ impl Gpu {
         self.device.synchronize().map_err(failed("waiting"))
     }
 
+    /// Seconds that the GPU takes for what `launch` launches, by its own clock. Waits for it.
+    pub fn seconds(
+        &self,
+        launch: impl FnOnce() -> Result<(), MachineError>,
+    ) -> Result<f64, MachineError> {
+        self.device.bind_to_thread().map_err(failed("timing"))?;
+        let stream = *self.device.cu_stream();
+        let [from, to] = [Event::new()?, Event::new()?];
+        from.record(stream)?;
+        launch()?;
+        to.record(stream)?;
+        self.synchronize()?;
+        // SAFETY: both were recorded on one stream, and are alive.
+        let milliseconds = unsafe { result::event::elapsed(from.0, to.0) }.map_err(failed("timing"))?;
+        Ok(f64::from(milliseconds) / 1e3)
+    }
+
     fn function(&self, launch: &Launch) -> Result<CUfunction, MachineError> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(&function) = functions.get(launch.kernel) {
@@ -72,6 +89,27 @@ impl Gpu {
             unsafe { result::module::get_function(module, name) }.map_err(failed(launch.kernel))?;
         functions.insert(launch.kernel, function as usize);
         Ok(function)
+    }
+}
+
+/// A point in the stream that the GPU takes the time of.
+struct Event(sys::CUevent);
+
+impl Event {
+    fn new() -> Result<Self, MachineError> {
+        let made = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        Ok(Event(made.map_err(failed("timing"))?))
+    }
+    fn record(&self, stream: sys::CUstream) -> Result<(), MachineError> {
+        // SAFETY: the event is alive.
+        unsafe { result::event::record(self.0, stream) }.map_err(failed("timing"))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made here and used by nobody else. What cannot be destroyed is left.
+        let _ = unsafe { result::event::destroy(self.0) };
     }
 }
 
