@@ -10,9 +10,9 @@ use crate::interpreter;
 #[cfg(feature = "cuda")]
 use crate::kernel::cuda::{driver::Gpu, Machine};
 use crate::kernel::element::{Bf16, Element};
+use crate::kernel::gemm::epilogue::{Grid, Write};
 #[cfg(feature = "cuda")]
 use crate::kernel::gemm::{self, cuda::Weight};
-use crate::kernel::gemm::epilogue::{Grid, Write};
 use crate::kernel::gemm::{product, Left, Packed, Right};
 use crate::mask::{Captions, ImageMask, Ratio, TextMask};
 #[cfg(feature = "cuda")]

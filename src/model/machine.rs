@@ -247,9 +247,8 @@ pub fn machine_bytes(
     let (images, texts) = (image_sizes(config), text_sizes(config));
     let parameters: Vec<_> = images.parameters().into_iter().chain(texts.parameters()).collect();
     let lengths: BTreeSet<usize> = parameters.iter().map(|&(_, len)| len).collect();
-    let arenas = |keep| {
-        images.bytes(pairs, kept_patches, images.grid, keep) + texts.bytes(pairs, kept_tokens, keep)
-    };
+    let arenas =
+        |keep| images.bytes(pairs, kept_patches, images.grid, keep) + texts.bytes(pairs, kept_tokens, keep);
     // Several micro-batches are encoded twice, the first time without a way back, in arenas of their own.
     let first = if pairs < batch { arenas(Keep::Nothing) } else { 0 };
     // As values of a tensor, as its gradient, and copies of both on the way between the two, of both sides.

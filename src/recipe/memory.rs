@@ -47,8 +47,7 @@ impl Memory {
     /// driver and the workspaces of its libraries, some hundred MiB.
     pub fn on_gpu(model: &ModelConfig, fusion: Fusion, update: &Update) -> Memory {
         let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
-        let held =
-            machine_bytes(model, fusion.recompute, (batch, micro_batch), kept_patches, kept_tokens);
+        let held = machine_bytes(model, fusion.recompute, (batch, micro_batch), kept_patches, kept_tokens);
         let parameters = model.parameter_counts().total() as f64;
         Memory {
             parameters: 4.0 * parameters + (held.copies + held.loading) as f64,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUfunction};
-use cudarc::driver::{result, CudaDevice, CudaSlice, DevicePtr, DevicePtrMut, DeviceSlice};
+use cudarc::driver::{result, CudaDevice, CudaSlice, DevicePtr, DevicePtrMut};
 
 use super::cublaslt::Products;
 use super::product::Product;
@@ -60,10 +60,7 @@ impl Gpu {
     }
 
     /// Seconds that the GPU takes for what `launch` launches, by its own clock. Waits for it.
-    pub fn seconds(
-        &self,
-        launch: impl FnOnce() -> Result<(), MachineError>,
-    ) -> Result<f64, MachineError> {
+    pub fn seconds(&self, launch: impl FnOnce() -> Result<(), MachineError>) -> Result<f64, MachineError> {
         self.device.bind_to_thread().map_err(failed("timing"))?;
         let stream = *self.device.cu_stream();
         let [from, to] = [Event::new()?, Event::new()?];
@@ -133,26 +130,26 @@ impl Machine for Gpu {
     type Buffer<T: Number> = Memory<T>;
 
     fn zeros<T: Number>(&self, len: usize) -> Result<Memory<T>, MachineError> {
-        let bytes = self.device.alloc_zeros(len * size_of::<T>()).map_err(failed("allocating memory"))?;
-        Ok(Memory { bytes, of: std::marker::PhantomData })
+        // The driver gives out no memory of no bytes.
+        let bytes = (len * size_of::<T>()).max(1);
+        let bytes = self.device.alloc_zeros(bytes).map_err(failed("allocating memory"))?;
+        Ok(Memory { bytes, len, of: std::marker::PhantomData })
     }
     fn upload<T: Number>(&self, values: &[T]) -> Result<Memory<T>, MachineError> {
-        let bytes: &[u8] = bytemuck::cast_slice(values);
-        let bytes = self.device.htod_sync_copy(bytes).map_err(failed("copying to the device"))?;
-        Ok(Memory { bytes, of: std::marker::PhantomData })
+        let mut memory = self.zeros(values.len())?;
+        self.write(self.view_mut(&mut memory), values)?;
+        Ok(memory)
     }
     fn download<T: Number>(&self, buffer: &Memory<T>) -> Result<Vec<T>, MachineError> {
-        let bytes = self.device.dtoh_sync_copy(&buffer.bytes).map_err(failed("copying from the device"))?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
+        self.read(self.view(buffer))
     }
     fn view<'a, T: Number>(&self, buffer: &'a Memory<T>) -> View<'a, T> {
         // SAFETY: the buffer is alive for 'a and has this length.
-        unsafe { View::new(*buffer.bytes.device_ptr(), buffer.bytes.len() / size_of::<T>()) }
+        unsafe { View::new(*buffer.bytes.device_ptr(), buffer.len) }
     }
     fn view_mut<'a, T: Number>(&self, buffer: &'a mut Memory<T>) -> ViewMut<'a, T> {
-        let len = buffer.bytes.len() / size_of::<T>();
         // SAFETY: the buffer is borrowed for 'a by nobody else and has this length.
-        unsafe { ViewMut::new(*buffer.bytes.device_ptr_mut(), len) }
+        unsafe { ViewMut::new(*buffer.bytes.device_ptr_mut(), buffer.len) }
     }
 
     fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError> {
@@ -236,5 +233,6 @@ impl Machine for Gpu {
 #[derive(Debug)]
 pub struct Memory<T> {
     bytes: CudaSlice<u8>,
+    len: usize,
     of: std::marker::PhantomData<T>,
 }
