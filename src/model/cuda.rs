@@ -1,9 +1,10 @@
 //! The model on an NVIDIA GPU: the composed graph, on dfdx's own Cuda kernels, or whole encoders on ours.
 //!
 //! dfdx keeps masters, gradients and moments, as on the CPU. It lends the storage of gradients and moments, which ours read
-//! and write where they are, but not that of a tensor: values of a master come out through [`blend`], and an update goes
-//! in through dfdx's own rule. Both launch on one stream.
+//! and write where they are, but not that of a tensor: values of a master come out, and an update goes in, through dfdx's
+//! own rules. Both launch on one stream.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +24,7 @@ use crate::kernel::cuda::driver::Gpu;
 use crate::kernel::cuda::{Machine, MachineError, View, ViewMut};
 use crate::kernel::encoder::Pass;
 use crate::kernel::Cpu as Kernels;
-use crate::parameter::{blend, blend_into, Parameter, Role};
+use crate::parameter::{blend, blend_into, Parameter, Role, Walk};
 
 impl GraphDevice for Cuda {
     fn fuse(mut flip: Flip<f32, Cuda>, how: Fusion) -> Result<Flip<f32, Cuda>, ModelError> {
@@ -44,7 +45,20 @@ impl GraphDevice for Cuda {
         tracing::info!(target: "flip::model", ?precision, ?recompute, "fused encoders on the GPU");
         let stale = [AtomicBool::new(true), AtomicBool::new(true)];
         let shared = Arc::new(Shared { gpu, encoders: Mutex::new(encoders), stale });
-        flip.engine = Some(Arc::new(FusedOnGpu { shared, kernels, embed_dim: flip.config.embed_dim }));
+        let (images, texts) = (flip.image.parameters(), flip.text.parameters());
+        let most = images.iter().chain(&texts).map(|parameter| parameter.len()).max().unwrap_or_default();
+        let places = [(MachineTower::Images, images), (MachineTower::Texts, texts)];
+        let places = places.into_iter().flat_map(|(tower, parameters)| {
+            let named = parameters.into_iter().map(|parameter| parameter.name.clone()).enumerate();
+            named.map(move |(i, name)| (name, (tower, i)))
+        });
+        flip.engine = Some(Arc::new(FusedOnGpu {
+            shared,
+            kernels,
+            embed_dim: flip.config.embed_dim,
+            places: places.collect(),
+            zeros: device.try_alloc_len(most).map_err(ModelError::device)?,
+        }));
         Ok(flip)
     }
 }
@@ -57,6 +71,10 @@ struct FusedOnGpu {
     shared: Arc<Shared>,
     kernels: Kernels,
     embed_dim: usize,
+    /// The tower of each parameter, and its number there.
+    places: HashMap<String, (MachineTower, usize)>,
+    /// As many as the longest parameter has.
+    zeros: Values,
 }
 
 /// What the way back needs too.
@@ -82,6 +100,10 @@ fn told(error: MachineError) -> CudaError {
         false => CUresult::CUDA_ERROR_UNKNOWN,
     }))
 }
+
+/// Reads a master into the velocity: v <- g + p.
+const LOOK: SgdConfig =
+    SgdConfig { lr: 0.0, momentum: Some(Momentum::Classic(0.0)), weight_decay: Some(WeightDecay::L2(1.0)) };
 
 /// # Safety
 /// The storage is neither dropped nor written for `'a` by anyone but kernels launched before.
@@ -238,6 +260,8 @@ impl Engine<f32, Cuda> for FusedOnGpu {
         }
         self.shared.lock().update.steps(&self.shared.gpu, &tensors, &of_all).map_err(told)?;
         drop(tensors);
+        let mut encoders = self.shared.lock();
+        let mut loaded = [0, 0];
         for parameter in parameters {
             // p -= step + decay * p. Without momentum, what stands in its place is left as it is.
             let descent = SgdConfig {
@@ -248,6 +272,19 @@ impl Engine<f32, Cuda> for FusedOnGpu {
             let unused = moments.first.get_or_alloc_mut(&parameter.master)?;
             let step = gradients.get_or_alloc_mut(&parameter.master)?;
             descent.try_update(&mut parameter.master, unused, step)?;
+            let Some(&(tower, i)) = self.places.get(&parameter.name) else { continue };
+            // The values once more, where the step was: v <- 0 v + (0 + p), as in `blend`, which would copy a master that it
+            // cannot change. dfdx reads as many zeros as the master has values.
+            LOOK.try_update(&mut parameter.master, step, &self.zeros)?;
+            // SAFETY: the entry lives until the copy is launched, and frees its memory in the order of the stream.
+            let master = unsafe { view(step) };
+            encoders.copies(tower).load(&self.shared.gpu, i, master).map_err(told)?;
+            loaded[(tower == MachineTower::Texts) as usize] += 1;
+        }
+        for (tower, loaded) in [MachineTower::Images, MachineTower::Texts].into_iter().zip(loaded) {
+            if loaded == encoders.copies(tower).count() {
+                self.shared.stale(tower).store(false, Ordering::Release);
+            }
         }
         Ok(())
     }
