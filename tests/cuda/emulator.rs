@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
@@ -17,6 +18,8 @@ use libloading::Library;
 pub struct Emulator {
     /// Whether products have epilogues; if not, kernels after them do the same.
     fuses: bool,
+    /// Pieces of memory that were taken.
+    taken: AtomicUsize,
 }
 
 /// The modules, compiled when the first kernel of one is launched.
@@ -45,12 +48,24 @@ pub fn source(module: &str) -> PathBuf {
 impl Emulator {
     /// With epilogues; where there is a C++ compiler.
     pub fn get() -> Result<&'static Emulator, String> {
-        Self::there().map(|_| &Emulator { fuses: true })
+        static WITH: Emulator = Emulator { fuses: true, taken: AtomicUsize::new(0) };
+        Self::there().map(|_| &WITH)
     }
 
     /// Without epilogues.
     pub fn plain() -> Result<&'static Emulator, String> {
-        Self::there().map(|_| &Emulator { fuses: false })
+        static WITHOUT: Emulator = Emulator { fuses: false, taken: AtomicUsize::new(0) };
+        Self::there().map(|_| &WITHOUT)
+    }
+
+    /// One for a single test, that counts what it takes.
+    pub fn counting() -> Result<Emulator, String> {
+        Self::there().map(|_| Emulator { fuses: true, taken: AtomicUsize::new(0) })
+    }
+
+    /// Pieces of memory that were taken so far.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 
     fn there() -> Result<&'static Compiled, String> {
@@ -102,6 +117,7 @@ impl Machine for Emulator {
     type Buffer<T: Number> = Memory<T>;
 
     fn zeros<T: Number>(&self, len: usize) -> Result<Memory<T>, MachineError> {
+        self.taken.fetch_add(1, Ordering::Relaxed);
         let words = vec![0; (len * size_of::<T>()).div_ceil(16)];
         Ok(Memory { words, len, of: std::marker::PhantomData })
     }

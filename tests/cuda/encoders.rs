@@ -5,13 +5,14 @@ use flip::kernel::adamw::AdamW;
 use flip::kernel::cuda::Machine;
 use flip::mask::{ImageMask, Kept, Ratio};
 use flip::model::{
-    machine_lacks, Flip, GraphDevice, ImageInput, MachineEncoders, MachineTower, Master, ModelConfig,
-    PatchValues, Precision, Recompute, TextInput,
+    machine_bytes, machine_lacks, Flip, GraphDevice, ImageInput, MachineEncoders, MachineTower, Master,
+    ModelConfig, PatchValues, Precision, Recompute, TextInput,
 };
 use flip::parameter::NamedTensor;
 use flip::seed::{rng, Purpose};
 use rand::Rng;
 
+use crate::emulator::Emulator;
 use crate::{down, each_machine, each_machine_and_plain};
 
 const FLIP: &str = r#"(
@@ -251,4 +252,107 @@ fn steps_lower_the_loss() {
         println!("losses {losses:?}");
         assert!(losses[5] < 0.7 * losses[0], "{losses:?}");
     });
+}
+
+/// Gradients of a batch that is encoded in parts, each once more for its way back, are those of the batch at once.
+#[test]
+fn micro_batches_add_up() {
+    let config: ModelConfig = ron::from_str(OPEN_CLIP).unwrap();
+    let all = composed(&config).export();
+    let parts = [2, 3].map(|batch| case(&config, batch, 4, half()));
+    let joined = |of: fn(&Kept) -> &Vec<u32>, kept: [&Kept; 2]| kept.map(|kept| of(kept).clone()).concat();
+    let whole = |kept: [&Kept; 2]| Kept { ids: joined(|kept| &kept.ids, kept), batch: 5, ..kept[0].clone() };
+    let bytes = parts.each_ref().map(|(image, _)| match &image.patches {
+        PatchValues::Bytes(bytes) => bytes.clone(),
+        PatchValues::Floats(_) => unreachable!("the cases are of bytes"),
+    });
+    let images = ImageInput {
+        patches: PatchValues::Bytes(bytes.concat()),
+        kept: whole([&parts[0].0.kept, &parts[1].0.kept]),
+        grid: 4,
+    };
+    let texts = TextInput {
+        tokens: parts.each_ref().map(|(_, text)| text.tokens.clone()).concat(),
+        kept: whole([&parts[0].1.kept, &parts[1].1.kept]),
+    };
+    let width = config.embed_dim;
+    each_machine!(machine => {
+        let mut encoders = MachineEncoders::new(machine, &config, Recompute::None).unwrap();
+        let [mut masters, mut again] =
+            [0, 1].map(|_| TOWERS.map(|(_, prefix)| Masters::new(machine, &all, prefix)));
+        for ((tower, _), masters) in TOWERS.into_iter().zip(&masters) {
+            masters.load(machine, &mut encoders, tower);
+        }
+        let (z, _) = step(machine, &mut encoders, &mut masters, (&images, &texts), width, 10.0);
+        let mut sides = Vec::new();
+        for (tower, _) in TOWERS {
+            let mut z = machine.zeros::<f32>(5 * width).unwrap();
+            for (at, (image, text)) in [0, 2].into_iter().zip(&parts) {
+                let mut to = machine.view_mut(&mut z);
+                let to = to.part(at * width, image.kept.batch * width);
+                let pass = match tower {
+                    MachineTower::Images => encoders.encode_images(machine, image, to, false),
+                    MachineTower::Texts => encoders.encode_texts(machine, text, to, false),
+                };
+                assert!(pass.unwrap().is_none());
+            }
+            sides.push(z);
+        }
+        for (side, z) in sides.iter().zip(&z) {
+            assert!(down(machine, side) == *z, "a row does not depend on those beside it");
+        }
+        let [mut of_images, mut of_texts] = [0, 1].map(|_| machine.zeros::<f32>(5 * width).unwrap());
+        let to = (machine.view_mut(&mut of_images), machine.view_mut(&mut of_texts));
+        let from = (machine.view(&sides[0]), machine.view(&sides[1]));
+        encoders.loss.loss_and_gradients(machine, to, from, 10.0, width).unwrap();
+        for ((tower, _), (masters, of_z)) in TOWERS.into_iter().zip(again.iter_mut().zip([&of_images, &of_texts])) {
+            let mut views: Vec<_> = masters.gradients.iter_mut().map(|g| machine.view_mut(g)).collect();
+            for (at, (image, text)) in [0, 2].into_iter().zip(&parts) {
+                let n = image.kept.batch * width;
+                let mut unused = machine.zeros::<f32>(n).unwrap();
+                let to = machine.view_mut(&mut unused);
+                let pass = match tower {
+                    MachineTower::Images => encoders.encode_images(machine, image, to, true),
+                    MachineTower::Texts => encoders.encode_texts(machine, text, to, true),
+                };
+                let dz = machine.view(of_z).part(at * width, n);
+                encoders.send_back(machine, tower, pass.unwrap().unwrap(), dz, &mut views).unwrap();
+            }
+        }
+        for (whole, parts) in masters.iter().zip(&again) {
+            for (name, (a, b)) in whole.names.iter().zip(whole.gradients.iter().zip(&parts.gradients)) {
+                let (a, b) = (down(machine, a), down(machine, b));
+                let apart = length(a.iter().zip(&b).map(|(a, b)| f64::from(a - b)));
+                let norm = length(a.iter().map(|&a| f64::from(a)));
+                // Only the order of sums in f32 differs.
+                assert!(apart <= 1e-5 * norm + 1e-7, "{name}: {apart:e} apart, length {norm:e}");
+            }
+        }
+    });
+}
+
+/// The second step takes no memory, and the arenas are as large as was said.
+#[test]
+fn memory_is_taken_once_and_as_much_as_was_said() {
+    let machine = match Emulator::counting() {
+        Ok(machine) => machine,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    let (images, texts) = case(&config, 3, 4, half());
+    let all = composed(&config).export();
+    for recompute in [Recompute::None, Recompute::Blocks] {
+        let mut encoders = MachineEncoders::new(&machine, &config, recompute).unwrap();
+        let mut masters = TOWERS.map(|(_, prefix)| Masters::new(&machine, &all, prefix));
+        let mut took = Vec::new();
+        for _ in 0..2 {
+            let before = machine.taken();
+            step(&machine, &mut encoders, &mut masters, (&images, &texts), config.embed_dim, 10.0);
+            // What `step` itself takes: embeddings of both sides and their gradients.
+            took.push(machine.taken() - before - 4);
+        }
+        assert!(took[0] > 0 && took[1] == 0, "{took:?} pieces");
+        let said = machine_bytes(&config, recompute, (3, 3), 8, config.text.context);
+        assert_eq!(encoders.arena_bytes(), said.arenas);
+    }
 }
