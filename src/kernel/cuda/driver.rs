@@ -8,7 +8,9 @@ use cudarc::driver::sys::{self, CUfunction};
 use cudarc::driver::{result, CudaDevice, CudaSlice, DevicePtr, DevicePtrMut};
 
 use super::cublaslt::Products;
+use super::event::Event;
 use super::product::Product;
+use super::staging::{Staging, WORTH_IT};
 use super::{Launch, Machine, MachineError, Number, View, ViewMut};
 
 /// The compiled sources: machine code and PTX of each.
@@ -22,6 +24,7 @@ const USUAL_SHARED: u32 = 48 << 10;
 pub struct Gpu {
     device: Arc<CudaDevice>,
     products: Products,
+    staging: Staging,
     modules: HashMap<&'static str, sys::CUmodule>,
     /// Found before; a handle as a number, so that it may go to another thread.
     functions: Mutex<HashMap<&'static str, usize>>,
@@ -51,7 +54,8 @@ impl Gpu {
             let module = unsafe { result::module::load_data(words.as_ptr().cast()) };
             modules.insert(name, module.map_err(failed(name))?);
         }
-        Ok(Gpu { products: Products::new(device.clone())?, device, modules, functions: Mutex::default() })
+        let products = Products::new(device.clone())?;
+        Ok(Gpu { device, products, staging: Staging::default(), modules, functions: Mutex::default() })
     }
 
     /// Waits for all that was launched.
@@ -63,14 +67,12 @@ impl Gpu {
     pub fn seconds(&self, launch: impl FnOnce() -> Result<(), MachineError>) -> Result<f64, MachineError> {
         self.device.bind_to_thread().map_err(failed("timing"))?;
         let stream = *self.device.cu_stream();
-        let [from, to] = [Event::new()?, Event::new()?];
-        from.record(stream)?;
+        let new = || Event::new().map_err(failed("timing"));
+        let (from, to) = (new()?, new()?);
+        from.record(stream).map_err(failed("timing"))?;
         launch()?;
-        to.record(stream)?;
-        self.synchronize()?;
-        // SAFETY: both were recorded on one stream, and are alive.
-        let milliseconds = unsafe { result::event::elapsed(from.0, to.0) }.map_err(failed("timing"))?;
-        Ok(f64::from(milliseconds) / 1e3)
+        to.record(stream).map_err(failed("timing"))?;
+        to.wait().and_then(|()| from.seconds_to(&to)).map_err(failed("timing"))
     }
 
     fn function(&self, launch: &Launch) -> Result<CUfunction, MachineError> {
@@ -86,27 +88,6 @@ impl Gpu {
             unsafe { result::module::get_function(module, name) }.map_err(failed(launch.kernel))?;
         functions.insert(launch.kernel, function as usize);
         Ok(function)
-    }
-}
-
-/// A point in the stream that the GPU takes the time of.
-struct Event(sys::CUevent);
-
-impl Event {
-    fn new() -> Result<Self, MachineError> {
-        let made = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT);
-        Ok(Event(made.map_err(failed("timing"))?))
-    }
-    fn record(&self, stream: sys::CUstream) -> Result<(), MachineError> {
-        // SAFETY: the event is alive.
-        unsafe { result::event::record(self.0, stream) }.map_err(failed("timing"))
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: made here and used by nobody else. What cannot be destroyed is left.
-        let _ = unsafe { result::event::destroy(self.0) };
     }
 }
 
@@ -158,9 +139,15 @@ impl Machine for Gpu {
             return Ok(());
         }
         self.device.bind_to_thread().map_err(failed("copying to the device"))?;
-        // SAFETY: the view is as long. The driver has read what lies in pageable memory when it comes back.
-        unsafe { result::memcpy_htod_async(to.address(), values, *self.device.cu_stream()) }
-            .map_err(failed("copying to the device"))
+        let stream = *self.device.cu_stream();
+        let copied = if size_of_val(values) >= WORTH_IT {
+            // SAFETY: the view is as long, and borrowed by nobody else.
+            unsafe { self.staging.copy(to.address(), bytemuck::cast_slice(values), stream) }
+        } else {
+            // SAFETY: as above. The driver has read what lies in ordinary memory when it comes back.
+            unsafe { result::memcpy_htod_async(to.address(), values, stream) }
+        };
+        copied.map_err(failed("copying to the device"))
     }
     fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, MachineError> {
         let mut values = vec![T::zeroed(); from.len()];

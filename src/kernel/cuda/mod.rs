@@ -17,8 +17,12 @@ pub mod copies;
 mod cublaslt;
 #[cfg(feature = "cuda")]
 pub mod driver;
+#[cfg(feature = "cuda")]
+mod event;
 pub mod product;
 pub mod room;
+#[cfg(feature = "cuda")]
+mod staging;
 
 use std::marker::PhantomData;
 
