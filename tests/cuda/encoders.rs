@@ -13,18 +13,18 @@ use flip::seed::{rng, Purpose};
 use rand::Rng;
 
 use crate::emulator::Emulator;
-use crate::{down, each_machine, each_machine_and_plain};
+use crate::{down, each_machine, on_plain};
 
 const FLIP: &str = r#"(
     image: (size: 32, patch: 8, width: 64, depth: 2, heads: 2),
-    text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 32, depth: 2, heads: 1),
+    text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 32, depth: 1, heads: 1),
     embed_dim: 24,
 )"#;
 
 const OPEN_CLIP: &str = r#"(
     image: (size: 32, patch: 8, width: 64, depth: 2, heads: 2, positions: Learned, pre_norm: true,
             pool: ClassToken, patch_bias: false, activation: GeluExact, norm_eps: 1e-5),
-    text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 32, depth: 2, heads: 1,
+    text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 32, depth: 1, heads: 1,
            causal: true, pool: EndOfText, activation: QuickGelu, norm_eps: 1e-5),
     embed_dim: 24,
     normalisation: MaxEps,
@@ -190,25 +190,21 @@ fn half() -> ImageMask {
 
 #[test]
 fn flip_in_both_passes() {
-    each_machine_and_plain!(machine => {
-        compare(machine, FLIP, 6, 4, half());
-        compare(machine, FLIP, 3, 2, ImageMask::Keep);
-    });
+    each_machine!(machine => { compare(machine, FLIP, 4, 4, half()) });
+    on_plain!(machine => { compare(machine, FLIP, 3, 2, ImageMask::Keep) });
 }
 
 #[test]
 fn open_clip_in_both_passes() {
-    each_machine_and_plain!(machine => {
-        compare(machine, OPEN_CLIP, 6, 4, half());
-        compare(machine, OPEN_CLIP, 3, 3, ImageMask::Keep);
-    });
+    each_machine!(machine => { compare(machine, OPEN_CLIP, 4, 4, half()) });
+    on_plain!(machine => { compare(machine, OPEN_CLIP, 3, 3, ImageMask::Keep) });
 }
 
 /// Steps with the update of a machine: the loss of the same pairs falls, and the copies follow the masters.
 #[test]
 fn steps_lower_the_loss() {
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
-    let (images, texts) = case(&config, 6, 4, half());
+    let (images, texts) = case(&config, 4, 4, half());
     let model = composed(&config);
     let (all, scale) = (model.export(), model.logit_scale().exp());
     each_machine!(machine => {
@@ -218,7 +214,7 @@ fn steps_lower_the_loss() {
         for ((tower, _), masters) in TOWERS.into_iter().zip(&masters) {
             masters.load(machine, &mut encoders, tower);
         }
-        for t in 1..=6 {
+        for t in 1..=3 {
             let input = (&images, &texts);
             losses.push(step(machine, &mut encoders, &mut masters, input, config.embed_dim, scale).1);
             let views = masters.iter().flat_map(|of| of.gradients.iter().map(|gradient| machine.view(gradient)));
@@ -226,7 +222,7 @@ fn steps_lower_the_loss() {
             let values = masters.iter().flat_map(|of| of.gradients.iter().flat_map(|g| down(machine, g)));
             let want: f64 = values.map(|g| f64::from(g).powi(2)).sum();
             assert!((squares - want).abs() <= 1e-5 * want, "{squares} for {want}");
-            let rule = AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.2, t, gradient: 1.0 };
+            let rule = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.2, t, gradient: 1.0 };
             for ((tower, _), of) in TOWERS.into_iter().zip(&mut masters) {
                 let moments = of.first.iter_mut().zip(&mut of.second);
                 let mut own: Vec<Master> = (of.values.iter_mut().zip(&mut of.gradients))
@@ -250,7 +246,7 @@ fn steps_lower_the_loss() {
         }
         assert!(last == step(machine, &mut encoders, &mut masters, input, config.embed_dim, scale));
         println!("losses {losses:?}");
-        assert!(losses[5] < 0.7 * losses[0], "{losses:?}");
+        assert!(losses[2] < 0.8 * losses[0], "{losses:?}");
     });
 }
 

@@ -36,14 +36,22 @@ macro_rules! each_machine {
 }
 pub(crate) use each_machine;
 
-/// As [`each_machine`], and besides on the emulator whose products have no epilogues.
-macro_rules! each_machine_and_plain {
-    ($machine:ident => $body:block) => {{
-        $crate::each_machine!($machine => $body);
+/// On the emulator whose products have no epilogues.
+macro_rules! on_plain {
+    ($machine:ident => $body:block) => {
         match $crate::emulator::Emulator::plain() {
             Ok($machine) => $body,
             Err(why) => println!("skipped on the emulator without epilogues: {why}"),
         }
+    };
+}
+pub(crate) use on_plain;
+
+/// On every machine there is, and on that one besides.
+macro_rules! each_machine_and_plain {
+    ($machine:ident => $body:block) => {{
+        $crate::each_machine!($machine => $body);
+        $crate::on_plain!($machine => $body);
     }};
 }
 pub(crate) use each_machine_and_plain;

@@ -9,7 +9,7 @@ use flip::kernel::transformer::cuda::{lacking, Activations, Stack};
 use flip::kernel::transformer::{self as on_cpu, Keep, Layout, Part, Shape};
 
 use crate::bound::*;
-use crate::{down, each_machine_and_plain};
+use crate::{down, each_machine, each_machine_and_plain};
 
 fn shape(activation: Activation, causal: bool) -> Shape {
     Shape { width: 64, depth: 2, heads: 2, hidden: 128, activation, causal, norm_eps: 1e-6 }
@@ -125,7 +125,7 @@ fn compare(what: &str, shape: &Shape, got: &Run, want: &Run, bound: f64) {
 #[test]
 fn forward_and_every_gradient_are_those_of_the_processor() {
     each_machine_and_plain!(machine => {
-        for (activation, causal) in [(Activation::GeluTanh, false), (Activation::GeluExact, true), (Activation::QuickGelu, false)] {
+        for (activation, causal) in [(Activation::GeluTanh, false), (Activation::GeluExact, true)] {
             let shape = shape(activation, causal);
             let (batch, tokens) = (3, 9);
             let got = on_a_machine(machine, shape, batch, tokens, Keep::Everything);
@@ -138,9 +138,9 @@ fn forward_and_every_gradient_are_those_of_the_processor() {
 
 #[test]
 fn recomputing_blocks_changes_nothing() {
-    each_machine_and_plain!(machine => {
+    each_machine!(machine => {
         let shape = shape(Activation::GeluTanh, false);
-        let run = |keep| on_a_machine(machine, shape, 2, 70, keep);
+        let run = |keep| on_a_machine(machine, shape, 1, 70, keep);
         let (kept, anew) = (run(Keep::Everything), run(Keep::Inputs));
         assert!(kept == anew);
         assert!(kept.x == run(Keep::Nothing).x);
