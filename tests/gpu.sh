@@ -36,6 +36,8 @@ if step "build" cargo build --release --features cuda --bins --example measure_c
         cargo test --release --features cuda --test cuda -- --nocapture
     step "both against the fixtures" \
         cargo test --release --features cuda --test fixtures -- --nocapture on_a_gpu
+    step "fused steps against the processor" \
+        cargo test --release --features cuda --test fused -- --nocapture on_a_gpu
     # A test that found no GPU passes as well: here that is a failure.
     if grep -qE '^skipped( on a GPU)?: ' "$log"; then
         row "tests that found no GPU" "FAILED: $(grep -m 1 -E '^skipped( on a GPU)?: ' "$log")"
