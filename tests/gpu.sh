@@ -7,7 +7,8 @@
 # With FLIP_PEER, a command that times the same step in PyTorch, its numbers stand beside ours. It is given
 # --device cuda --precision bf16 --model MODEL --mask MASK --batch N --json and prints, last, one line of JSON with
 # images_per_s and peak_mib, for example FLIP_PEER="python torch_flip_step.py --compile --embed-kept-only".
-# FLIP_BATCH: pairs of a step [default: 256].
+# FLIP_BATCH: pairs of a step [default: 256]. FLIP_SIZES: models that are timed [default: b16 l16 h14]. The composed graph,
+# in 32 bits, is timed at one mask.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 log="${1:-target/gpu.log}"
@@ -80,10 +81,11 @@ if step "build" cargo build --release --features cuda --bins --example measure_c
             failed=1
         fi
     }
-    for size in b16 l16 h14; do
+    for size in ${FLIP_SIZES:-b16 l16 h14}; do
         for mask in 0 0.5 0.75; do
             for how in "fused bf16 $batch" "reference f32 64"; do
                 read -r compute precision pairs <<< "$how"
+                [ "$compute $mask" = "reference 0" ] || [ "$compute $mask" = "reference 0.75" ] && continue
                 timed "$size, mask $mask, $compute, $precision, $pairs" target/release/flip bench \
                     "recipes/bench/$size.ron" --device cuda --compute "$compute" --precision "$precision" \
                     --batch "$pairs" --mask "$mask" --json

@@ -365,3 +365,31 @@ fn memory_is_taken_once_and_as_much_as_was_said() {
         assert_eq!(encoders.arena_bytes(), said.arenas);
     }
 }
+
+/// ViT-L/16 at the paper's batch of 65,536 and half of the patches, on one card of 80 GB: what is held all the time, and
+/// the arenas of a micro-batch.
+#[test]
+fn the_papers_batch_fits_on_one_card() {
+    let config: ModelConfig = ron::from_str(
+        r#"(
+            image: (size: 224, patch: 16, width: 1024, depth: 24, heads: 16),
+            text: (tokenizer: Train((captions: 1)), vocab_size: 30523, context: 32, width: 768, depth: 12, heads: 12),
+            embed_dim: 768,
+        )"#,
+    )
+    .unwrap();
+    assert_eq!(machine_lacks(&config), None);
+    let masters = 16.0 * config.parameter_counts().total() as f64;
+    for (recompute, pairs) in [(Recompute::None, 256), (Recompute::Blocks, 2048)] {
+        let held = machine_bytes(&config, recompute, (65_536, pairs), 98, 32);
+        let all = masters + (held.copies + held.loading + held.arenas + held.loss) as f64;
+        println!(
+            "{recompute:?}, {pairs} pairs: {:.1} GB, of which arenas {:.1}, loss {:.1}, loading {:.1}",
+            all / 1e9,
+            held.arenas as f64 / 1e9,
+            held.loss as f64 / 1e9,
+            held.loading as f64 / 1e9
+        );
+        assert!(all < 75e9, "{held:?}");
+    }
+}

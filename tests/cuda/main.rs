@@ -1,6 +1,7 @@
-//! The CUDA kernels: that nvcc compiles every source without spilling registers, where there is an nvcc; and each kernel
-//! against its reference in double precision, through its launcher - emulated on the processor, where there is a C++
-//! compiler, and on a GPU, where there is one. What is skipped says so.
+//! The CUDA kernels: that nvcc compiles every source without spilling registers, where there is an nvcc; and, through their
+//! launchers, each kernel against its reference in double precision, the stack of blocks against that of the processor, and
+//! whole encoders against the composed graph - emulated on the processor, where there is a C++ compiler, and on a GPU, where
+//! there is one. What is skipped says so.
 
 // Some of it is for other tests.
 #[allow(dead_code)]
