@@ -102,11 +102,6 @@ impl Drop for Gpu {
     }
 }
 
-// SAFETY of each: plain numbers, for which every pattern of bits is valid, on both sides.
-unsafe impl cudarc::driver::DeviceRepr for crate::kernel::element::Bf16 {}
-// SAFETY: as above; zeros are a number.
-unsafe impl cudarc::driver::ValidAsZeroBits for crate::kernel::element::Bf16 {}
-
 impl Machine for Gpu {
     type Buffer<T: Number> = Memory<T>;
 

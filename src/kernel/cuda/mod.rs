@@ -2,8 +2,9 @@
 //! launcher, in the folder of the operation; both keep the contract of the operation on the CPU.
 //!
 //! Launchers are plain Rust over a [`Machine`]: they check lengths, choose the grid and order the arguments. So is what is
-//! composed of them, up to whole [encoders](crate::kernel::encoder). A machine is a GPU (the module `driver`, feature `cuda`) or, in tests, an emulation on the processor, so that grids, arguments and
-//! the logic of every kernel are tested where there is no GPU.
+//! composed of them, up to whole [encoders](crate::kernel::encoder). A machine is a GPU (the module `driver`, feature
+//! `cuda`) or, in tests, an emulation on the processor, so that grids, arguments and the logic of every kernel are tested
+//! where there is no GPU.
 //!
 //! - Matrix products are the machine's own: cuBLASLt's on a GPU, plain loops in tests; see [`product`].
 //! - Activations and weights are [`Bf16`]; sums, the residual stream, statistics, the loss and the optimizer are f32.
