@@ -251,12 +251,13 @@ impl Engine<f32, Cuda> for FusedOnGpu {
         let mut tensors = Vec::with_capacity(parameters.len());
         for parameter in &parameters {
             let master = &parameter.master;
-            // SAFETY of each: an entry stays where it is while others are made, and only this update uses it.
-            tensors.push(adamw::cuda::Moments {
-                m: unsafe { view_mut(moments.first.get_or_alloc_mut(master)?) },
-                v: unsafe { view_mut(moments.second.get_or_alloc_mut(master)?) },
-                g: unsafe { view_mut(gradients.get_or_alloc_mut(master)?) },
-            });
+            // SAFETY: an entry stays where it is while others are made, and only this update uses it.
+            let m = unsafe { view_mut(moments.first.get_or_alloc_mut(master)?) };
+            // SAFETY: as above.
+            let v = unsafe { view_mut(moments.second.get_or_alloc_mut(master)?) };
+            // SAFETY: as above.
+            let g = unsafe { view_mut(gradients.get_or_alloc_mut(master)?) };
+            tensors.push(adamw::cuda::Moments { m, v, g });
         }
         self.shared.lock().update.steps(&self.shared.gpu, &tensors, &of_all).map_err(told)?;
         drop(tensors);
@@ -303,7 +304,7 @@ impl Engine<f32, Cuda> for FusedOnGpu {
         let mut own = Gradients::leaky();
         let factor = scale.exp();
         let loss = {
-            // SAFETY of each: an entry stays where it is while others are made, and only these kernels use it.
+            // SAFETY: an entry stays where it is while others are made, and only these kernels use it.
             let of_images = unsafe { view_mut(own.get_or_alloc_mut(images)?) };
             // SAFETY: as above.
             let of_texts = unsafe { view_mut(own.get_or_alloc_mut(texts)?) };
@@ -326,7 +327,7 @@ impl Engine<f32, Cuda> for FusedOnGpu {
         let shared = self.shared.clone();
         let back: Back<f32, Cuda> = Box::new(move |gradients| {
             let gpu = &shared.gpu;
-            // SAFETY of each: an entry stays where it is while others are made, and only these kernels use it.
+            // SAFETY: an entry stays where it is while others are made, and only these kernels use it.
             let outer = unsafe { view(gradients.get_or_alloc_mut(&to)?) };
             for side in [&to_images, &to_texts] {
                 // SAFETY: as above.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
 use flip::kernel::activation::Activation;
-use flip::kernel::cuda::product::{Epilogue, Kind, Operand, Product};
+use flip::kernel::cuda::product::{ByColumns, Epilogue, Kind, Product};
 use flip::kernel::cuda::{Launch, Machine, MachineError, Number, View, ViewMut};
 use flip::kernel::element::Bf16;
 use libloading::Library;
@@ -213,56 +213,56 @@ unsafe fn set_number(kind: Kind, address: u64, i: usize, x: f32) {
     }
 }
 
-/// A product by plain loops, rounded where cuBLASLt rounds.
+/// A product by plain loops, as cuBLASLt documents it: by columns, and rounded where it rounds.
 ///
 /// # Safety
 /// The memory is as large as the product says.
 unsafe fn multiply(product: &Product) {
-    let &Product { m, k, n, from, left, right, to, to_stride, to_kind, adds, epilogue } = product;
-    let read = |operand: Operand, rows: usize, columns: usize| -> Vec<f32> {
-        let places = (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j)));
-        let at = |(i, j)| if operand.transposed { j * operand.stride + i } else { i * operand.stride + j };
-        // SAFETY: an element of the operand.
-        places.map(|place| unsafe { number(from, operand.address, at(place)) }).collect()
+    let &Product { from, to_kind, adds, epilogue, .. } = product;
+    let [a, b, d] = product.by_columns();
+    // Column after column, with the transposition applied.
+    let read = |x: ByColumns| -> (usize, Vec<f32>) {
+        let [rows, columns] = if x.transposed { [x.columns, x.rows] } else { [x.rows, x.columns] };
+        let at = |i, j| if x.transposed { j + i * x.leading } else { i + j * x.leading };
+        let places = (0..columns).flat_map(|j| (0..rows).map(move |i| (i, j)));
+        // SAFETY: an element of the factor.
+        (rows, places.map(|(i, j)| unsafe { number(from, x.address, at(i, j)) }).collect())
     };
-    let (left, right) = (read(left, m, k), read(right, k, n));
-    let mut sums = vec![0.0f32; m * n];
-    for (sums, left) in sums.chunks_mut(n).zip(left.chunks(k)) {
-        for (&x, right) in left.iter().zip(right.chunks(n)) {
-            sums.iter_mut().zip(right).for_each(|(sum, y)| *sum += x * y);
-        }
-    }
+    let ((m, a), (k, b)) = (read(a), read(b));
+    assert!(m == d.rows && a.len() == m * k && b.len() == k * d.columns, "{product:?}");
     let gelu = |x: f32| Activation::GeluTanh.value_and_slope(x as f64);
-    for i in 0..m {
-        for j in 0..n {
-            let at = i * to_stride + j;
-            // SAFETY: elements of the output, and of vectors and matrices of its sizes.
+    for (j, b) in b.chunks(k).enumerate() {
+        let mut sums = vec![0.0f32; m];
+        for (a, &y) in a.chunks(m).zip(b) {
+            sums.iter_mut().zip(a).for_each(|(sum, x)| *sum += x * y);
+        }
+        for (i, mut x) in sums.into_iter().enumerate() {
+            // SAFETY: elements of the output, of a vector along its rows, and of a matrix of its sizes without gaps.
             unsafe {
-                let mut x = sums[i * n + j];
                 if adds {
-                    x += number(to_kind, to, at);
+                    x += number(to_kind, d.address, i + j * d.leading);
                 }
                 match epilogue {
                     Epilogue::Nothing | Epilogue::ColumnSums { .. } => {}
-                    Epilogue::Bias { bias } => x += number(to_kind, bias, j),
+                    Epilogue::Bias { bias } => x += number(to_kind, bias, i),
                     Epilogue::Gelu { bias, before } => {
-                        x += number(to_kind, bias, j);
-                        set_number(to_kind, before, i * n + j, x);
+                        x += number(to_kind, bias, i);
+                        set_number(to_kind, before, i + j * m, x);
                         x = gelu(x).0 as f32;
                     }
                     Epilogue::GeluBackward { before } => {
-                        x *= gelu(number(to_kind, before, i * n + j)).1 as f32;
+                        x *= gelu(number(to_kind, before, i + j * m)).1 as f32;
                     }
                 }
-                set_number(to_kind, to, at, x);
+                set_number(to_kind, d.address, i + j * d.leading, x);
             }
         }
     }
     if let Epilogue::ColumnSums { columns } = epilogue {
-        for j in 0..n {
-            let sum = (0..k).map(|i| right[i * n + j]).sum();
-            // SAFETY: one number a column.
-            unsafe { set_number(Kind::F32, columns, j, sum) };
+        for i in 0..m {
+            let sum = a.chunks(m).map(|a| a[i]).sum();
+            // SAFETY: one number a row of the first factor.
+            unsafe { set_number(Kind::F32, columns, i, sum) };
         }
     }
 }

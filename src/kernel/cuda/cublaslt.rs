@@ -1,7 +1,6 @@
 //! Products of a GPU through cuBLASLt.
 //!
-//! A row-major matrix is its own transpose to cuBLASLt, which counts by columns: to^T = right^T left^T, so its first
-//! factor is our right side, and the vectors along its rows are biases.
+//! It counts by columns, as [`Product::by_columns`] says: its first factor is our right side.
 //!
 //! Algorithms: the first that the heuristic offers for a shape, asked once. They are not timed against each other, as
 //! which one wins would change from run to run, and with it the last bit of a sum. For the same reason a sum may be split
@@ -20,7 +19,7 @@ use cudarc::cublaslt::sys::{
 };
 use cudarc::driver::{CudaDevice, CudaSlice, DevicePtr};
 
-use super::product::{Epilogue, Kind, Operand, Product};
+use super::product::{ByColumns, Epilogue, Kind, Product};
 use super::MachineError;
 
 /// Bytes of scratch memory: what NVIDIA advises for Hopper.
@@ -256,20 +255,17 @@ fn prefer(to: sys::cublasLtMatmulPreference_t, product: &Product) -> Result<(), 
 
 impl Descriptors {
     fn new(product: &Product) -> Result<Self, CublasError> {
-        let &Product { m, k, n, from, left, right, to_stride, to_kind, epilogue, .. } = product;
-        let numbers = number_type(from);
-        // As cuBLASLt sees what lies in memory: as many rows as there are columns.
-        let layout = |kind, operand: Operand, rows: usize, columns: usize| {
-            let (rows, columns) = if operand.transposed { (columns, rows) } else { (rows, columns) };
-            result::create_matrix_layout(kind, columns as u64, rows as u64, operand.stride as i64)
+        let &Product { n, from, to_kind, epilogue, .. } = product;
+        let [right, left, to] = product.by_columns();
+        let layout = |kind, ByColumns { rows, columns, leading, .. }| {
+            result::create_matrix_layout(number_type(kind), rows as u64, columns as u64, leading as i64)
         };
         let sum = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let operation = result::create_matmul_desc(sum, sys::cudaDataType_t::CUDA_R_32F)?;
         let mut made = Descriptors { operation, right: null_mut(), left: null_mut(), to: null_mut() };
-        made.right = layout(numbers, right, k, n)?;
-        made.left = layout(numbers, left, m, k)?;
-        let to = Operand { address: product.to, stride: to_stride, transposed: false };
-        made.to = layout(number_type(to_kind), to, m, n)?;
+        made.right = layout(from, right)?;
+        made.left = layout(from, left)?;
+        made.to = layout(to_kind, to)?;
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, u32::from(right.transposed))?;
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, u32::from(left.transposed))?;
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, name(epilogue) as u32)?;

@@ -72,3 +72,30 @@ pub struct Product {
     pub adds: bool,
     pub epilogue: Epilogue,
 }
+
+/// A matrix as it lies in memory to a library that counts by columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByColumns {
+    pub address: u64,
+    pub rows: usize,
+    pub columns: usize,
+    /// Elements from a column to the next.
+    pub leading: usize,
+    /// Whether the product takes its transpose.
+    pub transposed: bool,
+}
+
+impl Product {
+    /// The factors and the output as a library takes them that counts by columns, to which a row-major matrix is its own
+    /// transpose: to^T = right^T left^T. So its first factor is our right side, and what an epilogue does along its rows it
+    /// does along our columns.
+    pub fn by_columns(&self) -> [ByColumns; 3] {
+        let &Product { m, k, n, left, right, to, to_stride, .. } = self;
+        let lies = |Operand { address, stride, transposed }, rows, columns| {
+            let [rows, columns] = if transposed { [columns, rows] } else { [rows, columns] };
+            ByColumns { address, rows: columns, columns: rows, leading: stride, transposed }
+        };
+        let to = Operand { address: to, stride: to_stride, transposed: false };
+        [lies(right, k, n), lies(left, m, k), lies(to, m, n)]
+    }
+}
