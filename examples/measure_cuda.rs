@@ -2,10 +2,8 @@
 //!
 //!     cargo run --release --features cuda --example measure_cuda -- [PAIRS]
 //!
-//! `cargo test --release --features cuda --test cuda` checks them first. GB/s counts what a kernel must read and write
-//! once; TFLOP/s, of attention, its products without what is computed anew.
-
-use std::time::Instant;
+//! `cargo test --release --features cuda --test cuda` checks them first. The clock is the GPU's own. GB/s counts what a
+//! kernel must read and write once; TFLOP/s, of attention, its products without what is computed anew.
 
 use flip::kernel::activation::{self, Activation};
 use flip::kernel::adamw::{self, AdamW};
@@ -13,6 +11,7 @@ use flip::kernel::attention::{self, Attention};
 use flip::kernel::cuda::driver::Gpu;
 use flip::kernel::cuda::{Machine, MachineError};
 use flip::kernel::element::Bf16;
+use flip::kernel::gemm::cuda::{self as gemm, Weight};
 use flip::kernel::{global_norm, layer_norm, patches};
 
 /// Launches before the clock starts, and timed ones.
@@ -36,12 +35,7 @@ impl Bench {
             launch()?;
         }
         self.gpu.synchronize()?;
-        let started = Instant::now();
-        for _ in 0..LAUNCHES {
-            launch()?;
-        }
-        self.gpu.synchronize()?;
-        let seconds = started.elapsed().as_secs_f64() / LAUNCHES as f64;
+        let seconds = self.gpu.seconds(|| (0..LAUNCHES).try_for_each(|_| launch()))? / LAUNCHES as f64;
         let rate =
             if flops > 0.0 { format!("{:8.1} TFLOP/s", flops / seconds / 1e12) } else { String::new() };
         println!("{name:24} {:9.3} ms {:8.0} GB/s {rate}", seconds * 1e3, bytes as f64 / seconds / 1e9);
@@ -113,6 +107,39 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let saved = attention::cuda::Saved { qkv: gpu.view(&qkv), out: gpu.view(&out), lse: gpu.view(&lse) };
         let (dqkv, dots) = (gpu.view_mut(&mut dqkv), gpu.view_mut(&mut dots));
         attention::cuda::backward(gpu, dqkv, dots, gpu.view(&y), saved, of)
+    })?;
+
+    let hidden = 4 * width;
+    let through = 2.0 * (rows * width * hidden) as f64;
+    let weight = gpu.zeros::<Bf16>(width * hidden)?;
+    let (bias, long_bias) = (gpu.zeros::<f32>(width)?, gpu.zeros::<Bf16>(hidden)?);
+    let up = Weight { values: gpu.view(&weight), k: width, n: hidden };
+    let down = Weight { values: gpu.view(&weight), k: hidden, n: width };
+    let mut before = gpu.zeros::<Bf16>(4 * n)?;
+    let moved = 2 * (rows * (width + hidden) + width * hidden);
+    bench.time("product", moved, through, || {
+        gemm::forward(gpu, gpu.view_mut(&mut active), gpu.view(&y), up)
+    })?;
+    bench.time("product, bias", moved, through, || {
+        gemm::forward_bias(gpu, gpu.view_mut(&mut active), gpu.view(&y), up, gpu.view(&long_bias))
+    })?;
+    bench.time("product, bias, GELU", moved + 2 * rows * hidden, through, || {
+        let to = (gpu.view_mut(&mut active), gpu.view_mut(&mut before));
+        gemm::activate(gpu, to, gpu.view(&y), up, gpu.view(&long_bias), Activation::GeluTanh)
+    })?;
+    bench.time("product, to the stream", moved + 6 * n, through, || {
+        gemm::add(gpu, gpu.view_mut(&mut dx), gpu.view(&wide), down, gpu.view(&bias))
+    })?;
+    bench.time("product, slope of GELU", moved + 4 * rows * hidden, through, || {
+        let to = (gpu.view_mut(&mut active), gpu.view_mut(&mut before));
+        gemm::activate_backward(gpu, to, gpu.view(&y), down, Activation::GeluTanh)
+    })?;
+    let (mut dw, mut db) = (gpu.zeros::<f32>(width * hidden)?, gpu.zeros::<f32>(hidden)?);
+    let mut sums = gpu.zeros::<f32>(gemm::partial_len(rows, hidden))?;
+    bench.time("gradients of a layer", moved + 6 * width * hidden, through, || {
+        let (dw, db) = (gpu.view_mut(&mut dw), gpu.view_mut(&mut db));
+        let (x, dy) = ((gpu.view(&y), width), (gpu.view(&wide), hidden));
+        gemm::weight_gradient(gpu, dw, Some(db), gpu.view_mut(&mut sums), x, dy)
     })?;
 
     let parameters = 100_000_000;

@@ -42,7 +42,9 @@ fn what_this_build_cannot_do_is_refused_at_the_start() {
     refused(there.path(), &["--set", "device=Cuda(4096)"], "device: Cuda(4096) is not available: ");
     let why = match flip::device::gpus() {
         Err(why) => format!("device: Cuda(0) is not available: {why}; use device: Auto or Cpu"),
-        Ok(_) => "device: Cuda(0): compute: Fused has kernels for the CPU only; to use it, set".to_owned(),
+        Ok(_) => {
+            "device: Cuda(0): compute: Fused computes in bfloat16 on a GPU, not in 32 bits; set".to_owned()
+        }
     };
     refused(there.path(), &["--set", "device=Cuda(0)"], &why);
 }

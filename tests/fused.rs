@@ -247,3 +247,46 @@ fn arenas_are_as_large_as_was_said() {
         }
     }
 }
+
+/// Steps on a GPU, updates included, beside the same steps on the processor; says why where there is no GPU.
+#[test]
+fn steps_on_a_gpu_are_those_of_the_processor() {
+    match flip::device::gpus() {
+        Err(why) => println!("skipped: {why}"),
+        #[cfg(not(feature = "cuda"))]
+        Ok(gpus) => panic!("{gpus:?} without the feature `cuda`"),
+        #[cfg(feature = "cuda")]
+        Ok(gpus) => {
+            println!("{}", gpus[0]);
+            let device = dfdx::tensor::Cuda::default();
+            for (recipe, micro_batches) in [(FLIP, &[6][..]), (OPEN_CLIP, &[6]), (OPEN_CLIP, &[3, 3, 2])] {
+                // Heads and widths that there are kernels for.
+                let recipe = recipe.replace("width: 24, depth: 3, heads: 3", "width: 48, depth: 3, heads: 3");
+                let recipe = recipe.replace("width: 24", "width: 32").replace("width: 20", "width: 32");
+                let config: ModelConfig = ron::from_str(&recipe).unwrap();
+                let case = case(&config, micro_batches, 4, half());
+                let mut here = Cpu::fuse(composed(&config), Precision::Bf16.into()).unwrap();
+                let mut there = Flip::<f32, dfdx::tensor::Cuda>::new(&device, &config, 0).unwrap();
+                there.import(&here.export()).unwrap();
+                let mut there = dfdx::tensor::Cuda::fuse(there, Precision::Bf16.into()).unwrap();
+                let wanted = losses(&mut here, &case);
+                for (step, (a, b)) in losses(&mut there, &case).iter().zip(&wanted).enumerate() {
+                    assert!((a - b).abs() <= 5e-2, "step {step} of {micro_batches:?}: {a} for {b}");
+                }
+            }
+        }
+    }
+}
+
+/// The losses of four steps.
+#[cfg(feature = "cuda")]
+fn losses<D: GraphDevice>(model: &mut Flip<f32, D>, case: &Case) -> Vec<f64> {
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let steps = (0..4).map(|_| {
+        let mut step = model.loss_and_gradients(&case.images, &case.texts).unwrap();
+        let norm = global_norm(model, &mut step.gradients).unwrap();
+        optimizer.update(model, step.gradients, 1e-4, clip_factor(norm, 10.0)).unwrap();
+        step.loss
+    });
+    steps.collect()
+}

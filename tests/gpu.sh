@@ -3,6 +3,12 @@
 # fails is told there, and the rest goes on. Some minutes; needs Rust, nvcc and the CUDA libraries.
 #
 #     tests/gpu.sh [LOG]           # LOG: everything that was said [default: target/gpu.log]
+#
+# With FLIP_PEER, a command that times the same step in PyTorch, its numbers stand beside ours. It is given
+# --device cuda --precision bf16 --model MODEL --mask MASK --batch N --json and prints, last, one line of JSON with
+# images_per_s and peak_mib, for example FLIP_PEER="python torch_flip_step.py --compile --embed-kept-only".
+# FLIP_BATCH: pairs of a step [default: 256]. FLIP_SIZES: models that are timed [default: b16 l16 h14]. The composed graph,
+# in 32 bits, is timed at one mask.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 log="${1:-target/gpu.log}"
@@ -29,8 +35,10 @@ row "GPU" "$(nvidia-smi --query-gpu=name,compute_cap,driver_version --format=csv
 if step "build" cargo build --release --features cuda --bins --example measure_cuda; then
     step "kernels against their references" \
         cargo test --release --features cuda --test cuda -- --nocapture
-    step "composed graph against the fixtures" \
+    step "both against the fixtures" \
         cargo test --release --features cuda --test fixtures -- --nocapture on_a_gpu
+    step "fused steps against the processor" \
+        cargo test --release --features cuda --test fused -- --nocapture on_a_gpu
     # A test that found no GPU passes as well: here that is a failure.
     if grep -qE '^skipped( on a GPU)?: ' "$log"; then
         row "tests that found no GPU" "FAILED: $(grep -m 1 -E '^skipped( on a GPU)?: ' "$log")"
@@ -45,10 +53,13 @@ if step "build" cargo build --release --features cuda --bins --example measure_c
         row "compute-sanitizer" "skipped: it is not on the PATH"
     fi
     folder="$(mktemp -d)"
-    if step "quickstart, composed, on the GPU" target/release/flip run recipes/quickstart.ron --out "$folder/run" \
-        --set "device=Cuda(0)" --set compute=Reference --set precision=F32; then
-        row "  top-1 at the end" "$(grep -oE '"top1": *[0-9.]+' "$folder/run/eval.json" | tail -n 1)"
-    fi
+    for how in "Reference F32" "Fused Bf16"; do
+        read -r compute precision <<< "$how"
+        if step "quickstart, $compute, on the GPU" target/release/flip run recipes/quickstart.ron \
+            --out "$folder/$compute" --set "device=Cuda(0)" --set "compute=$compute" --set "precision=$precision"; then
+            row "  top-1 at the end" "$(grep -oE '"top1": *[0-9.]+' "$folder/$compute/eval.json" | tail -n 1)"
+        fi
+    done
     rm -rf "$folder"
     if kernels="$(cargo run -q --release --features cuda --example measure_cuda 2>> "$log")"; then
         while IFS= read -r line; do row "  kernel" "$line"; done <<< "$kernels"
@@ -56,16 +67,33 @@ if step "build" cargo build --release --features cuda --bins --example measure_c
         row "kernels, timed" "FAILED, see $log"
         failed=1
     fi
-    for size in b16 l16 h14; do
+    batch="${FLIP_BATCH:-256}"
+    # timed NAME COMMAND...: a row of what a step takes; the last line of the command is JSON.
+    timed() {
+        local name="$1" json
+        shift
+        if json="$("$@" 2>> "$log" | tail -n 1)" && [ -n "$json" ]; then
+            row "$name" "$(printf '%8.1f images/s %9.1f ms %8.0f GFLOP/s of %.0f, %.0f MiB' \
+                "$(field images_per_s "$json")" "$(field ms_step "$json")" "$(field gflop_per_s "$json")" \
+                "$(field gemm_gflop_per_s "$json")" "$(field peak_mib "$json")")"
+        else
+            row "$name" "FAILED, see $log"
+            failed=1
+        fi
+    }
+    for size in ${FLIP_SIZES:-b16 l16 h14}; do
         for mask in 0 0.5 0.75; do
-            if json="$(target/release/flip bench "recipes/bench/$size.ron" --device cuda --compute reference \
-                --precision f32 --batch 64 --mask "$mask" --json 2>> "$log" | tail -n 1)" && [ -n "$json" ]; then
-                row "$size, mask $mask, composed, f32" "$(printf '%8.1f images/s %9.1f ms %8.0f GFLOP/s of %.0f, %.0f MiB' \
-                    "$(field images_per_s "$json")" "$(field ms_step "$json")" "$(field gflop_per_s "$json")" \
-                    "$(field gemm_gflop_per_s "$json")" "$(field peak_mib "$json")")"
-            else
-                row "$size, mask $mask, composed, f32" "FAILED, see $log"
-                failed=1
+            for how in "fused bf16 $batch" "reference f32 64"; do
+                read -r compute precision pairs <<< "$how"
+                [ "$compute $mask" = "reference 0" ] || [ "$compute $mask" = "reference 0.75" ] && continue
+                timed "$size, mask $mask, $compute, $precision, $pairs" target/release/flip bench \
+                    "recipes/bench/$size.ron" --device cuda --compute "$compute" --precision "$precision" \
+                    --batch "$pairs" --mask "$mask" --json
+            done
+            if [ -n "${FLIP_PEER:-}" ]; then
+                # shellcheck disable=SC2086 # A command with its arguments.
+                timed "$size, mask $mask, FLIP_PEER, bf16, $batch" $FLIP_PEER --device cuda --precision bf16 \
+                    --model "$size" --mask "$mask" --batch "$batch" --json
             fi
         done
     done

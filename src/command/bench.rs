@@ -7,8 +7,12 @@ use serde::Serialize;
 
 use crate::device::DeviceConfig;
 use crate::interpreter;
+#[cfg(feature = "cuda")]
+use crate::kernel::cuda::{driver::Gpu, Machine};
 use crate::kernel::element::{Bf16, Element};
 use crate::kernel::gemm::epilogue::{Grid, Write};
+#[cfg(feature = "cuda")]
+use crate::kernel::gemm::{self, cuda::Weight};
 use crate::kernel::gemm::{product, Left, Packed, Right};
 use crate::mask::{Captions, ImageMask, Ratio, TextMask};
 #[cfg(feature = "cuda")]
@@ -92,7 +96,8 @@ struct Measured {
     ms_backward: f64,
     ms_optimizer: f64,
     gflop_per_s: f64,
-    /// Rate of a bare 1600x768x3072 matrix product by the same kernels, right after the steps.
+    /// Rate of a bare matrix product by the same kernels, right after the steps: 1600x768x3072; of the fused encoders on a
+    /// GPU 8192x8192x8192.
     gemm_gflop_per_s: f64,
     /// Largest resident memory of the process so far; on a GPU, its memory in use after the steps, which dfdx does
     /// not give back.
@@ -176,13 +181,25 @@ impl Setting {
 
     /// On the CPU, or on the GPU of an ordinal.
     fn measure(&self, model: &ModelConfig, seed: u64, gpu: Option<usize>) -> Result<Measured, Failure> {
-        let Some(ordinal) = gpu else { return self.measure_on(&Cpu::default(), "CPU".into(), model, seed) };
+        let Some(ordinal) = gpu else {
+            let device = Cpu::default();
+            let products = || match (self.compute, self.fusion.precision) {
+                (Compute::Reference, _) => Ok(dfdx_gemm_rate(&device)),
+                (Compute::Fused, Precision::F32) => kernel_gemm_rate::<f32>(self.fusion),
+                (Compute::Fused, Precision::Bf16) => kernel_gemm_rate::<Bf16>(self.fusion),
+            };
+            return self.measure_on(&device, "CPU".into(), model, seed, products);
+        };
         let gpu = crate::device::gpu(ordinal)?;
         #[cfg(feature = "cuda")]
         {
             let device = dfdx::tensor::Cuda::try_build(ordinal, seed);
             let device = device.map_err(|error| ModelError::Device(error.to_string()))?;
-            self.measure_on(&device, gpu.name, model, seed)
+            let products = || match self.compute {
+                Compute::Reference => Ok(dfdx_gemm_rate(&device)),
+                Compute::Fused => gpu_gemm_rate(ordinal),
+            };
+            self.measure_on(&device, gpu.name, model, seed, products)
         }
         #[cfg(not(feature = "cuda"))]
         unreachable!("{gpu} without the feature `cuda`")
@@ -194,6 +211,7 @@ impl Setting {
         name: String,
         model: &ModelConfig,
         seed: u64,
+        products: impl Fn() -> Result<f64, Failure>,
     ) -> Result<Measured, Failure> {
         let flip = Flip::<f32, D>::new(device, model, seed)?;
         let mut flip = match self.compute {
@@ -235,7 +253,7 @@ impl Setting {
             gflop_per_s: images_per_s * flops / 1e9,
             peak_mib: crate::device::used_bytes().map_or_else(peak_resident_mib, |bytes| bytes as f64 / MIB),
             activations_mib: flip.arena_bytes() as f64 / MIB,
-            gemm_gflop_per_s: gemm_rate(device, self.compute, self.fusion)?,
+            gemm_gflop_per_s: products()?,
             device: name,
             batch: self.batch,
             kept_patches,
@@ -282,20 +300,8 @@ fn median(values: &[f64]) -> f64 {
 /// Sizes of the product that the rate of a step is held against.
 const PRODUCT: (usize, usize, usize) = (1600, 768, 3072);
 
-/// GFLOP/s of a bare product of [`PRODUCT`], the best of a few, by what computes the encoders: the kernels in
-/// the precision of the run, their right operand packed beforehand as weights are, or dfdx.
-fn gemm_rate<D: GraphDevice + Synchronize>(
-    device: &D,
-    compute: Compute,
-    fusion: Fusion,
-) -> Result<f64, Failure> {
-    match (compute, fusion.precision) {
-        (Compute::Reference, _) => Ok(dfdx_gemm_rate(device)),
-        (Compute::Fused, Precision::F32) => kernel_gemm_rate::<f32>(fusion),
-        (Compute::Fused, Precision::Bf16) => kernel_gemm_rate::<Bf16>(fusion),
-    }
-}
-
+/// GFLOP/s of a bare product of [`PRODUCT`] by the kernels in the precision of the run, its right operand packed beforehand
+/// as weights are.
 fn kernel_gemm_rate<K: Element>(fusion: Fusion) -> Result<f64, Failure> {
     let (m, k, n) = PRODUCT;
     let kernels = fusion.kernels()?;
@@ -309,6 +315,31 @@ fn kernel_gemm_rate<K: Element>(fusion: Fusion) -> Result<f64, Failure> {
     }))
 }
 
+/// Of a GPU, whose products are over sooner than they are launched: sizes that take some milliseconds.
+#[cfg(feature = "cuda")]
+const GPU_PRODUCT: usize = 8192;
+
+/// GFLOP/s of a bare product in bfloat16, by what the fused encoders multiply with on a GPU; the clock is the GPU's own.
+#[cfg(feature = "cuda")]
+fn gpu_gemm_rate(ordinal: usize) -> Result<f64, Failure> {
+    let device = cudarc::driver::CudaDevice::new(ordinal)
+        .map_err(|error| ModelError::Device(format!("{:?}", error.0)))?;
+    let gpu = Gpu::new(device).map_err(ModelError::from)?;
+    let n = GPU_PRODUCT;
+    let ones = || gpu.upload(&vec![Bf16::from_f32(1.0); n * n]).map_err(ModelError::from);
+    let (left, right, mut to) = (ones()?, ones()?, ones()?);
+    let mut fastest = f64::INFINITY;
+    for _ in 0..10 {
+        let seconds = gpu.seconds(|| {
+            let weight = Weight { values: gpu.view(&right), k: n, n };
+            gemm::cuda::forward(&gpu, gpu.view_mut(&mut to), gpu.view(&left), weight)
+        });
+        fastest = fastest.min(seconds.map_err(ModelError::from)?);
+    }
+    Ok(2.0 * (n as f64).powi(3) / fastest / 1e9)
+}
+
+/// As [`kernel_gemm_rate`], of dfdx in 32 bits.
 fn dfdx_gemm_rate<D: GraphDevice + Synchronize>(device: &D) -> f64 {
     let (m, k, n) = PRODUCT;
     let a: Tensor<(usize, usize), f32, D> = device.ones_like(&(m, k));

@@ -15,7 +15,7 @@ use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::data::DataError;
 use crate::device::{self, DeviceConfig};
 use crate::log::{JsonLines, Progress};
-use crate::model::{Flip, GraphDevice, ModelError};
+use crate::model::{machine_lacks, Flip, GraphDevice, ModelError};
 #[cfg(all(feature = "mpi", feature = "cuda"))]
 use crate::ranks::Nccl;
 use crate::ranks::{self, Alone, Member, Ranks};
@@ -156,38 +156,50 @@ pub fn place(recipe: &Recipe) -> Result<Place, InterpreterError> {
         ));
     }
     let cpu = |why: String| Ok(Place { gpu: None, why });
-    match (recipe.device, recipe.compute) {
-        (DeviceConfig::Cpu, _) => cpu("the recipe says device: Cpu".into()),
-        (DeviceConfig::Cuda(ordinal), compute) => {
+    match recipe.device {
+        DeviceConfig::Cpu => cpu("the recipe says device: Cpu".into()),
+        DeviceConfig::Cuda(ordinal) => {
             let gpu = device::gpu(ordinal).map_err(|why| {
                 let advice = "use device: Auto or Cpu to compute on the CPU";
                 InterpreterError::Device(format!("device: Cuda({ordinal}) is not available: {why}; {advice}"))
             })?;
-            match compute {
-                Compute::Fused => Err(InterpreterError::Device(format!(
-                    "device: Cuda({ordinal}): {}; {COMPOSED}, or use device: Cpu",
-                    ModelError::FusedOnGpu
-                ))),
-                Compute::Reference => {
-                    Ok(Place { gpu: Some(ordinal), why: format!("the recipe asks for {gpu}") })
-                }
+            if let Some(problem) = refused(recipe, &gpu) {
+                return Err(InterpreterError::Device(format!(
+                    "device: Cuda({ordinal}): {problem}, or use device: Cpu"
+                )));
             }
+            Ok(Place { gpu: Some(ordinal), why: format!("the recipe asks for {gpu}") })
         }
-        (DeviceConfig::Auto, compute) => match (device::gpus().as_deref(), compute) {
-            (Err(why), _) => cpu(why.to_string()),
-            (Ok([gpu, ..]), Compute::Reference) => {
-                Ok(Place { gpu: Some(gpu.ordinal), why: format!("the driver offers {gpu}") })
-            }
-            (Ok([gpu, ..]), Compute::Fused) => {
-                cpu(format!("{gpu} is there, but {}; {COMPOSED}", ModelError::FusedOnGpu))
-            }
-            (Ok([]), _) => cpu(device::NoGpu::None.to_string()),
+        DeviceConfig::Auto => match device::gpus().as_deref() {
+            Err(why) => cpu(why.to_string()),
+            Ok([]) => cpu(device::NoGpu::None.to_string()),
+            Ok([gpu, ..]) => match refused(recipe, gpu) {
+                None => Ok(Place { gpu: Some(gpu.ordinal), why: format!("the driver offers {gpu}") }),
+                Some(problem) => cpu(format!("{gpu} is there, but {problem}")),
+            },
         },
     }
 }
 
-/// How a GPU computes today.
-const COMPOSED: &str = "to use it, set compute=Reference and precision=F32";
+/// Why a GPU cannot compute a recipe, and what would change that; `None` where it can.
+fn refused(recipe: &Recipe, gpu: &device::Gpu) -> Option<String> {
+    const COMPOSED: &str = "set compute=Reference and precision=F32 for the composed graph";
+    if recipe.compute == Compute::Reference {
+        return None;
+    }
+    if recipe.precision == Precision::F32 {
+        return Some(format!("{}; set precision=Bf16, or compute=Reference", ModelError::FusedF32OnGpu));
+    }
+    if gpu.capability < OLDEST {
+        let (major, minor) = OLDEST;
+        return Some(format!("compute: Fused needs compute capability {major}.{minor} or later; {COMPOSED}"));
+    }
+    let lack = machine_lacks(&recipe.model)?;
+    Some(format!("{}; {COMPOSED}", ModelError::NoGpuKernels(lack)))
+}
+
+/// The oldest compute capability that has bfloat16 in its tensor cores.
+const OLDEST: (i32, i32) = (8, 0);
 
 fn run_on<D: GraphDevice>(
     device: D,

@@ -17,6 +17,7 @@
 //! | [`layer_norm`], [`activation`] | with what surrounds them fused in |
 //! | [`patches`], [`tokens`], [`pool`], [`unit_norm`] | from pixels and ids to unit vectors |
 //! | [`transformer`] | a stack of blocks: parameters, saved activations, both passes |
+//! | [`encoder`] | all of these together, on a machine |
 //! | [`contrastive`] | the loss in tiles |
 //! | [`global_norm`], [`adamw`] | the update |
 //!
@@ -28,6 +29,7 @@ pub mod attention;
 pub mod contrastive;
 pub mod cuda;
 pub mod element;
+pub mod encoder;
 pub mod gemm;
 pub mod global_norm;
 pub mod isa;

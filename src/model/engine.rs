@@ -41,7 +41,7 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
         images: &[&Parameter<E, D>],
         texts: &[&Parameter<E, D>],
         supply: &mut dyn FnMut(&mut [f32]),
-    );
+    ) -> Result<(), D::Err>;
 
     /// Takes the gradient of a parameter out of `gradients`: its values, row-major; zeros where it has none.
     fn take_gradient(

@@ -50,8 +50,12 @@ pub enum ModelError {
     Ranks(#[from] crate::ranks::RanksError),
     #[error("ranks.shard: Masters needs precision: Bf16 and compute: Fused; in 32 bits, masters are what products read")]
     NoCopies,
-    #[error("compute: Fused has kernels for the CPU only")]
-    FusedOnGpu,
+    #[error(transparent)]
+    Machine(#[from] crate::kernel::cuda::MachineError),
+    #[error("compute: Fused computes in bfloat16 on a GPU, not in 32 bits")]
+    FusedF32OnGpu,
+    #[error("compute: Fused has no kernels on a GPU for this model: {0}")]
+    NoGpuKernels(String),
 }
 
 impl ModelError {

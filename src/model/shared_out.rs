@@ -43,7 +43,7 @@ impl<D: Device<f32>> Flip<f32, D> {
     pub fn share_out(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), ModelError> {
         let engine = self.engine().filter(|engine| engine.copies_weights()).ok_or(ModelError::NoCopies)?;
         let (images, texts) = self.towers();
-        engine.load(&images, &texts, &mut |_| {});
+        engine.load(&images, &texts, &mut |_| {}).map_err(ModelError::device)?;
         let own = &owners[ranks.rank()];
         for (place, parameter) in self.parameters_mut().into_iter().enumerate() {
             if parameter.role == Role::Weight && !own.contains(&place) {
@@ -58,8 +58,8 @@ impl<D: Device<f32>> Flip<f32, D> {
     /// read them, in half of the bytes.
     ///
     /// # Errors
-    /// The exchange fails.
-    pub fn spread(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), RanksError> {
+    /// The exchange or the device fails.
+    pub fn spread(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), ModelError> {
         let own = &owners[ranks.rank()];
         let whole = |parameter: &Parameter<f32, D>| !(self.shared_out && parameter.role == Role::Weight);
         let lengths: Vec<usize> =
@@ -83,12 +83,13 @@ impl<D: Device<f32>> Flip<f32, D> {
                 let mut weights = self.weights().into_iter();
                 let mut outcome = Ok(());
                 let (images, texts) = self.towers();
-                engine.load(&images, &texts, &mut |values| {
+                let mut supply = |values: &mut [f32]| {
                     if let (Some(place), Ok(())) = (weights.next(), &outcome) {
                         outcome = hand_round(ranks, owner(owners, place), values);
                     }
-                });
-                outcome
+                };
+                engine.load(&images, &texts, &mut supply).map_err(ModelError::device)?;
+                Ok(outcome?)
             }
             _ => Ok(()),
         }

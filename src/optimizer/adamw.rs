@@ -14,7 +14,7 @@ use dfdx::prelude::*;
 
 use super::config::AdamWConfig;
 use crate::kernel::adamw as kernel;
-use crate::model::{Flip, Moments};
+use crate::model::{Flip, ModelError, Moments};
 use crate::parameter::{blend, host_f32, rounded, Mismatch, NamedTensor, Parameter, Role};
 use crate::ranks::RanksError;
 
@@ -33,6 +33,8 @@ pub enum OptimizerError {
     Device(String),
     #[error(transparent)]
     Ranks(#[from] RanksError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
 }
 
 impl OptimizerError {

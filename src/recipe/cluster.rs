@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::forecast::TrainingForecast;
 use super::memory::{Memory, Update};
-use super::{Precision, Recipe};
+use super::{Compute, Precision, Recipe};
 use crate::ranks::Shard;
 
 /// Seconds that a message takes beside its bytes.
@@ -195,7 +195,10 @@ impl Cluster {
             batch: pairs,
             micro_batch,
         };
-        let mut memory = Memory::of(&recipe.model, recipe.compute, recipe.fusion(), &update);
+        let mut memory = match (recipe.compute, recipe.precision) {
+            (Compute::Fused, Precision::Bf16) => Memory::on_gpu(&recipe.model, recipe.fusion(), &update),
+            (compute, _) => Memory::of(&recipe.model, compute, recipe.fusion(), &update),
+        };
         if ranks > 1 {
             // What is summed, sent and received at a time: the larger encoder's, twice.
             let beside = 2.0 * 4.0 * counts.image.max(counts.text) as f64;

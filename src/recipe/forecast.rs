@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use serde::Serialize;
 
-use super::memory::{Memory, Update};
+use super::memory::{fused_on_gpu, Memory, Update};
 use super::Recipe;
 use crate::data::{DataConfig, ScenesConfig, SourceConfig};
 use crate::duration::{Duration, DurationError};
@@ -193,7 +193,10 @@ fn training(
         flops_per_step,
         flops_per_step_encoding_twice: encoding_twice,
         flops: steps.map(|steps| steps * (flops_per_step + encoding_twice)),
-        memory: Memory::of(model, recipe.compute, recipe.fusion(), &update),
+        memory: match fused_on_gpu(recipe) {
+            true => Memory::on_gpu(model, recipe.fusion(), &update),
+            false => Memory::of(model, recipe.compute, recipe.fusion(), &update),
+        },
         evaluations: meanwhile.iter().flat_map(|config| config.evaluators.iter().map(evaluation)).collect(),
         evaluate_every: meanwhile
             .as_ref()

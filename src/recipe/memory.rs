@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 
-use super::{Compute, Fusion, Precision};
-use crate::model::{arena_bytes, weight_copies, ModelConfig};
+use super::{Compute, Fusion, Precision, Recipe};
+use crate::device::DeviceConfig;
+use crate::model::{arena_bytes, machine_bytes, weight_copies, ModelConfig};
 
 /// Bytes that a training stage needs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Memory {
-    /// 32-bit masters, and what fused kernels read: in Bf16 a rounded copy of all but the token table, in F32
-    /// copies of small weights and two of one large weight at a time.
+    /// 32-bit masters, and what fused kernels read: in Bf16 a rounded copy of all but the token table, in F32 copies of
+    /// small weights and two of one large weight at a time. On a GPU a copy of all, and what is held while it is made.
     pub parameters: f64,
     pub gradients: f64,
     /// AdamW's first and second moments.
@@ -17,7 +18,7 @@ pub struct Memory {
     /// What a micro-batch's forward pass leaves for its backward pass: the arenas of the fused encoders; in the
     /// composed graph also the logits of the batch, each pair with each other.
     pub activations: f64,
-    /// Embeddings of the whole batch and their gradients.
+    /// Embeddings of the whole batch and their gradients; on a GPU with the scratch memory of the loss.
     pub embeddings: f64,
     /// What pictures of [`BATCHES`] batches keep of themselves, bytes in host memory.
     pub pictures: f64,
@@ -35,7 +36,32 @@ pub struct Update {
     pub micro_batch: usize,
 }
 
+/// Whether a recipe asks for fused encoders on a GPU. `Auto` does not: what it will find, the estimate cannot know.
+pub fn fused_on_gpu(recipe: &Recipe) -> bool {
+    let fused = recipe.compute == Compute::Fused && recipe.precision == Precision::Bf16;
+    fused && matches!(recipe.device, DeviceConfig::Cuda(_))
+}
+
 impl Memory {
+    /// The estimate for an update of fused encoders on a GPU, all of it there but the pictures: without the context of the
+    /// driver and the workspaces of its libraries, some hundred MiB.
+    pub fn on_gpu(model: &ModelConfig, fusion: Fusion, update: &Update) -> Memory {
+        let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
+        let held = machine_bytes(model, fusion.recompute, (batch, micro_batch), kept_patches, kept_tokens);
+        let parameters = model.parameter_counts().total() as f64;
+        Memory {
+            parameters: 4.0 * parameters + (held.copies + held.loading) as f64,
+            activations: held.arenas as f64,
+            embeddings: held.loss as f64,
+            ..Memory::of(model, Compute::Fused, fusion, update)
+        }
+        .summed()
+    }
+
+    fn summed(self) -> Memory {
+        Memory { total: self.parts().iter().map(|(_, bytes)| bytes).sum(), ..self }
+    }
+
     /// The estimate for an update.
     pub fn of(model: &ModelConfig, compute: Compute, fusion: Fusion, update: &Update) -> Memory {
         let Fusion { precision, recompute, .. } = fusion;
@@ -53,7 +79,7 @@ impl Memory {
                 arena_bytes(model, precision, recompute, micro_batch, kept_patches, kept_tokens) as f64
             }
         };
-        let mut memory = Memory {
+        let memory = Memory {
             parameters: 4.0 * parameters + copies,
             gradients: 4.0 * parameters,
             moments: 8.0 * parameters,
@@ -62,8 +88,7 @@ impl Memory {
             pictures: BATCHES * (batch * kept_patches * model.image.patch_values()) as f64,
             total: 0.0,
         };
-        memory.total = memory.parts().iter().map(|(_, bytes)| bytes).sum();
-        memory
+        memory.summed()
     }
 
     /// Each part with its name.

@@ -1,5 +1,6 @@
-use flip::kernel::contrastive::cuda::{add, finish, gradients, Place, Running};
+use flip::kernel::contrastive::cuda::{add, add_scaled, finish, gradients, Place, Running};
 use flip::kernel::contrastive::reference;
+use flip::kernel::contrastive::tiles::Contrastive;
 use flip::kernel::cuda::Machine;
 
 use crate::bound::*;
@@ -100,5 +101,55 @@ fn tiles_of_every_shape() {
             }
         }
         against_reference(machine, 300, 14.3, (300, 300));
+    });
+}
+
+/// In tiles on a machine, products and all.
+fn whole_against_reference<M: Machine>(machine: &M, n: usize, scale: f32, tile: (usize, usize)) {
+    let width = 24;
+    let (images, texts) = (vectors(1, n, width), vectors(2, n, width));
+    let (on_images, on_texts) = (machine.upload(&images).unwrap(), machine.upload(&texts).unwrap());
+    let mut of_images = machine.upload(&vec![f32::NAN; n * width]).unwrap();
+    let mut of_texts = machine.upload(&vec![f32::NAN; n * width]).unwrap();
+    let mut loss = Contrastive::in_tiles(machine, tile.0, tile.1).unwrap();
+    // A smaller batch before it: its memory grows.
+    for n in [n.div_ceil(2), n] {
+        let to = (machine.view_mut(&mut of_images), machine.view_mut(&mut of_texts));
+        let (mut to_images, mut to_texts) = to;
+        let to = (to_images.part(0, n * width), to_texts.part(0, n * width));
+        let from = (machine.view(&on_images).part(0, n * width), machine.view(&on_texts).part(0, n * width));
+        let got = loss.loss_and_gradients(machine, to, from, scale, width).unwrap();
+        let pairs = |x: &[f32]| exact(&x[..n * width]);
+        let (want, dimages, dtexts, dscale) =
+            reference::loss_and_gradients(&pairs(&images), &pairs(&texts), scale as f64, width);
+        close::<f32>("loss", &[got.loss], &[want], 1, scale as f64);
+        close::<f32>("gradient of the scale", &[got.dscale], &[dscale], n, 1.0);
+        for (what, got, want) in [("images", &of_images, dimages), ("texts", &of_texts, dtexts)] {
+            let steep = scale as f64 * size(&want, 1.0 / n as f64);
+            close::<f32>(&format!("gradient of {what}"), &pairs(&down(machine, got)), &want, 1, steep);
+        }
+    }
+}
+
+#[test]
+fn the_whole_loss_in_tiles_of_every_shape() {
+    each_machine!(machine => {
+        for (n, tile) in [(1, (1, 1)), (9, (4, 9)), (70, (16, 33)), (33, (2048, 4096))] {
+            for scale in [1.0, 100.0] {
+                whole_against_reference(machine, n, scale, tile);
+            }
+        }
+    });
+}
+
+#[test]
+fn gradients_are_scaled() {
+    let (to, from) = (numbers(1, 300), numbers(2, 300));
+    each_machine!(machine => {
+        let (mut on, of) = (machine.upload(&to).unwrap(), machine.upload(&from).unwrap());
+        let factor = machine.upload(&[0.75f32]).unwrap();
+        add_scaled(machine, machine.view_mut(&mut on), machine.view(&of), machine.view(&factor)).unwrap();
+        let want: Vec<f64> = to.iter().zip(&from).map(|(&x, &y)| x as f64 + 0.75 * y as f64).collect();
+        close::<f32>("sum", &exact(&down(machine, &on)), &want, 1, 1.0);
     });
 }

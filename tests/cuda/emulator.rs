@@ -5,14 +5,26 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
+use flip::kernel::activation::Activation;
+use flip::kernel::cuda::product::{ByColumns, Epilogue, Kind, Product};
 use flip::kernel::cuda::{Launch, Machine, MachineError, Number, View, ViewMut};
+use flip::kernel::element::Bf16;
 use libloading::Library;
 
 pub struct Emulator {
-    compiled: HashMap<&'static str, OnceLock<Library>>,
+    /// Whether products have epilogues; if not, kernels after them do the same.
+    fuses: bool,
+    /// Pieces of memory that were taken.
+    taken: AtomicUsize,
+}
+
+/// The modules, compiled when the first kernel of one is launched.
+struct Compiled {
+    modules: HashMap<&'static str, OnceLock<Library>>,
     /// Compiling more than one at a time is no faster where cores are few.
     compiling: Mutex<()>,
 }
@@ -34,19 +46,43 @@ pub fn source(module: &str) -> PathBuf {
 }
 
 impl Emulator {
+    /// With epilogues; where there is a C++ compiler.
     pub fn get() -> Result<&'static Emulator, String> {
-        static ONLY: OnceLock<Result<Emulator, String>> = OnceLock::new();
+        static WITH: Emulator = Emulator { fuses: true, taken: AtomicUsize::new(0) };
+        Self::there().map(|_| &WITH)
+    }
+
+    /// Without epilogues.
+    pub fn plain() -> Result<&'static Emulator, String> {
+        static WITHOUT: Emulator = Emulator { fuses: false, taken: AtomicUsize::new(0) };
+        Self::there().map(|_| &WITHOUT)
+    }
+
+    /// One for a single test, that counts what it takes.
+    pub fn counting() -> Result<Emulator, String> {
+        Self::there().map(|_| Emulator { fuses: true, taken: AtomicUsize::new(0) })
+    }
+
+    /// Pieces of memory that were taken so far.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn there() -> Result<&'static Compiled, String> {
+        static ONLY: OnceLock<Result<Compiled, String>> = OnceLock::new();
         let made = ONLY.get_or_init(|| {
             let there = Command::new("c++").arg("--version").output();
             there.map_err(|error| format!("no C++ compiler (c++: {error})"))?;
-            let compiled = flip::kernel::cuda::MODULES.into_iter().map(|module| (module, OnceLock::new()));
-            Ok(Emulator { compiled: compiled.collect(), compiling: Mutex::new(()) })
+            let modules = flip::kernel::cuda::MODULES.into_iter().map(|module| (module, OnceLock::new()));
+            Ok(Compiled { modules: modules.collect(), compiling: Mutex::new(()) })
         });
         made.as_ref().map_err(String::clone)
     }
+}
 
+impl Compiled {
     fn library(&self, module: &str) -> &Library {
-        self.compiled[module].get_or_init(|| {
+        self.modules[module].get_or_init(|| {
             let _alone = self.compiling.lock().unwrap();
             // SAFETY: the library has no initialisers of its own.
             unsafe { Library::new(compile(module)) }.unwrap()
@@ -81,6 +117,7 @@ impl Machine for Emulator {
     type Buffer<T: Number> = Memory<T>;
 
     fn zeros<T: Number>(&self, len: usize) -> Result<Memory<T>, MachineError> {
+        self.taken.fetch_add(1, Ordering::Relaxed);
         let words = vec![0; (len * size_of::<T>()).div_ceil(16)];
         Ok(Memory { words, len, of: std::marker::PhantomData })
     }
@@ -101,6 +138,37 @@ impl Machine for Emulator {
         unsafe { ViewMut::new(buffer.words.as_mut_ptr() as u64, buffer.len) }
     }
 
+    fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError> {
+        assert_eq!(to.len(), values.len());
+        // SAFETY: a view is of memory of this process, and as long.
+        unsafe { std::ptr::copy(values.as_ptr(), to.address() as *mut T, values.len()) };
+        Ok(())
+    }
+    fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, MachineError> {
+        // SAFETY: a view is of memory of this process, and as long.
+        Ok(unsafe { std::slice::from_raw_parts(from.address() as *const T, from.len()) }.to_vec())
+    }
+    fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), MachineError> {
+        let values = self.read(from)?;
+        self.write(to, &values)
+    }
+    fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), MachineError> {
+        // SAFETY: a view is of memory of this process, and as long.
+        unsafe { std::ptr::write_bytes(to.address() as *mut T, 0, to.len()) };
+        Ok(())
+    }
+
+    fn fuses(&self, product: &Product) -> Result<bool, MachineError> {
+        Ok(self.fuses || product.epilogue == Epilogue::Nothing)
+    }
+
+    unsafe fn multiply(&self, product: &Product) -> Result<(), MachineError> {
+        assert!(self.fuses(product)?, "{product:?}");
+        // SAFETY: the caller's memory is as large as the product says.
+        unsafe { multiply(product) };
+        Ok(())
+    }
+
     unsafe fn launch(&self, mut launch: Launch) -> Result<(), MachineError> {
         type Kernel = unsafe extern "C" fn(*const u32, u32, u32, *mut *mut c_void);
         let name = format!("{}_launch", launch.kernel);
@@ -109,12 +177,92 @@ impl Machine for Emulator {
         assert!(launch.shared_bytes <= 163 << 10, "{name}: {} bytes", launch.shared_bytes);
         assert!(launch.grid[1] <= 65_535 && launch.grid[2] <= 65_535, "{name}: {:?}", launch.grid);
         // SAFETY: EXPORT declares it so.
-        let kernel = unsafe { self.library(launch.module).get::<Kernel>(&name) };
+        let kernel = unsafe { Self::there().unwrap().library(launch.module).get::<Kernel>(&name) };
         let kernel = kernel.map_err(|_| MachineError::NoKernel(launch.kernel))?;
         let mut arguments: Vec<*mut c_void> =
             launch.arguments.iter_mut().map(|word| (word as *mut u64).cast()).collect();
         // SAFETY: the caller's arguments are those of the kernel.
         unsafe { kernel(launch.grid.as_ptr(), launch.block, launch.shared_bytes, arguments.as_mut_ptr()) };
         Ok(())
+    }
+}
+
+/// Number `i` of those at an address.
+///
+/// # Safety
+/// It must be there.
+unsafe fn number(kind: Kind, address: u64, i: usize) -> f32 {
+    match kind {
+        // SAFETY: the caller's.
+        Kind::F32 => unsafe { *(address as *const f32).add(i) },
+        // SAFETY: the caller's.
+        Kind::Bf16 => unsafe { *(address as *const Bf16).add(i) }.to_f32(),
+    }
+}
+
+/// Rounds to number `i` of those at an address.
+///
+/// # Safety
+/// It must be there.
+unsafe fn set_number(kind: Kind, address: u64, i: usize, x: f32) {
+    match kind {
+        // SAFETY: the caller's.
+        Kind::F32 => unsafe { *(address as *mut f32).add(i) = x },
+        // SAFETY: the caller's.
+        Kind::Bf16 => unsafe { *(address as *mut Bf16).add(i) = Bf16::from_f32(x) },
+    }
+}
+
+/// A product by plain loops, as cuBLASLt documents it: by columns, and rounded where it rounds.
+///
+/// # Safety
+/// The memory is as large as the product says.
+unsafe fn multiply(product: &Product) {
+    let &Product { from, to_kind, adds, epilogue, .. } = product;
+    let [a, b, d] = product.by_columns();
+    // Column after column, with the transposition applied.
+    let read = |x: ByColumns| -> (usize, Vec<f32>) {
+        let [rows, columns] = if x.transposed { [x.columns, x.rows] } else { [x.rows, x.columns] };
+        let at = |i, j| if x.transposed { j + i * x.leading } else { i + j * x.leading };
+        let places = (0..columns).flat_map(|j| (0..rows).map(move |i| (i, j)));
+        // SAFETY: an element of the factor.
+        (rows, places.map(|(i, j)| unsafe { number(from, x.address, at(i, j)) }).collect())
+    };
+    let ((m, a), (k, b)) = (read(a), read(b));
+    assert!(m == d.rows && a.len() == m * k && b.len() == k * d.columns, "{product:?}");
+    let gelu = |x: f32| Activation::GeluTanh.value_and_slope(x as f64);
+    for (j, b) in b.chunks(k).enumerate() {
+        let mut sums = vec![0.0f32; m];
+        for (a, &y) in a.chunks(m).zip(b) {
+            sums.iter_mut().zip(a).for_each(|(sum, x)| *sum += x * y);
+        }
+        for (i, mut x) in sums.into_iter().enumerate() {
+            // SAFETY: elements of the output, of a vector along its rows, and of a matrix of its sizes without gaps.
+            unsafe {
+                if adds {
+                    x += number(to_kind, d.address, i + j * d.leading);
+                }
+                match epilogue {
+                    Epilogue::Nothing | Epilogue::ColumnSums { .. } => {}
+                    Epilogue::Bias { bias } => x += number(to_kind, bias, i),
+                    Epilogue::Gelu { bias, before } => {
+                        x += number(to_kind, bias, i);
+                        set_number(to_kind, before, i + j * m, x);
+                        x = gelu(x).0 as f32;
+                    }
+                    Epilogue::GeluBackward { before } => {
+                        x *= gelu(number(to_kind, before, i + j * m)).1 as f32;
+                    }
+                }
+                set_number(to_kind, d.address, i + j * d.leading, x);
+            }
+        }
+    }
+    if let Epilogue::ColumnSums { columns } = epilogue {
+        for i in 0..m {
+            let sum = a.chunks(m).map(|a| a[i]).sum();
+            // SAFETY: one number a row of the first factor.
+            unsafe { set_number(Kind::F32, columns, i, sum) };
+        }
     }
 }

@@ -1,6 +1,6 @@
 use flip::kernel::cuda::Machine;
 use flip::kernel::element::Bf16;
-use flip::kernel::layer_norm::cuda::{backward, forward, partial_len, PART};
+use flip::kernel::layer_norm::cuda::{again, backward, forward, in_place, partial_len, PART};
 use flip::kernel::layer_norm::reference;
 
 use crate::bound::*;
@@ -31,6 +31,21 @@ fn against_reference<M: Machine>(machine: &M, rows: usize, width: usize) {
     let (x64, scale64, shift64) = (exact(&x), exact(&scale), exact(&shift));
     let want = reference::forward(&x64, &scale64, &shift64, EPS as f64);
     close::<Bf16>(&format!("[{rows}, {width}]: y"), &exact(&down(machine, &y)), &want, 1, size(&want, 1.0));
+
+    let mut same = machine.upload(&x).unwrap();
+    let (mut same_normal, mut same_rstd) =
+        (machine.zeros::<Bf16>(n).unwrap(), machine.zeros::<f32>(rows).unwrap());
+    let saved = (machine.view_mut(&mut same_normal), machine.view_mut(&mut same_rstd));
+    let parameters = (machine.view(&dx_scale), machine.view(&dx_shift));
+    let to = machine.view_mut(&mut same);
+    in_place(machine, to, saved.0, saved.1, parameters.0, parameters.1, EPS).unwrap();
+    let steepest = size(&exact(&down(machine, &rstd)), 1.0);
+    close::<f32>("in place", &exact(&down(machine, &same)), &want, width, steepest);
+    assert_eq!(down(machine, &same_normal), down(machine, &normal));
+    let mut once_more = machine.zeros::<Bf16>(n).unwrap();
+    let to = machine.view_mut(&mut once_more);
+    again(machine, to, machine.view(&normal), parameters.0, parameters.1).unwrap();
+    close::<Bf16>("y, again", &exact(&down(machine, &once_more)), &want, 1, size(&want, 2.0));
 
     let dy = stored::<Bf16>(&numbers(4, n));
     let around = numbers(5, n);

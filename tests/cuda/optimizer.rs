@@ -1,4 +1,4 @@
-use flip::kernel::adamw::cuda::{pieces, update, Tensor};
+use flip::kernel::adamw::cuda::{pieces, step_pieces, update, Moments, Tensor};
 use flip::kernel::adamw::AdamW;
 use flip::kernel::cuda::Machine;
 use flip::kernel::element::Bf16;
@@ -79,5 +79,30 @@ fn sum_of_squares_is_that() {
         unsafe { sum_of_squares(machine, to, scratch, machine.view(&table)) }.unwrap();
         let want: f64 = tensors.iter().flat_map(|x| exact(x)).map(|x| x * x).sum();
         close::<f32>("sum", &down(machine, &total), &[want], 64, want);
+    });
+}
+
+#[test]
+fn steps_of_parameters_that_lie_elsewhere_are_those_of_the_processor() {
+    let n = 20_000;
+    let [cpu, _] = one_and_two();
+    each_machine!(machine => {
+        let zeros = || machine.zeros::<f32>(n).unwrap();
+        let (mut m, mut v) = (zeros(), zeros());
+        let (mut same_m, mut same_v) = (vec![0.0f32; n], vec![0.0f32; n]);
+        for t in 1..=3 {
+            let rule = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.2, t, gradient: 0.5 };
+            let mut want = numbers(t as u32, n);
+            let mut g = machine.upload(&want).unwrap();
+            rule.steps(&cpu, &mut same_m, &mut same_v, &mut want);
+            let moments =
+                Moments { m: machine.view_mut(&mut m), v: machine.view_mut(&mut v), g: machine.view_mut(&mut g) };
+            let table = machine.upload(&step_pieces(&[moments])).unwrap();
+            // SAFETY: the tensors are alive.
+            unsafe { update(machine, machine.view(&table), &rule) }.unwrap();
+            close::<f32>("steps", &exact(&down(machine, &g)), &exact(&want), 4, 1e-3);
+            close::<f32>("first moments", &exact(&down(machine, &m)), &exact(&same_m), 4, 1.0);
+            close::<f32>("second moments", &exact(&down(machine, &v)), &exact(&same_v), 4, 1.0);
+        }
     });
 }

@@ -42,16 +42,17 @@ fn patches_become_tokens_and_back() {
             let ids: Vec<u32> = (0..rows).map(|i| ((i * 5 + 2) % places) as u32).collect();
             let embedded = stored::<Bf16>(&numbers(1, rows * of.width));
             let (bias, positions) = (numbers(2, of.width), numbers(3, places * of.width));
-            let class = numbers(4, of.width);
+            let (class, class_position) = (numbers(4, of.width), numbers(5, of.width));
             for with_bias in [false, true] {
                 let mut x = machine.zeros::<f32>(3 * tokens * of.width).unwrap();
                 let (on, added) = (machine.upload(&embedded).unwrap(), machine.upload(&bias).unwrap());
                 let (at, named) = (machine.upload(&positions).unwrap(), machine.upload(&ids).unwrap());
-                let class_row = machine.upload(&class).unwrap();
+                let (class_token, its_place) = (machine.upload(&class).unwrap(), machine.upload(&class_position).unwrap());
                 let added = Added {
                     bias: with_bias.then(|| machine.view(&added)),
                     positions: machine.view(&at),
-                    class_row: machine.view(&class_row),
+                    class_token: machine.view(&class_token),
+                    class_position: with_bias.then(|| machine.view(&its_place)),
                 };
                 let (to, named) = (machine.view_mut(&mut x), machine.view(&named));
                 tokens::cuda::from_patches(machine, to, machine.view(&on), added, named, of).unwrap();
@@ -59,7 +60,7 @@ fn patches_become_tokens_and_back() {
                 for (i, &got) in got.iter().enumerate() {
                     let (b, t, c) = (i / (tokens * of.width), i / of.width % tokens, i % of.width);
                     let want = if t < prefix {
-                        class[c]
+                        class[c] + if with_bias { class_position[c] } else { 0.0 }
                     } else {
                         let row = b * kept + t - prefix;
                         let bias = if with_bias { bias[c] } else { 0.0 };

@@ -48,3 +48,22 @@ KERNEL activation_backward(Bf16x2 *__restrict__ dx, const Bf16x2 *__restrict__ d
         dx[i] = pair(lower(dy[i]) * curve(kind, lower(x[i])).slope, upper(dy[i]) * curve(kind, upper(x[i])).slope);
 }
 EXPORT(activation_backward)
+
+// x = f(x).
+KERNEL activation_replace(Bf16x2 *x, unsigned kind, unsigned pairs) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < pairs)
+        x[i] = pair(curve(kind, lower(x[i])).value, curve(kind, upper(x[i])).value);
+}
+EXPORT(activation_replace)
+
+// gradient *= f'(x); x = f(x).
+KERNEL activation_through(Bf16x2 *__restrict__ gradient, Bf16x2 *__restrict__ x, unsigned kind, unsigned pairs) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= pairs)
+        return;
+    const Curve first = curve(kind, lower(x[i])), second = curve(kind, upper(x[i]));
+    gradient[i] = pair(lower(gradient[i]) * first.slope, upper(gradient[i]) * second.slope);
+    x[i] = pair(first.value, second.value);
+}
+EXPORT(activation_through)

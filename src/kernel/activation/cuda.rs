@@ -48,3 +48,29 @@ pub fn backward<M: Machine>(
     // SAFETY: all have n elements.
     unsafe { machine.launch(launch.size(kind(activation)).size(n / 2)) }
 }
+
+/// x = f(x).
+pub fn replace<M: Machine>(
+    machine: &M,
+    mut x: ViewMut<Bf16>,
+    activation: Activation,
+) -> Result<(), MachineError> {
+    let n = x.len();
+    let launch = launch("activation_replace", n).output(&mut x).size(kind(activation)).size(n / 2);
+    // SAFETY: x has n elements.
+    unsafe { machine.launch(launch) }
+}
+
+/// gradient *= f'(x); x = f(x).
+pub fn through<M: Machine>(
+    machine: &M,
+    mut gradient: ViewMut<Bf16>,
+    mut x: ViewMut<Bf16>,
+    activation: Activation,
+) -> Result<(), MachineError> {
+    let n = x.len();
+    assert_eq!(gradient.len(), n, "a gradient for each");
+    let launch = launch("activation_through", n).output(&mut gradient).output(&mut x);
+    // SAFETY: both have n elements.
+    unsafe { machine.launch(launch.size(kind(activation)).size(n / 2)) }
+}

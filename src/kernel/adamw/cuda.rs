@@ -22,6 +22,30 @@ pub struct Tensor<'a> {
     pub decays: bool,
 }
 
+/// The moments and the gradient of a parameter that somebody else keeps, all of one length.
+#[derive(Debug)]
+pub struct Moments<'a> {
+    pub m: ViewMut<'a, f32>,
+    pub v: ViewMut<'a, f32>,
+    pub g: ViewMut<'a, f32>,
+}
+
+/// As [`pieces`], of parameters that somebody else keeps: [`update`] turns their gradients into steps, what they lose
+/// besides [`decay_of_update`](AdamW::decay_of_update) of themselves.
+pub fn step_pieces(tensors: &[Moments]) -> Vec<u64> {
+    let mut words = Vec::new();
+    for Moments { m, v, g } in tensors {
+        let n = g.len();
+        assert!(m.len() == n && v.len() == n, "one gradient a moment");
+        for at in (0..n).step_by(PIECE) {
+            words.push(0);
+            words.extend([m, v, g].map(|view| view.address() + (at * size_of::<f32>()) as u64));
+            words.extend([0, PIECE.min(n - at) as u64]);
+        }
+    }
+    words
+}
+
 /// The table of one update that [`update`] reads: the tensors in pieces. It holds the shrinking of this update's
 /// learning rate, so it is made anew for each; 48 bytes for 16,384 parameters.
 pub fn pieces(tensors: &[Tensor], rule: &AdamW) -> Vec<u64> {

@@ -375,6 +375,7 @@ EXPORT(attention_dots)
     }                                                                                                                  \
     EXPORT(attention_backward_keys_##D)
 
+OF_HEAD(16)
 OF_HEAD(32)
 OF_HEAD(48)
 OF_HEAD(64)

@@ -31,10 +31,11 @@ macro_rules! of_head {
 }
 
 /// The widths of a head that there are kernels for.
-pub const HEADS: [usize; 7] = [32, 48, 64, 80, 96, 112, 128];
+pub const HEADS: [usize; 8] = [16, 32, 48, 64, 80, 96, 112, 128];
 
 fn kernels(head: usize) -> Kernels {
     let kernels = match head {
+        16 => of_head!(16),
         32 => of_head!(32),
         48 => of_head!(48),
         64 => of_head!(64),

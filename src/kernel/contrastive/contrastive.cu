@@ -60,3 +60,27 @@ KERNEL contrastive_gradients(float *__restrict__ cosines, double *__restrict__ d
         dscale[blockIdx.x] += total;
 }
 EXPORT(contrastive_gradients)
+
+// One warp a row: cosines[i] = the product of row i of both sides.
+KERNEL contrastive_diagonal(double *__restrict__ cosines, const float *__restrict__ a, const float *__restrict__ b,
+                            unsigned rows, unsigned width) {
+    const unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (row >= rows)
+        return;
+    double sum = 0.0;
+    for (unsigned i = lane; i < width; i += WARP)
+        sum += (double)a[(size_t)row * width + i] * b[(size_t)row * width + i];
+    sum = warp_sum(sum);
+    if (lane == 0)
+        cosines[row] = sum;
+}
+EXPORT(contrastive_diagonal)
+
+// to += factor[0] * from: the gradients of the loss times the gradient that it has itself.
+KERNEL contrastive_add_scaled(float *__restrict__ to, const float *__restrict__ from, const float *__restrict__ factor,
+                              unsigned n) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n)
+        to[i] = fmaf(factor[0], from[i], to[i]);
+}
+EXPORT(contrastive_add_scaled)

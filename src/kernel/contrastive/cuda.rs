@@ -79,3 +79,39 @@ pub fn gradients<M: Machine>(
     // SAFETY: lengths are checked above.
     unsafe { machine.launch(launch.number(scale).number(0.5 / place.pairs as f32)) }
 }
+
+/// cosines `[rows]` = the products of row i of both sides, [rows, width].
+pub fn diagonal<M: Machine>(
+    machine: &M,
+    mut cosines: ViewMut<f64>,
+    a: View<f32>,
+    b: View<f32>,
+) -> Result<(), MachineError> {
+    let rows = cosines.len();
+    let width = a.len() / rows.max(1);
+    assert!(a.len() == rows * width && b.len() == a.len(), "rows of one width");
+    let launch = Launch::new("contrastive", "contrastive_diagonal", blocks(rows, BLOCK / 32), BLOCK)
+        .output(&mut cosines)
+        .input(a)
+        .input(b);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch.size(rows).size(width)) }
+}
+
+/// to += factor * from, the factor being one number in the machine's memory: gradients of the loss, times the gradient
+/// that it has itself.
+pub fn add_scaled<M: Machine>(
+    machine: &M,
+    mut to: ViewMut<f32>,
+    from: View<f32>,
+    factor: View<f32>,
+) -> Result<(), MachineError> {
+    let n = to.len();
+    assert!(from.len() == n && factor.len() == 1, "as many numbers, and one factor");
+    let launch = Launch::new("contrastive", "contrastive_add_scaled", blocks(n, BLOCK), BLOCK)
+        .output(&mut to)
+        .input(from)
+        .input(factor);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch.size(n)) }
+}

@@ -13,6 +13,7 @@
 pub mod cuda;
 pub mod reference;
 pub mod rows;
+pub mod tiles;
 
 use super::gemm::epilogue::{Add, Grid, Write};
 use super::gemm::small::{self, right_words};

@@ -5,8 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUfunction};
-use cudarc::driver::{result, CudaDevice, CudaSlice, DevicePtr, DevicePtrMut, DeviceSlice};
+use cudarc::driver::{result, CudaDevice, CudaSlice, DevicePtr, DevicePtrMut};
 
+use super::cublaslt::Products;
+use super::event::Event;
+use super::product::Product;
+use super::staging::{Staging, WORTH_IT};
 use super::{Launch, Machine, MachineError, Number, View, ViewMut};
 
 /// The compiled sources: machine code and PTX of each.
@@ -19,6 +23,8 @@ const USUAL_SHARED: u32 = 48 << 10;
 #[derive(Debug)]
 pub struct Gpu {
     device: Arc<CudaDevice>,
+    products: Products,
+    staging: Staging,
     modules: HashMap<&'static str, sys::CUmodule>,
     /// Found before; a handle as a number, so that it may go to another thread.
     functions: Mutex<HashMap<&'static str, usize>>,
@@ -48,12 +54,25 @@ impl Gpu {
             let module = unsafe { result::module::load_data(words.as_ptr().cast()) };
             modules.insert(name, module.map_err(failed(name))?);
         }
-        Ok(Gpu { device, modules, functions: Mutex::default() })
+        let products = Products::new(device.clone())?;
+        Ok(Gpu { device, products, staging: Staging::default(), modules, functions: Mutex::default() })
     }
 
     /// Waits for all that was launched.
     pub fn synchronize(&self) -> Result<(), MachineError> {
         self.device.synchronize().map_err(failed("waiting"))
+    }
+
+    /// Seconds that the GPU takes for what `launch` launches, by its own clock. Waits for it.
+    pub fn seconds(&self, launch: impl FnOnce() -> Result<(), MachineError>) -> Result<f64, MachineError> {
+        self.device.bind_to_thread().map_err(failed("timing"))?;
+        let stream = *self.device.cu_stream();
+        let new = || Event::new().map_err(failed("timing"));
+        let (from, to) = (new()?, new()?);
+        from.record(stream).map_err(failed("timing"))?;
+        launch()?;
+        to.record(stream).map_err(failed("timing"))?;
+        to.wait().and_then(|()| from.seconds_to(&to)).map_err(failed("timing"))
     }
 
     fn function(&self, launch: &Launch) -> Result<CUfunction, MachineError> {
@@ -83,35 +102,90 @@ impl Drop for Gpu {
     }
 }
 
-// SAFETY of each: plain numbers, for which every pattern of bits is valid, on both sides.
-unsafe impl cudarc::driver::DeviceRepr for crate::kernel::element::Bf16 {}
-// SAFETY: as above; zeros are a number.
-unsafe impl cudarc::driver::ValidAsZeroBits for crate::kernel::element::Bf16 {}
-
 impl Machine for Gpu {
     type Buffer<T: Number> = Memory<T>;
 
     fn zeros<T: Number>(&self, len: usize) -> Result<Memory<T>, MachineError> {
-        let bytes = self.device.alloc_zeros(len * size_of::<T>()).map_err(failed("allocating memory"))?;
-        Ok(Memory { bytes, of: std::marker::PhantomData })
+        // The driver gives out no memory of no bytes.
+        let bytes = (len * size_of::<T>()).max(1);
+        let bytes = self.device.alloc_zeros(bytes).map_err(failed("allocating memory"))?;
+        Ok(Memory { bytes, len, of: std::marker::PhantomData })
     }
     fn upload<T: Number>(&self, values: &[T]) -> Result<Memory<T>, MachineError> {
-        let bytes: &[u8] = bytemuck::cast_slice(values);
-        let bytes = self.device.htod_sync_copy(bytes).map_err(failed("copying to the device"))?;
-        Ok(Memory { bytes, of: std::marker::PhantomData })
+        let mut memory = self.zeros(values.len())?;
+        self.write(self.view_mut(&mut memory), values)?;
+        Ok(memory)
     }
     fn download<T: Number>(&self, buffer: &Memory<T>) -> Result<Vec<T>, MachineError> {
-        let bytes = self.device.dtoh_sync_copy(&buffer.bytes).map_err(failed("copying from the device"))?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
+        self.read(self.view(buffer))
     }
     fn view<'a, T: Number>(&self, buffer: &'a Memory<T>) -> View<'a, T> {
         // SAFETY: the buffer is alive for 'a and has this length.
-        unsafe { View::new(*buffer.bytes.device_ptr(), buffer.bytes.len() / size_of::<T>()) }
+        unsafe { View::new(*buffer.bytes.device_ptr(), buffer.len) }
     }
     fn view_mut<'a, T: Number>(&self, buffer: &'a mut Memory<T>) -> ViewMut<'a, T> {
-        let len = buffer.bytes.len() / size_of::<T>();
         // SAFETY: the buffer is borrowed for 'a by nobody else and has this length.
-        unsafe { ViewMut::new(*buffer.bytes.device_ptr_mut(), len) }
+        unsafe { ViewMut::new(*buffer.bytes.device_ptr_mut(), buffer.len) }
+    }
+
+    fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError> {
+        assert_eq!(to.len(), values.len(), "values to copy to the device");
+        if values.is_empty() {
+            return Ok(());
+        }
+        self.device.bind_to_thread().map_err(failed("copying to the device"))?;
+        let stream = *self.device.cu_stream();
+        let copied = if size_of_val(values) >= WORTH_IT {
+            // SAFETY: the view is as long, and borrowed by nobody else.
+            unsafe { self.staging.copy(to.address(), bytemuck::cast_slice(values), stream) }
+        } else {
+            // SAFETY: as above. The driver has read what lies in ordinary memory when it comes back.
+            unsafe { result::memcpy_htod_async(to.address(), values, stream) }
+        };
+        copied.map_err(failed("copying to the device"))
+    }
+    fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, MachineError> {
+        let mut values = vec![T::zeroed(); from.len()];
+        if from.is_empty() {
+            return Ok(values);
+        }
+        self.device.bind_to_thread().map_err(failed("copying from the device"))?;
+        // SAFETY: as long, and nobody reads the values before the device has finished.
+        unsafe { result::memcpy_dtoh_async(&mut values, from.address(), *self.device.cu_stream()) }
+            .map_err(failed("copying from the device"))?;
+        self.synchronize()?;
+        Ok(values)
+    }
+    fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), MachineError> {
+        assert_eq!(to.len(), from.len(), "values to copy");
+        if from.is_empty() {
+            return Ok(());
+        }
+        let bytes = from.len() * size_of::<T>();
+        self.device.bind_to_thread().map_err(failed("copying"))?;
+        // SAFETY: both are as long, and what is written is borrowed by nobody else.
+        unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, *self.device.cu_stream()) }
+            .map_err(failed("copying"))
+    }
+    fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), MachineError> {
+        if to.is_empty() {
+            return Ok(());
+        }
+        self.device.bind_to_thread().map_err(failed("clearing memory"))?;
+        let bytes = to.len() * size_of::<T>();
+        // SAFETY: the view is as long.
+        unsafe { result::memset_d8_async(to.address(), 0, bytes, *self.device.cu_stream()) }
+            .map_err(failed("clearing memory"))
+    }
+
+    fn fuses(&self, product: &Product) -> Result<bool, MachineError> {
+        self.device.bind_to_thread().map_err(failed("cuBLASLt"))?;
+        self.products.fuses(product)
+    }
+
+    unsafe fn multiply(&self, product: &Product) -> Result<(), MachineError> {
+        self.device.bind_to_thread().map_err(failed("a product"))?;
+        self.products.multiply(product)
     }
 
     unsafe fn launch(&self, mut launch: Launch) -> Result<(), MachineError> {
@@ -141,5 +215,6 @@ impl Machine for Gpu {
 #[derive(Debug)]
 pub struct Memory<T> {
     bytes: CudaSlice<u8>,
+    len: usize,
     of: std::marker::PhantomData<T>,
 }

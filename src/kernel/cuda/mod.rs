@@ -1,10 +1,12 @@
 //! Kernels for NVIDIA GPUs: what a launch is, and who carries it out. The `.cu` file of an operation lies beside its
 //! launcher, in the folder of the operation; both keep the contract of the operation on the CPU.
 //!
-//! Launchers are plain Rust over a [`Machine`]: they check lengths, choose the grid and order the arguments. A machine is
-//! a GPU (the module `driver`, feature `cuda`) or, in tests, an emulation on the processor, so that grids, arguments and
-//! the logic of every kernel are tested where there is no GPU.
+//! Launchers are plain Rust over a [`Machine`]: they check lengths, choose the grid and order the arguments. So is what is
+//! composed of them, up to whole [encoders](crate::kernel::encoder). A machine is a GPU (the module `driver`, feature
+//! `cuda`) or, in tests, an emulation on the processor, so that grids, arguments and the logic of every kernel are tested
+//! where there is no GPU.
 //!
+//! - Matrix products are the machine's own: cuBLASLt's on a GPU, plain loops in tests; see [`product`].
 //! - Activations and weights are [`Bf16`]; sums, the residual stream, statistics, the loss and the optimizer are f32.
 //! - No atomics: a sum has one order, so a run is reproducible bit by bit on the same kind of GPU.
 //! - Sizes are `u32`: a slice has fewer than 2^32 elements.
@@ -12,19 +14,30 @@
 //! Compiled at build time by nvcc, which dfdx's own build needs anyway, to machine code for compute capability 8.0 and
 //! 9.0 and to PTX that later GPUs compile: NVRTC would want its library and seconds of every start.
 
+pub mod copies;
+#[cfg(feature = "cuda")]
+mod cublaslt;
 #[cfg(feature = "cuda")]
 pub mod driver;
+#[cfg(feature = "cuda")]
+mod event;
+pub mod product;
+pub mod room;
+#[cfg(feature = "cuda")]
+mod staging;
 
 use std::marker::PhantomData;
 
 use super::element::Bf16;
+use product::Product;
 
 /// The sources, by name of the operation; [`Launch::module`] is one of them.
-pub const MODULES: [&str; 9] = [
+pub const MODULES: [&str; 10] = [
     "activation",
     "adamw",
     "attention",
     "contrastive",
+    "gemm",
     "global_norm",
     "layer_norm",
     "patches",
@@ -51,7 +64,7 @@ pub enum MachineError {
     NoKernel(&'static str),
 }
 
-/// Something with memory of its own that runs kernels, one after the other in the order of the calls.
+/// Something with memory of its own that runs kernels and matrix products, one after the other in the order of the calls.
 pub trait Machine {
     /// Memory of the machine.
     type Buffer<T: Number>;
@@ -63,6 +76,28 @@ pub trait Machine {
     fn download<T: Number>(&self, buffer: &Self::Buffer<T>) -> Result<Vec<T>, MachineError>;
     fn view<'a, T: Number>(&self, buffer: &'a Self::Buffer<T>) -> View<'a, T>;
     fn view_mut<'a, T: Number>(&self, buffer: &'a mut Self::Buffer<T>) -> ViewMut<'a, T>;
+
+    /// Copies from the host to memory that is there already.
+    fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError>;
+    /// Copies to the host what was computed before; waits for it.
+    fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, MachineError>;
+    /// to = from, of one length.
+    fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), MachineError>;
+    /// Fills with zeros.
+    fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), MachineError>;
+
+    /// Whether [`multiply`](Self::multiply) takes the product with its epilogue; any can be had without one.
+    ///
+    /// # Errors
+    /// The machine cannot be asked.
+    fn fuses(&self, product: &Product) -> Result<bool, MachineError>;
+
+    /// Starts a matrix product.
+    ///
+    /// # Safety
+    /// The memory that it names must be as large as its sizes say, and alive until the next download; what is written
+    /// must not overlap what is read.
+    unsafe fn multiply(&self, product: &Product) -> Result<(), MachineError>;
 
     /// Starts a kernel.
     ///
@@ -137,6 +172,11 @@ impl<'a, T: Number> ViewMut<'a, T> {
     }
     pub fn read(&self) -> View<'_, T> {
         View { address: self.address, len: self.len, of: PhantomData }
+    }
+    /// The elements from `at` on, `len` of them.
+    pub fn part(&mut self, at: usize, len: usize) -> ViewMut<'_, T> {
+        assert!(at + len <= self.len, "elements {at} to {} of {}", at + len, self.len);
+        ViewMut { address: self.address + (at * size_of::<T>()) as u64, len, of: PhantomData }
     }
 }
 

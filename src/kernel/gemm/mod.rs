@@ -23,6 +23,7 @@
 //! sum, or to add a bf16 weight gradient to an f32 one; here that is part of the product, and the weights are
 //! packed once an update. `examples/measure_kernels.rs` repeats the right half.
 
+pub mod cuda;
 pub mod epilogue;
 pub mod pack;
 pub mod small;

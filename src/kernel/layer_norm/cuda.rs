@@ -45,6 +45,49 @@ pub fn forward<M: Machine>(
     unsafe { machine.launch(launch) }
 }
 
+/// As [`forward`], of which x itself becomes the output, in f32.
+pub fn in_place<M: Machine>(
+    machine: &M,
+    mut x: ViewMut<f32>,
+    mut normal: ViewMut<Bf16>,
+    mut rstd: ViewMut<f32>,
+    scale: View<f32>,
+    shift: View<f32>,
+    eps: f32,
+) -> Result<(), MachineError> {
+    let width = scale.len();
+    let rows = rows_of(rstd.len(), width);
+    assert!(shift.len() == width && x.len() == rows * width, "a LayerNorm of width {width}");
+    assert_eq!(normal.len(), x.len(), "what a LayerNorm saves");
+    let launch = Launch::new("layer_norm", "layer_norm_in_place", blocks(rows, ROWS), BLOCK)
+        .output(&mut x)
+        .output(&mut normal)
+        .output(&mut rstd)
+        .input(scale)
+        .input(shift)
+        .size(rows)
+        .size(width)
+        .number(eps);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch) }
+}
+
+/// y = normal * scale + shift: the output once more, from what was saved.
+pub fn again<M: Machine>(
+    machine: &M,
+    mut y: ViewMut<Bf16>,
+    normal: View<Bf16>,
+    scale: View<f32>,
+    shift: View<f32>,
+) -> Result<(), MachineError> {
+    let width = scale.len();
+    let rows = rows_of(normal.len() / width, width);
+    assert!(shift.len() == width && y.len() == rows * width, "a LayerNorm of width {width}");
+    let launch = Launch::new("layer_norm", "layer_norm_again", rows, BLOCK).output(&mut y).input(normal);
+    // SAFETY: lengths are checked above.
+    unsafe { machine.launch(launch.input(scale).input(shift).size(width)) }
+}
+
 /// Numbers of the scratch memory `partial` that [`backward`] asks for.
 pub fn partial_len(rows: usize, width: usize) -> usize {
     rows.div_ceil(PART) * 2 * width

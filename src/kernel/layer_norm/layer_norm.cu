@@ -1,10 +1,14 @@
 // LayerNorm over the width of a token; see mod.rs. Widths are even: numbers are taken two at a time.
 #include "prelude.cuh"
 
+DEVICE void store(Bf16x2 *to, float a, float b) { *to = pair(a, b); }
+DEVICE void store(float2 *to, float a, float b) { *to = float2{a, b}; }
+
 // One warp a row: y = normal * scale + shift, normal = (x - mean) * rstd, the variance in a second pass.
-KERNEL layer_norm_forward(Bf16x2 *__restrict__ y, Bf16x2 *__restrict__ normal, float *__restrict__ rstd,
-                          const float2 *__restrict__ x, const float2 *__restrict__ scale,
-                          const float2 *__restrict__ shift, unsigned rows, unsigned width, float eps) {
+template <typename Y>
+DEVICE void forward(Y *y, Bf16x2 *__restrict__ normal, float *__restrict__ rstd, const float2 *x,
+                    const float2 *__restrict__ scale, const float2 *__restrict__ shift, unsigned rows, unsigned width,
+                    float eps) {
     const unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     if (row >= rows)
         return;
@@ -25,10 +29,34 @@ KERNEL layer_norm_forward(Bf16x2 *__restrict__ y, Bf16x2 *__restrict__ normal, f
     for (unsigned i = lane; i < pairs; i += WARP) {
         const float a = (x[at + i].x - mean) * factor, b = (x[at + i].y - mean) * factor;
         normal[at + i] = pair(a, b);
-        y[at + i] = pair(fmaf(a, scale[i].x, shift[i].x), fmaf(b, scale[i].y, shift[i].y));
+        store(y + at + i, fmaf(a, scale[i].x, shift[i].x), fmaf(b, scale[i].y, shift[i].y));
     }
 }
+KERNEL layer_norm_forward(Bf16x2 *__restrict__ y, Bf16x2 *__restrict__ normal, float *__restrict__ rstd,
+                          const float2 *__restrict__ x, const float2 *__restrict__ scale,
+                          const float2 *__restrict__ shift, unsigned rows, unsigned width, float eps) {
+    forward(y, normal, rstd, x, scale, shift, rows, width, eps);
+}
 EXPORT(layer_norm_forward)
+// In place: a lane reads what it writes before it does.
+KERNEL layer_norm_in_place(float2 *x, Bf16x2 *__restrict__ normal, float *__restrict__ rstd,
+                           const float2 *__restrict__ scale, const float2 *__restrict__ shift, unsigned rows,
+                           unsigned width, float eps) {
+    forward(x, normal, rstd, x, scale, shift, rows, width, eps);
+}
+EXPORT(layer_norm_in_place)
+
+// y = normal * scale + shift, as the forward pass had it but for the rounding of `normal`; one block a row.
+KERNEL layer_norm_again(Bf16x2 *__restrict__ y, const Bf16x2 *__restrict__ normal, const float2 *__restrict__ scale,
+                        const float2 *__restrict__ shift, unsigned width) {
+    const unsigned pairs = width / 2;
+    const size_t at = (size_t)blockIdx.x * pairs;
+    for (unsigned i = threadIdx.x; i < pairs; i += blockDim.x) {
+        const Bf16x2 x = normal[at + i];
+        y[at + i] = pair(fmaf(lower(x), scale[i].x, shift[i].x), fmaf(upper(x), scale[i].y, shift[i].y));
+    }
+}
+EXPORT(layer_norm_again)
 
 // One warp a row: dx += rstd (g - mean(g) - normal mean(g normal)), g = dy scale; `copy`, where there is one, = dx
 // rounded.

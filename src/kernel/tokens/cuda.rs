@@ -1,6 +1,6 @@
 //! Tokens on a GPU: what the patch embedding, a product, leaves becomes tokens; rows from tables; and the way back.
 
-use crate::kernel::cuda::{Launch, Machine, MachineError, View, ViewMut};
+use crate::kernel::cuda::{blocks, Launch, Machine, MachineError, View, ViewMut};
 use crate::kernel::element::Bf16;
 
 /// Threads of a row.
@@ -21,15 +21,17 @@ impl Sequences {
     }
 }
 
-/// What is added to a row of the patch embedding, and the row of the class token.
+/// What is added to a row of the patch embedding, and the class token.
 #[derive(Debug, Clone, Copy)]
 pub struct Added<'a> {
     /// `[width]`.
     pub bias: Option<View<'a, f32>>,
     /// [patches of the picture, width].
     pub positions: View<'a, f32>,
-    /// `[width]`, its position included; read where there is a prefix.
-    pub class_row: View<'a, f32>,
+    /// `[width]`; read where there is a prefix.
+    pub class_token: View<'a, f32>,
+    /// `[width]`, where it has one.
+    pub class_position: Option<View<'a, f32>>,
 }
 
 /// x [batch * (prefix + kept), width] from `embedded` [batch * kept, width], the patch embedding without its bias.
@@ -45,7 +47,8 @@ pub fn from_patches<M: Machine>(
     let rows = of.batch * of.kept;
     assert!(of.prefix <= 1 && x.len() == of.tokens() * of.width, "tokens of {of:?}");
     assert!(embedded.len() == rows * of.width && ids.len() == rows, "patches of {of:?}");
-    assert!(added.class_row.len() >= of.prefix * of.width, "a class token of {of:?}");
+    assert!(added.class_token.len() >= of.prefix * of.width, "a class token of {of:?}");
+    assert!(added.class_position.is_none_or(|position| position.len() == of.width), "a position of {of:?}");
     assert!(added.bias.is_none_or(|bias| bias.len() == of.width), "a bias of {of:?}");
     let launch = Launch::new("tokens", "tokens_from_patches", of.tokens(), BLOCK)
         .output(&mut x)
@@ -53,7 +56,8 @@ pub fn from_patches<M: Machine>(
         .optional(added.bias)
         .input(added.positions)
         .input(ids)
-        .input(added.class_row)
+        .input(added.class_token)
+        .optional(added.class_position)
         .size(of.kept)
         .size(of.prefix)
         .size(of.width);
@@ -143,6 +147,7 @@ pub fn scatter_add<M: Machine>(
     assert!(table.len().is_multiple_of(width) && rows.len().is_multiple_of(width), "rows of {width}");
     assert_eq!(starts.len(), named.len() + 1, "the end of every list");
     let launch = Launch::new("tokens", "tokens_scatter_add", named.len(), BLOCK)
+        .rows(blocks(width, BLOCK))
         .output(&mut table)
         .input(named)
         .input(starts)

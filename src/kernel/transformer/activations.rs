@@ -58,7 +58,7 @@ pub struct Activations<E> {
 
 impl Keep {
     /// Blocks whose activations are in memory at a time.
-    fn blocks(self, shape: &Shape) -> usize {
+    pub(super) fn blocks(self, shape: &Shape) -> usize {
         match self {
             Keep::Everything => shape.depth,
             Keep::Inputs | Keep::Nothing => shape.depth.min(1),
@@ -66,7 +66,7 @@ impl Keep {
     }
 
     /// Blocks whose inputs are in memory at a time.
-    fn inputs(self, shape: &Shape) -> usize {
+    pub(super) fn inputs(self, shape: &Shape) -> usize {
         match self {
             Keep::Inputs => shape.depth,
             Keep::Everything | Keep::Nothing => 0,

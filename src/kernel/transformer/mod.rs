@@ -11,6 +11,7 @@
 
 mod activations;
 mod backward;
+pub mod cuda;
 mod forward;
 mod layout;
 pub mod reference;

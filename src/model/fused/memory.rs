@@ -43,7 +43,7 @@ impl<K> Clone for Arenas<K> {
 }
 
 /// What a forward pass keeps.
-pub(super) fn keep(record: bool, recompute: Recompute) -> Keep {
+pub(in crate::model) fn keep(record: bool, recompute: Recompute) -> Keep {
     match (record, recompute) {
         (false, _) => Keep::Nothing,
         (true, Recompute::None) => Keep::Everything,

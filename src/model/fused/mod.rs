@@ -23,6 +23,7 @@ use crate::kernel::unit_norm::Length;
 use crate::kernel::{activation, adamw, contrastive, Cpu as Kernels};
 use crate::parameter::{Parameter, Role};
 use image::FusedImages;
+pub(super) use memory::keep;
 use text::FusedTexts;
 use tower::Recorded;
 use update::Spare;
@@ -150,9 +151,10 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
         images: &[&Parameter<f32, Cpu>],
         texts: &[&Parameter<f32, Cpu>],
         supply: &mut dyn FnMut(&mut [f32]),
-    ) {
+    ) -> Result<(), CpuError> {
         self.images.renew(|tower| tower.load(&self.kernels, images, Some(&mut *supply)));
         self.texts.renew(|tower| tower.load(&self.kernels, texts, Some(&mut *supply)));
+        Ok(())
     }
 
     fn take_gradient(
@@ -295,14 +297,14 @@ fn arena<K: Element>(
     patches: usize,
     tokens: usize,
 ) -> usize {
-    let keep = memory::keep(true, recompute);
+    let keep = keep(true, recompute);
     let beside = pairs * (patches * config.image.patch_values() + (patches + 1) * config.image.width);
     Activations::<K>::bytes(&image_shape(config), pairs, patches + 1, keep)
         + Activations::<K>::bytes(&text_shape(config), pairs, tokens, keep)
         + beside * size_of::<K>()
 }
 
-fn length(normalisation: Normalisation) -> Length {
+pub(super) fn length(normalisation: Normalisation) -> Length {
     match normalisation {
         Normalisation::AddEps => Length::Plus(1e-8),
         Normalisation::MaxEps => Length::AtLeast(1e-12),
@@ -318,7 +320,7 @@ fn curve(activation: Activation) -> activation::Activation {
 }
 
 /// Sizes of the image encoder's blocks.
-fn image_shape(config: &ModelConfig) -> StackShape {
+pub(super) fn image_shape(config: &ModelConfig) -> StackShape {
     let image = &config.image;
     StackShape {
         width: image.width,
@@ -332,7 +334,7 @@ fn image_shape(config: &ModelConfig) -> StackShape {
 }
 
 /// Sizes of the text encoder's blocks.
-fn text_shape(config: &ModelConfig) -> StackShape {
+pub(super) fn text_shape(config: &ModelConfig) -> StackShape {
     let text = &config.text;
     StackShape {
         width: text.width,

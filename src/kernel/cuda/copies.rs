@@ -1,0 +1,115 @@
+//! Copies of parameters as kernels read them: what products multiply by, and what is added beside it, in [`Bf16`]; what
+//! meets the residual stream in f32. One piece of memory for each kind of number.
+
+use super::{Machine, MachineError, View, ViewMut};
+use crate::kernel::element::Bf16;
+use crate::kernel::patches;
+
+/// What kernels read of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    Half,
+    Float,
+}
+
+impl Reads {
+    /// Bytes of the copy of a parameter of `len` numbers.
+    pub fn bytes(self, len: usize) -> usize {
+        len.next_multiple_of(ALIGNMENT)
+            * match self {
+                Reads::Half => size_of::<Bf16>(),
+                Reads::Float => size_of::<f32>(),
+            }
+    }
+}
+
+/// A parameter's place in the memory of its kind.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    reads: Reads,
+    at: usize,
+    len: usize,
+}
+
+/// Every copy begins at a multiple of as many numbers: 256 bytes and more.
+const ALIGNMENT: usize = 128;
+
+/// The copies of a list of parameters, numbered as the list is.
+pub struct Copies<M: Machine> {
+    halves: M::Buffer<Bf16>,
+    floats: M::Buffer<f32>,
+    places: Vec<Place>,
+}
+
+impl<M: Machine> Copies<M> {
+    /// Zeros, for what is read of each parameter and its length.
+    pub fn new(machine: &M, parameters: &[(Reads, usize)]) -> Result<Self, MachineError> {
+        let (mut halves, mut floats) = (0, 0);
+        let places = parameters.iter().map(|&(reads, len)| {
+            let end = match reads {
+                Reads::Half => &mut halves,
+                Reads::Float => &mut floats,
+            };
+            let at = *end;
+            *end += len.next_multiple_of(ALIGNMENT);
+            Place { reads, at, len }
+        });
+        let places = places.collect();
+        Ok(Copies { halves: machine.zeros(halves)?, floats: machine.zeros(floats)?, places })
+    }
+
+    /// Parameters.
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    /// What is read of parameter `i`.
+    pub fn reads(&self, i: usize) -> Reads {
+        self.places[i].reads
+    }
+
+    fn place(&self, i: usize, reads: Reads) -> Place {
+        let place = self.places[i];
+        assert_eq!(place.reads, reads, "what is read of parameter {i}");
+        place
+    }
+
+    /// The copy of parameter `i`, of which halves are read.
+    pub fn half(&self, machine: &M, i: usize) -> View<'_, Bf16> {
+        let Place { at, len, .. } = self.place(i, Reads::Half);
+        machine.view(&self.halves).part(at, len)
+    }
+
+    /// The copy of parameter `i`, of which floats are read.
+    pub fn float(&self, machine: &M, i: usize) -> View<'_, f32> {
+        let Place { at, len, .. } = self.place(i, Reads::Float);
+        machine.view(&self.floats).part(at, len)
+    }
+
+    /// Copies the master of parameter `i`.
+    pub fn load(&mut self, machine: &M, i: usize, master: View<f32>) -> Result<(), MachineError> {
+        let Place { reads, at, len } = self.places[i];
+        assert_eq!(master.len(), len, "the master of parameter {i}");
+        match reads {
+            Reads::Half => {
+                let mut all = machine.view_mut(&mut self.halves);
+                patches::cuda::from_floats(machine, all.part(at, len), master)
+            }
+            Reads::Float => machine.copy(machine.view_mut(&mut self.floats).part(at, len), master),
+        }
+    }
+
+    /// The copies that the update of parameters writes: of those that halves are read of. The others are to be
+    /// [loaded](Self::load) after it.
+    pub fn halves(&mut self, machine: &M) -> Vec<Option<ViewMut<'_, Bf16>>> {
+        let all = machine.view_mut(&mut self.halves);
+        let of_each = self.places.iter().map(|&Place { reads, at, len }| {
+            (reads == Reads::Half).then(|| {
+                let address = all.address() + (at * size_of::<Bf16>()) as u64;
+                // SAFETY: places are apart from each other, and the memory is borrowed.
+                unsafe { ViewMut::new(address, len) }
+            })
+        });
+        of_each.collect()
+    }
+}
