@@ -4,13 +4,13 @@ use serde::Serialize;
 
 use super::{Compute, Fusion, Precision, Recipe};
 use crate::device::DeviceConfig;
-use crate::model::{arena_bytes, machine_bytes, weight_copies, ModelConfig};
+use crate::model::{arena_bytes, machine_bytes, ModelConfig};
 
 /// Bytes that a training stage needs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Memory {
-    /// 32-bit masters, and what fused kernels read: in Bf16 a rounded copy of all but the token table, in F32 copies of
-    /// small weights and two of one large weight at a time. On a GPU a copy of all, and what is held while it is made.
+    /// 32-bit masters, and what fused kernels read: in Bf16 a rounded copy of all but the token table, in F32 two copies of
+    /// one weight at a time. On a GPU a copy of all, and what is held while it is made.
     pub parameters: f64,
     pub gradients: f64,
     /// AdamW's first and second moments.
@@ -67,9 +67,11 @@ impl Memory {
         let Fusion { precision, recompute, .. } = fusion;
         let parameters = model.parameter_counts().total() as f64;
         let table = (model.text.vocab_size * model.text.width) as f64;
+        let (image, text) = (&model.image, &model.text);
+        let largest = (image.width * image.hidden()).max(text.width * text.hidden()) as f64;
         let copies = match (compute, precision) {
             (Compute::Reference, _) => 0.0,
-            (Compute::Fused, Precision::F32) => weight_copies(model) as f64,
+            (Compute::Fused, Precision::F32) => 2.0 * 4.0 * largest,
             (Compute::Fused, Precision::Bf16) => 2.0 * (parameters - table),
         };
         let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;

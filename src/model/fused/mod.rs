@@ -1,6 +1,6 @@
 //! The encoders and the loss on the kernels of the CPU: each one node of the dfdx tape. dfdx keeps the 32-bit
-//! masters, the tape and the gradients; here are copies of the weights as products read them (the mirror; in
-//! f32 of small weights alone: of large ones, products read the masters), activations, and both passes.
+//! masters, the tape and the gradients; here are copies of the weights as products read them (the mirror, which is
+//! of bf16 alone: in f32, products read the masters), activations, and both passes.
 
 mod image;
 mod memory;
@@ -18,7 +18,7 @@ use super::engine::{Back, Engine, Moments, Node};
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
 use crate::kernel::element::{Bf16, Element};
-use crate::kernel::transformer::{Activations, Layout, Shape as StackShape};
+use crate::kernel::transformer::{Activations, Shape as StackShape};
 use crate::kernel::unit_norm::Length;
 use crate::kernel::{activation, adamw, contrastive, Cpu as Kernels};
 use crate::parameter::{Parameter, Role};
@@ -255,23 +255,6 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
         });
         Ok(Node { value, back: Some(back) })
     }
-}
-
-/// Bytes of the copies of weights that f32 products read.
-pub fn weight_copies(config: &ModelConfig) -> usize {
-    let (image, text) = (&config.image, &config.text);
-    let (mut held, mut largest) = (0, 0);
-    for shape in [image_shape(config), text_shape(config)] {
-        for entry in Layout::new(&shape).entries().iter().filter(|entry| entry.part.is_weight()) {
-            match tower::is_lent::<f32>(entry) {
-                true => largest = largest.max(entry.range.len()),
-                false => held += entry.range.len(),
-            }
-        }
-    }
-    let ends = image.patch_values() * image.width + (image.width + text.width) * config.embed_dim;
-    // A master is copied and then laid out.
-    4 * (ends + held + 2 * largest)
 }
 
 /// Bytes of the activations that the fused encoders hold for a micro-batch of `pairs` pairs: both arenas, and

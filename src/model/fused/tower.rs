@@ -9,7 +9,7 @@ use crate::kernel::gemm::{product, weight_gradient, Left, Packed, Right};
 use crate::kernel::layer_norm::{self, Saved};
 use crate::kernel::patches;
 use crate::kernel::pool::{self, Pool};
-use crate::kernel::transformer::{Entry, Norm, Stack};
+use crate::kernel::transformer::{Norm, Stack};
 use crate::kernel::unit_norm::{self, Length};
 use crate::kernel::Cpu as Kernels;
 use crate::parameter::Parameter;
@@ -133,15 +133,6 @@ impl<K: Element> Head<K> {
     }
 }
 
-/// Values of a weight from which on f32 products read its master. Each copies it anew, which is little beside such a
-/// product; a smaller one is copied once after each update, into memory that is little beside activations.
-const LENT: usize = 1 << 19;
-
-/// Whether products read the master of a weight.
-pub(super) fn is_lent<K: Element>(entry: &Entry) -> bool {
-    K::GROUP == 1 && entry.range.len() >= LENT
-}
-
 /// Changes the values of a weight before it is read, or fills them in where its master was given up.
 pub(super) type Supply<'a> = Option<&'a mut dyn FnMut(&mut [f32])>;
 
@@ -186,14 +177,13 @@ impl<'a, 's> Masters<'a, 's> {
         read(&self.values)
     }
 
-    /// All parameters of the blocks. Large weights of f32 products stay where they are.
+    /// All parameters of the blocks. Weights of f32 products stay where they are.
     pub fn stack<K: Element>(&mut self, kernels: &Kernels, stack: &mut Stack<K>) {
         for entry in stack.layout().entries().to_vec() {
-            let Entry { block, part, .. } = entry;
-            match part.is_weight() {
-                true if is_lent::<K>(&entry) => stack.lend_part(block, part, self.lend()),
-                true => self.weight(|values| stack.load_part(kernels, block, part, values)),
-                false => stack.load_part(kernels, block, part, self.read()),
+            match (entry.part.is_weight(), K::GROUP) {
+                (true, 1) => stack.lend_part(entry.block, entry.part, self.lend()),
+                (true, _) => self.weight(|values| stack.load_part(kernels, entry.block, entry.part, values)),
+                (false, _) => stack.load_part(kernels, entry.block, entry.part, self.read()),
             }
         }
     }
