@@ -321,7 +321,9 @@ impl Engine<f32, Cuda> for FusedOnGpu {
         let value = images.device().try_tensor_from_vec(vec![loss.loss as f32], ())?;
         // The parameter is the logarithm of the factor. Where it does not learn, its gradient is zero.
         let of_scale = if learning { loss.dscale * factor } else { 0.0 };
-        let of_scale = self.shared.gpu.upload(&[of_scale as f32]).map_err(told)?;
+        // SAFETY: as above.
+        let held = unsafe { view_mut(own.get_or_alloc_mut(&logit_scale.master)?) };
+        self.shared.gpu.write(held, &[of_scale as f32]).map_err(told)?;
         let (to, to_images, to_texts) = (value.ghost(), images.ghost(), texts.ghost());
         let to_scale = logit_scale.master.ghost();
         let shared = self.shared.clone();
@@ -329,16 +331,14 @@ impl Engine<f32, Cuda> for FusedOnGpu {
             let gpu = &shared.gpu;
             // SAFETY: an entry stays where it is while others are made, and only these kernels use it.
             let outer = unsafe { view(gradients.get_or_alloc_mut(&to)?) };
-            for side in [&to_images, &to_texts] {
+            for of in [&to_images, &to_texts, &to_scale] {
                 // SAFETY: as above.
-                let from = unsafe { view(own.get_or_alloc_mut(side)?) };
+                let from = unsafe { view(own.get_or_alloc_mut(of)?) };
                 // SAFETY: as above.
-                let into = unsafe { view_mut(gradients.get_or_alloc_mut(side)?) };
+                let into = unsafe { view_mut(gradients.get_or_alloc_mut(of)?) };
                 add_scaled(gpu, into, from, outer).map_err(told)?;
             }
-            // SAFETY: as above.
-            let into = unsafe { view_mut(gradients.get_or_alloc_mut(&to_scale)?) };
-            add_scaled(gpu, into, gpu.view(&of_scale), outer).map_err(told)
+            Ok(())
         });
         Ok(Node { value, back: Some(back) })
     }
