@@ -16,13 +16,13 @@ use crate::emulator::Emulator;
 use crate::{down, each_machine, on_plain};
 
 const FLIP: &str = r#"(
-    image: (size: 32, patch: 8, width: 64, depth: 2, heads: 2),
+    image: (size: 32, patch: 8, width: 32, depth: 2, heads: 2),
     text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 32, depth: 1, heads: 1),
     embed_dim: 24,
 )"#;
 
 const OPEN_CLIP: &str = r#"(
-    image: (size: 32, patch: 8, width: 64, depth: 2, heads: 2, positions: Learned, pre_norm: true,
+    image: (size: 32, patch: 8, width: 32, depth: 2, heads: 2, positions: Learned, pre_norm: true,
             pool: ClassToken, patch_bias: false, activation: GeluExact, norm_eps: 1e-5),
     text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 32, depth: 1, heads: 1,
            causal: true, pool: EndOfText, activation: QuickGelu, norm_eps: 1e-5),
