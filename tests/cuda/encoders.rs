@@ -393,3 +393,18 @@ fn the_papers_batch_fits_on_one_card() {
         assert!(all < 75e9, "{held:?}");
     }
 }
+
+#[test]
+fn sizes_without_a_kernel_are_named() {
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    let lacks = |change: fn(&mut ModelConfig)| {
+        let mut config = config.clone();
+        change(&mut config);
+        machine_lacks(&config).unwrap_or_default()
+    };
+    assert_eq!(lacks(|_| ()), "");
+    assert!(lacks(|config| config.image.heads = 4).starts_with("model.image needs heads of a width in"));
+    assert!(lacks(|config| config.text.width = 36).contains("not 36"));
+    assert!(lacks(|config| config.text.mlp_ratio = 2.1).contains("widths that 8 divides"));
+    assert!(lacks(|config| config.embed_dim = 13).contains("multiple of 8, not 13"));
+}

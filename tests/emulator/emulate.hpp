@@ -5,7 +5,7 @@
 // hardware rounds.
 #pragma once
 
-// Its check of longjmp knows one stack alone.
+// The C library's check of longjmp knows one stack alone.
 #undef _FORTIFY_SOURCE
 
 #include <setjmp.h>
