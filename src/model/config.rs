@@ -251,7 +251,7 @@ pub enum Precision {
 pub enum Compute {
     /// Composed from dfdx operations: readable, the oracle of every test.
     Reference,
-    /// One node per encoder with kernels of our own.
+    /// One node per encoder with kernels of our own; on a GPU in Bf16 alone.
     #[default]
     Fused,
 }

@@ -50,9 +50,13 @@ pub enum MachineTower {
 
 /// Why a machine cannot compute the encoders of a model; `None` where it can.
 pub fn machine_lacks(config: &ModelConfig) -> Option<String> {
-    let of = |tower: &str, lack: String| format!("model.{tower} needs {lack}");
-    let image = lacking(&image_shape(config)).map(|lack| of("image", lack));
-    image.or_else(|| lacking(&text_shape(config)).map(|lack| of("text", lack)))
+    let of = |tower: &str, shape| lacking(&shape).map(|lack| format!("model.{tower} needs {lack}"));
+    let embed_dim = config.embed_dim;
+    let odd = || {
+        let even = embed_dim.is_multiple_of(8);
+        (!even).then(|| format!("model.embed_dim needs to be a multiple of 8, not {embed_dim}"))
+    };
+    of("image", image_shape(config)).or_else(|| of("text", text_shape(config))).or_else(odd)
 }
 
 fn image_sizes(config: &ModelConfig) -> image::Sizes {

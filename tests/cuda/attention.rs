@@ -69,7 +69,7 @@ impl Nan for Bf16 {
 fn every_head_there_is_a_kernel_for() {
     each_machine!(machine => {
         for (i, head) in HEADS.into_iter().enumerate() {
-            let tokens = [9, 1, 7, 16, 17, 50, 63, 64][i];
+            let tokens = [9, 17, 1, 7, 16, 5, 17, 33, 20, 8, 63, 64][i];
             for causal in [false, true] {
                 against_reference(machine, Attention { batch: 2, tokens, heads: 2, head, causal }, 1.0);
             }
@@ -80,7 +80,7 @@ fn every_head_there_is_a_kernel_for() {
 #[test]
 fn sequences_of_several_chunks() {
     each_machine!(machine => {
-        for (tokens, head) in [(65, 64), (99, 64), (130, 80), (197, 32)] {
+        for (tokens, head) in [(65, 64), (99, 64), (130, 80), (197, 32), (70, 12), (66, 88)] {
             for causal in [false, true] {
                 against_reference(machine, Attention { batch: 1, tokens, heads: 1, head, causal }, 1.0);
             }

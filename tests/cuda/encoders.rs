@@ -15,14 +15,14 @@ use rand::Rng;
 use crate::emulator::Emulator;
 use crate::{down, each_machine, on_plain};
 
-const FLIP: &str = r#"(
-    image: (size: 32, patch: 8, width: 64, depth: 2, heads: 2),
+pub const FLIP: &str = r#"(
+    image: (size: 32, patch: 8, width: 32, depth: 2, heads: 2),
     text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 32, depth: 1, heads: 1),
     embed_dim: 24,
 )"#;
 
-const OPEN_CLIP: &str = r#"(
-    image: (size: 32, patch: 8, width: 64, depth: 2, heads: 2, positions: Learned, pre_norm: true,
+pub const OPEN_CLIP: &str = r#"(
+    image: (size: 32, patch: 8, width: 32, depth: 2, heads: 2, positions: Learned, pre_norm: true,
             pool: ClassToken, patch_bias: false, activation: GeluExact, norm_eps: 1e-5),
     text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 32, depth: 1, heads: 1,
            causal: true, pool: EndOfText, activation: QuickGelu, norm_eps: 1e-5),
@@ -33,12 +33,12 @@ const OPEN_CLIP: &str = r#"(
 
 /// The bfloat16 column of the fixtures, as tests/fused.rs has it for the processor: embeddings, loss, gradients relative
 /// to the tensor's length, and the gradient of key biases, which is zero but for rounding.
-const FEATURE: f32 = 2e-2;
-const LOSS: f64 = 5e-2;
-const GRADIENT: f64 = 0.15;
-const ZERO: f64 = 3e-3;
+pub const FEATURE: f32 = 2e-2;
+pub const LOSS: f64 = 5e-2;
+pub const GRADIENT: f64 = 0.15;
+pub const ZERO: f64 = 3e-3;
 
-fn case(config: &ModelConfig, batch: usize, grid: usize, mask: ImageMask) -> (ImageInput, TextInput) {
+pub fn case(config: &ModelConfig, batch: usize, grid: usize, mask: ImageMask) -> (ImageInput, TextInput) {
     let mut rng = rng(7, Purpose::Bench, 0, 0);
     let kept = mask.draw(grid, batch, 3, 5, 0);
     let values = kept.ids.len() * config.image.patch.pow(2) * 3;
@@ -48,7 +48,7 @@ fn case(config: &ModelConfig, batch: usize, grid: usize, mask: ImageMask) -> (Im
     (ImageInput { patches, kept, grid }, TextInput { tokens, kept: Kept::all(batch, context) })
 }
 
-fn composed(config: &ModelConfig) -> Flip<f32, Cpu> {
+pub fn composed(config: &ModelConfig) -> Flip<f32, Cpu> {
     let mut flip = Flip::new(&Cpu::default(), config, 11).unwrap();
     // Nothing stays zero or one: a forgotten bias or scale must show.
     let mut rng = rng(13, Purpose::Bench, 1, 0);
@@ -121,7 +121,7 @@ fn step<M: Machine>(
     ([down(machine, &z_images), down(machine, &z_texts)], loss.loss)
 }
 
-fn length(values: impl Iterator<Item = f64>) -> f64 {
+pub fn length(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|x| x * x).sum::<f64>().sqrt()
 }
 
@@ -197,7 +197,7 @@ fn compare<M: Machine>(machine: &M, recipe: &str, batch: usize, grid: usize, mas
     println!("gradients off by {from_graph:.1e} from the graph, {from_processor:.1e} from the processor");
 }
 
-fn half() -> ImageMask {
+pub fn half() -> ImageMask {
     ImageMask::Random(Ratio::try_from(0.5).unwrap())
 }
 
@@ -392,4 +392,19 @@ fn the_papers_batch_fits_on_one_card() {
         );
         assert!(all < 75e9, "{held:?}");
     }
+}
+
+#[test]
+fn sizes_without_a_kernel_are_named() {
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    let lacks = |change: fn(&mut ModelConfig)| {
+        let mut config = config.clone();
+        change(&mut config);
+        machine_lacks(&config).unwrap_or_default()
+    };
+    assert_eq!(lacks(|_| ()), "");
+    assert!(lacks(|config| config.image.heads = 4).starts_with("model.image needs heads of a width in"));
+    assert!(lacks(|config| config.text.width = 36).contains("not 36"));
+    assert!(lacks(|config| config.text.mlp_ratio = 2.1).contains("widths that 8 divides"));
+    assert!(lacks(|config| config.embed_dim = 13).contains("multiple of 8, not 13"));
 }

@@ -10,7 +10,7 @@ use crate::bound::*;
 use crate::{down, each_machine_and_plain};
 
 /// (rows, in, out): one of everything, more than one part of rows, no power of two.
-const SIZES: [(usize, usize, usize); 4] = [(1, 8, 8), (7, 24, 40), (130, 16, 72), (257, 40, 16)];
+const SIZES: [(usize, usize, usize); 4] = [(1, 8, 8), (7, 24, 40), (130, 16, 24), (257, 40, 72)];
 
 /// [m, n] = left [m, k] right [k, n].
 fn times(left: &[f64], right: &[f64], (m, k, n): (usize, usize, usize)) -> Vec<f64> {
@@ -87,7 +87,8 @@ fn linear_layers_forward_and_backward() {
 fn activations_after_products_and_before_them() {
     each_machine_and_plain!(machine => {
         for activation in [Activation::GeluTanh, Activation::GeluExact, Activation::QuickGelu] {
-            for (rows, k, n) in SIZES {
+            // Sizes that the reference, an integral for each number, is done with in time.
+            for (rows, k, n) in SIZES.into_iter().filter(|(rows, _, n)| rows * n < 5000) {
                 let (x, w) = (stored::<Bf16>(&numbers(1, rows * k)), stored::<Bf16>(&numbers(2, k * n)));
                 let (b, dy) = (stored::<Bf16>(&numbers(3, n)), stored::<Bf16>(&numbers(4, rows * k)));
                 let up = |values: &[Bf16]| machine.upload(values).unwrap();

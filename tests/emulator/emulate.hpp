@@ -5,6 +5,10 @@
 // hardware rounds.
 #pragma once
 
+// The C library's check of longjmp knows one stack alone.
+#undef _FORTIFY_SOURCE
+
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -45,7 +49,8 @@ constexpr unsigned LANES = 32;
 constexpr size_t STACK = 256 << 10;
 
 struct Fiber {
-    ucontext_t context;
+    jmp_buf context;
+    bool begun;
     dim3 thread;
     Waiting waiting;
 };
@@ -56,7 +61,7 @@ struct State {
     std::vector<Fiber> fibers;
     std::vector<std::vector<char>> stacks;
     unsigned running;
-    ucontext_t scheduler;
+    jmp_buf scheduler;
     // What the lanes of each warp show each other.
     uint64_t shown[32][LANES];
     unsigned left[32][LANES][4], right[32][LANES][2];
@@ -73,15 +78,39 @@ inline Fiber &here() { return state().fibers[state().running]; }
 inline unsigned lane() { return state().running % LANES; }
 inline unsigned warp() { return state().running / LANES; }
 
+// A fiber is begun by setcontext, which asks the kernel about signals, and goes on by longjmp, which does not. It outlives
+// its block: the next one finds it at the end of `enter`.
+__attribute__((noinline)) inline void leave() {
+    if (_setjmp(here().context) == 0)
+        _longjmp(state().scheduler, 1);
+}
+
 inline void wait(Waiting at) {
     here().waiting = at;
-    swapcontext(&here().context, &state().scheduler);
+    leave();
 }
 
 inline void enter() {
-    state().body(state().arguments);
-    here().waiting = ENDED;
-    swapcontext(&here().context, &state().scheduler);
+    for (;;) {
+        state().body(state().arguments);
+        wait(ENDED);
+    }
+}
+
+// Runs the fiber `running` until it waits.
+__attribute__((noinline)) inline void resume() {
+    if (_setjmp(state().scheduler) != 0)
+        return;
+    if (here().begun)
+        _longjmp(here().context, 1);
+    here().begun = true;
+    ucontext_t first;
+    getcontext(&first);
+    first.uc_stack.ss_sp = state().stacks[state().running].data();
+    first.uc_stack.ss_size = STACK;
+    first.uc_link = nullptr;
+    makecontext(&first, enter, 0);
+    setcontext(&first);
 }
 
 // Lets go of threads first..last that all wait at `at`; those that ended count as there.
@@ -105,11 +134,6 @@ inline void run_block(unsigned threads) {
         Fiber &fiber = s.fibers[i];
         fiber.thread = dim3{i, 0, 0};
         fiber.waiting = AT_NOTHING;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = s.stacks[i].data();
-        fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, enter, 0);
     }
     // Each warp goes as far as it can before the next begins, in alternate blocks from the first or from the last: where a
     // barrier is missing, some warp reads what another has not written yet, or has overwritten.
@@ -122,7 +146,7 @@ inline void run_block(unsigned threads) {
             do
                 for (s.running = first; s.running < last; s.running++)
                     if (here().waiting == AT_NOTHING)
-                        swapcontext(&s.scheduler, &here().context);
+                        resume();
             while (release(first, last, AT_WARP));
         }
     } while (release(0, threads, AT_BLOCK));

@@ -31,16 +31,20 @@ macro_rules! of_head {
 }
 
 /// The widths of a head that there are kernels for.
-pub const HEADS: [usize; 8] = [16, 32, 48, 64, 80, 96, 112, 128];
+pub const HEADS: [usize; 12] = [12, 16, 32, 48, 64, 72, 80, 88, 96, 104, 112, 128];
 
 fn kernels(head: usize) -> Kernels {
     let kernels = match head {
+        12 => of_head!(12),
         16 => of_head!(16),
         32 => of_head!(32),
         48 => of_head!(48),
         64 => of_head!(64),
+        72 => of_head!(72),
         80 => of_head!(80),
+        88 => of_head!(88),
         96 => of_head!(96),
+        104 => of_head!(104),
         112 => of_head!(112),
         128 => of_head!(128),
         _ => None,
@@ -50,7 +54,9 @@ fn kernels(head: usize) -> Kernels {
 
 /// Bytes of `along` chunks in rows and `across` of them in columns.
 fn shared(of: Attention, along: usize, across: usize) -> usize {
-    (along * CHUNK * (of.head + GAP) + across * of.head * (CHUNK + GAP)) * size_of::<Bf16>()
+    // Tensor cores take sixteen columns at a time.
+    let head = of.head.next_multiple_of(16);
+    (along * CHUNK * (head + GAP) + across * head * (CHUNK + GAP)) * size_of::<Bf16>()
 }
 
 /// A block for every chunk of every head.

@@ -24,7 +24,7 @@ use super::MachineError;
 
 /// Bytes of scratch memory: what NVIDIA advises for Hopper.
 const WORKSPACE: usize = 32 << 20;
-/// The alignment that cuBLASLt takes for granted where it is told nothing, bytes.
+/// The logarithm of the alignment that cuBLASLt takes for granted where it is told nothing.
 const ALIGNED: u32 = 8;
 
 /// What the choice of an algorithm depends on: all of a product but its addresses, of which alignments alone.

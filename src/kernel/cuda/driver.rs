@@ -22,12 +22,13 @@ const USUAL_SHARED: u32 = 48 << 10;
 /// A GPU.
 #[derive(Debug)]
 pub struct Gpu {
-    device: Arc<CudaDevice>,
-    products: Products,
-    staging: Staging,
     modules: HashMap<&'static str, sys::CUmodule>,
     /// Found before; a handle as a number, so that it may go to another thread.
     functions: Mutex<HashMap<&'static str, usize>>,
+    staging: Staging,
+    products: Products,
+    /// Last, as the others give back what is its own.
+    device: Arc<CudaDevice>,
 }
 
 // SAFETY: handles of modules are valid in every thread that the context is current in; each call makes it so.
@@ -55,7 +56,7 @@ impl Gpu {
             modules.insert(name, module.map_err(failed(name))?);
         }
         let products = Products::new(device.clone())?;
-        Ok(Gpu { device, products, staging: Staging::default(), modules, functions: Mutex::default() })
+        Ok(Gpu { modules, functions: Mutex::default(), staging: Staging::default(), products, device })
     }
 
     /// Waits for all that was launched.

@@ -1,0 +1,168 @@
+//! A model whose encoders are computed on a machine, tape, gradients and optimizer being dfdx's: what runs on a GPU, with the
+//! emulator in its place, which uses the memory of dfdx's Cpu.
+
+use dfdx::prelude::{Cpu, CpuError};
+use flip::kernel::adamw::AdamW as Rule;
+use flip::kernel::cuda::MachineError;
+use flip::mask::ImageMask;
+use flip::model::{fuse_on, Flip, Fusion, GraphDevice, ImageInput, Lends, ModelConfig, ModelError};
+use flip::model::{Precision, Recompute, TextInput, Values};
+use flip::optimizer::{global_norm, AdamW, AdamWConfig};
+
+use crate::emulator::Emulator;
+use crate::encoders::{case, composed, half, length, FEATURE, FLIP, GRADIENT, LOSS, OPEN_CLIP, ZERO};
+
+// SAFETY: the emulator's kernels use the memory of this process, and run when they are launched.
+unsafe impl Lends<Emulator> for Cpu {
+    fn place(storage: &Values<Cpu>) -> (u64, usize) {
+        (storage.as_ptr() as u64, storage.len())
+    }
+    fn place_mut(storage: &mut Values<Cpu>) -> (u64, usize) {
+        (storage.as_mut_ptr() as u64, storage.len())
+    }
+    fn failed(_: &MachineError) -> CpuError {
+        CpuError::OutOfMemory
+    }
+}
+
+/// The model of a recipe on the emulator; `None` where there is no C++ compiler.
+fn joined(model: Flip<f32, Cpu>, recompute: Recompute) -> Option<Flip<f32, Cpu>> {
+    match Emulator::counting() {
+        Ok(emulator) => {
+            let how = Fusion { recompute, ..Precision::Bf16.into() };
+            Some(fuse_on(model, emulator, how).unwrap())
+        }
+        Err(why) => {
+            println!("skipped: {why}");
+            None
+        }
+    }
+}
+
+/// Micro-batches of these sizes.
+fn cases(
+    config: &ModelConfig,
+    sizes: &[usize],
+    grid: usize,
+    mask: &ImageMask,
+) -> (Vec<ImageInput>, Vec<TextInput>) {
+    sizes.iter().map(|&size| case(config, size, grid, mask.clone())).unzip()
+}
+
+fn compare(recipe: &str, sizes: &[usize], grid: usize, mask: ImageMask, recompute: Recompute) {
+    let config: ModelConfig = ron::from_str(recipe).unwrap();
+    let (images, texts) = cases(&config, sizes, grid, &mask);
+    let oracle = composed(&config);
+    let Some(model) = joined(composed(&config), recompute) else { return };
+    for (image, text) in images.iter().zip(&texts) {
+        let ours = [model.embed_images(image).unwrap(), model.embed_texts(text).unwrap()].concat();
+        let theirs = [oracle.embed_images(image).unwrap(), oracle.embed_texts(text).unwrap()].concat();
+        assert_eq!(ours.len(), theirs.len());
+        assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() <= FEATURE));
+    }
+    let theirs = oracle.loss_and_gradients(&images, &texts).unwrap();
+    let mut most = 0.0f64;
+    // Twice: the second pass uses the arenas of the first.
+    for _ in 0..2 {
+        let ours = model.loss_and_gradients(&images, &texts).unwrap();
+        assert!((ours.loss - theirs.loss).abs() <= LOSS, "loss {} for {}", ours.loss, theirs.loss);
+        for (a, b) in model.parameters().into_iter().zip(oracle.parameters()) {
+            let (of_ours, wanted) =
+                (ours.gradients.get(&a.master).as_vec(), theirs.gradients.get(&b.master).as_vec());
+            let apart = length(of_ours.iter().zip(&wanted).map(|(&x, &y)| f64::from(x - y)));
+            let norm = length(wanted.iter().map(|&x| f64::from(x)));
+            let keys = a.name.ends_with("qkv.bias");
+            let allowed = GRADIENT * norm + if keys { ZERO * (wanted.len() as f64).sqrt() } else { 0.0 };
+            assert!(apart <= allowed, "{} of {sizes:?}: {apart:e} apart, length {norm:e}", a.name);
+            if !keys {
+                most = most.max(apart / norm);
+            }
+        }
+    }
+    println!("{sizes:?}: gradients off by {most:.1e}");
+}
+
+#[test]
+fn the_model_is_that_of_the_graph() {
+    compare(FLIP, &[4], 4, half(), Recompute::None);
+    compare(FLIP, &[2, 3], 4, half(), Recompute::Blocks);
+    compare(OPEN_CLIP, &[4], 4, half(), Recompute::Blocks);
+    compare(OPEN_CLIP, &[2, 2, 1], 3, ImageMask::Keep, Recompute::None);
+}
+
+/// After updates the copies that kernels read are those of the masters, and so they are after weights from elsewhere.
+#[test]
+fn kernels_read_what_the_masters_are() {
+    let config: ModelConfig = ron::from_str(OPEN_CLIP).unwrap();
+    let (images, texts) = cases(&config, &[3], 4, &half());
+    let Some(mut model) = joined(composed(&config), Recompute::None) else { return };
+    let before = model.embed_images(&images[0]).unwrap();
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    for _ in 0..2 {
+        let step = model.loss_and_gradients(&images, &texts).unwrap();
+        optimizer.update(&mut model, step.gradients, 1e-2, 0.5).unwrap();
+    }
+    let embed = |model: &Flip<f32, Cpu>| {
+        [model.embed_images(&images[0]).unwrap(), model.embed_texts(&texts[0]).unwrap()].concat()
+    };
+    let mut fresh = Flip::<f32, Cpu>::new(&Cpu::default(), &config, 99).unwrap();
+    fresh.import(&model.export()).unwrap();
+    let mut fresh = joined(fresh, Recompute::None).unwrap();
+    assert_ne!(model.embed_images(&images[0]).unwrap(), before);
+    assert!(embed(&model) == embed(&fresh));
+    fresh.import(&composed(&config).export()).unwrap();
+    assert_eq!(fresh.embed_images(&images[0]).unwrap(), before);
+}
+
+/// Every parameter moves as the formula says, for the gradients there are; and the norm is theirs.
+#[test]
+fn updates_follow_the_formula() {
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    let (images, texts) = cases(&config, &[3], 4, &half());
+    let Some(mut model) = joined(composed(&config), Recompute::None) else { return };
+    let AdamWConfig { beta1, beta2, eps, weight_decay, .. } = AdamWConfig::default();
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let mut wanted: Vec<[Vec<f64>; 3]> = Vec::new();
+    for t in 1..=3 {
+        let mut step = model.loss_and_gradients(&images, &texts).unwrap();
+        let gradients: Vec<Vec<f32>> =
+            model.parameters().into_iter().map(|p| step.gradients.get(&p.master).as_vec()).collect();
+        let norm = global_norm(&model, &mut step.gradients).unwrap();
+        let want = length(gradients.iter().flatten().map(|&g| f64::from(g)));
+        assert!((norm - want).abs() <= 1e-5 * want, "{norm} for {want}");
+        let (lr, factor) = (1e-3 * t as f64, 0.5);
+        for (i, parameter) in model.parameters().into_iter().enumerate() {
+            if t == 1 {
+                let values: Vec<f64> = parameter.to_host().data.into_iter().map(f64::from).collect();
+                wanted.push([values.clone(), vec![0.0; values.len()], vec![0.0; values.len()]]);
+            }
+            let decay = if parameter.role.decays() { weight_decay } else { 0.0 };
+            let rule = Rule { lr, beta1, beta2, eps, decay, t, gradient: factor };
+            let [p, m, v] = &mut wanted[i];
+            for (j, &g) in gradients[i].iter().enumerate() {
+                rule.reference(&mut p[j], &mut m[j], &mut v[j], f64::from(g));
+            }
+        }
+        optimizer.update(&mut model, step.gradients, lr, factor).unwrap();
+    }
+    for (parameter, [want, ..]) in model.parameters().into_iter().zip(&wanted) {
+        let got = parameter.to_host().data;
+        let most = got.iter().zip(want).fold(0.0f64, |most, (&a, b)| most.max((f64::from(a) - b).abs()));
+        assert!(most <= 2e-6, "{}: {most:e} apart", parameter.name);
+    }
+}
+
+#[test]
+fn what_has_no_kernels_is_refused() {
+    let Ok(emulator) = Emulator::counting() else { return println!("skipped: no C++ compiler") };
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    let error = fuse_on(composed(&config), emulator, Precision::F32.into()).unwrap_err();
+    assert_eq!(error, ModelError::FusedF32OnGpu);
+    let mut odd = config.clone();
+    odd.embed_dim = 13;
+    let model = Flip::<f32, Cpu>::new(&Cpu::default(), &odd, 1).unwrap();
+    let error = fuse_on(model, Emulator::counting().unwrap(), Precision::Bf16.into()).unwrap_err();
+    assert!(matches!(error, ModelError::NoGpuKernels(_)), "{error}");
+    // The processor's own fused encoders take both.
+    assert!(Cpu::fuse(composed(&config), Precision::F32.into()).is_ok());
+}
