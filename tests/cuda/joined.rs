@@ -6,8 +6,10 @@ use flip::kernel::adamw::AdamW as Rule;
 use flip::kernel::cuda::MachineError;
 use flip::mask::ImageMask;
 use flip::model::{fuse_on, Flip, Fusion, GraphDevice, ImageInput, Lends, ModelConfig, ModelError};
-use flip::model::{Precision, Recompute, TextInput, Values};
+use flip::model::{OwnParts, Precision, Recompute, TextInput, Values};
 use flip::optimizer::{global_norm, AdamW, AdamWConfig};
+use flip::parameter::Role;
+use flip::ranks::{shard, Alone, Parts, Ranks, RanksConfig, Together};
 
 use crate::emulator::Emulator;
 use crate::encoders::{case, composed, half, length, FEATURE, FLIP, GRADIENT, LOSS, OPEN_CLIP, ZERO};
@@ -165,4 +167,60 @@ fn what_has_no_kernels_is_refused() {
     assert!(matches!(error, ModelError::NoGpuKernels(_)), "{error}");
     // The processor's own fused encoders take both.
     assert!(Cpu::fuse(composed(&config), Precision::F32.into()).is_ok());
+}
+
+/// Losses of two updates and then a picture's embedding, of two parts on one rank or on two with masters on one each.
+fn trained(ranks: &dyn Ranks, config: &ModelConfig) -> Option<(Vec<u64>, Vec<f32>)> {
+    let (images, texts) = cases(config, &[3, 3], 4, &half());
+    let (images, texts): (Vec<_>, Vec<_>) =
+        images.into_iter().zip(texts).map(|(i, t)| (vec![i], vec![t])).unzip();
+    let mut model = joined(composed(config), Recompute::None)?;
+    let in_two = RanksConfig { parts: std::num::NonZeroUsize::new(2), ..RanksConfig::default() };
+    let parts = Parts::of(&in_two, 6, 1, ranks).unwrap();
+    let lengths: Vec<usize> = model.parameters().iter().map(|parameter| parameter.len()).collect();
+    let owners = (ranks.count() > 1).then(|| shard::owners(&lengths, ranks.count()));
+    if let Some(owners) = &owners {
+        model.share_out(ranks, owners).unwrap();
+        assert!(model.parameters().iter().any(|parameter| parameter.given_up));
+        assert!(model
+            .parameters()
+            .iter()
+            .all(|parameter| !parameter.given_up || parameter.role == Role::Weight));
+    }
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let mut losses = Vec::new();
+    for _ in 0..2 {
+        let own = parts.own();
+        let own = OwnParts {
+            images: &images[own.clone()],
+            texts: &texts[own],
+            owners: owners.as_deref(),
+            keep: true,
+        };
+        let step = model.loss_and_gradients_in_parts(ranks, &parts, own).unwrap();
+        losses.push(step.loss.to_bits());
+        match &owners {
+            None => optimizer.update(&mut model, step.gradients, 1e-2, 1.0).unwrap(),
+            Some(owners) => {
+                optimizer.update_sharded(ranks, owners, &mut model, step.gradients, 1e-2, 1.0).unwrap()
+            }
+        }
+    }
+    Some((losses, model.embed_images(&images[0][0]).unwrap()))
+}
+
+#[test]
+fn masters_on_one_rank_each_train_as_whole_ones_do() {
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    let Some(whole) = trained(&Alone::default(), &config) else { return };
+    assert_ne!(whole.0[0], whole.0[1]);
+    std::thread::scope(|scope| {
+        let ranks = Together::of(2);
+        let config = &config;
+        let threads: Vec<_> =
+            ranks.into_iter().map(|ranks| scope.spawn(move || trained(&ranks, config))).collect();
+        for thread in threads {
+            assert!(thread.join().unwrap().as_ref() == Some(&whole));
+        }
+    });
 }
