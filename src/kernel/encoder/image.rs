@@ -261,8 +261,10 @@ impl<M: Machine> ImageEncoder<M> {
             class_token: self.copies.float(machine, self.list.class),
             class_position,
         };
-        let Activations { x, normed, .. } = &mut parts.activations;
-        let mut embedded = normed.part(0, batch * kept * width);
+        let Activations { x, wide, .. } = &mut parts.activations;
+        // Not rounded: it becomes part of the residual stream.
+        let mut room = wide.as_room::<f32>();
+        let mut embedded = room.part(0, batch * kept * width);
         let patch = self.patch(machine, &self.copies);
         gemm::cuda::forward(machine, embedded.again(), parts.pixels.read(), patch)?;
         let of = Sequences { batch, kept, prefix: 1, width };

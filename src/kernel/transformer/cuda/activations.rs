@@ -44,8 +44,8 @@ pub struct Activations<'a> {
     pub rounded: ViewMut<'a, Bf16>,
     /// [rows, width]: output of a norm once more, or the gradient of attention's output.
     pub(super) dmixed: ViewMut<'a, Bf16>,
-    /// [rows, hidden or 3 * width]: after the activation; then a gradient.
-    pub(super) wide: ViewMut<'a, Bf16>,
+    /// [rows, hidden or 3 * width]: after the activation; then a gradient. Before and after a pass, for others to use.
+    pub wide: ViewMut<'a, Bf16>,
     /// Of attention's backward pass.
     pub(super) dots: ViewMut<'a, f32>,
     /// Sums over parts of the rows.
