@@ -132,7 +132,7 @@ impl Sizes {
     /// Bytes of the arena of a pass that keeps `keep`.
     pub fn bytes(&self, batch: usize, kept: usize, grid: usize, keep: Keep) -> usize {
         let purpose = Purpose { batch, kept, grid, floats: false, keep };
-        Room::measure(|room| drop(self.take(room, purpose)))
+        Room::measure(|room| self.take(room, purpose))
     }
 
     fn take<'a>(&self, room: &mut Room<'a>, purpose: Purpose) -> Parts<'a> {
@@ -190,7 +190,7 @@ impl<M: Machine> ImageEncoder<M> {
         let keep = if record { self.keep } else { Keep::Nothing };
         let floats = matches!(input.patches, Patches::Floats(_));
         let purpose = Purpose { batch, kept, grid, floats, keep };
-        let bytes = Room::measure(|room| drop(self.sizes.take(room, purpose)));
+        let bytes = Room::measure(|room| self.sizes.take(room, purpose));
         let mut memory = self.arenas.take(machine, purpose, bytes)?;
         let mut parts = self.sizes.take(&mut Room::new(machine.view_mut(&mut memory)), purpose);
         self.embed(machine, input, &mut parts)?;
@@ -335,7 +335,7 @@ impl<M: Machine> ImageEncoder<M> {
             x,
             (dy.read(), width),
         )?;
-        let bytes = Room::measure(|room| drop(self.sizes.take(room, purpose)));
+        let bytes = Room::measure(|room| self.sizes.take(room, purpose));
         self.arenas.give_back(purpose, bytes, memory);
         Ok(())
     }
