@@ -22,7 +22,7 @@ impl<'a> Room<'a> {
     }
 
     /// Bytes that `take` takes. What it makes of them is nowhere, and given up.
-    pub fn measure<T>(take: impl FnOnce(&mut Room<'static>) -> T) -> usize {
+    pub(crate) fn measure<T>(take: impl FnOnce(&mut Room<'static>) -> T) -> usize {
         let mut nowhere = Room { address: 0, len: usize::MAX, taken: 0, of: PhantomData };
         take(&mut nowhere);
         nowhere.taken

@@ -53,6 +53,11 @@ pub struct Activations<'a> {
 }
 
 impl<'a> Activations<'a> {
+    /// Bytes of the arena that [`take`](Self::take) takes.
+    pub fn bytes(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> usize {
+        Room::measure(|room| Activations::take(room, shape, batch, tokens, keep))
+    }
+
     /// Takes them from an arena.
     pub fn take(room: &mut Room<'a>, shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> Self {
         let rows = batch * tokens;
