@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use flip::command::{schema, validate, Failure};
+use flip::device::DeviceConfig;
 use flip::recipe::forecast::StageForecast;
 use flip::recipe::{self, Recipe};
 use flip::stage::Stage;
@@ -106,7 +107,9 @@ fn headers_say_what_a_recipe_costs_and_how_to_run_it() {
                 if unit.starts_with("GiB") { 1 << 30 } else { unit.starts_with("MiB").then_some(1 << 20)? };
             Some(number.parse::<f64>().ok()? * f64::from(bytes))
         });
-        let needed = validate::report(&recipe).stages.into_iter().map(|stage| match stage {
+        let device = if text.contains("of GPU memory") { DeviceConfig::Cuda(0) } else { recipe.device };
+        let there = Recipe { device, ..recipe.clone() };
+        let needed = validate::report(&there).stages.into_iter().map(|stage| match stage {
             StageForecast::Pretrain(plan) | StageForecast::Unmask(plan) => {
                 plan.memory.total - plan.memory.pictures
             }

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
+use dfdx::prelude::{Cpu, CpuError};
 use flip::kernel::activation::Activation;
 use flip::kernel::cuda::product::{ByColumns, Epilogue, Kind, Product};
 use flip::kernel::cuda::{Launch, Machine, MachineError, Number, View, ViewMut};
 use flip::kernel::element::Bf16;
+use flip::model::{Lends, Values};
 use libloading::Library;
 
 pub struct Emulator {
@@ -184,6 +186,19 @@ impl Machine for Emulator {
         // SAFETY: the caller's arguments are those of the kernel.
         unsafe { kernel(launch.grid.as_ptr(), launch.block, launch.shared_bytes, arguments.as_mut_ptr()) };
         Ok(())
+    }
+}
+
+// SAFETY: the emulator's kernels use the memory of this process, and run when they are launched.
+unsafe impl Lends<Emulator> for Cpu {
+    fn place(storage: &Values<Cpu>) -> (u64, usize) {
+        (storage.as_ptr() as u64, storage.len())
+    }
+    fn place_mut(storage: &mut Values<Cpu>) -> (u64, usize) {
+        (storage.as_mut_ptr() as u64, storage.len())
+    }
+    fn failed(_: &MachineError) -> CpuError {
+        CpuError::OutOfMemory
     }
 }
 

@@ -132,8 +132,9 @@ fn compare<M: Machine>(machine: &M, recipe: &str, batch: usize, grid: usize, mas
     let oracle = composed(&config);
     let fused = Cpu::fuse(composed(&config), Precision::Bf16.into()).unwrap();
     let wanted = [oracle.embed_images(&images).unwrap(), oracle.embed_texts(&texts).unwrap()];
-    let theirs = oracle.loss_and_gradients(&[images.clone()], &[texts.clone()]).unwrap();
-    let same = fused.loss_and_gradients(&[images.clone()], &[texts.clone()]).unwrap();
+    let (one_image, one_text) = (std::slice::from_ref(&images), std::slice::from_ref(&texts));
+    let theirs = oracle.loss_and_gradients(one_image, one_text).unwrap();
+    let same = fused.loss_and_gradients(one_image, one_text).unwrap();
     let scale = oracle.logit_scale().exp();
 
     let all = oracle.export();

@@ -1,31 +1,17 @@
 //! A model whose encoders are computed on a machine, tape, gradients and optimizer being dfdx's: what runs on a GPU, with the
 //! emulator in its place, which uses the memory of dfdx's Cpu.
 
-use dfdx::prelude::{Cpu, CpuError};
+use dfdx::prelude::Cpu;
 use flip::kernel::adamw::AdamW as Rule;
-use flip::kernel::cuda::MachineError;
 use flip::mask::ImageMask;
-use flip::model::{fuse_on, Flip, Fusion, GraphDevice, ImageInput, Lends, ModelConfig, ModelError};
-use flip::model::{OwnParts, Precision, Recompute, TextInput, Values};
+use flip::model::{fuse_on, Flip, Fusion, GraphDevice, ImageInput, ModelConfig, ModelError};
+use flip::model::{OwnParts, Precision, Recompute, TextInput};
 use flip::optimizer::{global_norm, AdamW, AdamWConfig};
 use flip::parameter::Role;
 use flip::ranks::{shard, Alone, Parts, Ranks, RanksConfig, Together};
 
 use crate::emulator::Emulator;
 use crate::encoders::{case, composed, half, length, FEATURE, FLIP, GRADIENT, LOSS, OPEN_CLIP, ZERO};
-
-// SAFETY: the emulator's kernels use the memory of this process, and run when they are launched.
-unsafe impl Lends<Emulator> for Cpu {
-    fn place(storage: &Values<Cpu>) -> (u64, usize) {
-        (storage.as_ptr() as u64, storage.len())
-    }
-    fn place_mut(storage: &mut Values<Cpu>) -> (u64, usize) {
-        (storage.as_mut_ptr() as u64, storage.len())
-    }
-    fn failed(_: &MachineError) -> CpuError {
-        CpuError::OutOfMemory
-    }
-}
 
 /// The model of a recipe on the emulator; `None` where there is no C++ compiler.
 fn joined(model: Flip<f32, Cpu>, recompute: Recompute) -> Option<Flip<f32, Cpu>> {

@@ -40,7 +40,7 @@ fn patches_become_tokens_and_back() {
             let of = Sequences { batch: 3, kept, prefix, width: 140 };
             let (rows, tokens, places) = (3 * kept, prefix + kept, 9);
             let ids: Vec<u32> = (0..rows).map(|i| ((i * 5 + 2) % places) as u32).collect();
-            let embedded = stored::<Bf16>(&numbers(1, rows * of.width));
+            let embedded = numbers(1, rows * of.width);
             let (bias, positions) = (numbers(2, of.width), numbers(3, places * of.width));
             let (class, class_position) = (numbers(4, of.width), numbers(5, of.width));
             for with_bias in [false, true] {
@@ -64,7 +64,7 @@ fn patches_become_tokens_and_back() {
                     } else {
                         let row = b * kept + t - prefix;
                         let bias = if with_bias { bias[c] } else { 0.0 };
-                        exact(&embedded)[row * of.width + c] as f32
+                        embedded[row * of.width + c]
                             + positions[ids[row] as usize * of.width + c]
                             + bias
                     };

@@ -38,7 +38,7 @@ impl<'a> Work<'a> {
 
 /// Bytes of scratch memory of the loss of `pairs`.
 pub fn bytes(pairs: usize) -> usize {
-    Room::measure(|room| drop(Work::take(room, (pairs, ROWS, COLUMNS))))
+    Room::measure(|room| Work::take(room, (pairs, ROWS, COLUMNS)))
 }
 
 /// Vectors of one side and the log-sum-exp of their logits with all of the other.
@@ -91,7 +91,7 @@ impl<M: Machine> Contrastive<M> {
         assert!(dimages.len() == images.len() && dtexts.len() == images.len(), "a gradient for every value");
         let &mut Contrastive { rows, columns, .. } = self;
         if n > self.pairs {
-            let bytes = Room::measure(|room| drop(Work::take(room, (n, rows, columns))));
+            let bytes = Room::measure(|room| Work::take(room, (n, rows, columns)));
             self.memory = machine.zeros(0)?;
             self.memory = machine.zeros(bytes)?;
             self.pairs = n;

@@ -170,6 +170,12 @@ impl<'a, T: Number> ViewMut<'a, T> {
     pub fn again(&mut self) -> ViewMut<'_, T> {
         ViewMut { address: self.address, len: self.len, of: PhantomData }
     }
+    /// The same memory as other numbers, as many as there is room for.
+    pub fn as_room<U: Number>(&mut self) -> ViewMut<'_, U> {
+        assert!(self.address.is_multiple_of(align_of::<U>() as u64), "numbers at {:#x}", self.address);
+        let len = self.len * size_of::<T>() / size_of::<U>();
+        ViewMut { address: self.address, len, of: PhantomData }
+    }
     pub fn read(&self) -> View<'_, T> {
         View { address: self.address, len: self.len, of: PhantomData }
     }

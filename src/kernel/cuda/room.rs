@@ -21,8 +21,8 @@ impl<'a> Room<'a> {
         Room { address: memory.address(), len: memory.len(), taken: 0, of: PhantomData }
     }
 
-    /// Bytes that `take` takes.
-    pub fn measure(take: impl FnOnce(&mut Room)) -> usize {
+    /// Bytes that `take` takes. What it makes of them is nowhere, and given up.
+    pub(crate) fn measure<T>(take: impl FnOnce(&mut Room<'static>) -> T) -> usize {
         let mut nowhere = Room { address: 0, len: usize::MAX, taken: 0, of: PhantomData };
         take(&mut nowhere);
         nowhere.taken

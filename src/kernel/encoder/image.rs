@@ -132,7 +132,7 @@ impl Sizes {
     /// Bytes of the arena of a pass that keeps `keep`.
     pub fn bytes(&self, batch: usize, kept: usize, grid: usize, keep: Keep) -> usize {
         let purpose = Purpose { batch, kept, grid, floats: false, keep };
-        Room::measure(|room| drop(self.take(room, purpose)))
+        Room::measure(|room| self.take(room, purpose))
     }
 
     fn take<'a>(&self, room: &mut Room<'a>, purpose: Purpose) -> Parts<'a> {
@@ -190,7 +190,7 @@ impl<M: Machine> ImageEncoder<M> {
         let keep = if record { self.keep } else { Keep::Nothing };
         let floats = matches!(input.patches, Patches::Floats(_));
         let purpose = Purpose { batch, kept, grid, floats, keep };
-        let bytes = Room::measure(|room| drop(self.sizes.take(room, purpose)));
+        let bytes = Room::measure(|room| self.sizes.take(room, purpose));
         let mut memory = self.arenas.take(machine, purpose, bytes)?;
         let mut parts = self.sizes.take(&mut Room::new(machine.view_mut(&mut memory)), purpose);
         self.embed(machine, input, &mut parts)?;
@@ -261,8 +261,10 @@ impl<M: Machine> ImageEncoder<M> {
             class_token: self.copies.float(machine, self.list.class),
             class_position,
         };
-        let Activations { x, normed, .. } = &mut parts.activations;
-        let mut embedded = normed.part(0, batch * kept * width);
+        let Activations { x, wide, .. } = &mut parts.activations;
+        // Not rounded: it becomes part of the residual stream.
+        let mut room = wide.as_room::<f32>();
+        let mut embedded = room.part(0, batch * kept * width);
         let patch = self.patch(machine, &self.copies);
         gemm::cuda::forward(machine, embedded.again(), parts.pixels.read(), patch)?;
         let of = Sequences { batch, kept, prefix: 1, width };
@@ -333,7 +335,7 @@ impl<M: Machine> ImageEncoder<M> {
             x,
             (dy.read(), width),
         )?;
-        let bytes = Room::measure(|room| drop(self.sizes.take(room, purpose)));
+        let bytes = Room::measure(|room| self.sizes.take(room, purpose));
         self.arenas.give_back(purpose, bytes, memory);
         Ok(())
     }

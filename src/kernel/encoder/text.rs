@@ -80,7 +80,7 @@ impl Sizes {
     /// Bytes of the arena of a pass that keeps `keep`.
     pub fn bytes(&self, batch: usize, kept: usize, keep: Keep) -> usize {
         let purpose = Purpose { batch, kept, grid: 0, floats: false, keep };
-        Room::measure(|room| drop(self.take(room, purpose)))
+        Room::measure(|room| self.take(room, purpose))
     }
 
     fn take<'a>(&self, room: &mut Room<'a>, Purpose { batch, kept, keep, .. }: Purpose) -> Parts<'a> {
@@ -122,7 +122,7 @@ impl<M: Machine> TextEncoder<M> {
         let Input { batch, kept, .. } = input;
         let keep = if record { self.keep } else { Keep::Nothing };
         let purpose = Purpose { batch, kept, grid: 0, floats: false, keep };
-        let bytes = Room::measure(|room| drop(self.sizes.take(room, purpose)));
+        let bytes = Room::measure(|room| self.sizes.take(room, purpose));
         let mut memory = self.arenas.take(machine, purpose, bytes)?;
         let mut parts = self.sizes.take(&mut Room::new(machine.view_mut(&mut memory)), purpose);
         machine.write(parts.tokens.again(), input.tokens)?;
@@ -175,7 +175,7 @@ impl<M: Machine> TextEncoder<M> {
             };
             tokens::cuda::scatter_add(machine, gradients[to].again(), views, dx, self.sizes.shape.width)?;
         }
-        let bytes = Room::measure(|room| drop(self.sizes.take(room, purpose)));
+        let bytes = Room::measure(|room| self.sizes.take(room, purpose));
         self.arenas.give_back(purpose, bytes, memory);
         Ok(())
     }

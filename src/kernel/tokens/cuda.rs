@@ -39,7 +39,7 @@ pub struct Added<'a> {
 pub fn from_patches<M: Machine>(
     machine: &M,
     mut x: ViewMut<f32>,
-    embedded: View<Bf16>,
+    embedded: View<f32>,
     added: Added,
     ids: View<u32>,
     of: Sequences,

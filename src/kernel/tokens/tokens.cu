@@ -3,7 +3,7 @@
 
 // One block a token of x [batch * (prefix + kept), width]: a row of the patch embedding with bias and position, or
 // for the first of a sequence with a prefix, the class token, with its position where it has one.
-KERNEL tokens_from_patches(float *__restrict__ x, const Bf16 *__restrict__ embedded, const float *__restrict__ bias,
+KERNEL tokens_from_patches(float *__restrict__ x, const float *__restrict__ embedded, const float *__restrict__ bias,
                            const float *__restrict__ positions, const unsigned *__restrict__ ids,
                            const float *__restrict__ class_token, const float *__restrict__ class_position,
                            unsigned kept, unsigned prefix, unsigned width) {
@@ -15,10 +15,10 @@ KERNEL tokens_from_patches(float *__restrict__ x, const Bf16 *__restrict__ embed
         return;
     }
     const unsigned row = sequence * kept + token - prefix;
-    const Bf16 *from = embedded + (size_t)row * width;
+    const float *from = embedded + (size_t)row * width;
     const float *position = positions + (size_t)ids[row] * width;
     for (unsigned c = threadIdx.x; c < width; c += blockDim.x)
-        to[c] = widen(from[c]) + position[c] + (bias ? bias[c] : 0.0f);
+        to[c] = from[c] + position[c] + (bias ? bias[c] : 0.0f);
 }
 EXPORT(tokens_from_patches)
 

@@ -44,8 +44,8 @@ pub struct Activations<'a> {
     pub rounded: ViewMut<'a, Bf16>,
     /// [rows, width]: output of a norm once more, or the gradient of attention's output.
     pub(super) dmixed: ViewMut<'a, Bf16>,
-    /// [rows, hidden or 3 * width]: after the activation; then a gradient.
-    pub(super) wide: ViewMut<'a, Bf16>,
+    /// [rows, hidden or 3 * width]: after the activation; then a gradient. Before and after a pass, for others to use.
+    pub wide: ViewMut<'a, Bf16>,
     /// Of attention's backward pass.
     pub(super) dots: ViewMut<'a, f32>,
     /// Sums over parts of the rows.
@@ -53,6 +53,11 @@ pub struct Activations<'a> {
 }
 
 impl<'a> Activations<'a> {
+    /// Bytes of the arena that [`take`](Self::take) takes.
+    pub fn bytes(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> usize {
+        Room::measure(|room| Activations::take(room, shape, batch, tokens, keep))
+    }
+
     /// Takes them from an arena.
     pub fn take(room: &mut Room<'a>, shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> Self {
         let rows = batch * tokens;
