@@ -2,7 +2,7 @@
 //! hand out NCCL's id and watch over each other.
 //!
 //! Values come from and go to the host, as the rest of [`Ranks`] has them, and are staged in the GPU's memory. It
-//! type-checks without a GPU; it has neither been linked nor run.
+//! links without a GPU, against stand-ins for NVIDIA's libraries; it has never run.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
