@@ -81,6 +81,8 @@ pub struct ClusterForecast {
     pub step_s: f64,
     /// Exposed, of the step.
     pub communication_share: f64,
+    /// Of a rank, with its share of what is shared out and the gradients of the larger encoder twice more. What handing
+    /// parameters back takes beside, which on a CPU was more than sharing saved, is not counted.
     pub memory: Memory,
     pub fits: bool,
     pub hours: Option<f64>,
