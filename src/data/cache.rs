@@ -63,11 +63,12 @@ impl Cache {
         self.folder.join(hex)
     }
 
-    /// The file of this name, or the place to write it to.
+    /// The file of this name, or the place to write it to. `grown` is called whenever the file has grown that
+    /// another thread or process is writing meanwhile.
     ///
     /// # Errors
-    /// The folder cannot be used, or another process has been at it for too long.
-    pub fn entry(&self, name: &str) -> io::Result<Entry> {
+    /// The folder cannot be used, or another one has been at the file for too long.
+    pub fn entry(&self, name: &str, mut grown: impl FnMut()) -> io::Result<Entry> {
         let whole = self.path(name).with_extension(WHOLE);
         let path = self.path(name).with_extension(PART);
         let mut wait = Growth::begin();
@@ -95,7 +96,10 @@ impl Cache {
                 // It was finished or given up meanwhile.
                 Ok(()) => continue,
                 Err(TryLockError::WouldBlock) => {
-                    if wait.stalled(file.metadata()?.modified().ok(), self.patience) {
+                    if wait.grown(file.metadata()?.modified().ok()) {
+                        grown();
+                    }
+                    if wait.since.elapsed() > self.patience {
                         let detail =
                             format!("somebody else has been writing {} for too long", path.display());
                         return Err(io::Error::new(io::ErrorKind::TimedOut, detail));
@@ -219,11 +223,14 @@ impl Growth {
         Growth { last: None, since: Instant::now() }
     }
 
-    fn stalled(&mut self, changed: Option<SystemTime>, patience: Duration) -> bool {
-        if changed != self.last {
-            *self = Growth { last: changed, since: Instant::now() };
+    /// Whether it has grown since the last look; the first only remembers how it is.
+    fn grown(&mut self, changed: Option<SystemTime>) -> bool {
+        let grown = self.last.is_some() && changed != self.last;
+        if grown {
+            self.since = Instant::now();
         }
-        self.since.elapsed() > patience
+        self.last = changed;
+        grown
     }
 }
 
@@ -237,7 +244,7 @@ mod tests {
     }
 
     fn bring(cache: &Cache, name: &str, bytes: usize) -> io::Result<bool> {
-        match cache.entry(name)? {
+        match cache.entry(name, || ())? {
             Entry::Whole(_) => Ok(false),
             Entry::Absent(mut part) => {
                 cache.reserve(&part, bytes as u64)?;
@@ -262,7 +269,7 @@ mod tests {
         }
         assert!(!bring(&cache, "a", 300).unwrap(), "used again");
         std::thread::sleep(Duration::from_millis(15));
-        let Entry::Whole(mut open) = cache.entry("b").unwrap() else { panic!("it is there") };
+        let Entry::Whole(mut open) = cache.entry("b", || ()).unwrap() else { panic!("it is there") };
         std::thread::sleep(Duration::from_millis(15));
         bring(&cache, "a", 300).unwrap();
         assert!(bring(&cache, "d", 500).unwrap());
@@ -285,7 +292,7 @@ mod tests {
         let brought: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
                 .map(|_| {
-                    scope.spawn(|| match cache.entry("x").unwrap() {
+                    scope.spawn(|| match cache.entry("x", || ()).unwrap() {
                         Entry::Whole(_) => 0,
                         Entry::Absent(mut part) => {
                             cache.reserve(&part, 5).unwrap();
@@ -303,19 +310,39 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_is_told_that_the_file_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path(), 1000);
+        let Entry::Absent(mut part) = cache.entry("a", || ()).unwrap() else { panic!("nothing is there") };
+        let mut told = 0;
+        std::thread::scope(|scope| {
+            // Twice as long as the patience, and never still for that long.
+            scope.spawn(move || {
+                for _ in 0..12 {
+                    std::thread::sleep(Duration::from_millis(50));
+                    part.file.write_all(b"more").unwrap();
+                }
+                part.finish().unwrap();
+            });
+            assert!(matches!(cache.entry("a", || told += 1).unwrap(), Entry::Whole(_)));
+        });
+        assert!(told > 0);
+    }
+
+    #[test]
     fn parts_hold_their_room_and_abandoned_ones_give_it_back() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path(), 1000);
-        let Entry::Absent(part) = cache.entry("a").unwrap() else { panic!("nothing is there") };
+        let Entry::Absent(part) = cache.entry("a", || ()).unwrap() else { panic!("nothing is there") };
         cache.reserve(&part, 800).unwrap();
-        let error = cache.entry("a").unwrap_err().to_string();
+        let error = cache.entry("a", || ()).unwrap_err().to_string();
         assert!(error.contains("somebody else has been writing"), "{error}");
         let error = bring(&cache, "b", 300).unwrap_err().to_string();
         assert!(error.contains("full of files that are being written"), "{error}");
         drop(part);
         assert!(bring(&cache, "b", 300).unwrap(), "whoever wrote a is gone");
         assert!(bring(&cache, "a", 600).unwrap());
-        let Entry::Absent(part) = cache.entry("c").unwrap() else { panic!("nothing is there") };
+        let Entry::Absent(part) = cache.entry("c", || ()).unwrap() else { panic!("nothing is there") };
         part.give_up();
         assert_eq!(used(folder.path()), 900);
     }

@@ -126,7 +126,7 @@ impl Storage {
             }
             Location::Url(url) => {
                 let cache = self.cache().map_err(failed)?;
-                let file = match cache.entry(url).map_err(failed)? {
+                let file = match cache.entry(url, || self.pulse.beat()).map_err(failed)? {
                     Entry::Whole(file) => file,
                     Entry::Absent(part) => self.download(location, url, cache, part)?,
                 };
@@ -162,7 +162,8 @@ impl Storage {
         }
         let folder = self.config.cache.clone().unwrap_or_else(usual_cache);
         let limit = (self.config.cache_gib * (1u64 << 30) as f64) as u64;
-        let cache = Cache::open(&folder, limit, self.patience().limit)
+        // Whoever waits for a source gives up first, and names the shard; this ends the thread that it leaves.
+        let cache = Cache::open(&folder, limit, self.patience().limit.saturating_mul(2))
             .map_err(|error| io::Error::new(error.kind(), format!("cache {}: {error}", folder.display())))?;
         Ok(self.cache.get_or_init(|| cache))
     }
