@@ -38,7 +38,7 @@ use crate::parameter::NamedTensor;
 pub use init::{run_of, InitConfig};
 pub use read::{newest, read};
 pub use retain::{prepare, retain};
-pub use write::write;
+pub use write::{visit, write, write_parts};
 
 /// When snapshots are written and how many are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -101,6 +101,51 @@ pub struct TensorView<'a> {
 impl<'a> From<&'a NamedTensor> for TensorView<'a> {
     fn from(tensor: &'a NamedTensor) -> Self {
         TensorView { name: &tensor.name, shape: &tensor.shape, data: &tensor.data }
+    }
+}
+
+/// What keeps values from being written.
+pub type NoValues = Box<dyn std::error::Error + Send + Sync>;
+
+/// Tensors of a part whose values are asked for one after the other, when they are written: they need not be in memory
+/// together, nor on this machine.
+pub struct Part<'a> {
+    /// File stem, for example `model`.
+    pub stem: &'a str,
+    /// Name and shape of each tensor, in any order.
+    pub outline: Vec<(String, Vec<usize>)>,
+    /// Shows the values of a tensor, by its place in the outline.
+    pub show: Box<Show<'a>>,
+}
+
+/// See [`Part::show`]; what it is given is called once.
+pub type Show<'a> = dyn FnMut(usize, &mut dyn FnMut(&[f32])) -> Result<(), NoValues> + 'a;
+
+impl fmt::Debug for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Part")
+            .field("stem", &self.stem)
+            .field("outline", &self.outline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Part<'a> {
+    /// Of tensors that are in memory.
+    fn lent(stem: &'a str, tensors: &'a [TensorView<'a>]) -> Part<'a> {
+        let outline = tensors.iter().map(|tensor| (tensor.name.to_string(), tensor.shape.to_vec())).collect();
+        let show = move |index: usize, see: &mut dyn FnMut(&[f32])| {
+            see(tensors[index].data);
+            Ok(())
+        };
+        Part { stem, outline, show: Box::new(show) }
+    }
+
+    /// Places in the outline, in the order of the file: by name, so that the same tensors give the same bytes.
+    fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.outline.len()).collect();
+        order.sort_by_key(|&index| &self.outline[index].0);
+        order
     }
 }
 

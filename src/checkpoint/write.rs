@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::manifest::{Fingerprint, Fingerprinting, Manifest, MANIFEST, STATE, TENSORS, VERSION};
 use super::retain::{self, Hidden};
-use super::{CheckpointError, Name, TensorView};
+use super::{CheckpointError, Name, NoValues, Part, TensorView};
 
 /// Bytes converted and written at a time; tensors are never copied as a whole.
 const CHUNK: usize = 1 << 16;
@@ -28,16 +28,32 @@ pub fn write<S: Serialize>(
     parts: &[(&str, Vec<TensorView<'_>>)],
     state: &S,
 ) -> Result<PathBuf, CheckpointError> {
-    let mut sorted = BTreeMap::new();
     for (part, tensors) in parts {
-        sorted.insert(*part, saveable(part, tensors)?);
+        for tensor in tensors.iter().filter(|tensor| elements(tensor.shape) != Some(tensor.data.len())) {
+            let reason = format!("shape {:?} does not hold {} values", tensor.shape, tensor.data.len());
+            return Err(unsaveable(part, tensor.name, reason));
+        }
     }
+    let parts = parts.iter().map(|(stem, tensors)| Part::lent(stem, tensors)).collect();
+    write_parts(dir, name, parts, state)
+}
+
+/// As [`write()`], of tensors that are asked for when they are written: one part after the other by their stems, each in the
+/// order of its tensors' names.
+pub fn write_parts<S: Serialize>(
+    dir: &Path,
+    name: Name,
+    mut parts: Vec<Part<'_>>,
+    state: &S,
+) -> Result<PathBuf, CheckpointError> {
+    parts.sort_by_key(|part| part.stem);
+    parts.iter().try_for_each(saveable)?;
     fs::create_dir_all(dir).map_err(CheckpointError::io("create", dir))?;
     let hidden = Hidden::Writing.path(dir, name);
     retain::remove_folder(&hidden)?;
 
     let folder = dir.join(name.to_string());
-    let written = fill(&hidden, name, &sorted, state).and_then(|()| publish(&hidden, &folder, name));
+    let written = fill(&hidden, name, parts, state).and_then(|()| publish(&hidden, &folder, name));
     if let Err(error) = written {
         // The first error is the one to tell; what cannot be removed now is removed by `prepare`.
         let _ = retain::remove_folder(&hidden);
@@ -46,48 +62,68 @@ pub fn write<S: Serialize>(
     Ok(folder)
 }
 
-/// Refuses what the format cannot hold, and sorts: same tensors, same bytes.
-fn saveable<'a>(part: &str, tensors: &[TensorView<'a>]) -> Result<Vec<TensorView<'a>>, CheckpointError> {
-    let unsaveable = |tensor: &str, reason: String| CheckpointError::Unsaveable {
-        part: part.to_string(),
-        tensor: tensor.to_string(),
-        reason,
-    };
-    if part.is_empty() || !part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-        return Err(unsaveable("*", format!("{part:?} is not a file stem of letters, digits, - and _")));
-    }
-    let mut sorted = tensors.to_vec();
-    sorted.sort_by_key(|tensor| tensor.name);
-    for pair in sorted.windows(2) {
-        if pair[0].name == pair[1].name {
-            return Err(unsaveable(pair[0].name, "the name is there twice".into()));
+/// Asks for every tensor in the order in which [`write_parts`] does, and writes nothing: for those who have a share of what
+/// another process writes.
+///
+/// # Errors
+/// The first of the parts' own.
+pub fn visit(mut parts: Vec<Part<'_>>) -> Result<(), NoValues> {
+    parts.sort_by_key(|part| part.stem);
+    for part in &mut parts {
+        for index in part.order() {
+            (part.show)(index, &mut |_| {})?;
         }
     }
-    for tensor in &sorted {
-        if tensor.name.is_empty() || tensor.name == "__metadata__" {
-            return Err(unsaveable(tensor.name, "safetensors reserves this name".into()));
-        }
-        let elements = tensor.shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
-        if elements != Some(tensor.data.len()) {
-            let reason = format!("shape {:?} does not hold {} values", tensor.shape, tensor.data.len());
-            return Err(unsaveable(tensor.name, reason));
+    Ok(())
+}
+
+fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis))
+}
+
+fn unsaveable(part: &str, tensor: &str, reason: String) -> CheckpointError {
+    CheckpointError::Unsaveable { part: part.to_string(), tensor: tensor.to_string(), reason }
+}
+
+/// Refuses what the format cannot hold.
+fn saveable(part: &Part<'_>) -> Result<(), CheckpointError> {
+    let (stem, order) = (part.stem, part.order());
+    if stem.is_empty() || !stem.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+        return Err(unsaveable(
+            stem,
+            "*",
+            format!("{stem:?} is not a file stem of letters, digits, - and _"),
+        ));
+    }
+    for pair in order.windows(2) {
+        let [(one, _), (other, _)] = [pair[0], pair[1]].map(|index| &part.outline[index]);
+        if one == other {
+            return Err(unsaveable(stem, one, "the name is there twice".into()));
         }
     }
-    Ok(sorted)
+    for (name, shape) in &part.outline {
+        if name.is_empty() || name == "__metadata__" {
+            return Err(unsaveable(stem, name, "safetensors reserves this name".into()));
+        }
+        if elements(shape).and_then(|n| n.checked_mul(4)).is_none() {
+            return Err(unsaveable(stem, name, format!("no file holds a shape of {shape:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// Writes and syncs every file of the hidden folder, then the folder itself.
 fn fill<S: Serialize>(
     hidden: &Path,
     name: Name,
-    parts: &BTreeMap<&str, Vec<TensorView<'_>>>,
+    parts: Vec<Part<'_>>,
     state: &S,
 ) -> Result<(), CheckpointError> {
     fs::create_dir(hidden).map_err(CheckpointError::io("create", hidden))?;
     let mut files = BTreeMap::new();
-    for (part, tensors) in parts {
-        let file = format!("{part}{TENSORS}");
-        let fingerprint = write_file(&hidden.join(&file), |out| write_tensors(out, tensors))?;
+    for mut part in parts {
+        let file = format!("{}{TENSORS}", part.stem);
+        let fingerprint = write_file(&hidden.join(&file), |out| write_tensors(out, &mut part))?;
         files.insert(file, fingerprint);
     }
     let state_path = hidden.join(STATE);
@@ -144,15 +180,17 @@ fn write_file(
 }
 
 /// The safetensors format: length of the header as u64, header as JSON padded to 8 bytes, values.
-/// `tensors` are sorted and of fitting shapes.
-fn write_tensors(out: &mut dyn Write, tensors: &[TensorView<'_>]) -> io::Result<()> {
-    let mut infos = Vec::with_capacity(tensors.len());
+/// The part is [saveable].
+fn write_tensors(out: &mut dyn Write, part: &mut Part<'_>) -> io::Result<()> {
+    let order = part.order();
+    let mut infos = Vec::with_capacity(order.len());
     let mut end = 0;
-    for tensor in tensors {
+    for &index in &order {
+        let (name, shape) = &part.outline[index];
         let start = end;
-        end += size_of_val(tensor.data);
-        let info = TensorInfo { dtype: Dtype::F32, shape: tensor.shape.to_vec(), data_offsets: (start, end) };
-        infos.push((tensor.name.to_string(), info));
+        end += 4 * shape.iter().product::<usize>();
+        let info = TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) };
+        infos.push((name.clone(), info));
     }
     let metadata = Metadata::new(None, infos).map_err(io::Error::other)?;
     let mut header = serde_json::to_vec(&metadata)?;
@@ -160,14 +198,29 @@ fn write_tensors(out: &mut dyn Write, tensors: &[TensorView<'_>]) -> io::Result<
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
 
+    for index in order {
+        let (name, shape) = &part.outline[index];
+        let expected = shape.iter().product::<usize>();
+        let mut written = Err(io::Error::other(format!("tensor {name} has no values; this is a bug")));
+        let mut see = |values: &[f32]| {
+            written = match values.len() {
+                found if found == expected => write_values(out, values),
+                found => Err(io::Error::other(format!("tensor {name} has {found} values, not {expected}"))),
+            };
+        };
+        (part.show)(index, &mut see).map_err(io::Error::other)?;
+        written?;
+    }
+    Ok(())
+}
+
+fn write_values(out: &mut dyn Write, values: &[f32]) -> io::Result<()> {
     let mut bytes = [0u8; CHUNK];
-    for tensor in tensors {
-        for values in tensor.data.chunks(CHUNK / 4) {
-            for (slot, value) in bytes.chunks_exact_mut(4).zip(values) {
-                slot.copy_from_slice(&value.to_le_bytes());
-            }
-            out.write_all(&bytes[..values.len() * 4])?;
+    for values in values.chunks(CHUNK / 4) {
+        for (slot, value) in bytes.chunks_exact_mut(4).zip(values) {
+            slot.copy_from_slice(&value.to_le_bytes());
         }
+        out.write_all(&bytes[..values.len() * 4])?;
     }
     Ok(())
 }
@@ -205,17 +258,34 @@ mod tests {
     }
 
     #[test]
+    fn what_keeps_values_from_coming_is_told() {
+        let outline = || vec![("a".to_string(), vec![2])];
+        let told = |show| {
+            write_tensors(&mut io::sink(), &mut Part { stem: "model", outline: outline(), show })
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(told(Box::new(|_, _| Err("the link broke".into()))), "the link broke");
+        assert_eq!(told(Box::new(|_, _| Ok(()))), "tensor a has no values; this is a bug");
+        let short = told(Box::new(|_, see| {
+            see(&[1.0]);
+            Ok(())
+        }));
+        assert_eq!(short, "tensor a has 1 values, not 2");
+    }
+
+    #[test]
     fn a_full_disk_is_an_error_at_every_byte() {
         let data = vec![1.0; 3 * CHUNK / 4 + 5];
         let shape = [data.len()];
         let tensors = [TensorView { name: "a", shape: &shape, data: &data }];
         let mut whole = Vec::new();
-        write_tensors(&mut whole, &tensors).unwrap();
+        write_tensors(&mut whole, &mut Part::lent("model", &tensors)).unwrap();
         for room in [0, 1, 8, 9, 70, 80, CHUNK, 2 * CHUNK, whole.len() - 1] {
-            let error = write_tensors(&mut Disk(room), &tensors).unwrap_err();
+            let error = write_tensors(&mut Disk(room), &mut Part::lent("model", &tensors)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull, "after {room} bytes");
         }
-        write_tensors(&mut Disk(whole.len()), &tensors).unwrap();
+        write_tensors(&mut Disk(whole.len()), &mut Part::lent("model", &tensors)).unwrap();
     }
 
     #[test]
@@ -227,7 +297,7 @@ mod tests {
             TensorView { name: "c", shape: &[0, 7], data: &[] },
         ];
         let mut whole = Vec::new();
-        write_tensors(&mut whole, &tensors).unwrap();
+        write_tensors(&mut whole, &mut Part::lent("model", &tensors)).unwrap();
         let read = safetensors::SafeTensors::deserialize(&whole).unwrap();
         assert_eq!(read.len(), 3);
         for tensor in tensors {

@@ -50,6 +50,22 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
         gradients: &mut Gradients<E, D>,
     ) -> Result<Vec<f32>, D::Err>;
 
+    /// Makes values, row-major, the gradient of a parameter.
+    fn put_gradient(
+        &self,
+        parameter: &Parameter<E, D>,
+        gradients: &mut Gradients<E, D>,
+        values: Vec<f32>,
+    ) -> Result<(), D::Err>;
+
+    /// Shows the values that `held` has for a parameter, row-major; zeros where it has none.
+    fn show(
+        &self,
+        parameter: &Parameter<E, D>,
+        held: &mut Gradients<E, D>,
+        see: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), D::Err>;
+
     /// What the loss is computed on where its embeddings lie on the host.
     fn kernels(&self) -> &Kernels;
 

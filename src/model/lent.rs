@@ -243,6 +243,29 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
         Ok(values)
     }
 
+    fn put_gradient(
+        &self,
+        parameter: &Parameter<f32, D>,
+        gradients: &mut Gradients<f32, D>,
+        values: Vec<f32>,
+    ) -> Result<(), D::Err> {
+        // SAFETY: the entry lives until its values have been written.
+        let own = unsafe { view_mut::<D, M>(gradients.get_or_alloc_mut(&parameter.master)?) };
+        self.shared.machine.write(own, &values).map_err(told::<D, M>)
+    }
+
+    fn show(
+        &self,
+        parameter: &Parameter<f32, D>,
+        held: &mut Gradients<f32, D>,
+        see: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), D::Err> {
+        // SAFETY: the entry lives until its values have been read.
+        let own = unsafe { view::<D, M>(held.get_or_alloc_mut(&parameter.master)?) };
+        see(&self.shared.machine.read(own).map_err(told::<D, M>)?);
+        Ok(())
+    }
+
     fn kernels(&self) -> &Kernels {
         &self.kernels
     }

@@ -48,6 +48,9 @@ enum Kept<D: Storage<f32>> {
     Taped(Recorded<f32, D>),
 }
 
+/// The gradient of each parameter of a tower.
+type OfTower = Vec<Vec<f32>>;
+
 /// Embeddings of all micro-batches of this rank, and their recorded passes where they are kept, part by part.
 type Encoded<D> = (Vec<f32>, Vec<Vec<Kept<D>>>);
 
@@ -108,11 +111,16 @@ impl<D: Device<f32>> Flip<f32, D> {
 
         let mine = own.owners.map(|owners| &owners[ranks.rank()]);
         let mut gradients = Gradients::leaky();
-        self.unflatten(&mut gradients, self.owned(Tower::Image, mine), &of_images)?;
-        drop(of_images);
-        self.unflatten(&mut gradients, self.owned(Tower::Text, mine), &of_texts)?;
+        for (tower, sums) in [(Tower::Image, of_images), (Tower::Text, of_texts)] {
+            let sums = self.places(tower).zip(self.tower(tower)).zip(sums);
+            for ((_, parameter), sum) in
+                sums.filter(|((place, _), _)| mine.is_none_or(|mine| mine.contains(place)))
+            {
+                self.put_gradient(parameter, &mut gradients, sum)?;
+            }
+        }
         let of_scale = if self.logit_scale_learns() { dscale * factor } else { 0.0 };
-        self.unflatten(&mut gradients, vec![&self.logit_scale], &[of_scale as f32])?;
+        self.put_gradient(&self.logit_scale, &mut gradients, vec![of_scale as f32])?;
         let backward = (began.elapsed() - forward).as_secs_f64();
         let seconds = Seconds { forward: forward.as_secs_f64(), backward };
         Ok(LossAndGradients { loss, logit_scale: self.logit_scale(), gradients, seconds })
@@ -148,13 +156,6 @@ impl<D: Device<f32>> Flip<f32, D> {
             Tower::Image => 0..images,
             Tower::Text => images..images + self.text.parameters().len(),
         }
-    }
-
-    /// A tower's parameters among `mine`, or all of them.
-    fn owned(&self, tower: Tower, mine: Option<&Range<usize>>) -> Vec<&Parameter<f32, D>> {
-        let places = self.places(tower).zip(self.tower(tower));
-        let wanted = places.filter(|(place, _)| mine.is_none_or(|mine| mine.contains(place)));
-        wanted.map(|(_, parameter)| parameter).collect()
     }
 
     /// The values of a tower that each rank owns.
@@ -211,7 +212,7 @@ impl<D: Device<f32>> Flip<f32, D> {
         recorded.map_err(ModelError::device)
     }
 
-    /// The gradients of a tower's parameters, one after the other, for each [node](nodes) of this rank's parts. `wanted`
+    /// The gradients of a tower's parameters for each [node](nodes) of this rank's parts. `wanted`
     /// are the gradients of all of its embeddings, [rows, embed_dim].
     fn send_back_parts(
         &self,
@@ -220,11 +221,11 @@ impl<D: Device<f32>> Flip<f32, D> {
         own: &OwnParts<'_>,
         kept: Vec<Vec<Kept<D>>>,
         wanted: &[f32],
-    ) -> Result<Vec<Vec<f32>>, ModelError> {
+    ) -> Result<Vec<OfTower>, ModelError> {
         let mine = parts.own();
         let mut kept = kept.into_iter();
         let of_part = parts.rows() * self.config.embed_dim;
-        let mut leaf = |part: usize| -> Result<Vec<f32>, ModelError> {
+        let mut leaf = |part: usize| -> Result<OfTower, ModelError> {
             let at = part - mine.start;
             let wanted = &wanted[at * of_part..(at + 1) * of_part];
             self.send_back_part(tower, own, at, kept.next().unwrap_or_default(), wanted)
@@ -239,7 +240,7 @@ impl<D: Device<f32>> Flip<f32, D> {
         part: usize,
         kept: Vec<Kept<D>>,
         wanted: &[f32],
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Result<OfTower, ModelError> {
         let mut gradients = Gradients::leaky();
         let units = own.images[part].len();
         let mut rest = wanted;
@@ -263,44 +264,38 @@ impl<D: Device<f32>> Flip<f32, D> {
             }
             .map_err(ModelError::device)?;
         }
-        let mut flat = Vec::new();
-        for parameter in self.tower(tower) {
-            let own = match &self.engine {
-                Some(engine) => engine.take_gradient(parameter, &mut gradients),
-                None => gradients
-                    .try_alloc_for(&parameter.master)
-                    .map(|()| gradients.get(&parameter.master).as_vec()),
-            };
-            flat.extend(own.map_err(ModelError::device)?);
-        }
-        Ok(flat)
+        let of_each = self.tower(tower).into_iter().map(|parameter| match &self.engine {
+            Some(engine) => engine.take_gradient(parameter, &mut gradients),
+            None => {
+                gradients.try_alloc_for(&parameter.master).map(|()| gradients.get(&parameter.master).as_vec())
+            }
+        });
+        of_each.map(|gradient| gradient.map_err(ModelError::device)).collect()
     }
 
-    /// Sets the gradients of parameters to values that lie one after the other.
-    fn unflatten(
+    fn put_gradient(
         &self,
+        parameter: &Parameter<f32, D>,
         gradients: &mut Gradients<f32, D>,
-        parameters: Vec<&Parameter<f32, D>>,
-        mut values: &[f32],
+        values: Vec<f32>,
     ) -> Result<(), ModelError> {
-        for parameter in parameters {
-            let (own, rest) = values.split_at(parameter.len());
-            values = rest;
-            let device = parameter.master.device();
-            let own = device.try_tensor_from_vec(own.to_vec(), *parameter.master.shape());
-            blend(gradients, parameter, 0.0, own.map_err(ModelError::device)?).map_err(ModelError::device)?;
-        }
-        Ok(())
+        let put = match &self.engine {
+            Some(engine) => engine.put_gradient(parameter, gradients, values),
+            None => (parameter.master.device())
+                .try_tensor_from_vec(values, *parameter.master.shape())
+                .and_then(|values| blend(gradients, parameter, 0.0, values)),
+        };
+        put.map_err(ModelError::device)
     }
 }
 
-/// The sum over all parts: of every value, or of those of this rank's slice.
+/// The sum over all parts: of every gradient, or of those in this rank's slice.
 fn wanted_sum(
     ranks: &dyn Ranks,
     parts: &Parts,
-    own: Vec<Vec<f32>>,
+    own: Vec<OfTower>,
     slices: Option<Vec<Range<usize>>>,
-) -> Result<Vec<f32>, RanksError> {
+) -> Result<OfTower, RanksError> {
     match slices {
         None => sum(ranks, parts, own),
         Some(slices) => summed_slice(ranks, parts, own, &slices),

@@ -8,10 +8,9 @@ use dfdx::prelude::*;
 use super::error::ModelError;
 use super::Flip;
 use crate::kernel::element::Bf16;
-use crate::parameter::{NamedTensor, Parameter, Role};
-use crate::ranks::shard::{owner, slices};
-use crate::ranks::tree::spread;
-use crate::ranks::{Ranks, RanksError};
+use crate::parameter::Role;
+use crate::ranks::shard::owner;
+use crate::ranks::{cut, cut_mut, to_first, Ranks, RanksError};
 
 impl<D: Device<f32>> Flip<f32, D> {
     /// Gives every rank the parameters of rank 0.
@@ -60,24 +59,7 @@ impl<D: Device<f32>> Flip<f32, D> {
     /// # Errors
     /// The exchange or the device fails.
     pub fn spread(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), ModelError> {
-        let own = &owners[ranks.rank()];
-        let whole = |parameter: &Parameter<f32, D>| !(self.shared_out && parameter.role == Role::Weight);
-        let lengths: Vec<usize> =
-            self.parameters().iter().map(|p| if whole(p) { p.len() } else { 0 }).collect();
-        let mut mine = Vec::new();
-        for parameter in self.parameters()[own.clone()].iter().filter(|parameter| whole(parameter)) {
-            mine.extend(parameter.to_host().data);
-        }
-        let values = spread(ranks, mine, &slices(&lengths, &(0..lengths.len()), owners))?;
-        let mut rest = values.as_slice();
-        for (place, parameter) in self.parameters_mut().into_iter().enumerate() {
-            let (values, after) = rest.split_at(lengths[place]);
-            rest = after;
-            if !own.contains(&place) && !values.is_empty() {
-                parameter.set(values);
-            }
-        }
-        drop(values);
+        self.spread_whole(ranks, owners)?;
         match self.engine() {
             Some(engine) if self.shared_out => {
                 let mut weights = self.weights().into_iter();
@@ -95,39 +77,63 @@ impl<D: Device<f32>> Flip<f32, D> {
         }
     }
 
-    /// Every parameter, copied to the host of rank 0 from wherever its master is; nothing on the others. Called by all ranks.
+    /// Those whose masters every rank has, a few at a time.
+    fn spread_whole(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), RanksError> {
+        let shared_out = self.shared_out;
+        let mut parameters = self.parameters_mut();
+        let mut values = Vec::new();
+        for (from, own) in owners.iter().enumerate() {
+            let own = &mut parameters[own.clone()];
+            let mut rest: Vec<_> =
+                own.iter_mut().filter(|parameter| !(shared_out && parameter.role == Role::Weight)).collect();
+            while !rest.is_empty() {
+                let together = together(rest.iter().map(|parameter| parameter.len()));
+                let bundle: Vec<_> = rest.drain(..together).collect();
+                let lengths: Vec<usize> = bundle.iter().map(|parameter| parameter.len()).collect();
+                values.resize(lengths.iter().sum(), 0.0);
+                if ranks.rank() == from {
+                    for (parameter, values) in bundle.iter().zip(cut_mut(&mut values, &lengths)) {
+                        parameter.master.copy_into(values);
+                    }
+                }
+                ranks.broadcast(from, &mut values)?;
+                if ranks.rank() != from {
+                    for (parameter, values) in bundle.into_iter().zip(cut(&values, &lengths)) {
+                        parameter.master.copy_from(values);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows rank 0 the values of the parameter at a place in the walk, wherever its master is. Called by all ranks; the
+    /// others see nothing.
     ///
     /// # Errors
     /// The exchange fails.
-    pub fn gather(
+    pub fn show_first(
         &self,
         ranks: &dyn Ranks,
-        owners: &[Range<usize>],
-    ) -> Result<Option<Vec<NamedTensor>>, RanksError> {
-        let first = ranks.rank() == 0;
-        let mut all = Vec::new();
-        for (place, parameter) in self.parameters().into_iter().enumerate() {
-            let from = owner(owners, place);
-            if from == 0 || !self.shared_out || parameter.role != Role::Weight {
-                all.extend(first.then(|| parameter.to_host()));
-                continue;
-            }
-            let (mut sent, mut received) = (vec![0; ranks.count()], vec![0; ranks.count()]);
-            let mut send = Vec::new();
-            if ranks.rank() == from {
-                send = parameter.to_host().data;
-                sent[0] = send.len();
-            }
-            if first {
-                received[from] = parameter.len();
-            }
-            let mut data = vec![0.0; received[from]];
-            ranks.exchange(&send, &sent, &mut data, &received)?;
-            let tensor =
-                || NamedTensor { name: parameter.name.clone(), shape: parameter.shape.clone(), data };
-            all.extend(first.then(tensor));
+        owners: Option<&[Range<usize>]>,
+        place: usize,
+        see: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), RanksError> {
+        let parameter = self.parameters()[place];
+        let shared_out = self.shared_out && parameter.role == Role::Weight;
+        let from = owners.filter(|_| shared_out).map_or(0, |owners| owner(owners, place));
+        let (first, own) = (ranks.rank() == 0, ranks.rank() == from);
+        let mut values = vec![0.0; if first || own { parameter.len() } else { 0 }];
+        if own {
+            parameter.master.copy_into(&mut values);
         }
-        Ok(first.then_some(all))
+        if from != 0 {
+            to_first(ranks, from, &mut values)?;
+        }
+        if first {
+            see(&values);
+        }
+        Ok(())
     }
 
     /// Places of the weights in the walk over the model: those that engines are supplied with, in the same order.
@@ -135,6 +141,19 @@ impl<D: Device<f32>> Flip<f32, D> {
         let parameters = self.parameters().into_iter().enumerate();
         parameters.filter(|(_, parameter)| parameter.role == Role::Weight).map(|(place, _)| place).collect()
     }
+}
+
+/// Values handed round at a time, at least where there are as many: 1 MiB, so that small parameters take few messages.
+const BUNDLE: usize = 256 << 10;
+
+/// How many of the first parameters of these lengths are handed round at once.
+fn together(lengths: impl Iterator<Item = usize>) -> usize {
+    let mut sum = 0;
+    let fits = |length: &usize| {
+        sum += length;
+        sum <= BUNDLE
+    };
+    lengths.take_while(fits).count().max(1)
 }
 
 /// Gives every rank the values of one, rounded to bf16: two in a word.

@@ -14,7 +14,7 @@ use dfdx::prelude::*;
 
 use super::config::AdamWConfig;
 use crate::kernel::adamw as kernel;
-use crate::model::{Flip, ModelError, Moments};
+use crate::model::{Engine, Flip, ModelError, Moments};
 use crate::parameter::{blend, host_f32, rounded, Mismatch, NamedTensor, Parameter, Role};
 use crate::ranks::RanksError;
 
@@ -56,11 +56,6 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
     /// No moments, no updates.
     pub fn new(config: &AdamWConfig) -> Self {
         AdamW { config: config.clone(), first: Gradients::leaky(), second: Gradients::leaky(), updates: 0 }
-    }
-
-    /// What it was made from.
-    pub(super) fn config(&self) -> &AdamWConfig {
-        &self.config
     }
 
     /// Updates seen so far.
@@ -159,19 +154,45 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
     /// Both moments of every parameter and the number of updates, copied to the host.
     pub fn export(&mut self, parameters: &[&Parameter<E, D>]) -> Result<Vec<NamedTensor>, OptimizerError> {
         let mut tensors = Vec::with_capacity(2 * parameters.len() + 1);
-        for (prefix, moments) in [(FIRST, &mut self.first), (SECOND, &mut self.second)] {
-            for parameter in parameters {
+        for (index, (name, shape)) in Self::outline(parameters).into_iter().enumerate() {
+            let mut data = Vec::new();
+            self.show(None, parameters, index, &mut |values| data = values.to_vec())?;
+            tensors.push(NamedTensor { name, shape, data });
+        }
+        Ok(tensors)
+    }
+
+    /// Name and shape of each tensor of the state: the first moments of all parameters, the second ones, the number of
+    /// updates.
+    pub fn outline(parameters: &[&Parameter<E, D>]) -> Vec<(String, Vec<usize>)> {
+        let of_each = |prefix: &'static str| {
+            parameters.iter().map(move |p| (format!("{prefix}{}", p.name), p.shape.clone()))
+        };
+        let count = std::iter::once((UPDATES.to_string(), vec![2]));
+        of_each(FIRST).chain(of_each(SECOND)).chain(count).collect()
+    }
+
+    /// Shows a tensor of the [outline](Self::outline), by its place there; where an engine lends it, without a copy.
+    pub(super) fn show(
+        &mut self,
+        engine: Option<&dyn Engine<E, D>>,
+        parameters: &[&Parameter<E, D>],
+        index: usize,
+        see: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), OptimizerError> {
+        let moments = if index < parameters.len() { &mut self.first } else { &mut self.second };
+        let Some(parameter) = parameters.iter().cycle().take(2 * parameters.len()).nth(index) else {
+            see(&[self.updates / COUNT_BASE, self.updates % COUNT_BASE].map(|n| n as f32));
+            return Ok(());
+        };
+        match engine {
+            Some(engine) => engine.show(parameter, moments, see).map_err(OptimizerError::device),
+            None => {
                 moments.try_alloc_for(&parameter.master).map_err(OptimizerError::device)?;
-                tensors.push(NamedTensor {
-                    name: format!("{prefix}{}", parameter.name),
-                    shape: parameter.shape.clone(),
-                    data: host_f32(&moments.get(&parameter.master)),
-                });
+                see(&host_f32(&moments.get(&parameter.master)));
+                Ok(())
             }
         }
-        let count = [self.updates / COUNT_BASE, self.updates % COUNT_BASE].map(|n| n as f32);
-        tensors.push(NamedTensor { name: UPDATES.into(), shape: vec![2], data: count.into() });
-        Ok(tensors)
     }
 
     /// Of the state of all parameters, what belongs to these: the tensors to [`import`](AdamW::import).
@@ -193,11 +214,7 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
         parameters: &[&Parameter<E, D>],
         tensors: &[NamedTensor],
     ) -> Result<Self, OptimizerError> {
-        let of_each = |prefix: &'static str| {
-            parameters.iter().map(move |p| (format!("{prefix}{}", p.name), p.shape.clone()))
-        };
-        let count = std::iter::once((UPDATES.to_string(), vec![2]));
-        let expected: Vec<_> = of_each(FIRST).chain(of_each(SECOND)).chain(count).collect();
+        let expected = Self::outline(parameters);
         let tensors = Mismatch::pair(&expected, tensors).map_err(OptimizerError::State)?;
         let (moments, count) = tensors.split_at(2 * parameters.len());
         let (first, second) = moments.split_at(parameters.len());

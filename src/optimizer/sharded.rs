@@ -9,7 +9,8 @@ use super::adamw::{AdamW, OptimizerError};
 use super::clip::squares;
 use crate::model::Flip;
 use crate::parameter::NamedTensor;
-use crate::ranks::{Ranks, RanksError};
+use crate::ranks::shard::owner;
+use crate::ranks::{to_first, Ranks, RanksError};
 
 /// The Euclidean norm of all gradients, of which each rank has those of its own parameters.
 ///
@@ -49,45 +50,42 @@ impl<D: Device<f32>> AdamW<f32, D> {
         Ok(model.spread(ranks, owners)?)
     }
 
-    /// The state of all parameters on rank 0, as [`AdamW::export`] gives it where one rank has it all; the others get
-    /// nothing.
+    /// Shows rank 0 a tensor of the [outline](AdamW::outline) for all parameters of the model, wherever it is; `owners` have
+    /// each some, where they are shared out. Then called by all ranks, of whom the others see nothing.
     ///
     /// # Errors
     /// The device or an exchange fails.
-    pub fn export_sharded(
+    pub fn show_first(
         &mut self,
         ranks: &dyn Ranks,
-        owners: &[Range<usize>],
+        owners: Option<&[Range<usize>]>,
         model: &Flip<f32, D>,
-    ) -> Result<Option<Vec<NamedTensor>>, OptimizerError> {
-        let parameters = model.parameters();
-        let own = self.export(&parameters[owners[ranks.rank()].clone()])?;
-        let (count, moments) =
-            own.split_last().map_or((None, &[][..]), |(count, moments)| (Some(count), moments));
-        let send: Vec<f32> = moments.iter().flat_map(|tensor| tensor.data.iter().copied()).collect();
-        let mut sent = vec![0; ranks.count()];
-        sent[0] = send.len();
-        let numbers = |own: &Range<usize>| parameters[own.clone()].iter().map(|p| 2 * p.len()).sum();
+        index: usize,
+        see: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), OptimizerError> {
+        let (engine, parameters) = (model.engine(), model.parameters());
+        let place = index % parameters.len();
+        // The number of updates is the same on all of them.
+        let moments = owners.filter(|_| index < 2 * parameters.len());
+        let from = moments.map_or(0, |owners| owner(owners, place));
         let first = ranks.rank() == 0;
-        let received: Vec<usize> = owners.iter().map(|own| if first { numbers(own) } else { 0 }).collect();
-        let mut receive = vec![0.0; received.iter().sum()];
-        ranks.exchange(&send, &sent, &mut receive, &received)?;
-        let Some(count) = count.filter(|_| first) else { return Ok(None) };
-        let mut rest = receive.as_slice();
-        let mut all = Vec::with_capacity(2 * parameters.len() + 1);
-        for own in owners {
-            // Names and shapes, to be filled in.
-            let mut outline = AdamW::new(self.config()).export(&parameters[own.clone()])?;
-            outline.pop();
-            for tensor in &mut outline {
-                let (values, after) = rest.split_at(tensor.data.len());
-                tensor.data.copy_from_slice(values);
-                rest = after;
-            }
-            all.extend(outline);
+        if from == 0 {
+            return match first {
+                true => self.show(engine.as_deref(), &parameters, index, see),
+                false => Ok(()),
+            };
         }
-        all.push(count.clone());
-        Ok(Some(all))
+        let mut values = Vec::new();
+        if ranks.rank() == from {
+            self.show(engine.as_deref(), &parameters, index, &mut |own| values = own.to_vec())?;
+        } else if first {
+            values.resize(parameters[place].len(), 0.0);
+        }
+        to_first(ranks, from, &mut values)?;
+        if first {
+            see(&values);
+        }
+        Ok(())
     }
 
     /// The share of this rank of the state of all parameters.

@@ -144,7 +144,7 @@ mod tests {
         fn broadcast(&self, _: usize, _: &mut [f32]) -> Result<(), RanksError> {
             Ok(())
         }
-        fn exchange(&self, _: &[f32], _: &[usize], _: &mut [f32], _: &[usize]) -> Result<(), RanksError> {
+        fn exchange(&self, _: &[&[f32]], _: &mut [&mut [f32]]) -> Result<(), RanksError> {
             Ok(())
         }
         fn pass(&self, _: Option<&[f32]>, _: Option<&mut [f32]>) -> Result<(), RanksError> {

@@ -19,6 +19,7 @@ mod mpi;
 mod nccl;
 mod parts;
 pub mod ring;
+mod row;
 pub mod shard;
 mod together;
 mod traffic;
@@ -74,15 +75,9 @@ pub trait Ranks: fmt::Debug + Send + Sync {
     /// The values of rank `from`, to all.
     fn broadcast(&self, from: usize, values: &mut [f32]) -> Result<(), RanksError>;
 
-    /// `send` holds what goes to rank 0, to rank 1 and so on, `sent` values to each; `receive` will hold what comes from
-    /// each, `received` values.
-    fn exchange(
-        &self,
-        send: &[f32],
-        sent: &[usize],
-        receive: &mut [f32],
-        received: &[usize],
-    ) -> Result<(), RanksError>;
+    /// `send[r]` goes to rank r, and what comes from rank r fills `receive[r]`, from and to wherever they lie. What a rank
+    /// has for itself is copied.
+    fn exchange(&self, send: &[&[f32]], receive: &mut [&mut [f32]]) -> Result<(), RanksError>;
 
     /// Sends to the next rank in the ring and receives from the one before, both at once; either may be left out.
     fn pass(&self, on: Option<&[f32]>, into: Option<&mut [f32]>) -> Result<(), RanksError>;
@@ -108,20 +103,54 @@ pub trait Ranks: fmt::Debug + Send + Sync {
     fn end(&self, code: u8) -> !;
 }
 
-/// Whether the pieces of an [exchange](Ranks::exchange) are as long together as what they are pieces of.
-fn check_lengths(
-    send: &[f32],
-    sent: &[usize],
-    receive: &[f32],
-    received: &[usize],
-) -> Result<(), RanksError> {
-    for (pieces, whole) in [(sent, send.len()), (received, receive.len())] {
-        let expected = pieces.iter().sum::<usize>();
-        if expected != whole {
-            return Err(RanksError::Size { expected: 4 * expected, got: 4 * whole });
+/// Copies what rank `own` has for itself in an [exchange](Ranks::exchange) of `count` ranks.
+fn keep_own(own: usize, count: usize, send: &[&[f32]], receive: &mut [&mut [f32]]) -> Result<(), RanksError> {
+    for given in [send.len(), receive.len()] {
+        if given != count {
+            return Err(RanksError::Size { expected: 4 * count, got: 4 * given });
         }
     }
+    let (from, to) = (send[own], &mut *receive[own]);
+    if from.len() != to.len() {
+        return Err(RanksError::Size { expected: size_of_val(to), got: size_of_val(from) });
+    }
+    to.copy_from_slice(from);
     Ok(())
+}
+
+/// Cuts values that lie one after the other into pieces of these lengths, for an [exchange](Ranks::exchange).
+pub fn cut<'a>(mut values: &'a [f32], lengths: &[usize]) -> Vec<&'a [f32]> {
+    let next = |&length: &usize| {
+        let (piece, rest) = values.split_at(length);
+        values = rest;
+        piece
+    };
+    lengths.iter().map(next).collect()
+}
+
+/// As [`cut`], to be written.
+pub fn cut_mut<'a>(mut values: &'a mut [f32], lengths: &[usize]) -> Vec<&'a mut [f32]> {
+    let next = |&length: &usize| {
+        let (piece, rest) = std::mem::take(&mut values).split_at_mut(length);
+        values = rest;
+        piece
+    };
+    lengths.iter().map(next).collect()
+}
+
+/// The values of rank `from`, another one, to rank 0, in place; called by all ranks.
+///
+/// # Errors
+/// The exchange fails.
+pub fn to_first(ranks: &dyn Ranks, from: usize, values: &mut [f32]) -> Result<(), RanksError> {
+    let mut send: Vec<&[f32]> = vec![&[]; ranks.count()];
+    let mut receive: Vec<&mut [f32]> = (0..ranks.count()).map(|_| &mut [][..]).collect();
+    match ranks.rank() {
+        0 => receive[from] = values,
+        rank if rank == from => send[0] = values,
+        _ => {}
+    }
+    ranks.exchange(&send, &mut receive)
 }
 
 /// The values of rank 0, one byte string, to all: what the others give is not looked at.

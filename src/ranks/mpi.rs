@@ -3,7 +3,6 @@
 //! Exchanges block; [`Watch`] sees to it that none waits for a rank that is gone. MPI's own errors end the run.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -159,32 +158,15 @@ impl Ranks for Mpi {
         Ok(())
     }
 
-    fn exchange(
-        &self,
-        send: &[f32],
-        sent: &[usize],
-        receive: &mut [f32],
-        received: &[usize],
-    ) -> Result<(), RanksError> {
-        super::check_lengths(send, sent, receive, received)?;
-        let _waiting = self.watch.waiting();
+    fn exchange(&self, send: &[&[f32]], receive: &mut [&mut [f32]]) -> Result<(), RanksError> {
         let (rank, count) = (self.rank, self.count);
-        let places = |lengths: &[usize]| -> Vec<Range<usize>> {
-            let mut end = 0;
-            let place = |&length: &usize| {
-                end += length;
-                end - length..end
-            };
-            lengths.iter().map(place).collect()
-        };
-        let (from, to) = (places(sent), places(received));
-        self.traffic.add(Kind::Exchange, 4 * (send.len() - sent[rank]));
-        receive[to[rank].clone()].copy_from_slice(&send[from[rank].clone()]);
+        super::keep_own(rank, count, send, receive)?;
+        let _waiting = self.watch.waiting();
         // In every turn each rank sends to one and receives from one.
         for turn in 1..count {
             let (next, before) = ((rank + turn) % count, (rank + count - turn) % count);
-            let (on, into) = (&send[from[next].clone()], &mut receive[to[before].clone()]);
-            self.trade(Some((next, on)), Some((before, into)));
+            self.traffic.add(Kind::Exchange, size_of_val(send[next]));
+            self.trade(Some((next, send[next])), Some((before, &mut *receive[before])));
         }
         Ok(())
     }

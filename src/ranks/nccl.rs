@@ -119,33 +119,19 @@ impl Ranks for Nccl<'_> {
         }
     }
 
-    fn exchange(
-        &self,
-        send: &[f32],
-        sent: &[usize],
-        receive: &mut [f32],
-        received: &[usize],
-    ) -> Result<(), RanksError> {
-        super::check_lengths(send, sent, receive, received)?;
-        let (mut from, mut to) = (Vec::new(), Vec::new());
-        let (mut rest, mut room) = (send, receive);
-        let mut kept: Option<&[f32]> = None;
-        for rank in 0..self.count() {
-            let (piece, after) = rest.split_at(sent[rank]);
-            rest = after;
-            let (place, after) = room.split_at_mut(received[rank]);
-            room = after;
-            if rank == self.rank() {
-                kept = Some(piece);
-                place.copy_from_slice(piece);
-            } else {
-                // NCCL has no message of nothing.
-                from.extend((!piece.is_empty()).then_some((rank, piece)));
-                to.extend((!place.is_empty()).then_some((rank, place)));
-            }
-        }
-        self.traffic().add(Kind::Exchange, 4 * (send.len() - kept.map_or(0, <[f32]>::len)));
-        self.trade(&from, &mut to)
+    fn exchange(&self, send: &[&[f32]], receive: &mut [&mut [f32]]) -> Result<(), RanksError> {
+        let own = self.rank();
+        super::keep_own(own, self.count(), send, receive)?;
+        // NCCL has no message of nothing.
+        let others = |rank: usize, len: usize| rank != own && len > 0;
+        let send = send.iter().enumerate().map(|(rank, piece)| (rank, *piece));
+        let send: Vec<(usize, &[f32])> = send.filter(|(rank, piece)| others(*rank, piece.len())).collect();
+        let receive = receive.iter_mut().enumerate().map(|(rank, piece)| (rank, &mut **piece));
+        let mut receive: Vec<(usize, &mut [f32])> =
+            receive.filter(|(rank, piece)| others(*rank, piece.len())).collect();
+        let sent = send.iter().map(|(_, piece)| size_of_val(*piece)).sum();
+        self.traffic().add(Kind::Exchange, sent);
+        self.trade(&send, &mut receive)
     }
 
     fn pass(&self, on: Option<&[f32]>, into: Option<&mut [f32]>) -> Result<(), RanksError> {

@@ -76,32 +76,20 @@ impl Ranks for Together {
         Ok(())
     }
 
-    fn exchange(
-        &self,
-        send: &[f32],
-        sent: &[usize],
-        receive: &mut [f32],
-        received: &[usize],
-    ) -> Result<(), RanksError> {
-        super::check_lengths(send, sent, receive, received)?;
+    fn exchange(&self, send: &[&[f32]], receive: &mut [&mut [f32]]) -> Result<(), RanksError> {
         let count = self.count();
-        let mut rest = send;
-        for (to, &length) in sent.iter().enumerate() {
-            let (piece, after) = rest.split_at(length);
-            rest = after;
+        super::keep_own(self.rank, count, send, receive)?;
+        for (to, piece) in send.iter().enumerate().filter(|(to, _)| *to != self.rank) {
+            self.traffic.add(Kind::Exchange, size_of_val(*piece));
             lock(&self.room.values)[self.rank * count + to] = piece.to_vec();
         }
-        self.traffic.add(Kind::Exchange, 4 * (send.len() - sent[self.rank]));
         self.room.barrier.wait();
-        let mut rest = receive;
-        for (from, &length) in received.iter().enumerate() {
-            let (piece, after) = rest.split_at_mut(length);
-            rest = after;
-            let values = &lock(&self.room.values)[from * count + self.rank];
-            if values.len() != length {
-                return Err(RanksError::Size { expected: 4 * length, got: 4 * values.len() });
+        for (from, piece) in receive.iter_mut().enumerate().filter(|(from, _)| *from != self.rank) {
+            let values = std::mem::take(&mut lock(&self.room.values)[from * count + self.rank]);
+            if values.len() != piece.len() {
+                return Err(RanksError::Size { expected: 4 * piece.len(), got: 4 * values.len() });
             }
-            piece.copy_from_slice(values);
+            piece.copy_from_slice(&values);
         }
         self.room.barrier.wait();
         Ok(())

@@ -3,11 +3,15 @@
 //! The node of parts [a, b) is the sum of the nodes of its two halves, the first one the smaller where they differ. A rank
 //! adds up the nodes that lie within its own parts; what remains is added up by one rank for each slice of the values.
 //! So every value is the same sum, in the same order, on any number of ranks.
+//!
+//! Values are those of tensors, which stay where they are: what ranks send goes in pieces, and sums are written where the
+//! first of a rank's own nodes has its values. Beside these, a rank holds a few pieces.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Parts, Ranks, RanksError};
+use super::row::{piece, rounds, Row};
+use super::{cut, cut_mut, Parts, Ranks, RanksError};
 
 /// A node: the parts that it sums.
 pub type Node = (usize, usize);
@@ -33,17 +37,21 @@ fn collect(node: Node, own: &Range<usize>, found: &mut Vec<Node>) {
     }
 }
 
-/// The values of a node, of what `leaf` computes for each of its parts, called in their order. So many vectors are held at
+/// The tensors of a node, of what `leaf` computes for each of its parts, called in their order. So many of them are held at
 /// a time as the node is deep.
 ///
 /// # Errors
 /// Those of `leaf`.
-pub fn node_sum<E>(node: Node, leaf: &mut impl FnMut(usize) -> Result<Vec<f32>, E>) -> Result<Vec<f32>, E> {
+pub fn node_sum<E>(
+    node: Node,
+    leaf: &mut impl FnMut(usize) -> Result<Vec<Vec<f32>>, E>,
+) -> Result<Vec<Vec<f32>>, E> {
     if node.1 - node.0 == 1 {
         return leaf(node.0);
     }
     let mut sum = node_sum((node.0, middle(node)), leaf)?;
-    add(&mut sum, &node_sum((middle(node), node.1), leaf)?);
+    let other = node_sum((middle(node), node.1), leaf)?;
+    sum.iter_mut().zip(other).for_each(|(sum, other)| add(sum, &other));
     Ok(sum)
 }
 
@@ -56,49 +64,116 @@ pub fn slice(len: usize, rank: usize, ranks: usize) -> Range<usize> {
     rank * len / ranks..(rank + 1) * len / ranks
 }
 
-/// The sum over all parts, on every rank. `own` are the values of this rank's [`nodes`], each as long.
+/// The sum over all parts, on every rank. `own` are the tensors of each of this rank's [`nodes`].
 ///
 /// # Errors
 /// The exchange fails.
-pub fn sum(ranks: &dyn Ranks, parts: &Parts, own: Vec<Vec<f32>>) -> Result<Vec<f32>, RanksError> {
-    let len = own.first().map_or(0, Vec::len);
-    let slices: Vec<Range<usize>> = (0..ranks.count()).map(|rank| slice(len, rank, ranks.count())).collect();
-    let part = summed_slice(ranks, parts, own, &slices)?;
-    spread(ranks, part, &slices)
+pub fn sum(ranks: &dyn Ranks, parts: &Parts, own: Vec<Vec<Vec<f32>>>) -> Result<Vec<Vec<f32>>, RanksError> {
+    sum_in(piece(ranks.count()), ranks, parts, own)
 }
 
-/// The sum over all parts of the values of this rank's slice; `slices` are those of all ranks.
+fn sum_in(
+    most: usize,
+    ranks: &dyn Ranks,
+    parts: &Parts,
+    own: Vec<Vec<Vec<f32>>>,
+) -> Result<Vec<Vec<f32>>, RanksError> {
+    let len = own.first().map_or(0, |tensors| Row::of(tensors).len());
+    let slices: Vec<Range<usize>> = (0..ranks.count()).map(|rank| slice(len, rank, ranks.count())).collect();
+    let mut sums = add_up(most, ranks, parts, own, &slices, true)?;
+    spread(most, ranks, &mut sums, &slices)?;
+    Ok(sums)
+}
+
+/// The sum over all parts of the tensors that lie in this rank's slice of all values; the others come back empty, and are
+/// freed as soon as they have been sent. `slices` are those of all ranks, of whole tensors.
 ///
 /// # Errors
 /// The exchange fails.
 pub fn summed_slice(
     ranks: &dyn Ranks,
     parts: &Parts,
-    mut own: Vec<Vec<f32>>,
+    own: Vec<Vec<Vec<f32>>>,
     slices: &[Range<usize>],
-) -> Result<Vec<f32>, RanksError> {
+) -> Result<Vec<Vec<f32>>, RanksError> {
+    add_up(piece(ranks.count()), ranks, parts, own, slices, false)
+}
+
+/// Adds this rank's slice up, in pieces of at most `most` values. Where not `all` are kept, tensors beyond the slice come
+/// back empty; else as they were.
+fn add_up(
+    most: usize,
+    ranks: &dyn Ranks,
+    parts: &Parts,
+    mut own: Vec<Vec<Vec<f32>>>,
+    slices: &[Range<usize>],
+    all: bool,
+) -> Result<Vec<Vec<f32>>, RanksError> {
     if ranks.count() == 1 && own.len() == 1 {
         return Ok(own.swap_remove(0));
     }
-    let mine = slices[ranks.rank()].len();
+    let Some(first) = own.first() else { return Ok(Vec::new()) };
+    let (rank, row) = (ranks.rank(), Row::of(first));
     let of_ranks: Vec<Vec<Node>> =
         (0..ranks.count()).map(|rank| nodes(parts.count(), &parts.of_rank(rank))).collect();
-    let sent: Vec<usize> = slices.iter().map(|slice| slice.len() * own.len()).collect();
-    let received: Vec<usize> = of_ranks.iter().map(|nodes| nodes.len() * mine).collect();
-    let mut send = Vec::with_capacity(sent.iter().sum());
-    for slice in slices {
-        own.iter().for_each(|values| send.extend_from_slice(&values[slice.clone()]));
+    let (mut send, mut receive) = (Vec::new(), Vec::new());
+    for pieces in rounds(slices, most) {
+        let mine = pieces[rank].len();
+        send.clear();
+        for piece in &pieces {
+            own.iter().for_each(|tensors| row.read(tensors, piece, &mut send));
+        }
+        let sent: Vec<usize> = pieces.iter().map(|piece| piece.len() * own.len()).collect();
+        let received: Vec<usize> = of_ranks.iter().map(|nodes| nodes.len() * mine).collect();
+        receive.resize(received.iter().sum(), 0.0);
+        ranks.exchange(&cut(&send, &sent), &mut cut_mut(&mut receive, &received))?;
+        if mine > 0 {
+            let nodes = of_ranks.iter().flatten().copied();
+            let held: BTreeMap<Node, &[f32]> = nodes.zip(receive.chunks_exact(mine)).collect();
+            row.write(&mut own[0], &pieces[rank], &held_sum((0, parts.count()), &held));
+        }
+        for (tensor, place) in row.places().enumerate() {
+            let meets = |slice: &Range<usize>| place.start < slice.end && slice.start < place.end;
+            let sent = slices
+                .iter()
+                .zip(&pieces)
+                .all(|(slice, piece)| !meets(slice) || piece.end >= place.end.min(slice.end));
+            let wanted = usize::from(all || meets(&slices[rank]));
+            if sent {
+                own.iter_mut().skip(wanted).for_each(|tensors| tensors[tensor] = Vec::new());
+            }
+        }
     }
-    drop(own);
-    let mut receive = vec![0.0; received.iter().sum()];
-    ranks.exchange(&send, &sent, &mut receive, &received)?;
-    drop(send);
-    if mine == 0 {
-        return Ok(Vec::new());
+    Ok(own.swap_remove(0))
+}
+
+/// Every rank's slice to all, in pieces.
+fn spread(
+    most: usize,
+    ranks: &dyn Ranks,
+    tensors: &mut [Vec<f32>],
+    slices: &[Range<usize>],
+) -> Result<(), RanksError> {
+    if ranks.count() == 1 {
+        return Ok(());
     }
-    let held: BTreeMap<Node, &[f32]> =
-        of_ranks.into_iter().flatten().zip(receive.chunks_exact(mine)).collect();
-    Ok(held_sum((0, parts.count()), &held))
+    let (rank, row) = (ranks.rank(), Row::of(tensors));
+    let (mut send, mut receive) = (Vec::new(), Vec::new());
+    for mut pieces in rounds(slices, most) {
+        send.clear();
+        row.read(tensors, &pieces[rank], &mut send);
+        // What is its own lies there already.
+        pieces[rank] = 0..0;
+        let to: Vec<&[f32]> =
+            (0..ranks.count()).map(|other| if other == rank { &[] } else { send.as_slice() }).collect();
+        let received: Vec<usize> = pieces.iter().map(Range::len).collect();
+        receive.resize(received.iter().sum(), 0.0);
+        ranks.exchange(&to, &mut cut_mut(&mut receive, &received))?;
+        for (piece, values) in pieces.iter().zip(cut(&receive, &received)) {
+            row.write(tensors, piece, values);
+        }
+    }
+    Ok(())
 }
 
 /// The values of a node from those of the nodes below it that are held.
@@ -114,22 +189,6 @@ fn held_sum(node: Node, held: &BTreeMap<Node, &[f32]>) -> Vec<f32> {
     sum
 }
 
-/// Every rank's slice to all: the whole.
-///
-/// # Errors
-/// The exchange fails.
-pub fn spread(ranks: &dyn Ranks, own: Vec<f32>, slices: &[Range<usize>]) -> Result<Vec<f32>, RanksError> {
-    if ranks.count() == 1 {
-        return Ok(own);
-    }
-    let sent = vec![own.len(); slices.len()];
-    let received: Vec<usize> = slices.iter().map(Range::len).collect();
-    let send = own.repeat(slices.len());
-    let mut whole = vec![0.0; received.iter().sum()];
-    ranks.exchange(&send, &sent, &mut whole, &received)?;
-    Ok(whole)
-}
-
 /// Bytes that a rank sends in [`sum`].
 pub fn bytes_sent(parts: &Parts, len: usize, rank: usize, ranks: usize) -> u64 {
     let own = nodes(parts.count(), &parts.of_rank(rank)).len();
@@ -139,7 +198,11 @@ pub fn bytes_sent(parts: &Parts, len: usize, rank: usize, ranks: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
+    use crate::ranks::shard::{owners, slices};
+    use crate::ranks::{Kind, RanksConfig, Together};
 
     #[test]
     fn nodes_cover_a_ranks_parts_once() {
@@ -156,11 +219,60 @@ mod tests {
         }
     }
 
+    /// Tensors of these lengths for each part.
+    fn leaf_of(lengths: &[usize]) -> impl Fn(usize) -> Vec<Vec<f32>> + '_ {
+        move |part| {
+            let value = |i: usize| ((part * 50 + i) as f32).sin() * 1e3f32.powi(part as i32 % 3);
+            lengths.iter().map(|&length| (0..length).map(|i| value(7 * length + i)).collect()).collect()
+        }
+    }
+
+    /// What rank `of` of several does, each on a thread.
+    fn on_each<T: Send>(count: usize, of: impl Fn(&Together) -> T + Sync) -> Vec<T> {
+        let of = &of;
+        std::thread::scope(|scope| {
+            let ranks = Together::of(count).into_iter();
+            let threads: Vec<_> = ranks.map(|ranks| scope.spawn(move || of(&ranks))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn sums_in_pieces_of_any_size_are_the_same_and_take_the_bytes_of_the_formula() {
+        let (parts_of, lengths) = (6, [4, 1, 9, 20, 3]);
+        let leaf = leaf_of(&lengths);
+        let config = RanksConfig { parts: NonZeroUsize::new(parts_of), ..Default::default() };
+        let whole = node_sum((0, parts_of), &mut |part| Ok::<_, ()>(leaf(part))).unwrap();
+        for count in 1..=5 {
+            let owners = owners(&lengths, count);
+            let slices = slices(&lengths, &(0..lengths.len()), &owners);
+            for most in [1, 3, 8, 1000] {
+                let (whole, leaf) = (&whole, &leaf);
+                on_each(count, |ranks| {
+                    let parts = Parts::of(&config, parts_of, 1, ranks).unwrap();
+                    let own = || -> Vec<Vec<Vec<f32>>> {
+                        let nodes = nodes(parts_of, &parts.own()).into_iter();
+                        let sum = |node| node_sum(node, &mut |part| Ok::<_, ()>(leaf(part))).unwrap();
+                        nodes.map(sum).collect()
+                    };
+                    let sums = sum_in(most, ranks, &parts, own()).unwrap();
+                    assert_eq!(&sums, whole, "{count} ranks, pieces of {most}");
+                    let sent = ranks.traffic().sent(Kind::Exchange);
+                    assert_eq!(sent, bytes_sent(&parts, 37, ranks.rank(), count));
+                    let sums = add_up(most, ranks, &parts, own(), &slices, false).unwrap();
+                    for (place, sum) in sums.iter().enumerate() {
+                        let mine = owners[ranks.rank()].contains(&place);
+                        let expected = if mine { whole[place].as_slice() } else { &[] };
+                        assert_eq!(sum, expected, "{count} ranks, pieces of {most}, tensor {place}");
+                    }
+                });
+            }
+        }
+    }
+
     #[test]
     fn a_sum_is_the_same_to_the_last_bit_however_its_parts_are_held() {
-        let leaf = |part: usize| -> Vec<f32> {
-            (0..50).map(|i| ((part * 50 + i) as f32).sin() * 1e3f32.powi(part as i32 % 3)).collect()
-        };
+        let leaf = leaf_of(&[50]);
         for parts in [1, 2, 3, 4, 6, 7, 12] {
             let mut count = 0;
             let whole = node_sum((0, parts), &mut |part| {
@@ -178,8 +290,8 @@ mod tests {
                     }
                 }
                 let held: BTreeMap<Node, &[f32]> =
-                    held.iter().map(|(&node, sum)| (node, sum.as_slice())).collect();
-                assert_eq!(held_sum((0, parts), &held), whole, "{parts} parts on {ranks} ranks");
+                    held.iter().map(|(&node, sum)| (node, sum[0].as_slice())).collect();
+                assert_eq!(held_sum((0, parts), &held), whole[0], "{parts} parts on {ranks} ranks");
             }
         }
     }

@@ -109,7 +109,7 @@ fn evaluate_here<D: GraphDevice>(
 /// there is none yet (a recipe that only evaluates), one is written. A training stage writes its own.
 fn interrupted<D: GraphDevice>(run: &mut Run<'_, D>) -> Result<Ended, StageError> {
     if run.saved.is_none() && run.position.step == 0 {
-        run.save(&run.model.export(), None)?;
+        run.save(None, None)?;
     }
     Ok(Ended::Interrupted)
 }

@@ -192,6 +192,8 @@ pub enum StageError {
     State { path: PathBuf, source: serde_json::Error },
     #[error("what ranks told each other is not readable: {0}")]
     Told(serde_json::Error),
+    #[error("this rank's share of a checkpoint did not reach rank 0: {0}")]
+    NoValues(crate::checkpoint::NoValues),
 }
 
 impl StageError {

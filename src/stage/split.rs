@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::mask::ImageMask;
 use crate::model::GraphDevice;
-use crate::ranks::from_first;
 use crate::ranks::tree::slice;
+use crate::ranks::{cut, cut_mut, from_first};
 
 use super::inputs::{self, whole_texts};
 use super::training::Run;
@@ -140,7 +140,7 @@ fn share<D: GraphDevice>(
     let mut to_first = vec![0; count];
     to_first[0] = own * width;
     let mut mine = vec![0.0; own * width];
-    ranks.exchange(words, &from_first(width), &mut mine, &to_first)?;
+    ranks.exchange(&cut(words, &from_first(width)), &mut cut_mut(&mut mine, &to_first))?;
     let mine = mine.into_iter().map(f32::to_bits);
     let embedded = match what {
         What::Pictures { mask, first } => {
@@ -155,7 +155,7 @@ fn share<D: GraphDevice>(
     to_first[0] = own * dim;
     let back = from_first(dim);
     let mut all = vec![0.0; back.iter().sum()];
-    ranks.exchange(&embedded, &to_first, &mut all, &back)?;
+    ranks.exchange(&cut(&embedded, &to_first), &mut cut_mut(&mut all, &back))?;
     Ok(all)
 }
 

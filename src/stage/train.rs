@@ -292,16 +292,7 @@ fn save<D: GraphDevice>(
         run.position.cursor = parts.iter().fold(run.position.cursor, |at, &part| at.further(part));
         run.parts = parts;
     }
-    let moments = match owners {
-        Some(owners) => optimizer.export_sharded(run.ranks, owners, &run.model)?,
-        None if run.records.is_some() => Some(optimizer.export(&run.model.parameters())?),
-        None => None,
-    };
-    let weights = match owners {
-        Some(owners) if run.model.is_shared_out() => run.model.gather(run.ranks, owners)?,
-        _ => run.records.is_some().then(|| run.model.export()),
-    };
-    run.save(weights.as_deref().unwrap_or_default(), moments.as_deref())
+    run.save(Some(optimizer), owners)
 }
 
 /// What this rank has of a batch.

@@ -1,12 +1,13 @@
 //! What a training run consists of while it runs, and exactly what a checkpoint of it holds.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{self, CheckpointConfig, Name, TensorView};
+use crate::checkpoint::{self, CheckpointConfig, Name, Part};
 use crate::data::patience::patiently;
 use crate::data::source::Source;
 use crate::data::tokenizer::Tokenizer;
@@ -14,7 +15,8 @@ use crate::data::{Cursor, DataConfig, DataError};
 use crate::duration::Duration;
 use crate::log::{Metrics, MetricsConfig, Progress, Timing};
 use crate::model::{Flip, GraphDevice, ModelConfig};
-use crate::parameter::NamedTensor;
+use crate::optimizer::AdamW;
+use crate::parameter::Parameter;
 use crate::ranks::{Ranks, RanksConfig};
 use crate::report::EventWriter;
 use crate::run_folder::RunFolder;
@@ -154,33 +156,46 @@ impl<D: GraphDevice> Run<'_, D> {
         Ok(all.iter().any(|said| said.first() == Some(&INTERRUPTED)))
     }
 
-    /// Writes a checkpoint of this very moment, with the model's weights and the optimizer's state, and removes those that
-    /// are no longer kept. Ranks other than 0 write none.
+    /// Writes a checkpoint of this very moment, with the optimizer's state where there is one, and removes those that are no
+    /// longer kept. Rank 0 writes it; where `owners` have shares of the state, all ranks call this, and rank 0 gets
+    /// theirs tensor by tensor, as they are written.
     pub fn save(
         &mut self,
-        weights: &[NamedTensor],
-        moments: Option<&[NamedTensor]>,
+        optimizer: Option<&mut AdamW<f32, D>>,
+        owners: Option<&[Range<usize>]>,
     ) -> Result<(), StageError> {
-        let Some(records) = &self.records else { return Ok(()) };
+        let (model, ranks) = (&self.model, self.ranks);
+        let parameters = model.parameters();
+        let named = |parameter: &&Parameter<f32, D>| (parameter.name.clone(), parameter.shape.clone());
+        let mut parts = vec![Part {
+            stem: MODEL,
+            outline: parameters.iter().map(named).collect(),
+            show: Box::new(|place, see| Ok(model.show_first(ranks, owners, place, see)?)),
+        }];
+        if let Some(optimizer) = optimizer {
+            parts.push(Part {
+                stem: OPTIMIZER,
+                outline: AdamW::outline(&parameters),
+                show: Box::new(|index, see| Ok(optimizer.show_first(ranks, owners, model, index, see)?)),
+            });
+        }
+        let Some(records) = &self.records else {
+            return match owners {
+                Some(_) => checkpoint::visit(parts).map_err(StageError::NoValues),
+                None => Ok(()),
+            };
+        };
         records.metrics.sync()?;
         records.timing.sync()?;
         self.position.metrics_bytes = records.metrics.position();
         self.position.timing_bytes = records.timing.position();
-        let mut parts = vec![(MODEL, views(weights))];
-        if let Some(moments) = moments {
-            parts.push((OPTIMIZER, views(moments)));
-        }
         let folder = records.folder.checkpoints();
         let name = self.position.name();
         let state = State { position: self.position, parts: self.parts.clone() };
-        let path = checkpoint::write(&folder, name, &parts, &state)?;
+        let path = checkpoint::write_parts(&folder, name, parts, &state)?;
         tracing::info!(target: "flip::checkpoint", path = %path.display(), "checkpoint written");
         checkpoint::retain(&folder, name, self.checkpoints.keep, &[])?;
         self.saved = Some(path);
         Ok(())
     }
-}
-
-fn views(tensors: &[NamedTensor]) -> Vec<TensorView<'_>> {
-    tensors.iter().map(TensorView::from).collect()
 }

@@ -167,6 +167,26 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
         Ok(values)
     }
 
+    fn put_gradient(
+        &self,
+        parameter: &Parameter<f32, Cpu>,
+        gradients: &mut Gradients<f32, Cpu>,
+        values: Vec<f32>,
+    ) -> Result<(), CpuError> {
+        **gradients.get_or_alloc_mut(&parameter.master)? = values;
+        Ok(())
+    }
+
+    fn show(
+        &self,
+        parameter: &Parameter<f32, Cpu>,
+        held: &mut Gradients<f32, Cpu>,
+        see: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), CpuError> {
+        see(held.get_or_alloc_mut(&parameter.master)?);
+        Ok(())
+    }
+
     fn kernels(&self) -> &Kernels {
         &self.kernels
     }
