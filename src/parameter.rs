@@ -71,26 +71,38 @@ impl Mismatch {
         expected: &[(String, Vec<usize>)],
         tensors: &'a [NamedTensor],
     ) -> Result<Vec<&'a NamedTensor>, Mismatch> {
+        // One that has more or fewer values than its shape says fits nowhere.
+        let shape = |tensor: &'a NamedTensor| match tensor.data.len() == count(&tensor.shape) {
+            true => tensor.shape.clone(),
+            false => vec![tensor.data.len()],
+        };
+        let places = Mismatch::places(expected, tensors.iter().map(|t| (t.name.as_str(), shape(t))))?;
+        Ok(places.into_iter().map(|place| &tensors[place]).collect())
+    }
+
+    /// As [`pair`](Self::pair), of names and shapes alone: the place of each expected tensor among those that are there.
+    pub fn places<'a>(
+        expected: &[(String, Vec<usize>)],
+        there: impl Iterator<Item = (&'a str, Vec<usize>)>,
+    ) -> Result<Vec<usize>, Mismatch> {
         let mut mismatch = Mismatch::default();
         let mut by_name = BTreeMap::new();
-        for tensor in tensors {
-            if by_name.insert(tensor.name.as_str(), tensor).is_some() {
-                mismatch.left_over.push(tensor.name.clone());
+        for (place, (name, shape)) in there.enumerate() {
+            if by_name.insert(name, (place, shape)).is_some() {
+                mismatch.left_over.push(name.into());
             }
         }
-        let mut pairs = Vec::with_capacity(expected.len());
+        let mut places = Vec::with_capacity(expected.len());
         for (name, shape) in expected {
             match by_name.remove(name.as_str()) {
-                Some(tensor) if tensor.shape == *shape && tensor.data.len() == count(shape) => {
-                    pairs.push(tensor);
-                }
-                Some(tensor) => mismatch.reshaped.push((name.clone(), shape.clone(), tensor.shape.clone())),
+                Some((place, found)) if found == *shape => places.push(place),
+                Some((_, found)) => mismatch.reshaped.push((name.clone(), shape.clone(), found)),
                 None => mismatch.missing.push(name.clone()),
             }
         }
         mismatch.left_over.extend(by_name.into_keys().map(String::from));
         if mismatch.is_empty() {
-            Ok(pairs)
+            Ok(places)
         } else {
             Err(mismatch)
         }

@@ -73,11 +73,7 @@ impl Weights {
         };
         let samples = snapshot.state["samples"].as_u64();
         let origin = snapshot.state["imported"]["format"].as_str().map(String::from);
-        let mut parts = snapshot.parts;
-        let Some(tensors) = parts.remove(MODEL) else {
-            let there = parts.into_keys().collect::<Vec<_>>().join(", ");
-            return Err(CheckpointError::NoPart { path: snapshot.path, part: MODEL.into(), there }.into());
-        };
+        let tensors = snapshot.part(MODEL)?;
         Ok(Weights { config, tensors, checkpoint: snapshot.path, samples, origin })
     }
 

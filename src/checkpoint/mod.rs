@@ -149,7 +149,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// A snapshot that was read and verified as a whole.
+/// A snapshot that was verified as a whole. Its tensors stay on disk until they are asked for.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Its folder.
@@ -158,12 +158,21 @@ pub struct Snapshot {
     /// What the caller of [`write()`] gave.
     pub state: serde_json::Value,
     /// Tensors of each part, sorted by name.
-    pub parts: BTreeMap<String, Vec<NamedTensor>>,
+    pub parts: BTreeMap<String, Vec<Stored>>,
+}
+
+/// A tensor in a file of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// Its first byte in the file.
+    at: u64,
 }
 
 impl Snapshot {
     /// The tensors of one part, or an error that lists the parts there are.
-    pub fn part(&self, part: &str) -> Result<&[NamedTensor], CheckpointError> {
+    pub fn outline(&self, part: &str) -> Result<&[Stored], CheckpointError> {
         match self.parts.get(part) {
             Some(tensors) => Ok(tensors),
             None => Err(CheckpointError::NoPart {
@@ -172,6 +181,16 @@ impl Snapshot {
                 there: self.parts.keys().cloned().collect::<Vec<_>>().join(", "),
             }),
         }
+    }
+
+    /// The tensors of one part with their values.
+    pub fn part(&self, part: &str) -> Result<Vec<NamedTensor>, CheckpointError> {
+        let load = |stored: &Stored| {
+            let mut data = Vec::new();
+            self.values(part, stored, &mut data)?;
+            Ok(NamedTensor { name: stored.name.clone(), shape: stored.shape.clone(), data })
+        };
+        self.outline(part)?.iter().map(load).collect()
     }
 
     /// The state as the type it was written from.

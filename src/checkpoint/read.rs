@@ -1,8 +1,9 @@
-//! Reading a snapshot: everything is verified before anything is handed out.
+//! Reading a snapshot: everything is verified before anything is handed out. That takes no more memory than a header;
+//! values are read when they are asked for.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -10,8 +11,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use super::manifest::{
     Fingerprint, Fingerprinting, Manifest, VersionOnly, MANIFEST, STATE, TENSORS, VERSION,
 };
-use super::{retain, CheckpointError, Found, Name, Snapshot};
-use crate::parameter::NamedTensor;
+use super::{retain, CheckpointError, Found, Name, Snapshot, Stored};
 
 /// No manifest and no header is larger; a larger one is damage, and is not read into memory.
 const LARGEST_TEXT: u64 = 100_000_000;
@@ -39,7 +39,7 @@ pub fn newest(dir: &Path) -> Result<Found, CheckpointError> {
     Ok(found)
 }
 
-/// Reads and verifies the snapshot in the folder `path`, whatever that folder is called.
+/// Verifies the snapshot in the folder `path`, whatever that folder is called.
 pub fn read(path: &Path) -> Result<Snapshot, CheckpointError> {
     let (manifest, name) = read_manifest(&path.join(MANIFEST))?;
     let mut state = None;
@@ -61,7 +61,7 @@ pub fn read(path: &Path) -> Result<Snapshot, CheckpointError> {
             state = Some(value);
         } else if let Some(part) = file.strip_suffix(TENSORS) {
             let tensors = verified(&file_path, fingerprint, |reader| {
-                read_tensors(reader, fingerprint.bytes, &file_path)
+                read_outline(reader, fingerprint.bytes, &file_path)
             })?;
             parts.insert(part.to_string(), tensors);
         } else {
@@ -129,12 +129,21 @@ fn verified<T>(
     parsed
 }
 
-/// Reads a safetensors file of `length` bytes, of which `length` bounds every allocation.
-fn read_tensors(
-    reader: &mut dyn Read,
-    length: u64,
-    path: &Path,
-) -> Result<Vec<NamedTensor>, CheckpointError> {
+impl Snapshot {
+    /// The values of a tensor of a part, in the place of what is in `values`.
+    pub fn values(&self, part: &str, stored: &Stored, values: &mut Vec<f32>) -> Result<(), CheckpointError> {
+        let path = self.path.join(format!("{part}{TENSORS}"));
+        let (mut file, _) = open(&path)?;
+        let read = || {
+            file.seek(SeekFrom::Start(stored.at))?;
+            read_values(&mut BufReader::with_capacity(CHUNK, file), stored.shape.iter().product(), values)
+        };
+        read().map_err(CheckpointError::io("read", &path))
+    }
+}
+
+/// What a safetensors file of `length` bytes holds, of which `length` bounds every allocation. The values are not read.
+fn read_outline(reader: &mut dyn Read, length: u64, path: &Path) -> Result<Vec<Stored>, CheckpointError> {
     let format = |reason: String| CheckpointError::Format { path: path.to_path_buf(), reason };
     let io = |source| CheckpointError::Io { action: "read", path: path.to_path_buf(), source };
 
@@ -162,16 +171,16 @@ fn read_tensors(
         if info.dtype != Dtype::F32 {
             return Err(format(format!("tensor {name} is {}, expected F32", info.dtype)));
         }
-        let elements = (info.data_offsets.1 - info.data_offsets.0) / 4;
-        let data = read_values(reader, elements).map_err(io)?;
-        tensors.push(NamedTensor { name, shape: info.shape.clone(), data });
+        let at = 8 + header_length + info.data_offsets.0 as u64;
+        tensors.push(Stored { name, shape: info.shape.clone(), at });
     }
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tensors)
 }
 
-fn read_values(reader: &mut dyn Read, elements: usize) -> io::Result<Vec<f32>> {
-    let mut values = Vec::with_capacity(elements);
+fn read_values(reader: &mut dyn Read, elements: usize, values: &mut Vec<f32>) -> io::Result<()> {
+    values.clear();
+    values.reserve_exact(elements);
     let mut bytes = [0u8; CHUNK];
     while values.len() < elements {
         let count = (elements - values.len()).min(CHUNK / 4);
@@ -179,5 +188,5 @@ fn read_values(reader: &mut dyn Read, elements: usize) -> io::Result<Vec<f32>> {
         reader.read_exact(bytes)?;
         values.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
     }
-    Ok(values)
+    Ok(())
 }

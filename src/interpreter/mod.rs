@@ -24,8 +24,9 @@ use crate::report::EventWriter;
 use crate::run_folder::{RunFolder, RunFolderError};
 use crate::stage::evaluate::{evaluate, read_rows, write_rows};
 use crate::stage::plan::TrainingPlan;
+use crate::stage::resumed::Resumed;
 use crate::stage::train::train;
-use crate::stage::training::{Position, Records, Run, State, MODEL};
+use crate::stage::training::{Position, Records, Run, State};
 use crate::stage::{Ended, Stage, StageError};
 use crate::trained::{tokenizer_of, TrainedError, Weights};
 
@@ -213,7 +214,7 @@ fn run_on<D: GraphDevice>(
         Some(folder) if resume => newest(folder)?,
         _ => None,
     };
-    let snapshot = share::snapshot(ranks, snapshot)?;
+    let resumed = Resumed::share(ranks, snapshot)?;
     let tokenizer = match folder {
         Some(folder) => Some(tokenizer(recipe, folder, &train_source)?),
         None => None,
@@ -231,10 +232,10 @@ fn run_on<D: GraphDevice>(
             D::fuse(model, fusion)?
         }
     };
-    let State { position, parts } = match &snapshot {
-        Some(snapshot) => {
-            model.import(snapshot.part(MODEL)?)?;
-            snapshot.state()?
+    let State { position, parts } = match &resumed {
+        Some(resumed) => {
+            resumed.weights(&mut model)?;
+            resumed.state.clone()
         }
         None => {
             if let Some(init) = &recipe.init {
@@ -279,7 +280,7 @@ fn run_on<D: GraphDevice>(
         records,
         position,
         parts,
-        saved: snapshot.as_ref().map(|snapshot| snapshot.path.clone()),
+        saved: resumed.as_ref().map(|resumed| resumed.path.clone()),
     };
 
     let first = position.stage;
@@ -287,7 +288,7 @@ fn run_on<D: GraphDevice>(
         if index != run.position.stage {
             run.position = Position { stage: index, step: 0, ..run.position };
         }
-        let resumed = snapshot.as_ref().filter(|_| index == first && position.step > 0);
+        let resumed = resumed.as_ref().filter(|_| index == first && position.step > 0);
         let at_stage = |source| StageError::Plan { stage: index, source };
         let ended = match stage {
             Stage::Pretrain(config) => {

@@ -23,4 +23,22 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         }
         Ok(())
     }
+
+    /// As [`import`](Self::import), of tensors of which one is in memory at a time: `there` are their names and shapes,
+    /// and `read` gives the values of one by its place there.
+    pub fn import_each<'a, F: From<ModelError>>(
+        &mut self,
+        there: impl Iterator<Item = (&'a str, Vec<usize>)>,
+        mut read: impl FnMut(usize, &mut Vec<f32>) -> Result<(), F>,
+    ) -> Result<(), F> {
+        let expected: Vec<(String, Vec<usize>)> =
+            self.parameters().into_iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
+        let places = Mismatch::places(&expected, there).map_err(ModelError::Weights)?;
+        let mut values = Vec::new();
+        for (parameter, place) in self.parameters_mut().into_iter().zip(places) {
+            read(place, &mut values)?;
+            parameter.set(&values);
+        }
+        Ok(())
+    }
 }

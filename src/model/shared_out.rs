@@ -10,7 +10,7 @@ use super::Flip;
 use crate::kernel::element::Bf16;
 use crate::parameter::Role;
 use crate::ranks::shard::owner;
-use crate::ranks::{cut, cut_mut, to_first, Ranks, RanksError};
+use crate::ranks::{cut, cut_mut, hand, Ranks, RanksError};
 
 impl<D: Device<f32>> Flip<f32, D> {
     /// Gives every rank the parameters of rank 0.
@@ -21,12 +21,10 @@ impl<D: Device<f32>> Flip<f32, D> {
         if ranks.count() == 1 {
             return Ok(());
         }
-        for parameter in self.parameters_mut() {
-            let mut values = parameter.to_host().data;
-            ranks.broadcast(0, &mut values)?;
-            parameter.set(&values);
-        }
-        Ok(())
+        let all = self.parameters().len();
+        let owners: Vec<Range<usize>> =
+            (0..ranks.count()).map(|rank| if rank == 0 { 0..all } else { all..all }).collect();
+        self.spread_whole(ranks, &owners)
     }
 
     /// Whether masters were shared out: then some of them are elsewhere.
@@ -128,7 +126,7 @@ impl<D: Device<f32>> Flip<f32, D> {
             parameter.master.copy_into(&mut values);
         }
         if from != 0 {
-            to_first(ranks, from, &mut values)?;
+            hand(ranks, from, 0, &mut values)?;
         }
         if first {
             see(&values);

@@ -6,7 +6,6 @@
 //!
 //! A composed model is updated by dfdx's own rule, a fused one by [kernels](crate::kernel::adamw).
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use dfdx::optim::{AdamConfig, WeightDecay};
@@ -195,19 +194,6 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
         }
     }
 
-    /// Of the state of all parameters, what belongs to these: the tensors to [`import`](AdamW::import).
-    pub fn state_of<'a>(
-        parameters: &[&Parameter<E, D>],
-        tensors: &'a [NamedTensor],
-    ) -> impl Iterator<Item = &'a NamedTensor> {
-        let names: BTreeSet<String> = [FIRST, SECOND]
-            .iter()
-            .flat_map(|prefix| parameters.iter().map(move |parameter| format!("{prefix}{}", parameter.name)))
-            .chain([UPDATES.to_string()])
-            .collect();
-        tensors.iter().filter(move |tensor| names.contains(&tensor.name))
-    }
-
     /// The state that [`AdamW::export`] wrote for the same parameters.
     pub fn import(
         config: &AdamWConfig,
@@ -216,16 +202,31 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
     ) -> Result<Self, OptimizerError> {
         let expected = Self::outline(parameters);
         let tensors = Mismatch::pair(&expected, tensors).map_err(OptimizerError::State)?;
-        let (moments, count) = tensors.split_at(2 * parameters.len());
-        let (first, second) = moments.split_at(parameters.len());
         let mut state = Self::new(config);
-        for (moments, tensors) in [(&mut state.first, first), (&mut state.second, second)] {
-            for (parameter, tensor) in parameters.iter().zip(tensors) {
-                fill(moments, parameter, &tensor.data).map_err(OptimizerError::device)?;
-            }
+        for (index, tensor) in tensors.into_iter().enumerate() {
+            state.fill(None, parameters, index, tensor.data.clone())?;
         }
-        state.updates = count.iter().flat_map(|t| &t.data).fold(0, |n, &digit| n * COUNT_BASE + digit as u64);
         Ok(state)
+    }
+
+    /// Takes the values of a tensor of the [outline](Self::outline), by its place there.
+    pub(super) fn fill(
+        &mut self,
+        engine: Option<&dyn Engine<E, D>>,
+        parameters: &[&Parameter<E, D>],
+        index: usize,
+        values: Vec<f32>,
+    ) -> Result<(), OptimizerError> {
+        let moments = if index < parameters.len() { &mut self.first } else { &mut self.second };
+        let Some(parameter) = parameters.iter().cycle().take(2 * parameters.len()).nth(index) else {
+            self.updates = values.iter().fold(0, |n, &digit| n * COUNT_BASE + digit as u64);
+            return Ok(());
+        };
+        let filled = match engine {
+            Some(engine) => engine.put_gradient(parameter, moments, values),
+            None => fill(moments, parameter, &values),
+        };
+        filled.map_err(OptimizerError::device)
     }
 }
 

@@ -7,10 +7,11 @@ use dfdx::prelude::*;
 
 use super::adamw::{AdamW, OptimizerError};
 use super::clip::squares;
+use super::config::AdamWConfig;
 use crate::model::Flip;
-use crate::parameter::NamedTensor;
+use crate::parameter::Mismatch;
 use crate::ranks::shard::owner;
-use crate::ranks::{to_first, Ranks, RanksError};
+use crate::ranks::{hand, Ranks, RanksError};
 
 /// The Euclidean norm of all gradients, of which each rank has those of its own parameters.
 ///
@@ -81,26 +82,53 @@ impl<D: Device<f32>> AdamW<f32, D> {
         } else if first {
             values.resize(parameters[place].len(), 0.0);
         }
-        to_first(ranks, from, &mut values)?;
+        hand(ranks, from, 0, &mut values)?;
         if first {
             see(&values);
         }
         Ok(())
     }
 
-    /// The share of this rank of the state of all parameters.
+    /// The state that was written for all parameters of the model, or of it what belongs to this rank where `owners` have
+    /// each some. Called by all ranks. Rank 0 knows the names and shapes of the tensors `there`, and `read` gives it the
+    /// values of one by its place there; it hands each to where it belongs.
     ///
     /// # Errors
-    /// A tensor is missing or of another shape.
-    pub fn import_sharded(
+    /// A tensor is missing or of another shape, `read` fails, or the device, or an exchange.
+    pub fn import_each<'a, F: From<OptimizerError>>(
         ranks: &dyn Ranks,
-        owners: &[Range<usize>],
-        config: &super::AdamWConfig,
+        owners: Option<&[Range<usize>]>,
+        config: &AdamWConfig,
         model: &Flip<f32, D>,
-        tensors: &[NamedTensor],
-    ) -> Result<Self, OptimizerError> {
-        let own = &model.parameters()[owners[ranks.rank()].clone()];
-        let tensors: Vec<NamedTensor> = Self::state_of(own, tensors).cloned().collect();
-        Self::import(config, own, &tensors)
+        there: impl Iterator<Item = (&'a str, Vec<usize>)>,
+        mut read: impl FnMut(usize, &mut Vec<f32>) -> Result<(), F>,
+    ) -> Result<Self, F> {
+        let (engine, parameters) = (model.engine(), model.parameters());
+        let (rank, outline) = (ranks.rank(), AdamW::outline(&parameters));
+        let places = match rank {
+            0 => Mismatch::places(&outline, there).map_err(OptimizerError::State)?,
+            _ => Vec::new(),
+        };
+        let mut state = AdamW::new(config);
+        for (index, (_, shape)) in outline.iter().enumerate() {
+            let moments = owners.filter(|_| index < 2 * parameters.len());
+            let to = moments.map(|owners| owner(owners, index % parameters.len()));
+            let mut values = Vec::new();
+            match places.get(index) {
+                Some(&place) => read(place, &mut values)?,
+                None if to.is_none_or(|to| to == rank) => values.resize(shape.iter().product(), 0.0),
+                None => {}
+            }
+            let handed = match to {
+                None => ranks.broadcast(0, &mut values),
+                Some(0) => Ok(()),
+                Some(to) => hand(ranks, 0, to, &mut values),
+            };
+            handed.map_err(OptimizerError::from)?;
+            if to.is_none_or(|to| to == rank) {
+                state.fill(engine.as_deref(), &parameters, index, values)?;
+            }
+        }
+        Ok(state)
     }
 }

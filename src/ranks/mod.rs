@@ -138,16 +138,16 @@ pub fn cut_mut<'a>(mut values: &'a mut [f32], lengths: &[usize]) -> Vec<&'a mut 
     lengths.iter().map(next).collect()
 }
 
-/// The values of rank `from`, another one, to rank 0, in place; called by all ranks.
+/// The values of one rank to another one, in place; called by all ranks.
 ///
 /// # Errors
 /// The exchange fails.
-pub fn to_first(ranks: &dyn Ranks, from: usize, values: &mut [f32]) -> Result<(), RanksError> {
+pub fn hand(ranks: &dyn Ranks, from: usize, to: usize, values: &mut [f32]) -> Result<(), RanksError> {
     let mut send: Vec<&[f32]> = vec![&[]; ranks.count()];
     let mut receive: Vec<&mut [f32]> = (0..ranks.count()).map(|_| &mut [][..]).collect();
     match ranks.rank() {
-        0 => receive[from] = values,
-        rank if rank == from => send[0] = values,
+        rank if rank == from => send[to] = values,
+        rank if rank == to => receive[from] = values,
         _ => {}
     }
     ranks.exchange(&send, &mut receive)

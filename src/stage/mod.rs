@@ -5,6 +5,7 @@ pub mod evaluate;
 pub mod inputs;
 pub mod pictures;
 pub mod plan;
+pub mod resumed;
 mod split;
 pub mod train;
 pub mod training;

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::checkpoint::Snapshot;
 use crate::data::captions::first_captions_within;
 use crate::data::filter::Filter;
 use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
@@ -23,18 +22,19 @@ use super::clock::Clock;
 use super::evaluate::evaluate;
 use super::inputs::{masked, patches, Part};
 use super::plan::TrainingPlan;
-use super::training::{Run, OPTIMIZER};
+use super::resumed::Resumed;
+use super::training::Run;
 use super::{Ended, StageError};
 
 /// Captions that token frequencies are counted over.
 const COUNTED_CAPTIONS: usize = 10_000;
 
-/// Runs a training stage from the run's position to its end, or to an interruption. `resumed` holds the
-/// optimizer's part of the checkpoint the run continues from, when that was taken within this stage.
+/// Runs a training stage from the run's position to its end, or to an interruption. `resumed` is the checkpoint that the run
+/// continues from, when that was taken within this stage.
 pub fn train<D: GraphDevice>(
     run: &mut Run<'_, D>,
     plan: &TrainingPlan,
-    resumed: Option<&Snapshot>,
+    resumed: Option<&Resumed>,
 ) -> Result<Ended, StageError> {
     let OptimizerConfig::AdamW(config) = &plan.optimizer;
     let owners = owners(run);
@@ -43,12 +43,9 @@ pub fn train<D: GraphDevice>(
     {
         run.model.share_out(run.ranks, owners)?;
     }
-    let mut optimizer = match (resumed, &owners) {
-        (None, _) => AdamW::new(config),
-        (Some(snapshot), None) => AdamW::import(config, &run.model.parameters(), snapshot.part(OPTIMIZER)?)?,
-        (Some(snapshot), Some(owners)) => {
-            AdamW::import_sharded(run.ranks, owners, config, &run.model, snapshot.part(OPTIMIZER)?)?
-        }
+    let mut optimizer = match resumed {
+        None => AdamW::new(config),
+        Some(resumed) => resumed.optimizer(run.ranks, owners.as_deref(), config, &run.model)?,
     };
     let evaluate_every = meanwhile_steps(run, plan)?;
     // An evaluation that was interrupted is made up for; one that was not has its rows.
