@@ -14,7 +14,8 @@ pub struct RanksConfig {
     /// gives the same run, bit for bit, on one rank and on up to so many. Default: the smallest divisor of the batch that
     /// gives each rank a part.
     pub parts: Option<NonZeroUsize>,
-    /// What each rank has only a share of. It changes memory and nothing else; checkpoints are the same.
+    /// What each rank has only a share of. It changes memory and what is sent, not the numbers of a run or its checkpoints:
+    /// sums of gradients go only to the rank that updates with them, and parameters come back in the place of sums.
     pub shard: Shard,
     /// Seconds that a rank may go without an exchange, or waiting for one, in a step or an evaluation, before it ends the
     /// run on all ranks. A rank that is gone ends it much sooner.
@@ -39,7 +40,7 @@ pub enum Shard {
     /// where one is larger than an even share, so is its rank's.
     Optimizer,
     /// The masters of weights as well, 4 more bytes a number: the others have the rounded copies that products read, and
-    /// get them anew after every update. With `precision: Bf16` and `compute: Fused`. Embeddings, positions, norms and
+    /// get them anew after every update, in half of the bytes. With `precision: Bf16` and `compute: Fused`. Embeddings, positions, norms and
     /// biases stay on every rank.
     Masters,
 }

@@ -196,6 +196,17 @@ pub fn bytes_sent(parts: &Parts, len: usize, rank: usize, ranks: usize) -> u64 {
     (4 * (own * (len - mine) + mine * (ranks - 1))) as u64
 }
 
+/// Messages that a rank sends one after the other while `len` values are added up, or handed back.
+pub fn messages(len: usize, ranks: usize) -> usize {
+    (len / ranks).div_ceil(piece(ranks)) * (ranks - 1)
+}
+
+/// Bytes that a rank holds for the pieces of `len` values on their way, where each rank has one [node](nodes): what it sends
+/// to all, what it receives from all, and their sum.
+pub fn scratch_bytes(len: usize, ranks: usize) -> usize {
+    4 * (2 * ranks + 1) * piece(ranks).min(len.div_ceil(ranks))
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;

@@ -4,19 +4,27 @@
 //! bytes a second from each rank and T seconds for the pairs of one rank:
 //!
 //! - the ring sends `4 (B - B / R) (4 d + 2)` bytes from each rank,
-//! - gradients of n values are added up in pieces and handed back: `2 * 4 n (R - 1) / R` bytes from each rank,
-//! - where the optimizer's state is shared out, what is handed back are updated parameters, after the backward pass, and
-//!   half as many bytes for those of weights whose masters are shared out too,
+//! - gradients of n values are added up in pieces and handed back: `2 * 4 n (R - 1) / R` bytes from each rank, in
+//!   [messages] that take a [`HOP`] each beside their bytes,
+//! - where the optimizer's state is shared out, what is handed back are updated parameters, after the backward pass, each
+//!   from its owner to all, and half as many bytes for those of weights whose masters are shared out too,
 //! - the exchange of the image encoder's runs while the text encoder is sent back, `2/3 T` times its share in the FLOPs,
-//! - so a step takes `T + ring / L + max(0, exchange(I) / L - back) + exchange(P - I) / L + 4 R hops`, a hop being
-//!   [`HOP`] for each tile that starts from each rank, four times round; with shared state, `exchange(I)` is the half that
-//!   adds up, and what is handed back takes its time at the end.
+//! - so a step takes `T + ring / L + max(0, exchange(I) - back) + exchange(P - I) + 4 R hops`, a hop for each tile that
+//!   starts from each rank, four times round; with shared state, `exchange(I)` is the half that adds up, and what is handed
+//!   back takes its time at the end.
+//!
+//! A rank's memory is that of its pairs on one device, with `8 P / R` bytes of moments in the place of `8 P` and `4 / R` in
+//! the place of 4 for each weight whose master is shared out; beside it, the pieces of an exchange
+//! ([`scratch_bytes`]), and where it computes n parts of a batch one after the other, the larger encoder's gradients `log2 n`
+//! more times. Gradients count whole in every mode: those of both encoders may meet, the image encoder's on their way and the
+//! text encoder's as they arise. Shares are of whole tensors, so that the largest is more than this.
 
 use serde::Serialize;
 
 use super::forecast::TrainingForecast;
 use super::memory::{Memory, Update};
 use super::{Compute, Precision, Recipe};
+use crate::ranks::tree::{messages, scratch_bytes};
 use crate::ranks::Shard;
 
 /// Seconds that a message takes beside its bytes.
@@ -81,8 +89,8 @@ pub struct ClusterForecast {
     pub step_s: f64,
     /// Exposed, of the step.
     pub communication_share: f64,
-    /// Of a rank, with its share of what is shared out and the gradients of the larger encoder twice more. What handing
-    /// parameters back takes beside, which on a CPU was more than sharing saved, is not counted.
+    /// Of a rank at its fullest, in a step: with its share of what is shared out, all gradients, and the pieces of an
+    /// exchange.
     pub memory: Memory,
     pub fits: bool,
     pub hours: Option<f64>,
@@ -182,13 +190,15 @@ impl Cluster {
         // Gradients go there and back, unless what goes back are parameters.
         let ways = if shard == Shard::Nothing { 2.0 } else { 1.0 };
         let exchange = |values: u64| ways * from_each(4.0 * values as f64);
+        let waits = |values: u64| ways * messages(values as usize, ranks) as f64 * HOP;
         let text = recipe.model.text_flops_per_pair(plan.kept_tokens);
         let back = compute_s * 2.0 / 3.0 * text / once;
         let hops = if ranks == 1 { 0.0 } else { 4.0 * count * HOP };
         let (of_image, of_text) = (exchange(counts.image), exchange(counts.text));
-        let communication_s = (ring_bytes + of_image + of_text + handed_back) / self.link + hops;
-        let after = (ring_bytes + of_text + handed_back) / self.link + hops;
-        let exposed_s = after + (of_image / self.link - back).max(0.0);
+        let of_image_s = of_image / self.link + waits(counts.image);
+        let after = (ring_bytes + of_text + handed_back) / self.link + waits(counts.text) + hops;
+        let communication_s = of_image_s + after;
+        let exposed_s = after + (of_image_s - back).max(0.0);
         let step_s = compute_s + exposed_s;
 
         let update = Update {
@@ -202,12 +212,13 @@ impl Cluster {
             (compute, _) => Memory::of(&recipe.model, compute, recipe.fusion(), &update),
         };
         if ranks > 1 {
-            // What is summed, sent and received at a time: the larger encoder's, twice.
-            let beside = 2.0 * 4.0 * counts.image.max(counts.text) as f64;
+            let largest = counts.image.max(counts.text) as usize;
+            let parts = recipe.ranks.parts.map_or(ranks, |parts| parts.get().max(ranks));
+            let depth = parts.div_ceil(ranks).next_power_of_two().ilog2() as usize;
+            let beside = (scratch_bytes(largest, ranks) + 4 * largest * depth) as f64;
             memory.gradients += beside;
             memory.total += beside;
         }
-        // Shares are whole tensors, so the largest is somewhat more than this.
         let elsewhere = (count - 1.0) / count;
         if shard != Shard::Nothing {
             let moments = memory.moments * elsewhere;
