@@ -6,7 +6,7 @@ use flip::mask::{ImageMask, Kept, Ratio};
 use flip::model::{Flip, GraphDevice, ImageInput, ModelConfig, OwnParts, PatchValues, Precision, TextInput};
 use flip::optimizer::{AdamW, AdamWConfig};
 use flip::parameter::{NamedTensor, Role};
-use flip::ranks::{ring, shard, tree, Alone, Kind, Parts, Ranks, RanksConfig, Together};
+use flip::ranks::{ring, tree, Alone, Kind, Owners, Parts, Ranks, RanksConfig, Together};
 use flip::seed::{rng, Purpose};
 use rand::Rng;
 
@@ -131,16 +131,16 @@ fn trained(ranks: &dyn Ranks, (images, texts): &Case) -> Trained {
     let config = RanksConfig { parts: std::num::NonZeroUsize::new(images.len()), ..Default::default() };
     let parts = Parts::of(&config, images.len() * 6, 1, ranks).unwrap();
     let lengths: Vec<usize> = model.parameters().iter().map(|parameter| parameter.len()).collect();
-    let owners = shard::owners(&lengths, ranks.count());
+    let owners = Owners::of(&lengths, ranks.count());
     let shared = ranks.count() > 1;
     if shared {
         model.share_out(ranks, &owners).unwrap();
     }
-    let owned = |place: usize| owners[ranks.rank()].contains(&place);
+    let owned = |place: usize| owners.owner(place) == ranks.rank();
     let mut optimizer = AdamW::new(&AdamWConfig::default());
     let mut losses = Vec::new();
     for _ in 0..3 {
-        let (own, of_ranks) = (parts.own(), shared.then_some(owners.as_slice()));
+        let (own, of_ranks) = (parts.own(), shared.then_some(&owners));
         let own = OwnParts { images: &images[own.clone()], texts: &texts[own], owners: of_ranks, keep: true };
         let step = model.loss_and_gradients_in_parts(ranks, &parts, own).unwrap();
         losses.push(step.loss.to_bits());
@@ -202,7 +202,7 @@ fn masters_on_one_rank_each_train_as_whole_ones_do() {
 fn masters_that_products_read_are_not_given_up() {
     let mut model = model(How::Fused(Precision::F32));
     let ranks = &Together::of(2)[0];
-    let error = model.share_out(ranks, &[0..1, 1..2]).unwrap_err().to_string();
+    let error = model.share_out(ranks, &Owners::of(&[1, 1], 2)).unwrap_err().to_string();
     assert!(error.contains("precision: Bf16"), "{error}");
 }
 

@@ -19,18 +19,16 @@ use super::Flip;
 use crate::kernel::isa::Isa;
 use crate::kernel::Cpu as Kernels;
 use crate::parameter::{blend, Parameter, Walk};
-use crate::ranks::shard::slices;
-use crate::ranks::tree::{node_sum, nodes, sum, summed_slice};
-use crate::ranks::{Parts, Ranks, RanksError};
+use crate::ranks::tree::{node_sum, nodes, sum, summed_own};
+use crate::ranks::{Owners, Parts, Ranks, RanksError};
 
 /// The parts of a batch that this rank computes, in their order; micro-batches of each.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnParts<'a> {
     pub images: &'a [Vec<ImageInput>],
     pub texts: &'a [Vec<TextInput>],
-    /// The parameters whose gradients each rank wants, by their places in the walk over the model; all of them want all
-    /// where there are none.
-    pub owners: Option<&'a [Range<usize>]>,
+    /// The rank that wants the gradient of each parameter; all of them want all where there are none.
+    pub owners: Option<&'a Owners>,
     /// Whether the activations of all micro-batches are kept for the way back; else each is encoded twice.
     pub keep: bool,
 }
@@ -87,10 +85,10 @@ impl<D: Device<f32>> Flip<f32, D> {
 
         let of_images = self.send_back_parts(Tower::Image, parts, &own, kept_images, &dimages)?;
         let (of_images, of_texts) = std::thread::scope(|scope| {
-            let slices = self.slices(Tower::Image, own.owners);
+            let owners = self.owners(Tower::Image, own.owners);
             let exchange = move || {
                 let from = began.elapsed();
-                let summed = wanted_sum(ranks, parts, of_images, slices);
+                let summed = wanted_sum(ranks, parts, of_images, owners);
                 (summed, from, began.elapsed())
             };
             let exchange = scope.spawn(exchange);
@@ -107,15 +105,13 @@ impl<D: Device<f32>> Flip<f32, D> {
             );
             Ok::<_, ModelError>((of_images?, of_texts?))
         })?;
-        let of_texts = wanted_sum(ranks, parts, of_texts, self.slices(Tower::Text, own.owners))?;
+        let of_texts = wanted_sum(ranks, parts, of_texts, self.owners(Tower::Text, own.owners))?;
 
-        let mine = own.owners.map(|owners| &owners[ranks.rank()]);
+        let mine = |place: usize| own.owners.is_none_or(|owners| owners.owner(place) == ranks.rank());
         let mut gradients = Gradients::leaky();
         for (tower, sums) in [(Tower::Image, of_images), (Tower::Text, of_texts)] {
             let sums = self.places(tower).zip(self.tower(tower)).zip(sums);
-            for ((_, parameter), sum) in
-                sums.filter(|((place, _), _)| mine.is_none_or(|mine| mine.contains(place)))
-            {
+            for ((_, parameter), sum) in sums.filter(|((place, _), _)| mine(*place)) {
                 self.put_gradient(parameter, &mut gradients, sum)?;
             }
         }
@@ -158,10 +154,9 @@ impl<D: Device<f32>> Flip<f32, D> {
         }
     }
 
-    /// The values of a tower that each rank owns.
-    fn slices(&self, tower: Tower, owners: Option<&[Range<usize>]>) -> Option<Vec<Range<usize>>> {
-        let lengths: Vec<usize> = self.parameters().iter().map(|parameter| parameter.len()).collect();
-        owners.map(|owners| slices(&lengths, &self.places(tower), owners))
+    /// The owner of each parameter of a tower.
+    fn owners(&self, tower: Tower, owners: Option<&Owners>) -> Option<Vec<usize>> {
+        owners.map(|owners| self.places(tower).map(|place| owners.owner(place)).collect())
     }
 
     /// Encodes every micro-batch of this rank.
@@ -289,15 +284,15 @@ impl<D: Device<f32>> Flip<f32, D> {
     }
 }
 
-/// The sum over all parts: of every gradient, or of those in this rank's slice.
+/// The sum over all parts: of every gradient, or of those that this rank owns.
 fn wanted_sum(
     ranks: &dyn Ranks,
     parts: &Parts,
     own: Vec<OfTower>,
-    slices: Option<Vec<Range<usize>>>,
+    owners: Option<Vec<usize>>,
 ) -> Result<OfTower, RanksError> {
-    match slices {
+    match owners {
         None => sum(ranks, parts, own),
-        Some(slices) => summed_slice(ranks, parts, own, &slices),
+        Some(owners) => summed_own(ranks, parts, own, &owners),
     }
 }

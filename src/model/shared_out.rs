@@ -1,16 +1,13 @@
 //! Parameters on several ranks: all alike, or the masters of weights on one rank each, where the others have only the
 //! rounded copies that products read (ZeRO, arXiv 1910.02054, in whole tensors).
 
-use std::ops::Range;
-
 use dfdx::prelude::*;
 
 use super::error::ModelError;
 use super::Flip;
 use crate::kernel::element::Bf16;
-use crate::parameter::Role;
-use crate::ranks::shard::owner;
-use crate::ranks::{cut, cut_mut, hand, Ranks, RanksError};
+use crate::parameter::{Parameter, Role};
+use crate::ranks::{cut, cut_mut, hand, Owners, Ranks, RanksError};
 
 impl<D: Device<f32>> Flip<f32, D> {
     /// Gives every rank the parameters of rank 0.
@@ -21,9 +18,7 @@ impl<D: Device<f32>> Flip<f32, D> {
         if ranks.count() == 1 {
             return Ok(());
         }
-        let all = self.parameters().len();
-        let owners: Vec<Range<usize>> =
-            (0..ranks.count()).map(|rank| if rank == 0 { 0..all } else { all..all }).collect();
+        let owners = Owners::first(self.parameters().len());
         self.spread_whole(ranks, &owners)
     }
 
@@ -37,13 +32,12 @@ impl<D: Device<f32>> Flip<f32, D> {
     ///
     /// # Errors
     /// Kernels do not compute with copies of the weights: in f32, masters are what they read. Or the device fails.
-    pub fn share_out(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), ModelError> {
+    pub fn share_out(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
         let engine = self.engine().filter(|engine| engine.copies_weights()).ok_or(ModelError::NoCopies)?;
         let (images, texts) = self.towers();
         engine.load(&images, &texts, &mut |_| {}).map_err(ModelError::device)?;
-        let own = &owners[ranks.rank()];
         for (place, parameter) in self.parameters_mut().into_iter().enumerate() {
-            if parameter.role == Role::Weight && !own.contains(&place) {
+            if parameter.role == Role::Weight && owners.owner(place) != ranks.rank() {
                 parameter.give_up().map_err(ModelError::device)?;
             }
         }
@@ -56,7 +50,7 @@ impl<D: Device<f32>> Flip<f32, D> {
     ///
     /// # Errors
     /// The exchange or the device fails.
-    pub fn spread(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), ModelError> {
+    pub fn spread(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
         self.spread_whole(ranks, owners)?;
         match self.engine() {
             Some(engine) if self.shared_out => {
@@ -65,7 +59,7 @@ impl<D: Device<f32>> Flip<f32, D> {
                 let (images, texts) = self.towers();
                 let mut supply = |values: &mut [f32]| {
                     if let (Some(place), Ok(())) = (weights.next(), &outcome) {
-                        outcome = hand_round(ranks, owner(owners, place), values);
+                        outcome = hand_round(ranks, owners.owner(place), values);
                     }
                 };
                 engine.load(&images, &texts, &mut supply).map_err(ModelError::device)?;
@@ -76,14 +70,16 @@ impl<D: Device<f32>> Flip<f32, D> {
     }
 
     /// Those whose masters every rank has, a few at a time.
-    fn spread_whole(&mut self, ranks: &dyn Ranks, owners: &[Range<usize>]) -> Result<(), RanksError> {
+    fn spread_whole(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), RanksError> {
         let shared_out = self.shared_out;
-        let mut parameters = self.parameters_mut();
+        let mut of_ranks: Vec<Vec<&mut Parameter<f32, D>>> = (0..ranks.count()).map(|_| Vec::new()).collect();
+        for (place, parameter) in self.parameters_mut().into_iter().enumerate() {
+            if !(shared_out && parameter.role == Role::Weight) {
+                of_ranks[owners.owner(place)].push(parameter);
+            }
+        }
         let mut values = Vec::new();
-        for (from, own) in owners.iter().enumerate() {
-            let own = &mut parameters[own.clone()];
-            let mut rest: Vec<_> =
-                own.iter_mut().filter(|parameter| !(shared_out && parameter.role == Role::Weight)).collect();
+        for (from, mut rest) in of_ranks.into_iter().enumerate() {
             while !rest.is_empty() {
                 let together = together(rest.iter().map(|parameter| parameter.len()));
                 let bundle: Vec<_> = rest.drain(..together).collect();
@@ -113,13 +109,13 @@ impl<D: Device<f32>> Flip<f32, D> {
     pub fn show_first(
         &self,
         ranks: &dyn Ranks,
-        owners: Option<&[Range<usize>]>,
+        owners: Option<&Owners>,
         place: usize,
         see: &mut dyn FnMut(&[f32]),
     ) -> Result<(), RanksError> {
         let parameter = self.parameters()[place];
         let shared_out = self.shared_out && parameter.role == Role::Weight;
-        let from = owners.filter(|_| shared_out).map_or(0, |owners| owner(owners, place));
+        let from = owners.filter(|_| shared_out).map_or(0, |owners| owners.owner(place));
         let (first, own) = (ranks.rank() == 0, ranks.rank() == from);
         let mut values = vec![0.0; if first || own { parameter.len() } else { 0 }];
         if own {

@@ -6,8 +6,6 @@
 //!
 //! A composed model is updated by dfdx's own rule, a fused one by [kernels](crate::kernel::adamw).
 
-use std::ops::Range;
-
 use dfdx::optim::{AdamConfig, WeightDecay};
 use dfdx::prelude::*;
 
@@ -71,15 +69,15 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
         lr: f64,
         factor: f64,
     ) -> Result<(), OptimizerError> {
-        self.update_some(model, 0..usize::MAX, gradients, lr, factor)
+        self.update_some(model, |_| true, gradients, lr, factor)
     }
 
-    /// As [`update`](Self::update), of those parameters alone that stand at `places` of the walk over the model; there are
-    /// no moments of the others.
+    /// As [`update`](Self::update), of those parameters alone that are `wanted`, by their places in the walk over the model;
+    /// there are no moments of the others.
     pub fn update_some(
         &mut self,
         model: &mut Flip<E, D>,
-        places: Range<usize>,
+        wanted: impl Fn(usize) -> bool,
         mut gradients: Gradients<E, D>,
         lr: f64,
         factor: f64,
@@ -87,7 +85,7 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
         let engine = model.engine();
         let own = model.parameters_mut().into_iter().enumerate();
         let parameters: Vec<_> =
-            own.filter(|(place, _)| places.contains(place)).map(|(_, parameter)| parameter).collect();
+            own.filter(|(place, _)| wanted(*place)).map(|(_, parameter)| parameter).collect();
         let Some(engine) = engine else {
             for parameter in parameters.iter().filter(|_| factor != 1.0) {
                 let nothing = parameter.master.device().try_zeros_like(&parameter.master);

@@ -1,7 +1,5 @@
 //! The length of the gradient over all parameters together, and its limit.
 
-use std::ops::Range;
-
 use dfdx::prelude::*;
 
 use crate::model::Flip;
@@ -19,15 +17,15 @@ pub fn global_norm<E: Dtype, D: Device<E>>(
     Ok(squares.sqrt())
 }
 
-/// The squares of the gradients of each parameter that stands at `places` of the walk over the model. Their sum, in the
-/// order of all parameters, is the square of [`global_norm`].
+/// The sum of the squares of the gradient of each parameter that stands at one of these `places` of the walk over the model.
+/// The sum over all, in the order of the walk, is the square of [`global_norm`].
 pub fn squares<E: Dtype, D: Device<E>>(
     model: &Flip<E, D>,
-    places: Range<usize>,
+    places: &[usize],
     gradients: &mut Gradients<E, D>,
 ) -> Result<Vec<f64>, D::Err> {
     let parameters = model.parameters();
-    let own = parameters[places].iter();
+    let own = places.iter().map(|&place| parameters[place]);
     own.map(|parameter| match model.engine() {
         Some(engine) => engine.square_sum(&[parameter], gradients),
         None => square_sum(&[parameter], gradients),

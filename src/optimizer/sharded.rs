@@ -1,8 +1,6 @@
 //! Norm, update and state where each rank has the moments of some parameters only. What comes out is what one rank computes
 //! that has them all.
 
-use std::ops::Range;
-
 use dfdx::prelude::*;
 
 use super::adamw::{AdamW, OptimizerError};
@@ -10,8 +8,7 @@ use super::clip::squares;
 use super::config::AdamWConfig;
 use crate::model::Flip;
 use crate::parameter::Mismatch;
-use crate::ranks::shard::owner;
-use crate::ranks::{hand, Ranks, RanksError};
+use crate::ranks::{hand, Owners, Ranks, RanksError};
 
 /// The Euclidean norm of all gradients, of which each rank has those of its own parameters.
 ///
@@ -19,18 +16,27 @@ use crate::ranks::{hand, Ranks, RanksError};
 /// The device or an exchange fails.
 pub fn sharded_norm<D: Device<f32>>(
     ranks: &dyn Ranks,
-    owners: &[Range<usize>],
+    owners: &Owners,
     model: &Flip<f32, D>,
     gradients: &mut Gradients<f32, D>,
 ) -> Result<f64, OptimizerError> {
-    let own = squares(model, owners[ranks.rank()].clone(), gradients).map_err(OptimizerError::device)?;
+    let mine: Vec<usize> = owners.places(ranks.rank()).collect();
+    let own = squares(model, &mine, gradients).map_err(OptimizerError::device)?;
     let own: Vec<u8> = own.iter().flat_map(|square| square.to_le_bytes()).collect();
-    let mut sum = 0.0;
-    for square in ranks.gather(&own)?.concat().chunks_exact(8) {
-        let square = square.try_into().map_err(|_| RanksError::Size { expected: 8, got: square.len() })?;
-        sum += f64::from_le_bytes(square);
+    let mut of_each = vec![0.0; model.parameters().len()];
+    for (rank, own) in ranks.gather(&own)?.iter().enumerate() {
+        let size = RanksError::Size { expected: 8 * owners.places(rank).count(), got: own.len() };
+        let (squares, rest) = own.as_chunks();
+        if squares.len() != owners.places(rank).count() || !rest.is_empty() {
+            return Err(size.into());
+        }
+        owners
+            .places(rank)
+            .zip(squares)
+            .for_each(|(place, &square)| of_each[place] = f64::from_le_bytes(square));
     }
-    Ok(sum.sqrt())
+    // In the order of all parameters, as one rank adds them up.
+    Ok(of_each.iter().fold(0.0, |sum, square| sum + square).sqrt())
 }
 
 impl<D: Device<f32>> AdamW<f32, D> {
@@ -41,13 +47,14 @@ impl<D: Device<f32>> AdamW<f32, D> {
     pub fn update_sharded(
         &mut self,
         ranks: &dyn Ranks,
-        owners: &[Range<usize>],
+        owners: &Owners,
         model: &mut Flip<f32, D>,
         gradients: Gradients<f32, D>,
         lr: f64,
         factor: f64,
     ) -> Result<(), OptimizerError> {
-        self.update_some(model, owners[ranks.rank()].clone(), gradients, lr, factor)?;
+        let mine = |place: usize| owners.owner(place) == ranks.rank();
+        self.update_some(model, mine, gradients, lr, factor)?;
         Ok(model.spread(ranks, owners)?)
     }
 
@@ -59,7 +66,7 @@ impl<D: Device<f32>> AdamW<f32, D> {
     pub fn show_first(
         &mut self,
         ranks: &dyn Ranks,
-        owners: Option<&[Range<usize>]>,
+        owners: Option<&Owners>,
         model: &Flip<f32, D>,
         index: usize,
         see: &mut dyn FnMut(&[f32]),
@@ -68,7 +75,7 @@ impl<D: Device<f32>> AdamW<f32, D> {
         let place = index % parameters.len();
         // The number of updates is the same on all of them.
         let moments = owners.filter(|_| index < 2 * parameters.len());
-        let from = moments.map_or(0, |owners| owner(owners, place));
+        let from = moments.map_or(0, |owners| owners.owner(place));
         let first = ranks.rank() == 0;
         if from == 0 {
             return match first {
@@ -97,7 +104,7 @@ impl<D: Device<f32>> AdamW<f32, D> {
     /// A tensor is missing or of another shape, `read` fails, or the device, or an exchange.
     pub fn import_each<'a, F: From<OptimizerError>>(
         ranks: &dyn Ranks,
-        owners: Option<&[Range<usize>]>,
+        owners: Option<&Owners>,
         config: &AdamWConfig,
         model: &Flip<f32, D>,
         there: impl Iterator<Item = (&'a str, Vec<usize>)>,
@@ -112,7 +119,7 @@ impl<D: Device<f32>> AdamW<f32, D> {
         let mut state = AdamW::new(config);
         for (index, (_, shape)) in outline.iter().enumerate() {
             let moments = owners.filter(|_| index < 2 * parameters.len());
-            let to = moments.map(|owners| owner(owners, index % parameters.len()));
+            let to = moments.map(|owners| owners.owner(index % parameters.len()));
             let mut values = Vec::new();
             match places.get(index) {
                 Some(&place) => read(place, &mut values)?,

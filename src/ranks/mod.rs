@@ -20,7 +20,7 @@ mod nccl;
 mod parts;
 pub mod ring;
 mod row;
-pub mod shard;
+mod shard;
 mod together;
 mod traffic;
 pub mod tree;
@@ -37,6 +37,7 @@ pub use launch::{join, Launched};
 #[cfg(all(feature = "mpi", feature = "cuda"))]
 pub use nccl::Nccl;
 pub use parts::Parts;
+pub use shard::Owners;
 pub use together::Together;
 pub use traffic::{Kind, Traffic};
 

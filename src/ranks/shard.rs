@@ -1,34 +1,42 @@
 //! Who keeps the optimizer's state of which parameters.
 
-use std::ops::Range;
+use std::cmp::Reverse;
 
-/// The parameters of each rank, whole and neighbours, as even in numbers as that allows. `lengths` are those of all
-/// parameters. Where there are more ranks than parameters, some have none.
-pub fn owners(lengths: &[usize], ranks: usize) -> Vec<Range<usize>> {
-    let total: usize = lengths.iter().sum();
-    let mut starts = Vec::with_capacity(ranks + 1);
-    let (mut index, mut before) = (0, 0);
-    for rank in 0..ranks {
-        // A parameter belongs to the rank in whose even share its middle lies.
-        while index < lengths.len() && (before + lengths[index] / 2) * ranks < rank * total {
-            before += lengths[index];
-            index += 1;
+/// The owner of each parameter, by its place in the walk over the model. Parameters are not cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owners {
+    of: Vec<usize>,
+}
+
+impl Owners {
+    /// Shares parameters of these lengths out as evenly as whole ones allow: the longest first, each to the rank that has
+    /// the fewest numbers so far. Where there are more ranks than parameters, some have none.
+    pub fn of(lengths: &[usize], ranks: usize) -> Owners {
+        let mut order: Vec<usize> = (0..lengths.len()).collect();
+        order.sort_by_key(|&place| Reverse(lengths[place]));
+        let (mut of, mut held) = (vec![0; lengths.len()], vec![0; ranks]);
+        for place in order {
+            let least = (0..ranks).min_by_key(|&rank| held[rank]).unwrap_or_default();
+            of[place] = least;
+            held[least] += lengths[place];
         }
-        starts.push(index);
+        Owners { of }
     }
-    starts.push(lengths.len());
-    starts.windows(2).map(|pair| pair[0]..pair[1]).collect()
-}
 
-/// The rank that a parameter belongs to; `place` is one of the walk over the model.
-pub fn owner(owners: &[Range<usize>], place: usize) -> usize {
-    owners.iter().position(|own| own.contains(&place)).unwrap_or_default()
-}
+    /// All parameters, so many, on rank 0.
+    pub fn first(parameters: usize) -> Owners {
+        Owners { of: vec![0; parameters] }
+    }
 
-/// The values of each rank among those of the parameters `own`, which lie one after the other.
-pub fn slices(lengths: &[usize], own: &Range<usize>, owners: &[Range<usize>]) -> Vec<Range<usize>> {
-    let at = |index: usize| lengths[own.start..index.clamp(own.start, own.end)].iter().sum::<usize>();
-    owners.iter().map(|owner| at(owner.start)..at(owner.end)).collect()
+    /// The rank that a parameter belongs to.
+    pub fn owner(&self, place: usize) -> usize {
+        self.of[place]
+    }
+
+    /// The places of a rank's parameters, in order.
+    pub fn places(&self, rank: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..self.of.len()).filter(move |&place| self.of[place] == rank)
+    }
 }
 
 #[cfg(test)]
@@ -36,15 +44,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_parameter_has_one_owner() {
+    fn every_parameter_has_one_owner_and_shares_are_even() {
         let lengths = [700, 1, 1, 300, 20, 20, 5, 900];
         for ranks in 1..12 {
-            let owners = owners(&lengths, ranks);
-            assert_eq!(owners.len(), ranks);
-            assert_eq!(owners.iter().cloned().flatten().collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
-            let values = slices(&lengths, &(2..7), &owners);
-            assert_eq!(values.iter().cloned().flatten().collect::<Vec<_>>(), (0..346).collect::<Vec<_>>());
+            let owners = Owners::of(&lengths, ranks);
+            let mut all: Vec<usize> = (0..ranks).flat_map(|rank| owners.places(rank)).collect();
+            all.sort();
+            assert_eq!(all, (0..8).collect::<Vec<_>>());
+            assert!((0..8).all(|place| owners.places(owners.owner(place)).any(|own| own == place)));
+            // No share is larger than an even one by more than the parameter that came last.
+            let share = |rank| owners.places(rank).map(|place| lengths[place]).sum::<usize>();
+            let even = lengths.iter().sum::<usize>() / ranks;
+            assert!((0..ranks).all(|rank| share(rank) <= even.max(900) + 20), "{ranks} ranks");
         }
-        assert_eq!(owners(&lengths, 2), [0..4, 4..8]);
+        let shares = |ranks| -> Vec<Vec<usize>> {
+            let owners = Owners::of(&lengths, ranks);
+            (0..ranks).map(|rank| owners.places(rank).collect()).collect()
+        };
+        assert_eq!(shares(2), [vec![1, 2, 4, 5, 6, 7], vec![0, 3]]);
+        assert_eq!(shares(3), [vec![7], vec![0], vec![1, 2, 3, 4, 5, 6]]);
     }
 }

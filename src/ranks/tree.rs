@@ -85,18 +85,47 @@ fn sum_in(
     Ok(sums)
 }
 
-/// The sum over all parts of the tensors that lie in this rank's slice of all values; the others come back empty, and are
-/// freed as soon as they have been sent. `slices` are those of all ranks, of whole tensors.
+/// The sum over all parts of the tensors that this rank owns, where `owners` are the ranks that want each; the others come
+/// back empty, and are freed as soon as they have been sent.
 ///
 /// # Errors
 /// The exchange fails.
-pub fn summed_slice(
+pub fn summed_own(
     ranks: &dyn Ranks,
     parts: &Parts,
     own: Vec<Vec<Vec<f32>>>,
-    slices: &[Range<usize>],
+    owners: &[usize],
 ) -> Result<Vec<Vec<f32>>, RanksError> {
-    add_up(piece(ranks.count()), ranks, parts, own, slices, false)
+    summed_own_in(piece(ranks.count()), ranks, parts, own, owners)
+}
+
+fn summed_own_in(
+    most: usize,
+    ranks: &dyn Ranks,
+    parts: &Parts,
+    mut own: Vec<Vec<Vec<f32>>>,
+    owners: &[usize],
+) -> Result<Vec<Vec<f32>>, RanksError> {
+    // Side by side, the tensors of a rank are a slice.
+    let mut order: Vec<usize> = (0..owners.len()).collect();
+    order.sort_by_key(|&tensor| owners[tensor]);
+    for tensors in &mut own {
+        *tensors = order.iter().map(|&tensor| std::mem::take(&mut tensors[tensor])).collect();
+    }
+    let Some(first) = own.first() else { return Ok(Vec::new()) };
+    let mut end = 0;
+    let slice = |rank: usize| {
+        let start = end;
+        let held = order.iter().zip(first).filter(|(&tensor, _)| owners[tensor] == rank);
+        end += held.map(|(_, values)| values.len()).sum::<usize>();
+        start..end
+    };
+    let slices: Vec<Range<usize>> = (0..ranks.count()).map(slice).collect();
+    let mut sums = vec![Vec::new(); owners.len()];
+    for (tensor, sum) in order.into_iter().zip(add_up(most, ranks, parts, own, &slices, false)?) {
+        sums[tensor] = sum;
+    }
+    Ok(sums)
 }
 
 /// Adds this rank's slice up, in pieces of at most `most` values. Where not `all` are kept, tensors beyond the slice come
@@ -212,7 +241,6 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
-    use crate::ranks::shard::{owners, slices};
     use crate::ranks::{Kind, RanksConfig, Together};
 
     #[test]
@@ -255,10 +283,9 @@ mod tests {
         let config = RanksConfig { parts: NonZeroUsize::new(parts_of), ..Default::default() };
         let whole = node_sum((0, parts_of), &mut |part| Ok::<_, ()>(leaf(part))).unwrap();
         for count in 1..=5 {
-            let owners = owners(&lengths, count);
-            let slices = slices(&lengths, &(0..lengths.len()), &owners);
+            let owners: Vec<usize> = (0..lengths.len()).map(|tensor| (7 - tensor) % 3 % count).collect();
             for most in [1, 3, 8, 1000] {
-                let (whole, leaf) = (&whole, &leaf);
+                let (whole, leaf, owners) = (&whole, &leaf, &owners);
                 on_each(count, |ranks| {
                     let parts = Parts::of(&config, parts_of, 1, ranks).unwrap();
                     let own = || -> Vec<Vec<Vec<f32>>> {
@@ -270,9 +297,9 @@ mod tests {
                     assert_eq!(&sums, whole, "{count} ranks, pieces of {most}");
                     let sent = ranks.traffic().sent(Kind::Exchange);
                     assert_eq!(sent, bytes_sent(&parts, 37, ranks.rank(), count));
-                    let sums = add_up(most, ranks, &parts, own(), &slices, false).unwrap();
+                    let sums = summed_own_in(most, ranks, &parts, own(), owners).unwrap();
                     for (place, sum) in sums.iter().enumerate() {
-                        let mine = owners[ranks.rank()].contains(&place);
+                        let mine = owners[place] == ranks.rank();
                         let expected = if mine { whole[place].as_slice() } else { &[] };
                         assert_eq!(sum, expected, "{count} ranks, pieces of {most}, tensor {place}");
                     }

@@ -1,7 +1,6 @@
 //! The checkpoint that a run goes on from. Rank 0 reads it and hands out what the others need, one tensor after the other:
 //! they need not see the run folder, and nobody holds all of it.
 
-use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{CheckpointError, Snapshot};
 use crate::model::{Flip, GraphDevice};
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::ranks::{from_first, Ranks};
+use crate::ranks::{from_first, Owners, Ranks};
 
 use super::training::{State, MODEL, OPTIMIZER};
 use super::StageError;
@@ -64,7 +63,7 @@ impl Resumed {
     pub fn optimizer<D: GraphDevice>(
         &self,
         ranks: &dyn Ranks,
-        owners: Option<&[Range<usize>]>,
+        owners: Option<&Owners>,
         config: &AdamWConfig,
         model: &Flip<f32, D>,
     ) -> Result<AdamW<f32, D>, StageError> {

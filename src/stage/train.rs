@@ -1,6 +1,5 @@
 //! The training loop, for masked and unmasked stages alike.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +15,7 @@ use crate::log::StepMetrics;
 use crate::mask::TokenFrequencies;
 use crate::model::{GraphDevice, LossAndGradients, OwnParts};
 use crate::optimizer::{clip_factor, global_norm, sharded_norm, AdamW, OptimizerConfig, OptimizerError};
-use crate::ranks::{shard, Kind, Parts, Shard};
+use crate::ranks::{Kind, Owners, Parts, Shard};
 
 use super::clock::Clock;
 use super::evaluate::evaluate;
@@ -45,7 +44,7 @@ pub fn train<D: GraphDevice>(
     }
     let mut optimizer = match resumed {
         None => AdamW::new(config),
-        Some(resumed) => resumed.optimizer(run.ranks, owners.as_deref(), config, &run.model)?,
+        Some(resumed) => resumed.optimizer(run.ranks, owners.as_ref(), config, &run.model)?,
     };
     let evaluate_every = meanwhile_steps(run, plan)?;
     // An evaluation that was interrupted is made up for; one that was not has its rows.
@@ -108,13 +107,13 @@ pub fn train<D: GraphDevice>(
             (Err(error), _) | (_, Err(error)) => {
                 // What has been trained stands, whatever has become of the data.
                 if run.position.step > 0 {
-                    save(run, &mut optimizer, owners.as_deref(), &own)?;
+                    save(run, &mut optimizer, owners.as_ref(), &own)?;
                 }
                 return Err(error);
             }
         };
         let Some(batches) = interrupted else {
-            save(run, &mut optimizer, owners.as_deref(), &own)?;
+            save(run, &mut optimizer, owners.as_ref(), &own)?;
             return Ok(Ended::Interrupted);
         };
 
@@ -124,7 +123,7 @@ pub fn train<D: GraphDevice>(
             super::pictures::write(run, Plan { start: run.position.cursor, ..loading.clone() }, &batches[0])?;
             clock.leave_out(drawing.elapsed());
         }
-        let batch = Loaded { parts: &parts, owners: owners.as_deref(), batches: &batches };
+        let batch = Loaded { parts: &parts, owners: owners.as_ref(), batches: &batches };
         let mut update = loss_and_gradients(run, plan, frequencies.as_ref(), &batch)?;
         let norm = match &owners {
             None => global_norm(&run.model, &mut update.gradients).map_err(device)?,
@@ -204,17 +203,17 @@ pub fn train<D: GraphDevice>(
         }
         if evaluate_every.is_some_and(|every| done % every == 0) {
             if meanwhile(run, plan, evaluate_every)? == Ended::Interrupted {
-                save(run, &mut optimizer, owners.as_deref(), &own)?;
+                save(run, &mut optimizer, owners.as_ref(), &own)?;
                 return Ok(Ended::Interrupted);
             }
             clock.restart();
         }
         if done % checkpoint_every == 0 && done < plan.steps {
-            save(run, &mut optimizer, owners.as_deref(), &own)?;
+            save(run, &mut optimizer, owners.as_ref(), &own)?;
             clock.restart();
         }
     }
-    save(run, &mut optimizer, owners.as_deref(), &own)?;
+    save(run, &mut optimizer, owners.as_ref(), &own)?;
     let skipped = own.skipped();
     if skipped.total() > 0 {
         tracing::warn!(target: "flip::data", %skipped, "samples were left out in this stage");
@@ -264,17 +263,17 @@ impl OwnLoaders {
 }
 
 /// The parameters whose state each rank keeps, where it is shared out.
-fn owners<D: GraphDevice>(run: &Run<'_, D>) -> Option<Vec<Range<usize>>> {
+fn owners<D: GraphDevice>(run: &Run<'_, D>) -> Option<Owners> {
     let lengths: Vec<usize> = run.model.parameters().iter().map(|parameter| parameter.len()).collect();
     let sharded = run.ranks_config.shard != Shard::Nothing && run.ranks.count() > 1;
-    sharded.then(|| shard::owners(&lengths, run.ranks.count()))
+    sharded.then(|| Owners::of(&lengths, run.ranks.count()))
 }
 
 /// Writes a checkpoint with the places of all parts.
 fn save<D: GraphDevice>(
     run: &mut Run<'_, D>,
     optimizer: &mut AdamW<f32, D>,
-    owners: Option<&[Range<usize>]>,
+    owners: Option<&Owners>,
     own: &OwnLoaders,
 ) -> Result<(), StageError> {
     let here = serde_json::to_vec(&own.cursors).map_err(StageError::json)?;
@@ -295,7 +294,7 @@ fn save<D: GraphDevice>(
 /// What this rank has of a batch.
 struct Loaded<'a> {
     parts: &'a Parts,
-    owners: Option<&'a [Range<usize>]>,
+    owners: Option<&'a Owners>,
     /// Of each of its parts.
     batches: &'a [Batch],
 }

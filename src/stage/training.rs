@@ -1,6 +1,5 @@
 //! What a training run consists of while it runs, and exactly what a checkpoint of it holds.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::log::{Metrics, MetricsConfig, Progress, Timing};
 use crate::model::{Flip, GraphDevice, ModelConfig};
 use crate::optimizer::AdamW;
 use crate::parameter::Parameter;
-use crate::ranks::{Ranks, RanksConfig};
+use crate::ranks::{Owners, Ranks, RanksConfig};
 use crate::report::EventWriter;
 use crate::run_folder::RunFolder;
 
@@ -162,7 +161,7 @@ impl<D: GraphDevice> Run<'_, D> {
     pub fn save(
         &mut self,
         optimizer: Option<&mut AdamW<f32, D>>,
-        owners: Option<&[Range<usize>]>,
+        owners: Option<&Owners>,
     ) -> Result<(), StageError> {
         let (model, ranks) = (&self.model, self.ranks);
         let parameters = model.parameters();

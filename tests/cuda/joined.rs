@@ -8,7 +8,7 @@ use flip::model::{fuse_on, Flip, Fusion, GraphDevice, ImageInput, ModelConfig, M
 use flip::model::{OwnParts, Precision, Recompute, TextInput};
 use flip::optimizer::{global_norm, AdamW, AdamWConfig};
 use flip::parameter::Role;
-use flip::ranks::{shard, Alone, Parts, Ranks, RanksConfig, Together};
+use flip::ranks::{Alone, Owners, Parts, Ranks, RanksConfig, Together};
 
 use crate::emulator::Emulator;
 use crate::encoders::{case, composed, half, length, FEATURE, FLIP, GRADIENT, LOSS, OPEN_CLIP, ZERO};
@@ -164,7 +164,7 @@ fn trained(ranks: &dyn Ranks, config: &ModelConfig) -> Option<(Vec<u64>, Vec<f32
     let in_two = RanksConfig { parts: std::num::NonZeroUsize::new(2), ..RanksConfig::default() };
     let parts = Parts::of(&in_two, 6, 1, ranks).unwrap();
     let lengths: Vec<usize> = model.parameters().iter().map(|parameter| parameter.len()).collect();
-    let owners = (ranks.count() > 1).then(|| shard::owners(&lengths, ranks.count()));
+    let owners = (ranks.count() > 1).then(|| Owners::of(&lengths, ranks.count()));
     if let Some(owners) = &owners {
         model.share_out(ranks, owners).unwrap();
         assert!(model.parameters().iter().any(|parameter| parameter.given_up));
@@ -180,7 +180,7 @@ fn trained(ranks: &dyn Ranks, config: &ModelConfig) -> Option<(Vec<u64>, Vec<f32
         let own = OwnParts {
             images: &images[own.clone()],
             texts: &texts[own],
-            owners: owners.as_deref(),
+            owners: owners.as_ref(),
             keep: true,
         };
         let step = model.loss_and_gradients_in_parts(ranks, &parts, own).unwrap();
