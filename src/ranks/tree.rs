@@ -149,6 +149,8 @@ fn add_up(
     for pieces in rounds(slices, most) {
         let mine = pieces[rank].len();
         send.clear();
+        // As many as in the first round, and no more: growing by doubling would take twice the memory.
+        send.reserve_exact(pieces.iter().map(Range::len).sum::<usize>() * own.len());
         for piece in &pieces {
             own.iter().for_each(|tensors| row.read(tensors, piece, &mut send));
         }
