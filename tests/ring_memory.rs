@@ -1,4 +1,5 @@
-//! What the loss of one rank holds in memory: linear in its own pairs, and next to nothing for those of others.
+//! What one rank holds in memory: for the loss, what is linear in its own pairs, and next to nothing for those of others; for
+//! gradients that are added up, a few pieces.
 //!
 //! One rank of many computes; the others are made up, as their embeddings change nothing about memory. The allocator of
 //! this test counts, so it has a file of its own. The ignored test prints
@@ -6,11 +7,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use flip::kernel::isa::Isa;
 use flip::kernel::Cpu;
 use flip::model::ring_loss;
-use flip::ranks::{Parts, Ranks, RanksConfig, RanksError, Traffic};
+use flip::ranks::{tree, Parts, Ranks, RanksConfig, RanksError, Traffic};
 
 struct Counting;
 
@@ -29,6 +31,9 @@ unsafe impl GlobalAlloc for Counting {
         System.dealloc(at, layout)
     }
 }
+
+/// Tests run one at a time: all count in one place.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -87,7 +92,48 @@ fn warm(width: usize) -> Cpu {
 }
 
 #[test]
+fn what_is_added_up_takes_a_few_pieces_and_is_freed_once_it_is_sent() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const MIB: usize = 1 << 20;
+    for count in [2, 4, 7] {
+        let ranks = Pretended { count, ..Default::default() };
+        let parts = Parts::of(&RanksConfig::default(), count, 1, &ranks).unwrap();
+        let tensors = || vec![(0..28).map(|_| vec![0.0f32; MIB / 4 * 3]).collect::<Vec<_>>()];
+        let owners: Vec<usize> = (0..28).map(|tensor| tensor % count).collect();
+        let all = 28 * 3 * MIB;
+        let most = tree::scratch_bytes(all / 4, count);
+        assert!(most < all / 2, "{most} bytes");
+
+        let own = tensors();
+        let before = HELD.load(Ordering::Relaxed);
+        MOST.store(before, Ordering::Relaxed);
+        let sums = tree::summed_own(&ranks, &parts, own, &owners).unwrap();
+        let beside = MOST.load(Ordering::Relaxed) - before;
+        assert!(
+            beside <= most + MIB / 16,
+            "{beside} bytes beside the gradients on {count} ranks, not {most}"
+        );
+        let held: usize = sums.iter().map(|sum| 4 * sum.capacity()).sum();
+        assert_eq!(held, owners.iter().filter(|&&owner| owner == 0).count() * 3 * MIB);
+        let freed = before - HELD.load(Ordering::Relaxed);
+        assert!(freed + held >= all - MIB / 16, "{freed} bytes freed, {held} held");
+        drop(sums);
+
+        let own = tensors();
+        let before = HELD.load(Ordering::Relaxed);
+        MOST.store(before, Ordering::Relaxed);
+        tree::sum(&ranks, &parts, own).unwrap();
+        let beside = MOST.load(Ordering::Relaxed) - before;
+        assert!(
+            beside <= most + MIB / 16,
+            "{beside} bytes beside the gradients on {count} ranks, not {most}"
+        );
+    }
+}
+
+#[test]
 fn memory_of_the_loss_is_linear_in_the_pairs_of_a_rank() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let width = 16;
     let cpu = warm(width);
     // Twice the pairs of a rank, the same number of ranks: twice the bytes, but for what tiles take.
@@ -109,6 +155,7 @@ fn memory_of_the_loss_is_linear_in_the_pairs_of_a_rank() {
 #[test]
 #[ignore = "prints a table; takes a minute"]
 fn memory_of_the_loss_up_to_a_batch_of_65_536() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let width = 512;
     let cpu = warm(width);
     println!("embeddings of {width} values; MiB of one rank beside its embeddings");

@@ -233,9 +233,10 @@ pub fn messages(len: usize, ranks: usize) -> usize {
 }
 
 /// Bytes that a rank holds for the pieces of `len` values on their way, where each rank has one [node](nodes): what it sends
-/// to all, what it receives from all, and their sum.
+/// to all, what it receives from all, and sums, as many as the tree is deep.
 pub fn scratch_bytes(len: usize, ranks: usize) -> usize {
-    4 * (2 * ranks + 1) * piece(ranks).min(len.div_ceil(ranks))
+    let depth = ranks.next_power_of_two().ilog2() as usize;
+    4 * (2 * ranks + depth) * piece(ranks).min(len.div_ceil(ranks))
 }
 
 #[cfg(test)]
