@@ -5,8 +5,9 @@ use std::fmt;
 
 use dfdx::prelude::*;
 
-use super::input::{ImageInput, TextInput};
+use super::input::{Announced, ImageInput, TextInput};
 use super::layer::Matrix;
+use crate::kernel::cuda::phase::Phase;
 use crate::kernel::{adamw, Cpu as Kernels};
 use crate::parameter::{Parameter, Role};
 
@@ -52,6 +53,19 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
 
     /// What the loss is computed on where its embeddings lie on the host.
     fn kernels(&self) -> &Kernels;
+
+    /// Whether it wants to know of pictures before they are encoded.
+    fn listens(&self) -> bool {
+        false
+    }
+
+    /// Pictures that are encoded in a coming step.
+    fn announce(&self, _images: Announced) {}
+
+    /// Seconds of the phases since the last call, where the device takes them.
+    fn lap(&self) -> Result<Vec<(Phase, f64)>, D::Err> {
+        Ok(Vec::new())
+    }
 
     /// Bytes held for activations, between two steps.
     fn arena_bytes(&self) -> usize;

@@ -9,6 +9,7 @@
 mod arena;
 mod head;
 pub mod image;
+pub mod incoming;
 pub mod text;
 pub mod update;
 
