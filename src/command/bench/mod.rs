@@ -1,10 +1,11 @@
 //! `flip bench`: how long a training step takes, apart from loading data.
 
 mod gemm;
+mod times;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use dfdx::prelude::*;
@@ -29,6 +30,7 @@ use crate::stage::Stage;
 
 use super::{read_recipe, Failure, Outcome, RecipeArgs};
 use gemm::{dfdx_gemm_rate, kernel_gemm_rate};
+use times::{median, Times};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -248,8 +250,7 @@ impl Setting {
             Compute::Fused => D::fuse(flip, self.fusion)?,
         };
         let mut optimizer = AdamW::new(&AdamWConfig::default());
-        let (mut steps, mut forward, mut backward, mut update) = (vec![], vec![], vec![], vec![]);
-        let mut phases: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+        let mut times = Times::default();
         let inputs = |step: usize| {
             let (image, text) = self.random_inputs(model, seed, step as u64);
             (Arc::new(vec![vec![image]]), [text])
@@ -280,32 +281,18 @@ impl Setting {
             if step < WARM_UP {
                 continue;
             }
-            steps.push((ended - started).as_secs_f64() * 1e3);
             if taken.is_empty() {
-                forward.push(result.seconds.forward * 1e3);
-                // The loss is read between the two, so what is launched before it has ended then.
-                backward.push((updating - started).as_secs_f64() * 1e3 - result.seconds.forward * 1e3);
-                update.push((ended - updating).as_secs_f64() * 1e3);
-                continue;
-            }
-            let of = |wanted: fn(Phase) -> bool| {
-                taken
-                    .iter()
-                    .filter(|(phase, _)| wanted(*phase))
-                    .map(|(_, seconds)| seconds * 1e3)
-                    .sum::<f64>()
-            };
-            forward.push(of(|phase| phase <= Phase::Loss));
-            backward.push(of(|phase| matches!(phase, Phase::TextsBack | Phase::ImagesBack)));
-            update.push(of(|phase| phase >= Phase::Norm));
-            for (phase, seconds) in &taken {
-                phases.entry(phase.name()).or_default().push(seconds * 1e3);
+                // The loss is read after the forward pass, so what is launched before it has ended then.
+                let forward = Duration::from_secs_f64(result.seconds.forward);
+                times.by_clock(forward, (updating - started).saturating_sub(forward), ended - updating);
+            } else {
+                times.by_events(ended - started, &taken);
             }
         }
         let grid = model.image.size / model.image.patch;
         let kept_patches = self.image_mask.kept(grid);
         let flops = model.flops_per_pair(kept_patches, self.text_mask.kept(model.text.context), self.batch);
-        let ms_step = median(&steps);
+        let ms_step = median(&times.steps);
         let images_per_s = self.batch as f64 * 1e3 / ms_step;
         let gflop_per_s = images_per_s * flops / 1e9;
         let peak = crate::device::peak_bytes().or_else(crate::device::used_bytes);
@@ -318,12 +305,12 @@ impl Setting {
         Ok(Measured {
             images_per_s,
             ms_step,
-            ms_min: steps.iter().copied().fold(f64::INFINITY, f64::min),
-            ms_max: steps.iter().copied().fold(0.0, f64::max),
-            ms_forward: median(&forward),
-            ms_backward: median(&backward),
-            ms_optimizer: median(&update),
-            phases_ms: phases.iter().map(|(&phase, times)| (phase, median(times))).collect(),
+            ms_min: times.steps.iter().copied().fold(f64::INFINITY, f64::min),
+            ms_max: times.steps.iter().copied().fold(0.0, f64::max),
+            ms_forward: median(&times.forward),
+            ms_backward: median(&times.backward),
+            ms_optimizer: median(&times.update),
+            phases_ms: times.phases(),
             gflop_per_s,
             gemm_gflop_per_s,
             share_of_gemm: gflop_per_s / gemm_gflop_per_s,
@@ -380,17 +367,6 @@ impl Setting {
             ImageInput { patches: PatchValues::Bytes(bytes), kept, grid },
             TextInput { tokens, kept: kept_tokens },
         )
-    }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 {
-        sorted[middle]
-    } else {
-        (sorted[middle - 1] + sorted[middle]) / 2.0
     }
 }
 
