@@ -283,7 +283,7 @@ fn losses<D: GraphDevice>(model: &mut Flip<f32, D>, cases: &[Case], ahead: bool)
     let steps = (0..4).map(|k| {
         let (now, next) = (k % cases.len(), (k + 1) % cases.len());
         if ahead {
-            model.announce(&images[next]);
+            model.announce(&images[now], Some(&images[next]));
         }
         let mut step = model.loss_and_gradients(&images[now][0], &cases[now].texts).unwrap();
         let norm = global_norm(model, &mut step.gradients).unwrap();

@@ -5,7 +5,8 @@ use std::fmt;
 
 use dfdx::prelude::*;
 
-use super::input::{Announced, ImageInput, TextInput};
+use super::agenda::Agenda;
+use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
 use crate::kernel::cuda::phase::Phase;
 use crate::kernel::{adamw, Cpu as Kernels};
@@ -59,8 +60,8 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
         false
     }
 
-    /// Pictures that are encoded in a coming step.
-    fn announce(&self, _images: Announced) {}
+    /// The pictures of the coming step and of the one after it.
+    fn announce(&self, _agenda: Agenda) {}
 
     /// Seconds of the phases since the last call, where the device takes them.
     fn lap(&self) -> Result<Vec<(Phase, f64)>, D::Err> {

@@ -1,7 +1,5 @@
 //! What the encoders are fed: only kept patches and kept tokens.
 
-use std::sync::Arc;
-
 use super::error::ModelError;
 use crate::mask::Kept;
 
@@ -47,20 +45,6 @@ pub struct TextInput {
     pub tokens: Vec<u32>,
     /// Their positions in the caption.
     pub kept: Kept,
-}
-
-/// Pictures of a coming step, part by part, of which the first micro-batch is on its way.
-#[derive(Debug, Clone)]
-pub(crate) struct Announced(pub Arc<Vec<Vec<ImageInput>>>);
-
-impl AsRef<[u8]> for Announced {
-    /// Stored bytes of the first micro-batch; none where it has none.
-    fn as_ref(&self) -> &[u8] {
-        match self.0.first().and_then(|part| part.first()).map(|input| &input.patches) {
-            Some(PatchValues::Bytes(bytes)) => bytes,
-            _ => &[],
-        }
-    }
 }
 
 impl ImageInput {

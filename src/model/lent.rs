@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfdx::prelude::*;
 
+use super::agenda::{Agenda, Coming, Held};
 use super::engine::{Back, Engine, Moments, Node};
-use super::input::{Announced, ImageInput, TextInput};
+use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
 use super::machine::{machine_lacks, MachineEncoders, MachineTower};
 use super::{Flip, Fusion, ModelError, Precision};
@@ -58,8 +59,8 @@ pub fn fuse_on<D: Lends<M>, M: Machine + 'static>(
     let device = flip.logit_scale.master.device().clone();
     let encoders = MachineEncoders::new(&machine, &flip.config, how.recompute)?;
     let stale = [AtomicBool::new(true), AtomicBool::new(true)];
-    let (encoders, announced) = (Mutex::new(encoders), Mutex::default());
-    let shared = Arc::new(Shared { machine, encoders, announced, stale });
+    let (encoders, ahead) = (Mutex::new(encoders), Mutex::default());
+    let shared = Arc::new(Shared { machine, encoders, ahead, stale });
     let (images, texts) = (flip.image.parameters(), flip.text.parameters());
     let most = images.iter().chain(&texts).map(|parameter| parameter.len()).max().unwrap_or_default();
     let places = [(MachineTower::Images, images), (MachineTower::Texts, texts)];
@@ -88,13 +89,20 @@ struct FusedOnMachine<D: Storage<f32>, M: Machine> {
     zeros: Values<D>,
 }
 
+/// What is known of pictures before they are encoded.
+#[derive(Default)]
+struct Ahead {
+    agenda: Agenda,
+    /// Of the next step, to be sent when the way back has begun: then there is most to do beside it.
+    due: Option<Held>,
+}
+
 /// What the way back needs too.
 struct Shared<M: Machine> {
     /// First, as it lets everything arrive before the memory for it is given back.
     machine: M,
     encoders: Mutex<MachineEncoders<M>>,
-    /// Pictures of a coming step that have not been sent.
-    announced: Mutex<Option<Announced>>,
+    ahead: Mutex<Ahead>,
     /// Whether the copies of a tower may be behind its masters.
     stale: [AtomicBool; 2],
 }
@@ -138,15 +146,32 @@ impl<M: Machine> Shared<M> {
         &self.stale[(tower == MachineTower::Texts) as usize]
     }
 
-    /// Sends announced pictures, if there are any: called when the machine has been given something to do.
-    fn send_announced(&self, encoders: &mut MachineEncoders<M>) -> Result<(), MachineError> {
-        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match announced {
-            Some(announced) if !announced.as_ref().is_empty() => {
-                encoders.send_ahead(&self.machine, Arc::new(announced))
-            }
-            _ => Ok(()),
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends pictures beside what the machine has been given to do.
+    fn send(&self, encoders: &mut MachineEncoders<M>, held: Option<Held>) -> Result<(), MachineError> {
+        match held.filter(|held| !held.as_ref().is_empty()) {
+            Some(held) => encoders.send_ahead(&self.machine, Arc::new(held)),
+            None => Ok(()),
         }
+    }
+
+    /// Sees to what comes after pictures whose encoder has been launched.
+    fn look_ahead(&self, input: &ImageInput, recorded: bool) -> Result<(), MachineError> {
+        let mut ahead = self.ahead();
+        let now = match ahead.agenda.after(input, recorded) {
+            Some(Coming::Now(held)) => held,
+            Some(Coming::Next(held)) => {
+                ahead.due = Some(held);
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        // The way back takes the two locks in the other order.
+        drop(ahead);
+        self.send(&mut self.lock(), Some(now))
     }
 
     /// Copies the masters of a tower that may have changed.
@@ -215,7 +240,8 @@ impl<D: Lends<M>, M: Machine + 'static> FusedOnMachine<D, M> {
                 let mut encoders = shared.lock();
                 let sent = encoders.send_back(&shared.machine, tower, pass, dz, &mut views);
                 let marked = sent.and_then(|()| shared.machine.mark(backward));
-                marked.and_then(|()| shared.send_announced(&mut encoders)).map_err(told::<D, M>)
+                let due = shared.ahead().due.take();
+                marked.and_then(|()| shared.send(&mut encoders, due)).map_err(told::<D, M>)
             })
         });
         Ok(Node { value, back })
@@ -275,8 +301,8 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
         true
     }
 
-    fn announce(&self, images: Announced) {
-        *self.shared.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some(images);
+    fn announce(&self, agenda: Agenda) {
+        *self.shared.ahead() = Ahead { agenda, due: None };
     }
 
     fn lap(&self) -> Result<Vec<(Phase, f64)>, D::Err> {
@@ -293,9 +319,12 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
         input: &ImageInput,
         record: bool,
     ) -> Result<Node<(usize, usize), f32, D>, D::Err> {
-        self.node(MachineTower::Images, parameters, input.kept.batch, |encoders, machine, z| {
-            encoders.encode_images(machine, input, z, record)
-        })
+        let node =
+            self.node(MachineTower::Images, parameters, input.kept.batch, |encoders, machine, z| {
+                encoders.encode_images(machine, input, z, record)
+            })?;
+        self.shared.look_ahead(input, record).map_err(told::<D, M>)?;
+        Ok(node)
     }
 
     fn texts(

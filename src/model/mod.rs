@@ -8,6 +8,7 @@
 //! Activations are [rows, width], a row a token; matrices are [inputs, outputs], y = x W + b.
 
 mod activation;
+mod agenda;
 mod block;
 mod check;
 mod config;
@@ -42,10 +43,11 @@ use std::sync::Arc;
 
 use dfdx::prelude::*;
 
+use agenda::Agenda;
+pub use agenda::StepImages;
 pub use config::*;
 pub use cost::ParameterCounts;
 pub use error::{ModelError, Violation};
-use input::Announced;
 pub use input::{ImageInput, PatchValues, TextInput};
 pub use layer::{layer_norm, Matrix};
 pub use lent::{fuse_on, Lends, Values};
@@ -182,12 +184,11 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         self.engine.as_ref().is_some_and(|engine| engine.listens())
     }
 
-    /// Says which pictures the step after the coming one encodes first, as parts and their micro-batches: to a GPU they
-    /// travel while the coming one is computed. They may yet be others, or the same ones somewhere else; then it was in
-    /// vain.
-    pub fn announce(&self, images: &Arc<Vec<Vec<ImageInput>>>) {
+    /// Says which pictures the coming step encodes, and which the one after it: to a GPU a micro-batch travels while the one
+    /// before it is computed. They may yet be others, or the same ones somewhere else; then it was in vain.
+    pub fn announce(&self, now: &StepImages, next: Option<&StepImages>) {
         if let Some(engine) = self.engine.as_ref().filter(|engine| engine.listens()) {
-            engine.announce(Announced(images.clone()));
+            engine.announce(Agenda::new(now, next));
         }
     }
 

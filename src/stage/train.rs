@@ -15,7 +15,7 @@ use crate::data::transform::Transform;
 use crate::data::{Batch, Cursor};
 use crate::log::StepMetrics;
 use crate::mask::TokenFrequencies;
-use crate::model::{GraphDevice, ImageInput, LossAndGradients, OwnParts, TextInput};
+use crate::model::{GraphDevice, LossAndGradients, OwnParts, StepImages, TextInput};
 use crate::optimizer::{clip_factor, global_norm, sharded_norm, AdamW, OptimizerConfig, OptimizerError};
 use crate::ranks::{shard, Kind, Parts, Shard};
 
@@ -139,15 +139,16 @@ pub fn train<D: GraphDevice>(
             )?;
             clock.leave_out(drawing.elapsed());
         }
-        if run.model.listens() && step + 1 < plan.steps {
-            let waiting = Instant::now();
-            let batches = own.next();
-            clock.waited += waiting.elapsed().as_secs_f64();
-            let next = batches.map(|batches| ready(run, plan, frequencies.as_ref(), &parts, batches, 1));
-            if let Ok(next) = &next {
-                run.model.announce(&next.images);
+        if run.model.listens() {
+            if step + 1 < plan.steps {
+                let waiting = Instant::now();
+                let batches = own.next();
+                clock.waited += waiting.elapsed().as_secs_f64();
+                ahead =
+                    Some(batches.map(|batches| ready(run, plan, frequencies.as_ref(), &parts, batches, 1)));
             }
-            ahead = Some(next);
+            let next = ahead.as_ref().and_then(|next| next.as_ref().ok());
+            run.model.announce(&current.images, next.map(|next| &next.images));
         }
         let mut update = loss_and_gradients(run, plan, &parts, owners.as_deref(), &current)?;
         let batches = current.into_batches();
@@ -329,7 +330,7 @@ fn save<D: GraphDevice>(
 /// What this rank has of a batch, ready for the encoders: of each of its parts.
 struct Ready {
     batches: Vec<Batch>,
-    images: Arc<Vec<Vec<ImageInput>>>,
+    images: StepImages,
     texts: Vec<Vec<TextInput>>,
 }
 

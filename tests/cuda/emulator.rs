@@ -36,8 +36,6 @@ struct Order {
     used: BTreeMap<u64, u64>,
     /// Copies that have not arrived: where to, and what.
     coming: Vec<(u64, u64, Vec<u8>)>,
-    /// Bytes from the host so far: in the order of the calls, and beside them.
-    sent: [usize; 2],
     /// Phases of the lap, where one was begun.
     marks: Option<Vec<Phase>>,
 }
@@ -50,7 +48,7 @@ pub enum Point {
 }
 
 impl Order {
-    const NEW: Order = Order { now: 0, used: BTreeMap::new(), coming: Vec::new(), sent: [0; 2], marks: None };
+    const NEW: Order = Order { now: 0, used: BTreeMap::new(), coming: Vec::new(), marks: None };
 
     /// A call that uses what begins at these addresses.
     fn call(&mut self, addresses: &[u64]) {
@@ -86,6 +84,21 @@ pub fn source(module: &str) -> PathBuf {
     sources().join(module).join(module).with_extension("cu")
 }
 
+thread_local! {
+    static SENT: std::cell::Cell<[usize; 2]> = const { std::cell::Cell::new([0; 2]) };
+}
+
+fn count(how: usize, bytes: usize) {
+    let mut sent = SENT.get();
+    sent[how] += bytes;
+    SENT.set(sent);
+}
+
+/// Bytes that this thread has copied from the host to any emulator: in the order of the calls, and beside them.
+pub fn sent() -> [usize; 2] {
+    SENT.get()
+}
+
 impl Emulator {
     const fn new(fuses: bool) -> Self {
         Emulator { fuses, taken: AtomicUsize::new(0), order: Mutex::new(Order::NEW) }
@@ -115,11 +128,6 @@ impl Emulator {
     /// Pieces of memory that were taken so far.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that were copied from the host in the order of the calls, and beside them.
-    pub fn sent(&self) -> [usize; 2] {
-        self.order().sent
     }
 
     fn there() -> Result<&'static Compiled, String> {
@@ -204,9 +212,8 @@ impl Machine for Emulator {
 
     fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError> {
         assert_eq!(to.len(), values.len());
-        let mut order = self.order();
-        order.call(&[to.address()]);
-        order.sent[0] += size_of_val(values);
+        self.order().call(&[to.address()]);
+        count(0, size_of_val(values));
         // SAFETY: a view is of memory of this process, and as long.
         unsafe { std::ptr::copy(values.as_ptr(), to.address() as *mut T, values.len()) };
         Ok(())
@@ -258,7 +265,7 @@ impl Machine for Emulator {
         assert!(free, "memory at {:#x} is copied to while it may be in use", to.address());
         order.now += 1;
         let copy = order.now;
-        order.sent[1] += bytes.len();
+        count(1, bytes.len());
         order.coming.push((copy, to.address(), bytes));
         Ok(Point::Copied(copy))
     }

@@ -13,7 +13,7 @@ use flip::parameter::NamedTensor;
 use flip::seed::{rng, Purpose};
 use rand::Rng;
 
-use crate::emulator::Emulator;
+use crate::emulator::{sent, Emulator};
 use crate::{down, each_machine, on_plain};
 
 pub const FLIP: &str = r#"(
@@ -357,18 +357,18 @@ fn pictures_travel_once() {
     let [one, other] = [3, 5].map(|batch| Arc::new(case(&config, batch, 4, half()).0));
     let mut z = machine.zeros::<f32>(5 * config.embed_dim).unwrap();
     let mut encode = |encoders: &mut MachineEncoders<Emulator>, input: &ImageInput| {
-        let before = machine.sent()[0];
+        let before = sent()[0];
         let mut to = machine.view_mut(&mut z);
         let to = to.part(0, input.kept.batch * config.embed_dim);
         encoders.encode_images(machine, input, to, false).unwrap();
-        (machine.sent()[0] - before, down(machine, &z)[..input.kept.batch * config.embed_dim].to_vec())
+        (sent()[0] - before, down(machine, &z)[..input.kept.batch * config.embed_dim].to_vec())
     };
     let pixels = |input: &Arc<ImageInput>| Held(input.clone()).as_ref().len();
     let whole = [&one, &other].map(|input| encode(&mut encoders, input));
     encoders.send_ahead(machine, Arc::new(Held(one.clone()))).unwrap();
     // While some are on their way, no others can be.
     encoders.send_ahead(machine, Arc::new(Held(other.clone()))).unwrap();
-    assert_eq!(machine.sent()[1], pixels(&one));
+    assert_eq!(sent()[1], pixels(&one));
     assert_eq!(encode(&mut encoders, &one), (whole[0].0 - pixels(&one), whole[0].1.clone()));
     assert!(encode(&mut encoders, &one) == whole[0], "they were read once");
     encoders.send_ahead(machine, Arc::new(Held(one.clone()))).unwrap();

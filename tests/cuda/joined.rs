@@ -13,7 +13,7 @@ use flip::optimizer::{global_norm, AdamW, AdamWConfig};
 use flip::parameter::Role;
 use flip::ranks::{shard, Alone, Parts, Ranks, RanksConfig, Together};
 
-use crate::emulator::Emulator;
+use crate::emulator::{sent, Emulator};
 use crate::encoders::{case, composed, half, length, FEATURE, FLIP, GRADIENT, LOSS, OPEN_CLIP, ZERO};
 
 /// The model of a recipe on the emulator; `None` where there is no C++ compiler.
@@ -105,9 +105,9 @@ fn kernels_read_what_the_masters_are() {
     assert_eq!(fresh.embed_images(&images[0]).unwrap(), before);
 }
 
-/// Three steps; where `announced`, the pictures of each travel while the one before is computed.
-fn steps(model: &mut Flip<f32, Cpu>, announced: bool) -> (Vec<u64>, Vec<f32>) {
-    let config = model.config().clone();
+/// Three steps of two micro-batches; where `announced`, each travels while the one before it is computed.
+fn steps(model: &mut Flip<f32, Cpu>, announced: bool) -> ((Vec<u64>, Vec<f32>), [usize; 2]) {
+    let (config, before) = (model.config().clone(), sent());
     let inputs: Vec<_> = [4, 5, 3]
         .into_iter()
         .map(|size| {
@@ -118,8 +118,8 @@ fn steps(model: &mut Flip<f32, Cpu>, announced: bool) -> (Vec<u64>, Vec<f32>) {
     let mut optimizer = AdamW::new(&AdamWConfig::default());
     let mut losses = Vec::new();
     for (k, (images, texts)) in inputs.iter().enumerate() {
-        if let Some((next, _)) = inputs.get(k + 1).filter(|_| announced) {
-            model.announce(next);
+        if announced {
+            model.announce(images, inputs.get(k + 1).map(|(next, _)| next));
         }
         let step = model.loss_and_gradients(&images[0], texts).unwrap();
         losses.push(step.loss.to_bits());
@@ -129,7 +129,9 @@ fn steps(model: &mut Flip<f32, Cpu>, announced: bool) -> (Vec<u64>, Vec<f32>) {
             losses.push(model.embed_images(&inputs[0].0[0][0]).unwrap()[0].to_bits().into());
         }
     }
-    (losses, model.embed_images(&inputs[1].0[0][1]).unwrap())
+    let after = sent();
+    let sent = [after[0] - before[0], after[1] - before[1]];
+    ((losses, model.embed_images(&inputs[1].0[0][1]).unwrap()), sent)
 }
 
 /// The emulator lets nothing arrive before something waits for it, and refuses to overwrite what may be in use.
@@ -139,8 +141,14 @@ fn pictures_that_come_ahead_change_nothing() {
     let Some(mut with) = joined(composed(&config), Recompute::None) else { return };
     let mut without = joined(composed(&config), Recompute::None).unwrap();
     assert!(with.listens() && !composed(&config).listens());
-    let wanted = steps(&mut without, false);
-    assert!(steps(&mut with, true) == wanted);
+    let (wanted, [all, none]) = steps(&mut without, false);
+    let (got, [rest, ahead]) = steps(&mut with, true);
+    assert!(got == wanted);
+    // Of two passes over two micro-batches in each of three steps, all but the very first travel beside. The first three pairs
+    // of the third step do so in vain, and once more.
+    let picture = 8 * config.image.patch_values();
+    assert_eq!((none, ahead), (0, (2 * (6 + 7 + 5) - 4) * picture));
+    assert_eq!(all - rest, ahead - 3 * picture);
 }
 
 #[test]

@@ -263,7 +263,7 @@ impl Setting {
             if events {
                 // As in training: the pictures of the next step travel in this one.
                 let next = inputs(step + 1);
-                flip.announce(&next.0);
+                flip.announce(&images, Some(&next.0));
                 ahead = Some(next);
             }
             device.synchronize();
