@@ -83,13 +83,25 @@ pub fn used_bytes() -> Option<usize> {
     None
 }
 
+/// Most bytes that were taken at a time on the GPU that this thread computes on, by this process for what it keeps there;
+/// the driver's own, its context and libraries, are not among them. `None` where it computes on none, or where nobody
+/// counts.
+pub fn peak_bytes() -> Option<usize> {
+    #[cfg(feature = "cuda")]
+    return driver::peak_bytes();
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
 /// What the driver says. cudarc's own entry points panic without one, so it is asked here first.
 #[cfg(feature = "cuda")]
 mod driver {
     use std::ffi::{c_char, c_int, CStr};
 
     use cudarc::driver::result::{self, device, DriverError};
-    use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute_enum as Attribute};
+    use cudarc::driver::sys::{
+        self, CUdevice, CUdevice_attribute_enum as Attribute, CUmemPool_attribute_enum,
+    };
 
     use super::{Gpu, NoGpu};
 
@@ -107,6 +119,20 @@ mod driver {
     pub fn used_bytes() -> Option<usize> {
         let (free, total) = result::mem_get_info().ok()?;
         Some(total - free)
+    }
+
+    /// Of the pool that all memory is taken from.
+    pub fn peak_bytes() -> Option<usize> {
+        let (mut device, mut pool, mut bytes) = (0, std::ptr::null_mut(), 0u64);
+        let high = CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: the driver writes one number.
+        unsafe { sys::cuCtxGetDevice(&mut device) }.result().ok()?;
+        // SAFETY: the driver writes one handle.
+        unsafe { sys::cuDeviceGetMemPool(&mut pool, device) }.result().ok()?;
+        // SAFETY: the pool is the device's, and this attribute has 64 bits.
+        unsafe { sys::cuMemPoolGetAttribute(pool, high, (&mut bytes as *mut u64).cast()) }.result().ok()?;
+        // None is taken from it where the device has no pools.
+        (bytes > 0).then_some(bytes as usize)
     }
 
     fn describe(ordinal: c_int) -> Result<Gpu, DriverError> {

@@ -257,21 +257,35 @@ fn steps_on_a_gpu_are_those_of_the_processor() {
                 let mut there = Flip::<f32, dfdx::tensor::Cuda>::new(&device, &config, 0).unwrap();
                 there.import(&here.export()).unwrap();
                 let mut there = dfdx::tensor::Cuda::fuse(there, Precision::Bf16.into()).unwrap();
-                let wanted = losses(&mut here, &case);
-                for (step, (a, b)) in losses(&mut there, &case).iter().zip(&wanted).enumerate() {
+                let case = [case];
+                let wanted = losses(&mut here, &case, false);
+                for (step, (a, b)) in losses(&mut there, &case, false).iter().zip(&wanted).enumerate() {
                     assert!((a - b).abs() <= 5e-2, "step {step} of {micro_batches:?}: {a} for {b}");
                 }
+                // Pictures that travel in the step before change nothing, to the last bit.
+                let cases = [200, 300].map(|pairs| self::case(&config, &[pairs, 4], 4, half()));
+                let again = || {
+                    let mut model = Flip::<f32, dfdx::tensor::Cuda>::new(&device, &config, 0).unwrap();
+                    model.import(&here.export()).unwrap();
+                    dfdx::tensor::Cuda::fuse(model, Precision::Bf16.into()).unwrap()
+                };
+                assert_eq!(losses(&mut again(), &cases, true), losses(&mut again(), &cases, false));
             }
         }
     }
 }
 
-/// The losses of four steps.
+/// The losses of four steps, on the cases in turn; where `ahead`, each is told of the pictures of the next.
 #[cfg(feature = "cuda")]
-fn losses<D: GraphDevice>(model: &mut Flip<f32, D>, case: &Case) -> Vec<f64> {
+fn losses<D: GraphDevice>(model: &mut Flip<f32, D>, cases: &[Case], ahead: bool) -> Vec<f64> {
     let mut optimizer = AdamW::new(&AdamWConfig::default());
-    let steps = (0..4).map(|_| {
-        let mut step = model.loss_and_gradients(&case.images, &case.texts).unwrap();
+    let images: Vec<_> = cases.iter().map(|case| std::sync::Arc::new(vec![case.images.clone()])).collect();
+    let steps = (0..4).map(|k| {
+        let (now, next) = (k % cases.len(), (k + 1) % cases.len());
+        if ahead {
+            model.announce(&images[now], Some(&images[next]));
+        }
+        let mut step = model.loss_and_gradients(&images[now][0], &cases[now].texts).unwrap();
         let norm = global_norm(model, &mut step.gradients).unwrap();
         optimizer.update(model, step.gradients, 1e-4, clip_factor(norm, 10.0)).unwrap();
         step.loss

@@ -78,8 +78,10 @@ impl Threads {
         self.count
     }
 
-    /// Calls `work(slot, piece)` for every piece; each thread takes the next one when it is free. `slot` is
-    /// the number of the thread, below [`count`](Self::count). `work` must not call this again.
+    /// Calls `work(slot, piece)` for every piece. `slot` is the number of the thread, below
+    /// [`count`](Self::count). Each thread has a run of neighbouring pieces and takes from the ends of others' when
+    /// it is done: loops over the same rows, one after the other, then find them in the cache of the same core.
+    /// `work` must not call this again.
     pub fn each<I>(&self, pieces: I, work: impl Fn(usize, I::Item) + Sync)
     where
         I: IntoIterator<IntoIter: ExactSizeIterator + Send>,
@@ -89,11 +91,29 @@ impl Threads {
         if self.helpers.is_empty() || pieces.len() <= 1 {
             return pieces.for_each(|piece| work(0, piece));
         }
-        let queue = Mutex::new(&mut pieces);
-        self.call(&|slot| loop {
-            // A poisoned lock means that another thread panicked between pieces: nothing is left to do.
-            let Some(piece) = queue.lock().ok().and_then(|mut queue| queue.next()) else { break };
-            work(slot, piece);
+        let (all, count) = (pieces.len(), self.count);
+        let runs: Vec<Mutex<std::vec::IntoIter<I::Item>>> = (0..count)
+            .map(|slot| {
+                pieces.by_ref().take((slot + 1) * all / count - slot * all / count).collect::<Vec<_>>()
+            })
+            .map(|run| Mutex::new(run.into_iter()))
+            .collect();
+        self.call(&|slot| {
+            for other in 0..count {
+                let run = &runs[(slot + other) % count];
+                // A poisoned lock means that another thread panicked between pieces: nothing is left to do.
+                let next = || {
+                    let mut run = run.lock().ok()?;
+                    if other == 0 {
+                        run.next()
+                    } else {
+                        run.next_back()
+                    }
+                };
+                while let Some(piece) = next() {
+                    work(slot, piece);
+                }
+            }
         });
     }
 

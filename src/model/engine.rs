@@ -5,8 +5,10 @@ use std::fmt;
 
 use dfdx::prelude::*;
 
+use super::agenda::Agenda;
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
+use crate::kernel::cuda::phase::Phase;
 use crate::kernel::{adamw, Cpu as Kernels};
 use crate::parameter::{Parameter, Role};
 
@@ -68,6 +70,19 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
 
     /// What the loss is computed on where its embeddings lie on the host.
     fn kernels(&self) -> &Kernels;
+
+    /// Whether it wants to know of pictures before they are encoded.
+    fn listens(&self) -> bool {
+        false
+    }
+
+    /// The pictures of the coming step and of the one after it.
+    fn announce(&self, _agenda: Agenda) {}
+
+    /// Seconds of the phases since the last call, where the device takes them.
+    fn lap(&self) -> Result<Vec<(Phase, f64)>, D::Err> {
+        Ok(Vec::new())
+    }
 
     /// Bytes held for activations, between two steps.
     fn arena_bytes(&self) -> usize;

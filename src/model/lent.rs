@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfdx::prelude::*;
 
+use super::agenda::{Agenda, Coming, Held};
 use super::engine::{Back, Engine, Moments, Node};
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
@@ -17,6 +18,7 @@ use super::machine::{machine_lacks, MachineEncoders, MachineTower};
 use super::{Flip, Fusion, ModelError, Precision};
 use crate::kernel::adamw::{self, AdamW};
 use crate::kernel::contrastive::cuda::add_scaled;
+use crate::kernel::cuda::phase::Phase;
 use crate::kernel::cuda::{Machine, MachineError, View, ViewMut};
 use crate::kernel::encoder::Pass;
 use crate::kernel::Cpu as Kernels;
@@ -57,7 +59,8 @@ pub fn fuse_on<D: Lends<M>, M: Machine + 'static>(
     let device = flip.logit_scale.master.device().clone();
     let encoders = MachineEncoders::new(&machine, &flip.config, how.recompute)?;
     let stale = [AtomicBool::new(true), AtomicBool::new(true)];
-    let shared = Arc::new(Shared { machine, encoders: Mutex::new(encoders), stale });
+    let (encoders, ahead) = (Mutex::new(encoders), Mutex::default());
+    let shared = Arc::new(Shared { machine, encoders, ahead, stale });
     let (images, texts) = (flip.image.parameters(), flip.text.parameters());
     let most = images.iter().chain(&texts).map(|parameter| parameter.len()).max().unwrap_or_default();
     let places = [(MachineTower::Images, images), (MachineTower::Texts, texts)];
@@ -86,10 +89,20 @@ struct FusedOnMachine<D: Storage<f32>, M: Machine> {
     zeros: Values<D>,
 }
 
+/// What is known of pictures before they are encoded.
+#[derive(Default)]
+struct Ahead {
+    agenda: Agenda,
+    /// Of the next step, to be sent when the way back has begun: then there is most to do beside it.
+    due: Option<Held>,
+}
+
 /// What the way back needs too.
 struct Shared<M: Machine> {
+    /// First, as it lets everything arrive before the memory for it is given back.
     machine: M,
     encoders: Mutex<MachineEncoders<M>>,
+    ahead: Mutex<Ahead>,
     /// Whether the copies of a tower may be behind its masters.
     stale: [AtomicBool; 2],
 }
@@ -133,6 +146,34 @@ impl<M: Machine> Shared<M> {
         &self.stale[(tower == MachineTower::Texts) as usize]
     }
 
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends pictures beside what the machine has been given to do.
+    fn send(&self, encoders: &mut MachineEncoders<M>, held: Option<Held>) -> Result<(), MachineError> {
+        match held.filter(|held| !held.as_ref().is_empty()) {
+            Some(held) => encoders.send_ahead(&self.machine, Arc::new(held)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sees to what comes after pictures whose encoder has been launched.
+    fn look_ahead(&self, input: &ImageInput, recorded: bool) -> Result<(), MachineError> {
+        let mut ahead = self.ahead();
+        let now = match ahead.agenda.after(input, recorded) {
+            Some(Coming::Now(held)) => held,
+            Some(Coming::Next(held)) => {
+                ahead.due = Some(held);
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        // The way back takes the two locks in the other order.
+        drop(ahead);
+        self.send(&mut self.lock(), Some(now))
+    }
+
     /// Copies the masters of a tower that may have changed.
     fn load<D: Lends<M>>(
         &self,
@@ -151,7 +192,7 @@ impl<M: Machine> Shared<M> {
             encoders.copies(tower).load(&self.machine, i, master).map_err(told::<D, M>)?;
         }
         self.stale(tower).store(false, Ordering::Release);
-        Ok(())
+        self.machine.mark(Phase::Copies).map_err(told::<D, M>)
     }
 }
 
@@ -172,6 +213,11 @@ impl<D: Lends<M>, M: Machine + 'static> FusedOnMachine<D, M> {
         // SAFETY: `held` lives until its values have been made a tensor, and nobody else has them.
         let z = unsafe { view_mut::<D, M>(held.get_or_alloc_mut(&like)?) };
         let pass = encode(&mut encoders, &self.shared.machine, z).map_err(told::<D, M>)?;
+        let (forward, backward) = match tower {
+            MachineTower::Images => (Phase::Images, Phase::ImagesBack),
+            MachineTower::Texts => (Phase::Texts, Phase::TextsBack),
+        };
+        self.shared.machine.mark(forward).map_err(told::<D, M>)?;
         let value = held.get(&like);
         let to = value.ghost();
         let masters: Vec<_> =
@@ -191,7 +237,11 @@ impl<D: Lends<M>, M: Machine + 'static> FusedOnMachine<D, M> {
                     // SAFETY: as above; masters are apart from each other.
                     views.push(unsafe { view_mut::<D, M>(own) });
                 }
-                shared.lock().send_back(&shared.machine, tower, pass, dz, &mut views).map_err(told::<D, M>)
+                let mut encoders = shared.lock();
+                let sent = encoders.send_back(&shared.machine, tower, pass, dz, &mut views);
+                let marked = sent.and_then(|()| shared.machine.mark(backward));
+                let due = shared.ahead().due.take();
+                marked.and_then(|()| shared.send(&mut encoders, due)).map_err(told::<D, M>)
             })
         });
         Ok(Node { value, back })
@@ -270,6 +320,18 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
         &self.kernels
     }
 
+    fn listens(&self) -> bool {
+        true
+    }
+
+    fn announce(&self, agenda: Agenda) {
+        *self.shared.ahead() = Ahead { agenda, due: None };
+    }
+
+    fn lap(&self) -> Result<Vec<(Phase, f64)>, D::Err> {
+        self.shared.machine.lap().map_err(told::<D, M>)
+    }
+
     fn arena_bytes(&self) -> usize {
         self.shared.lock().arena_bytes()
     }
@@ -280,9 +342,12 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
         input: &ImageInput,
         record: bool,
     ) -> Result<Node<(usize, usize), f32, D>, D::Err> {
-        self.node(MachineTower::Images, parameters, input.kept.batch, |encoders, machine, z| {
-            encoders.encode_images(machine, input, z, record)
-        })
+        let node =
+            self.node(MachineTower::Images, parameters, input.kept.batch, |encoders, machine, z| {
+                encoders.encode_images(machine, input, z, record)
+            })?;
+        self.shared.look_ahead(input, record).map_err(told::<D, M>)?;
+        Ok(node)
     }
 
     fn texts(
@@ -306,7 +371,10 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
             // SAFETY: an entry stays where it is while others are made, and is only read.
             views.push(unsafe { view::<D, M>(gradients.get_or_alloc_mut(&parameter.master)?) });
         }
-        self.shared.lock().update.sum_of_squares(&self.shared.machine, views).map_err(told::<D, M>)
+        let machine = &self.shared.machine;
+        let sum = self.shared.lock().update.sum_of_squares(machine, views).map_err(told::<D, M>)?;
+        machine.mark(Phase::Norm).map_err(told::<D, M>)?;
+        Ok(sum)
     }
 
     fn adamw(
@@ -359,7 +427,7 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
                 self.shared.stale(tower).store(false, Ordering::Release);
             }
         }
-        Ok(())
+        self.shared.machine.mark(Phase::Update).map_err(told::<D, M>)
     }
 
     fn loss(
@@ -410,7 +478,7 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
                 let into = unsafe { view_mut::<D, M>(gradients.get_or_alloc_mut(of)?) };
                 add_scaled(machine, into, from, outer).map_err(told::<D, M>)?;
             }
-            Ok(())
+            machine.mark(Phase::Loss).map_err(told::<D, M>)
         });
         Ok(Node { value, back: Some(back) })
     }

@@ -8,12 +8,12 @@ use super::fused::{image_shape, keep, length, text_shape};
 use super::input::{ImageInput, PatchValues, TextInput};
 use super::position;
 use super::text::pooled_tokens;
-use crate::kernel::adamw::cuda::Tensor;
-use crate::kernel::adamw::AdamW;
 use crate::kernel::contrastive::tiles::{self, Contrastive};
-use crate::kernel::cuda::copies::{Copies, Reads};
+use crate::kernel::cuda::copies::Copies;
+use crate::kernel::cuda::rates::{self, Launches, Rate};
 use crate::kernel::cuda::{Machine, MachineError, View, ViewMut};
 use crate::kernel::encoder::image::{self, ImageEncoder, Patches};
+use crate::kernel::encoder::incoming::HeldBytes;
 use crate::kernel::encoder::text::{self, TextEncoder};
 use crate::kernel::encoder::update::Update;
 use crate::kernel::encoder::{HeadSizes, Pass};
@@ -28,17 +28,6 @@ pub struct MachineEncoders<M: Machine> {
     pub loss: Contrastive<M>,
     pub update: Update<M>,
     config: ModelConfig,
-}
-
-/// A parameter with its moments and gradient on a machine, all of one length.
-#[derive(Debug)]
-pub struct Master<'a> {
-    pub p: ViewMut<'a, f32>,
-    pub m: ViewMut<'a, f32>,
-    pub v: ViewMut<'a, f32>,
-    pub g: ViewMut<'a, f32>,
-    /// Whether weight decay applies.
-    pub decays: bool,
 }
 
 /// A tower of the model.
@@ -116,7 +105,12 @@ impl<M: Machine> MachineEncoders<M> {
         }
     }
 
-    /// Bytes of the arenas that are not in use.
+    /// Sends the pictures that a coming micro-batch is made of, beside what is launched.
+    pub fn send_ahead(&mut self, machine: &M, bytes: HeldBytes) -> Result<(), MachineError> {
+        self.images.send_ahead(machine, bytes)
+    }
+
+    /// Bytes of the arenas that are not in use, and of the memory that pictures arrive in.
     pub fn arena_bytes(&self) -> usize {
         self.images.arena_bytes() + self.texts.arena_bytes()
     }
@@ -172,43 +166,6 @@ impl<M: Machine> MachineEncoders<M> {
         self.texts.forward(machine, input, z, record)
     }
 
-    /// One update of a tower's parameters, which the caller keeps on the machine, and of their copies. Gradients are left
-    /// zero.
-    pub fn adamw(
-        &mut self,
-        machine: &M,
-        tower: MachineTower,
-        masters: &mut [Master],
-        rule: &AdamW,
-    ) -> Result<(), MachineError> {
-        let copies = match tower {
-            MachineTower::Images => &mut self.images.copies,
-            MachineTower::Texts => &mut self.texts.copies,
-        };
-        assert_eq!(masters.len(), copies.count(), "parameters of a tower");
-        let halves = copies.halves(machine);
-        let tensors: Vec<Tensor> = masters
-            .iter_mut()
-            .zip(halves)
-            .map(|(Master { p, m, v, g, decays }, copy)| Tensor {
-                p: p.again(),
-                m: m.again(),
-                v: v.again(),
-                g: g.again(),
-                copy,
-                decays: *decays,
-            })
-            .collect();
-        self.update.adamw(machine, &tensors, rule)?;
-        drop(tensors);
-        for (i, master) in masters.iter().enumerate() {
-            if copies.reads(i) == Reads::Float {
-                copies.load(machine, i, master.p.read())?;
-            }
-        }
-        Ok(())
-    }
-
     /// Adds to the gradients of all parameters of a tower what the gradient `dz` [batch, embed_dim] of the embeddings of a
     /// pass contributes.
     pub fn send_back(
@@ -226,6 +183,23 @@ impl<M: Machine> MachineEncoders<M> {
     }
 }
 
+/// How fast each kernel of the image encoder is by itself, and of the update of `parameters` parameters. `seconds` says how
+/// long a launch takes.
+///
+/// # Errors
+/// The machine fails, or has no room.
+pub fn machine_rates<M: Machine>(
+    machine: &M,
+    config: &ModelConfig,
+    (pairs, kept): (usize, usize),
+    parameters: usize,
+    seconds: impl FnMut(&mut Launches) -> Result<f64, MachineError>,
+) -> Result<Vec<Rate>, MachineError> {
+    let patch_values = config.image.patch_values();
+    let sizes = rates::Sizes { shape: image_shape(config), patch_values, pairs, kept, parameters };
+    rates::rates(machine, sizes, seconds)
+}
+
 /// Bytes that fused encoders hold on a machine besides parameters, moments and gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MachineBytes {
@@ -234,7 +208,7 @@ pub struct MachineBytes {
     /// What is held while a copy is made: a master, zeros and the way between, of each length once, as dfdx keeps what it
     /// has freed for the next step.
     pub loading: usize,
-    /// Arenas of both encoders.
+    /// Arenas of both encoders, and the memory that pictures arrive in.
     pub arenas: usize,
     /// Embeddings of the batch, their gradients, and scratch memory of the loss.
     pub loss: usize,
@@ -260,7 +234,7 @@ pub fn machine_bytes(
     MachineBytes {
         copies: parameters.iter().map(|&(reads, len)| reads.bytes(len)).sum(),
         loading: 3 * size_of::<f32>() * lengths.iter().sum::<usize>(),
-        arenas: arenas(keep(true, recompute)) + first,
+        arenas: arenas(keep(true, recompute)) + first + images.incoming_bytes(pairs, kept_patches),
         loss: embeddings + tiles::bytes(batch),
     }
 }

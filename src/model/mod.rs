@@ -8,6 +8,7 @@
 //! Activations are [rows, width], a row a token; matrices are [inputs, outputs], y = x W + b.
 
 mod activation;
+mod agenda;
 mod block;
 mod check;
 mod config;
@@ -42,6 +43,8 @@ use std::sync::Arc;
 
 use dfdx::prelude::*;
 
+use agenda::Agenda;
+pub use agenda::StepImages;
 pub use config::*;
 pub use cost::ParameterCounts;
 pub use error::{ModelError, Violation};
@@ -49,13 +52,14 @@ pub use input::{ImageInput, PatchValues, TextInput};
 pub use layer::{layer_norm, Matrix};
 pub use lent::{fuse_on, Lends, Values};
 pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
-pub use machine::{machine_bytes, machine_lacks, MachineBytes, MachineEncoders, MachineTower, Master};
+pub use machine::{machine_bytes, machine_lacks, machine_rates, MachineBytes, MachineEncoders, MachineTower};
 pub use parts::OwnParts;
 pub use patch::gather_patches;
 pub use position::sin_cos_table;
 pub use replay::{LossAndGradients, Seconds};
 pub use ring_loss::{ring_loss, RingLoss};
 
+use crate::kernel::cuda::phase::Phase;
 use crate::kernel::element::Bf16;
 use crate::kernel::isa::Isa;
 use crate::kernel::Cpu as Kernels;
@@ -173,6 +177,28 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     /// Whether kernels of our own compute whole encoders. Then a row of a batch does not depend on the rows beside it.
     pub fn is_fused(&self) -> bool {
         self.engine.is_some()
+    }
+
+    /// Whether [`announce`](Self::announce) is of use.
+    pub fn listens(&self) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.listens())
+    }
+
+    /// Says which pictures the coming step encodes, and which the one after it: to a GPU a micro-batch travels while the one
+    /// before it is computed. They may yet be others, or the same ones somewhere else; then it was in vain.
+    pub fn announce(&self, now: &StepImages, next: Option<&StepImages>) {
+        if let Some(engine) = self.engine.as_ref().filter(|engine| engine.listens()) {
+            engine.announce(Agenda::new(now, next));
+        }
+    }
+
+    /// Seconds of the phases of a step since the last call, by the clock of the GPU whose kernels compute the encoders;
+    /// nothing of others. See [`Machine::lap`](crate::kernel::cuda::Machine::lap).
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn lap(&self) -> Result<Vec<(Phase, f64)>, ModelError> {
+        self.engine.as_ref().map_or(Ok(Vec::new()), |engine| engine.lap()).map_err(ModelError::device)
     }
 
     /// Bytes that kernels hold for activations between two steps; 0 for the composed graph.

@@ -13,13 +13,13 @@ use crate::data::transform::Transform;
 use crate::data::{Batch, Cursor};
 use crate::log::StepMetrics;
 use crate::mask::TokenFrequencies;
-use crate::model::{GraphDevice, LossAndGradients, OwnParts};
+use crate::model::{GraphDevice, LossAndGradients, OwnParts, StepImages, TextInput};
 use crate::optimizer::{clip_factor, global_norm, sharded_norm, AdamW, OptimizerConfig, OptimizerError};
 use crate::ranks::{Kind, Owners, Parts, Shard};
 
 use super::clock::Clock;
 use super::evaluate::evaluate;
-use super::inputs::{masked, patches, Part};
+use super::inputs::{masked, patches, Part, StepInputs};
 use super::plan::TrainingPlan;
 use super::resumed::Resumed;
 use super::training::Run;
@@ -93,17 +93,25 @@ pub fn train<D: GraphDevice>(
     bar.start_at(run.position.step * plan.batch as u64);
     let began = Instant::now();
     let mut clock = Clock::start();
+    // The next step's, where the model wants to know of it beforehand, or why there is none.
+    let mut ahead: Option<Result<Ready, StageError>> = None;
 
     while run.position.step < plan.steps {
         let waiting = Instant::now();
         // Alone, nothing is loaded that an interruption would throw away.
         let stopped = run.ranks.count() == 1 && run.interrupted();
-        let loaded = if stopped { Ok(Vec::new()) } else { own.next() };
-        clock.waited += waiting.elapsed().as_secs_f64();
+        let loaded = match ahead.take() {
+            Some(loaded) => loaded,
+            None => {
+                let batches = if stopped { Ok(Vec::new()) } else { own.next() };
+                clock.waited += waiting.elapsed().as_secs_f64();
+                batches.map(|batches| ready(run, plan, frequencies.as_ref(), &parts, batches, 0))
+            }
+        };
         let reason = loaded.as_ref().err().map(ToString::to_string);
         let interrupted = match (run.agree(reason.as_deref()), loaded) {
             (Ok(true), Ok(_)) => None,
-            (Ok(false), Ok(batches)) => Some(batches),
+            (Ok(false), Ok(ready)) => Some(ready),
             (Err(error), _) | (_, Err(error)) => {
                 // What has been trained stands, whatever has become of the data.
                 if run.position.step > 0 {
@@ -112,7 +120,7 @@ pub fn train<D: GraphDevice>(
                 return Err(error);
             }
         };
-        let Some(batches) = interrupted else {
+        let Some(current) = interrupted else {
             save(run, &mut optimizer, owners.as_ref(), &own)?;
             return Ok(Ended::Interrupted);
         };
@@ -120,11 +128,26 @@ pub fn train<D: GraphDevice>(
         let step = run.position.step;
         if run.position.global_step == 0 {
             let drawing = Instant::now();
-            super::pictures::write(run, Plan { start: run.position.cursor, ..loading.clone() }, &batches[0])?;
+            super::pictures::write(
+                run,
+                Plan { start: run.position.cursor, ..loading.clone() },
+                &current.batches[0],
+            )?;
             clock.leave_out(drawing.elapsed());
         }
-        let batch = Loaded { parts: &parts, owners: owners.as_ref(), batches: &batches };
-        let mut update = loss_and_gradients(run, plan, frequencies.as_ref(), &batch)?;
+        if run.model.listens() {
+            if step + 1 < plan.steps {
+                let waiting = Instant::now();
+                let batches = own.next();
+                clock.waited += waiting.elapsed().as_secs_f64();
+                ahead =
+                    Some(batches.map(|batches| ready(run, plan, frequencies.as_ref(), &parts, batches, 1)));
+            }
+            let next = ahead.as_ref().and_then(|next| next.as_ref().ok());
+            run.model.announce(&current.images, next.map(|next| &next.images));
+        }
+        let mut update = loss_and_gradients(run, plan, &parts, owners.as_ref(), &current)?;
+        let batches = current.into_batches();
         let norm = match &owners {
             None => global_norm(&run.model, &mut update.gradients).map_err(device)?,
             Some(owners) => sharded_norm(run.ranks, owners, &run.model, &mut update.gradients)?,
@@ -291,35 +314,54 @@ fn save<D: GraphDevice>(
     run.save(Some(optimizer), owners)
 }
 
-/// What this rank has of a batch.
-struct Loaded<'a> {
-    parts: &'a Parts,
-    owners: Option<&'a Owners>,
-    /// Of each of its parts.
-    batches: &'a [Batch],
+/// What this rank has of a batch, ready for the encoders: of each of its parts.
+struct Ready {
+    batches: Vec<Batch>,
+    images: StepImages,
+    texts: Vec<Vec<TextInput>>,
+}
+
+impl Ready {
+    /// What it was made of; the rest is given up.
+    fn into_batches(self) -> Vec<Batch> {
+        self.batches
+    }
+}
+
+/// Draws what the step sees that comes `after` this one.
+fn ready<D: GraphDevice>(
+    run: &Run<'_, D>,
+    plan: &TrainingPlan,
+    frequencies: Option<&TokenFrequencies>,
+    parts: &Parts,
+    batches: Vec<Batch>,
+    after: u64,
+) -> Ready {
+    let (seed, step) = (run.seed, run.position.global_step + after);
+    let inputs = parts.own().zip(&batches).map(|(index, batch)| {
+        let part = Part { index, of: parts.count() };
+        let StepInputs { images, texts } =
+            masked(batch, part, plan, run.model_config, frequencies, seed, step);
+        (images, texts)
+    });
+    let (images, texts): (Vec<_>, Vec<_>) = inputs.unzip();
+    Ready { images: Arc::new(images), texts, batches }
 }
 
 /// Loss and gradients of a batch.
 fn loss_and_gradients<D: GraphDevice>(
     run: &Run<'_, D>,
     plan: &TrainingPlan,
-    frequencies: Option<&TokenFrequencies>,
-    &Loaded { parts, owners, batches }: &Loaded<'_>,
+    parts: &Parts,
+    owners: Option<&Owners>,
+    Ready { images, texts, .. }: &Ready,
 ) -> Result<LossAndGradients<f32, D>, StageError> {
-    let (seed, step) = (run.seed, run.position.global_step);
-    let (mut images, mut texts) = (Vec::new(), Vec::new());
-    for (index, batch) in parts.own().zip(batches) {
-        let part = Part { index, of: parts.count() };
-        let inputs = masked(batch, part, plan, run.model_config, frequencies, seed, step);
-        images.push(inputs.images);
-        texts.push(inputs.texts);
-    }
     if let ([images], [texts], 1) = (images.as_slice(), texts.as_slice(), parts.count()) {
         return Ok(run.model.loss_and_gradients(images, texts)?);
     }
     // A micro-batch is there to bound memory. Where it bounds nothing, encoding twice would be in vain.
     let keep = plan.micro_batch >= plan.batch || images.iter().map(Vec::len).sum::<usize>() == 1;
-    let own = OwnParts { images: &images, texts: &texts, owners, keep };
+    let own = OwnParts { images, texts, owners, keep };
     Ok(run.model.loss_and_gradients_in_parts(run.ranks, parts, own)?)
 }
 

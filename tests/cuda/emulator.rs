@@ -1,7 +1,7 @@
 //! The kernels on the processor: each source compiled as C++ with tests/emulator/emulate.hpp and called by name, as the
 //! driver would.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use dfdx::prelude::{Cpu, CpuError};
 use flip::kernel::activation::Activation;
+use flip::kernel::cuda::phase::Phase;
 use flip::kernel::cuda::product::{ByColumns, Epilogue, Kind, Product};
 use flip::kernel::cuda::{Launch, Machine, MachineError, Number, View, ViewMut};
 use flip::kernel::element::Bf16;
@@ -22,6 +23,42 @@ pub struct Emulator {
     fuses: bool,
     /// Pieces of memory that were taken.
     taken: AtomicUsize,
+    order: Mutex<Order>,
+}
+
+/// What is launched is over at once, and what is copied beside it is not before something waits for it. So a copy that
+/// comes too late shows in what is read, and so does one for which nothing waits; one that would come too early is an error
+/// here.
+struct Order {
+    /// Calls so far.
+    now: u64,
+    /// The last call that named an address.
+    used: BTreeMap<u64, u64>,
+    /// Copies that have not arrived: where to, and what.
+    coming: Vec<(u64, u64, Vec<u8>)>,
+    /// Phases of the lap, where one was begun.
+    marks: Option<Vec<Phase>>,
+}
+
+/// A point in the calls, or a copy beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    After(u64),
+    Copied(u64),
+}
+
+impl Order {
+    const NEW: Order = Order { now: 0, used: BTreeMap::new(), coming: Vec::new(), marks: None };
+
+    /// A call that uses what begins at these addresses.
+    fn call(&mut self, addresses: &[u64]) {
+        self.now += 1;
+        for &at in addresses {
+            let late = self.coming.iter().any(|(_, to, bytes)| (*to..to + bytes.len() as u64).contains(&at));
+            assert!(!late, "memory at {at:#x} is used before what was copied beside has arrived");
+            self.used.insert(at, self.now);
+        }
+    }
 }
 
 /// The modules, compiled when the first kernel of one is launched.
@@ -47,22 +84,45 @@ pub fn source(module: &str) -> PathBuf {
     sources().join(module).join(module).with_extension("cu")
 }
 
+thread_local! {
+    static SENT: std::cell::Cell<[usize; 2]> = const { std::cell::Cell::new([0; 2]) };
+}
+
+fn count(how: usize, bytes: usize) {
+    let mut sent = SENT.get();
+    sent[how] += bytes;
+    SENT.set(sent);
+}
+
+/// Bytes that this thread has copied from the host to any emulator: in the order of the calls, and beside them.
+pub fn sent() -> [usize; 2] {
+    SENT.get()
+}
+
 impl Emulator {
+    const fn new(fuses: bool) -> Self {
+        Emulator { fuses, taken: AtomicUsize::new(0), order: Mutex::new(Order::NEW) }
+    }
+
+    fn order(&self) -> std::sync::MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// With epilogues; where there is a C++ compiler.
     pub fn get() -> Result<&'static Emulator, String> {
-        static WITH: Emulator = Emulator { fuses: true, taken: AtomicUsize::new(0) };
+        static WITH: Emulator = Emulator::new(true);
         Self::there().map(|_| &WITH)
     }
 
     /// Without epilogues.
     pub fn plain() -> Result<&'static Emulator, String> {
-        static WITHOUT: Emulator = Emulator { fuses: false, taken: AtomicUsize::new(0) };
+        static WITHOUT: Emulator = Emulator::new(false);
         Self::there().map(|_| &WITHOUT)
     }
 
     /// One for a single test, that counts what it takes.
     pub fn counting() -> Result<Emulator, String> {
-        Self::there().map(|_| Emulator { fuses: true, taken: AtomicUsize::new(0) })
+        Self::there().map(|_| Emulator::new(true))
     }
 
     /// Pieces of memory that were taken so far.
@@ -117,10 +177,19 @@ fn compile(module: &str) -> PathBuf {
 
 impl Machine for Emulator {
     type Buffer<T: Number> = Memory<T>;
+    type Point = Point;
 
     fn zeros<T: Number>(&self, len: usize) -> Result<Memory<T>, MachineError> {
         self.taken.fetch_add(1, Ordering::Relaxed);
-        let words = vec![0; (len * size_of::<T>()).div_ceil(16)];
+        let words: Vec<u128> = vec![0; (len * size_of::<T>()).div_ceil(16)];
+        // Where something else was before: nothing uses that any more.
+        let (from, bytes) = (words.as_ptr() as u64, (words.len() * 16) as u64);
+        let mut order = self.order();
+        order.coming.retain(|(_, to, _)| !(from..from + bytes).contains(to));
+        let old: Vec<u64> = order.used.range(from..from + bytes).map(|(&at, _)| at).collect();
+        for at in old {
+            order.used.remove(&at);
+        }
         Ok(Memory { words, len, of: std::marker::PhantomData })
     }
     fn upload<T: Number>(&self, values: &[T]) -> Result<Memory<T>, MachineError> {
@@ -129,6 +198,7 @@ impl Machine for Emulator {
         Ok(memory)
     }
     fn download<T: Number>(&self, buffer: &Memory<T>) -> Result<Vec<T>, MachineError> {
+        self.order().call(&[buffer.words.as_ptr() as u64]);
         Ok(bytemuck::cast_slice(&buffer.words)[..buffer.len].to_vec())
     }
     fn view<'a, T: Number>(&self, buffer: &'a Memory<T>) -> View<'a, T> {
@@ -142,11 +212,14 @@ impl Machine for Emulator {
 
     fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError> {
         assert_eq!(to.len(), values.len());
+        self.order().call(&[to.address()]);
+        count(0, size_of_val(values));
         // SAFETY: a view is of memory of this process, and as long.
         unsafe { std::ptr::copy(values.as_ptr(), to.address() as *mut T, values.len()) };
         Ok(())
     }
     fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, MachineError> {
+        self.order().call(&[from.address()]);
         // SAFETY: a view is of memory of this process, and as long.
         Ok(unsafe { std::slice::from_raw_parts(from.address() as *const T, from.len()) }.to_vec())
     }
@@ -155,9 +228,56 @@ impl Machine for Emulator {
         self.write(to, &values)
     }
     fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), MachineError> {
+        self.order().call(&[to.address()]);
         // SAFETY: a view is of memory of this process, and as long.
         unsafe { std::ptr::write_bytes(to.address() as *mut T, 0, to.len()) };
         Ok(())
+    }
+
+    fn point(&self) -> Result<Point, MachineError> {
+        Ok(Point::After(self.order().now))
+    }
+    fn wait_for(&self, point: &Point) -> Result<(), MachineError> {
+        let mut order = self.order();
+        if let Some(i) = order.coming.iter().position(|(copy, ..)| Point::Copied(*copy) == *point) {
+            let (_, to, bytes) = order.coming.remove(i);
+            order.call(&[to]);
+            // SAFETY: who asked for the copy says that the memory is there until something waits for it.
+            unsafe { std::ptr::copy(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        }
+        Ok(())
+    }
+    unsafe fn write_beside<T: Number>(
+        &self,
+        to: ViewMut<T>,
+        values: &[T],
+        after: &Point,
+    ) -> Result<Point, MachineError> {
+        assert_eq!(to.len(), values.len());
+        let bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
+        let mut order = self.order();
+        let last =
+            order.used.range(to.address()..to.address() + bytes.len() as u64).map(|(_, &call)| call).max();
+        let free = match *after {
+            Point::After(call) => last.is_none_or(|last| last <= call),
+            Point::Copied(_) => last.is_none(),
+        };
+        assert!(free, "memory at {:#x} is copied to while it may be in use", to.address());
+        order.now += 1;
+        let copy = order.now;
+        count(1, bytes.len());
+        order.coming.push((copy, to.address(), bytes));
+        Ok(Point::Copied(copy))
+    }
+    fn mark(&self, phase: Phase) -> Result<(), MachineError> {
+        if let Some(marks) = &mut self.order().marks {
+            marks.push(phase);
+        }
+        Ok(())
+    }
+    fn lap(&self) -> Result<Vec<(Phase, f64)>, MachineError> {
+        let marks = self.order().marks.replace(Vec::new()).unwrap_or_default();
+        Ok(marks.into_iter().map(|phase| (phase, 0.0)).collect())
     }
 
     fn fuses(&self, product: &Product) -> Result<bool, MachineError> {
@@ -166,6 +286,7 @@ impl Machine for Emulator {
 
     unsafe fn multiply(&self, product: &Product) -> Result<(), MachineError> {
         assert!(self.fuses(product)?, "{product:?}");
+        self.order().call(&[product.left.address, product.right.address, product.to]);
         // SAFETY: the caller's memory is as large as the product says.
         unsafe { multiply(product) };
         Ok(())
@@ -178,6 +299,7 @@ impl Machine for Emulator {
         assert!(launch.block.is_multiple_of(32) && launch.block <= 1024, "{name}: {} threads", launch.block);
         assert!(launch.shared_bytes <= 163 << 10, "{name}: {} bytes", launch.shared_bytes);
         assert!(launch.grid[1] <= 65_535 && launch.grid[2] <= 65_535, "{name}: {:?}", launch.grid);
+        self.order().call(&launch.arguments);
         // SAFETY: EXPORT declares it so.
         let kernel = unsafe { Self::there().unwrap().library(launch.module).get::<Kernel>(&name) };
         let kernel = kernel.map_err(|_| MachineError::NoKernel(launch.kernel))?;

@@ -1,8 +1,11 @@
 //! A model whose encoders are computed on a machine, tape, gradients and optimizer being dfdx's: what runs on a GPU, with the
 //! emulator in its place, which uses the memory of dfdx's Cpu.
 
+use std::sync::Arc;
+
 use dfdx::prelude::Cpu;
 use flip::kernel::adamw::AdamW as Rule;
+use flip::kernel::cuda::phase::Phase;
 use flip::mask::ImageMask;
 use flip::model::{fuse_on, Flip, Fusion, GraphDevice, ImageInput, ModelConfig, ModelError};
 use flip::model::{OwnParts, Precision, Recompute, TextInput};
@@ -10,7 +13,7 @@ use flip::optimizer::{global_norm, AdamW, AdamWConfig};
 use flip::parameter::Role;
 use flip::ranks::{Alone, Owners, Parts, Ranks, RanksConfig, Together};
 
-use crate::emulator::Emulator;
+use crate::emulator::{sent, Emulator};
 use crate::encoders::{case, composed, half, length, FEATURE, FLIP, GRADIENT, LOSS, OPEN_CLIP, ZERO};
 
 /// The model of a recipe on the emulator; `None` where there is no C++ compiler.
@@ -100,6 +103,76 @@ fn kernels_read_what_the_masters_are() {
     assert!(embed(&model) == embed(&fresh));
     fresh.import(&composed(&config).export()).unwrap();
     assert_eq!(fresh.embed_images(&images[0]).unwrap(), before);
+}
+
+/// Three steps of two micro-batches; where `announced`, each travels while the one before it is computed.
+fn steps(model: &mut Flip<f32, Cpu>, announced: bool) -> ((Vec<u64>, Vec<f32>), [usize; 2]) {
+    let (config, before) = (model.config().clone(), sent());
+    let inputs: Vec<_> = [4, 5, 3]
+        .into_iter()
+        .map(|size| {
+            let (images, texts) = cases(&config, &[size, 2], 4, &half());
+            (Arc::new(vec![images]), texts)
+        })
+        .collect();
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    let mut losses = Vec::new();
+    for (k, (images, texts)) in inputs.iter().enumerate() {
+        if announced {
+            model.announce(images, inputs.get(k + 1).map(|(next, _)| next));
+        }
+        let step = model.loss_and_gradients(&images[0], texts).unwrap();
+        losses.push(step.loss.to_bits());
+        optimizer.update(model, step.gradients, 1e-2, 1.0).unwrap();
+        if k == 1 {
+            // Others come between: those that were announced have to make room.
+            losses.push(model.embed_images(&inputs[0].0[0][0]).unwrap()[0].to_bits().into());
+        }
+    }
+    let after = sent();
+    let sent = [after[0] - before[0], after[1] - before[1]];
+    ((losses, model.embed_images(&inputs[1].0[0][1]).unwrap()), sent)
+}
+
+/// The emulator lets nothing arrive before something waits for it, and refuses to overwrite what may be in use.
+#[test]
+fn pictures_that_come_ahead_change_nothing() {
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    let Some(mut with) = joined(composed(&config), Recompute::None) else { return };
+    let mut without = joined(composed(&config), Recompute::None).unwrap();
+    assert!(with.listens() && !composed(&config).listens());
+    let (wanted, [all, none]) = steps(&mut without, false);
+    let (got, [rest, ahead]) = steps(&mut with, true);
+    assert!(got == wanted);
+    // Of two passes over two micro-batches in each of three steps, all but the very first travel beside. The first three pairs
+    // of the third step do so in vain, and once more.
+    let picture = 8 * config.image.patch_values();
+    assert_eq!((none, ahead), (0, (2 * (6 + 7 + 5) - 4) * picture));
+    assert_eq!(all - rest, ahead - 3 * picture);
+}
+
+#[test]
+fn every_phase_of_a_step_is_marked_once_and_in_order() {
+    let config: ModelConfig = ron::from_str(FLIP).unwrap();
+    let (images, texts) = cases(&config, &[3], 4, &half());
+    let Some(mut model) = joined(composed(&config), Recompute::None) else { return };
+    let mut optimizer = AdamW::new(&AdamWConfig::default());
+    // Nothing is kept before the first lap.
+    model.embed_images(&images[0]).unwrap();
+    assert_eq!(model.lap().unwrap(), []);
+    let mut laps = Vec::new();
+    for _ in 0..2 {
+        let mut step = model.loss_and_gradients(&images, &texts).unwrap();
+        global_norm(&model, &mut step.gradients).unwrap();
+        optimizer.update(&mut model, step.gradients, 1e-3, 1.0).unwrap();
+        laps.push(model.lap().unwrap().into_iter().map(|(phase, _)| phase).collect::<Vec<_>>());
+    }
+    let mut once = laps[0].clone();
+    once.dedup();
+    once.sort();
+    // The text encoder's copies were made in this step; an update leaves the copies up to date.
+    assert_eq!(once, Phase::ALL, "{laps:?}");
+    assert_eq!(laps[1], Phase::ALL[1..], "{laps:?}");
 }
 
 /// Every parameter moves as the formula says, for the gradients there are; and the norm is theirs.

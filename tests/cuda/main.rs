@@ -15,6 +15,7 @@ mod emulator;
 mod encoders;
 mod gemm;
 mod gpu;
+mod incoming;
 mod joined;
 mod layer_norm;
 mod optimizer;

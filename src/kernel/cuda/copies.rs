@@ -1,7 +1,7 @@
 //! Copies of parameters as kernels read them: what products multiply by, and what is added beside it, in [`Bf16`]; what
 //! meets the residual stream in f32. One piece of memory for each kind of number.
 
-use super::{Machine, MachineError, View, ViewMut};
+use super::{Machine, MachineError, View};
 use crate::kernel::element::Bf16;
 use crate::kernel::patches;
 
@@ -63,11 +63,6 @@ impl<M: Machine> Copies<M> {
         self.places.len()
     }
 
-    /// What is read of parameter `i`.
-    pub fn reads(&self, i: usize) -> Reads {
-        self.places[i].reads
-    }
-
     fn place(&self, i: usize, reads: Reads) -> Place {
         let place = self.places[i];
         assert_eq!(place.reads, reads, "what is read of parameter {i}");
@@ -97,19 +92,5 @@ impl<M: Machine> Copies<M> {
             }
             Reads::Float => machine.copy(machine.view_mut(&mut self.floats).part(at, len), master),
         }
-    }
-
-    /// The copies that the update of parameters writes: of those that halves are read of. The others are to be
-    /// [loaded](Self::load) after it.
-    pub fn halves(&mut self, machine: &M) -> Vec<Option<ViewMut<'_, Bf16>>> {
-        let all = machine.view_mut(&mut self.halves);
-        let of_each = self.places.iter().map(|&Place { reads, at, len }| {
-            (reads == Reads::Half).then(|| {
-                let address = all.address() + (at * size_of::<Bf16>()) as u64;
-                // SAFETY: places are apart from each other, and the memory is borrowed.
-                unsafe { ViewMut::new(address, len) }
-            })
-        });
-        of_each.collect()
     }
 }

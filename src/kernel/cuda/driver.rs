@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::sys::{self, CUfunction};
+use cudarc::driver::sys::{self, CUfunction, CUstream};
 use cudarc::driver::{result, CudaDevice, CudaSlice, DevicePtr, DevicePtrMut};
 
 use super::cublaslt::Products;
 use super::event::Event;
+use super::phase::Phase;
 use super::product::Product;
 use super::staging::{Staging, WORTH_IT};
 use super::{Launch, Machine, MachineError, Number, View, ViewMut};
@@ -19,6 +20,38 @@ const COMPILED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/kernels.r
 /// Shared memory that a kernel gets without being asked, bytes.
 const USUAL_SHARED: u32 = 48 << 10;
 
+/// A point in a stream of a GPU.
+#[derive(Debug)]
+pub struct Point(Event);
+
+/// Where phases ended since the lap began.
+#[derive(Debug)]
+struct Marks {
+    began: Event,
+    ended: Vec<(Phase, Event)>,
+}
+
+/// A stream for copies, which runs beside the device's own.
+#[derive(Debug)]
+struct Beside(CUstream);
+
+impl Beside {
+    fn new() -> Result<Self, result::DriverError> {
+        // Else it would wait for the device's own, which is the default stream.
+        result::stream::create(result::stream::StreamKind::NonBlocking).map(Beside)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // What is on its way arrives before the memory for it is given back.
+        // SAFETY: made in `new`, and used by nobody else. A driver that is shutting down may refuse; so be it.
+        let _ = unsafe { result::stream::synchronize(self.0) };
+        // SAFETY: as above.
+        let _ = unsafe { result::stream::destroy(self.0) };
+    }
+}
+
 /// A GPU.
 #[derive(Debug)]
 pub struct Gpu {
@@ -27,6 +60,9 @@ pub struct Gpu {
     functions: Mutex<HashMap<&'static str, usize>>,
     staging: Staging,
     products: Products,
+    beside: Beside,
+    /// Where times are taken.
+    marks: Mutex<Option<Marks>>,
     /// Last, as the others give back what is its own.
     device: Arc<CudaDevice>,
 }
@@ -56,7 +92,9 @@ impl Gpu {
             modules.insert(name, module.map_err(failed(name))?);
         }
         let products = Products::new(device.clone())?;
-        Ok(Gpu { modules, functions: Mutex::default(), staging: Staging::default(), products, device })
+        let beside = Beside::new().map_err(failed("making a stream"))?;
+        let (functions, marks, staging) = (Mutex::default(), Mutex::default(), Staging::default());
+        Ok(Gpu { modules, functions, staging, products, beside, marks, device })
     }
 
     /// Waits for all that was launched.
@@ -105,6 +143,7 @@ impl Drop for Gpu {
 
 impl Machine for Gpu {
     type Buffer<T: Number> = Memory<T>;
+    type Point = Point;
 
     fn zeros<T: Number>(&self, len: usize) -> Result<Memory<T>, MachineError> {
         // The driver gives out no memory of no bytes.
@@ -177,6 +216,66 @@ impl Machine for Gpu {
         // SAFETY: the view is as long.
         unsafe { result::memset_d8_async(to.address(), 0, bytes, *self.device.cu_stream()) }
             .map_err(failed("clearing memory"))
+    }
+
+    fn point(&self) -> Result<Point, MachineError> {
+        self.device.bind_to_thread().map_err(failed("a point"))?;
+        let event = Event::untimed().map_err(failed("a point"))?;
+        event.record(*self.device.cu_stream()).map_err(failed("a point"))?;
+        Ok(Point(event))
+    }
+
+    fn wait_for(&self, point: &Point) -> Result<(), MachineError> {
+        self.device.bind_to_thread().map_err(failed("a point"))?;
+        point.0.hold(*self.device.cu_stream()).map_err(failed("a point"))
+    }
+
+    unsafe fn write_beside<T: Number>(
+        &self,
+        to: ViewMut<T>,
+        values: &[T],
+        after: &Point,
+    ) -> Result<Point, MachineError> {
+        assert_eq!(to.len(), values.len(), "values to copy to the device");
+        let at = "copying ahead to the device";
+        self.device.bind_to_thread().map_err(failed(at))?;
+        let stream = self.beside.0;
+        after.0.hold(stream).map_err(failed(at))?;
+        if !values.is_empty() {
+            self.staging.copy(to.address(), bytemuck::cast_slice(values), stream).map_err(failed(at))?;
+        }
+        let arrived = Event::untimed().map_err(failed(at))?;
+        arrived.record(stream).map_err(failed(at))?;
+        Ok(Point(arrived))
+    }
+
+    fn mark(&self, phase: Phase) -> Result<(), MachineError> {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(marks) = &mut *marks {
+            self.device.bind_to_thread().map_err(failed("timing"))?;
+            let event = Event::new().map_err(failed("timing"))?;
+            event.record(*self.device.cu_stream()).map_err(failed("timing"))?;
+            marks.ended.push((phase, event));
+        }
+        Ok(())
+    }
+
+    fn lap(&self) -> Result<Vec<(Phase, f64)>, MachineError> {
+        self.device.bind_to_thread().map_err(failed("timing"))?;
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut phases = Vec::new();
+        if let Some(Marks { began, ended }) = marks.take() {
+            let mut from = &began;
+            for (phase, to) in &ended {
+                let seconds = to.wait().and_then(|()| from.seconds_to(to)).map_err(failed("timing"))?;
+                phases.push((*phase, seconds));
+                from = to;
+            }
+        }
+        let began = Event::new().map_err(failed("timing"))?;
+        began.record(*self.device.cu_stream()).map_err(failed("timing"))?;
+        *marks = Some(Marks { began, ended: Vec::new() });
+        Ok(phases)
     }
 
     fn fuses(&self, product: &Product) -> Result<bool, MachineError> {

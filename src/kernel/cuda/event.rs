@@ -1,7 +1,7 @@
-//! Points in the stream of a GPU.
+//! Points in the streams of a GPU.
 
-use cudarc::driver::result::{event, DriverError};
-use cudarc::driver::sys::{self, CUevent, CUevent_flags, CUresult, CUstream};
+use cudarc::driver::result::{event, stream, DriverError};
+use cudarc::driver::sys::{self, CUevent, CUevent_flags, CUevent_wait_flags, CUresult, CUstream};
 
 /// A point in a stream: that it was reached, and when, by the GPU's own clock.
 #[derive(Debug)]
@@ -11,6 +11,11 @@ impl Event {
     /// One that counts as reached until it is recorded.
     pub fn new() -> Result<Self, DriverError> {
         event::create(CUevent_flags::CU_EVENT_DEFAULT).map(Event)
+    }
+
+    /// One that takes no time, which costs less.
+    pub fn untimed() -> Result<Self, DriverError> {
+        event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map(Event)
     }
 
     /// Puts it behind all that was launched.
@@ -25,6 +30,12 @@ impl Event {
             CUresult::CUDA_ERROR_NOT_READY => Ok(false),
             result => result.result().map(|()| true),
         }
+    }
+
+    /// What is launched in a stream from now on begins when it is reached.
+    pub fn hold(&self, stream: CUstream) -> Result<(), DriverError> {
+        // SAFETY: the event is alive; the driver keeps what the stream waits for.
+        unsafe { stream::wait_event(stream, self.0, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
     }
 
     pub fn wait(&self) -> Result<(), DriverError> {

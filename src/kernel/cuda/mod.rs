@@ -21,7 +21,9 @@ mod cublaslt;
 pub mod driver;
 #[cfg(feature = "cuda")]
 mod event;
+pub mod phase;
 pub mod product;
+pub mod rates;
 pub mod room;
 #[cfg(feature = "cuda")]
 mod staging;
@@ -29,6 +31,7 @@ mod staging;
 use std::marker::PhantomData;
 
 use super::element::Bf16;
+use phase::Phase;
 use product::Product;
 
 /// The sources, by name of the operation; [`Launch::module`] is one of them.
@@ -68,6 +71,8 @@ pub enum MachineError {
 pub trait Machine {
     /// Memory of the machine.
     type Buffer<T: Number>;
+    /// A point in what is launched, or in what is copied beside it.
+    type Point;
 
     /// Memory filled with zeros.
     fn zeros<T: Number>(&self, len: usize) -> Result<Self::Buffer<T>, MachineError>;
@@ -85,6 +90,37 @@ pub trait Machine {
     fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), MachineError>;
     /// Fills with zeros.
     fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), MachineError>;
+
+    /// The point behind all that was launched so far.
+    fn point(&self) -> Result<Self::Point, MachineError>;
+
+    /// What is launched from now on begins when the point is reached.
+    fn wait_for(&self, point: &Self::Point) -> Result<(), MachineError>;
+
+    /// Copies from the host beside what is launched, once `after` is reached; the values may change as soon as this is
+    /// over. The memory has them at the point that is returned.
+    ///
+    /// # Safety
+    /// Whatever uses the memory was launched before `after`; nothing that is launched later does, and it is not freed,
+    /// before [`wait_for`](Self::wait_for) the point that is returned.
+    unsafe fn write_beside<T: Number>(
+        &self,
+        to: ViewMut<T>,
+        values: &[T],
+        after: &Self::Point,
+    ) -> Result<Self::Point, MachineError>;
+
+    /// What was launched since the last mark, or since the lap began, is this phase.
+    fn mark(&self, _phase: Phase) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    /// Seconds of the phases since the last call, by the machine's clock, in the order in which they were marked; from the
+    /// first call on marks are kept. Time in which nothing ran counts for the phase that came after it. Waits for the last
+    /// of them.
+    fn lap(&self) -> Result<Vec<(Phase, f64)>, MachineError> {
+        Ok(Vec::new())
+    }
 
     /// Whether [`multiply`](Self::multiply) takes the product with its epilogue; any can be had without one.
     ///

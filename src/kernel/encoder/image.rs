@@ -2,6 +2,7 @@
 
 use super::arena::{Arenas, Purpose};
 use super::head::{self, Head, HeadParts};
+use super::incoming::{HeldBytes, Incoming};
 use super::{HeadSizes, Pass};
 use crate::kernel::cuda::copies::{Copies, Reads};
 use crate::kernel::cuda::room::Room;
@@ -65,6 +66,7 @@ pub struct ImageEncoder<M: Machine> {
     list: List,
     pub copies: Copies<M>,
     arenas: Arenas<M>,
+    incoming: Incoming<M>,
     /// What [`Input::positions`] gave for a grid.
     tables: Vec<(usize, M::Buffer<f32>)>,
     keep: Keep,
@@ -85,7 +87,6 @@ struct List {
 struct Parts<'a> {
     activations: Activations<'a>,
     head: HeadParts<'a>,
-    bytes: ViewMut<'a, u8>,
     floats: ViewMut<'a, f32>,
     /// [batch * kept, patch values].
     pixels: ViewMut<'a, Bf16>,
@@ -129,6 +130,11 @@ impl Sizes {
         self.list().1
     }
 
+    /// Bytes of the memory that stored bytes arrive in, which all passes share.
+    pub fn incoming_bytes(&self, batch: usize, kept: usize) -> usize {
+        batch * kept * self.patch_values
+    }
+
     /// Bytes of the arena of a pass that keeps `keep`.
     pub fn bytes(&self, batch: usize, kept: usize, grid: usize, keep: Keep) -> usize {
         let purpose = Purpose { batch, kept, grid, floats: false, keep };
@@ -146,7 +152,6 @@ impl Sizes {
         Parts {
             activations: Activations::take(room, &self.shape, batch, tokens, keep),
             head: self.list().0.head.take(room, batch, tokens, keep),
-            bytes: room.take(if floats { 0 } else { values }),
             floats: room.take(if floats { values } else { 0 }),
             pixels: room.take(values),
             ids: room.take(rows),
@@ -166,12 +171,18 @@ impl<M: Machine> ImageEncoder<M> {
     pub fn new(machine: &M, sizes: Sizes, keep: Keep) -> Result<Self, MachineError> {
         let (list, parameters) = sizes.list();
         let copies = Copies::new(machine, &parameters)?;
-        Ok(ImageEncoder { sizes, list, copies, arenas: Arenas::new(), tables: Vec::new(), keep })
+        let (arenas, incoming) = (Arenas::new(), Incoming::new(machine)?);
+        Ok(ImageEncoder { sizes, list, copies, arenas, incoming, tables: Vec::new(), keep })
     }
 
-    /// Bytes of the arenas that are not in use.
+    /// Bytes of the arenas that are not in use, and of the memory that pictures arrive in.
     pub fn arena_bytes(&self) -> usize {
-        self.arenas.bytes()
+        self.arenas.bytes() + self.incoming.bytes()
+    }
+
+    /// Sends the stored bytes of patches that a coming pass begins with, beside what is launched.
+    pub fn send_ahead(&mut self, machine: &M, bytes: HeldBytes) -> Result<(), MachineError> {
+        self.incoming.send(machine, bytes)
     }
 
     fn patch<'a>(&self, machine: &M, copies: &'a Copies<M>) -> Weight<'a> {
@@ -222,10 +233,11 @@ impl<M: Machine> ImageEncoder<M> {
         let Sizes { shape: Shape { width, .. }, grid: own, learned_positions, .. } = self.sizes;
         match input.patches {
             Patches::Bytes(bytes) => {
-                machine.write(parts.bytes.again(), bytes)?;
                 let (mean, deviation) = (self.sizes.mean_of_pixels, self.sizes.deviation_of_pixels);
                 let to = parts.pixels.again();
-                patches::cuda::from_bytes(machine, to, parts.bytes.read(), mean, deviation)?;
+                self.incoming.read(machine, bytes, |bytes| {
+                    patches::cuda::from_bytes(machine, to, bytes, mean, deviation)
+                })?;
             }
             Patches::Floats(floats) => {
                 machine.write(parts.floats.again(), floats)?;

@@ -1,6 +1,6 @@
-//! The norm of all gradients and the update of all parameters, of either encoder, with the memory of their tables.
+//! The norm of all gradients and the moments of an update, of either encoder, with the memory of their tables.
 
-use crate::kernel::adamw::cuda::{self as adamw, Moments, Tensor};
+use crate::kernel::adamw::cuda::{self as adamw, Moments};
 use crate::kernel::adamw::AdamW;
 use crate::kernel::cuda::{Machine, MachineError, View};
 use crate::kernel::global_norm::cuda::{sum_of_squares, Pieces};
@@ -46,19 +46,11 @@ impl<M: Machine> Update<M> {
         Ok(machine.download(&self.total)?.iter().sum())
     }
 
-    /// One update of all tensors, and of the copies that products read. Gradients are left zero.
-    pub fn adamw(&mut self, machine: &M, tensors: &[Tensor], rule: &AdamW) -> Result<(), MachineError> {
-        let words = adamw::pieces(tensors, rule);
-        self.write(machine, &words)?;
-        // SAFETY: the views say that the tensors are alive and used by nobody else.
-        unsafe { adamw::update(machine, machine.view(&self.words).part(0, words.len()), rule) }
-    }
-
-    /// The moments of one update; gradients become steps, see [`adamw::step_pieces`].
+    /// The moments of one update; gradients become steps, see [`adamw::steps`].
     pub fn steps(&mut self, machine: &M, tensors: &[Moments], rule: &AdamW) -> Result<(), MachineError> {
-        let words = adamw::step_pieces(tensors);
+        let words = adamw::pieces(tensors);
         self.write(machine, &words)?;
         // SAFETY: the views say that the tensors are alive and used by nobody else.
-        unsafe { adamw::update(machine, machine.view(&self.words).part(0, words.len()), rule) }
+        unsafe { adamw::steps(machine, machine.view(&self.words).part(0, words.len()), rule) }
     }
 }

@@ -1,5 +1,12 @@
 //! `flip bench`: how long a training step takes, apart from loading data.
 
+mod gemm;
+mod times;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use clap::{Args, ValueEnum};
 use dfdx::prelude::*;
 use rand::{Rng, RngCore};
@@ -8,15 +15,13 @@ use serde::Serialize;
 use crate::device::DeviceConfig;
 use crate::interpreter;
 #[cfg(feature = "cuda")]
-use crate::kernel::cuda::{driver::Gpu, Machine};
-use crate::kernel::element::{Bf16, Element};
-use crate::kernel::gemm::epilogue::{Grid, Write};
-#[cfg(feature = "cuda")]
-use crate::kernel::gemm::{self, cuda::Weight};
-use crate::kernel::gemm::{product, Left, Packed, Right};
+use crate::kernel::cuda::driver::Gpu;
+use crate::kernel::cuda::phase::Phase;
+use crate::kernel::cuda::rates::Rate;
+use crate::kernel::element::Bf16;
 use crate::mask::{Captions, ImageMask, Ratio, TextMask};
 #[cfg(feature = "cuda")]
-use crate::model::ModelError;
+use crate::model::{machine_rates, ModelError};
 use crate::model::{Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, TextInput};
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::recipe::{Compute, Fusion, Precision, Recipe};
@@ -24,6 +29,8 @@ use crate::seed::{rng, Purpose};
 use crate::stage::Stage;
 
 use super::{read_recipe, Failure, Outcome, RecipeArgs};
+use gemm::{dfdx_gemm_rate, kernel_gemm_rate};
+use times::{median, Times};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -92,16 +99,25 @@ struct Measured {
     ms_step: f64,
     ms_min: f64,
     ms_max: f64,
+    /// Of the parts: by the host's clock, which waits between them; of the fused encoders on a GPU by events in its stream,
+    /// and waited for only where training does.
     ms_forward: f64,
     ms_backward: f64,
     ms_optimizer: f64,
+    /// The same in more parts, where events take the time.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    phases_ms: BTreeMap<&'static str, f64>,
     gflop_per_s: f64,
     /// Rate of a bare matrix product by the same kernels, right after the steps: 1600x768x3072; of the fused encoders on a
     /// GPU 8192x8192x8192.
     gemm_gflop_per_s: f64,
-    /// Largest resident memory of the process so far; on a GPU, its memory in use after the steps, which dfdx does
-    /// not give back.
+    share_of_gemm: f64,
+    /// Largest resident memory of the process so far; on a GPU, the most that was taken of its memory at a time, without
+    /// what the driver needs for itself.
     peak_mib: f64,
+    /// Of a GPU: what is in use after the steps, by the driver and other processes as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_mib: Option<f64>,
     /// What fused encoders hold for activations, of which `flip validate` says how much it will be.
     activations_mib: f64,
     /// `CPU`, or the GPU's name.
@@ -109,6 +125,21 @@ struct Measured {
     batch: usize,
     kept_patches: usize,
     steps: usize,
+    /// Each kernel of the image encoder by itself, of the fused encoders on a GPU.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kernels: Vec<Rate>,
+}
+
+/// What is measured after the steps.
+struct Ceiling {
+    gemm_gflop_per_s: f64,
+    kernels: Vec<Rate>,
+}
+
+impl From<f64> for Ceiling {
+    fn from(gemm_gflop_per_s: f64) -> Self {
+        Ceiling { gemm_gflop_per_s, kernels: Vec::new() }
+    }
 }
 
 pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
@@ -184,9 +215,9 @@ impl Setting {
         let Some(ordinal) = gpu else {
             let device = Cpu::default();
             let products = || match (self.compute, self.fusion.precision) {
-                (Compute::Reference, _) => Ok(dfdx_gemm_rate(&device)),
-                (Compute::Fused, Precision::F32) => kernel_gemm_rate::<f32>(self.fusion),
-                (Compute::Fused, Precision::Bf16) => kernel_gemm_rate::<Bf16>(self.fusion),
+                (Compute::Reference, _) => Ok(dfdx_gemm_rate(&device).into()),
+                (Compute::Fused, Precision::F32) => kernel_gemm_rate::<f32>(self.fusion).map(Ceiling::from),
+                (Compute::Fused, Precision::Bf16) => kernel_gemm_rate::<Bf16>(self.fusion).map(Ceiling::from),
             };
             return self.measure_on(&device, "CPU".into(), model, seed, products);
         };
@@ -196,8 +227,8 @@ impl Setting {
             let device = dfdx::tensor::Cuda::try_build(ordinal, seed);
             let device = device.map_err(|error| ModelError::Device(error.to_string()))?;
             let products = || match self.compute {
-                Compute::Reference => Ok(dfdx_gemm_rate(&device)),
-                Compute::Fused => gpu_gemm_rate(ordinal),
+                Compute::Reference => Ok(dfdx_gemm_rate(&device).into()),
+                Compute::Fused => self.gpu_ceiling(ordinal, model),
             };
             self.measure_on(&device, gpu.name, model, seed, products)
         }
@@ -211,7 +242,7 @@ impl Setting {
         name: String,
         model: &ModelConfig,
         seed: u64,
-        products: impl Fn() -> Result<f64, Failure>,
+        ceiling: impl FnOnce() -> Result<Ceiling, Failure>,
     ) -> Result<Measured, Failure> {
         let flip = Flip::<f32, D>::new(device, model, seed)?;
         let mut flip = match self.compute {
@@ -219,46 +250,99 @@ impl Setting {
             Compute::Fused => D::fuse(flip, self.fusion)?,
         };
         let mut optimizer = AdamW::new(&AdamWConfig::default());
-        let (mut steps, mut forward, mut backward, mut update) = (vec![], vec![], vec![], vec![]);
-        for step in 0..WARM_UP + self.steps {
+        let mut times = Times::default();
+        let inputs = |step: usize| {
             let (image, text) = self.random_inputs(model, seed, step as u64);
+            (Arc::new(vec![vec![image]]), [text])
+        };
+        let mut ahead = None;
+        // Where the clock is in the stream, nothing else needs to wait.
+        let events = flip.listens();
+        for step in 0..WARM_UP + self.steps {
+            let (images, texts) = ahead.take().unwrap_or_else(|| inputs(step));
+            if events {
+                // As in training: the pictures of the next step travel in this one.
+                let next = inputs(step + 1);
+                flip.announce(&images, Some(&next.0));
+                ahead = Some(next);
+            }
             device.synchronize();
-            let started = std::time::Instant::now();
-            let result = flip.loss_and_gradients(&[image], &[text])?;
-            device.synchronize();
-            let updating = std::time::Instant::now();
+            flip.lap()?;
+            let started = Instant::now();
+            let result = flip.loss_and_gradients(&images[0], &texts)?;
+            if !events {
+                device.synchronize();
+            }
+            let updating = Instant::now();
             optimizer.update(&mut flip, result.gradients, 1e-6, 1.0)?;
             device.synchronize();
-            if step >= WARM_UP {
-                steps.push(started.elapsed().as_secs_f64() * 1e3);
-                forward.push(result.seconds.forward * 1e3);
-                // The loss is read between the two, so what is launched before it has ended then.
-                backward.push((updating - started).as_secs_f64() * 1e3 - result.seconds.forward * 1e3);
-                update.push(updating.elapsed().as_secs_f64() * 1e3);
+            let ended = Instant::now();
+            let taken = flip.lap()?;
+            if step < WARM_UP {
+                continue;
+            }
+            if taken.is_empty() {
+                // The loss is read after the forward pass, so what is launched before it has ended then.
+                let forward = Duration::from_secs_f64(result.seconds.forward);
+                times.by_clock(forward, (updating - started).saturating_sub(forward), ended - updating);
+            } else {
+                times.by_events(ended - started, &taken);
             }
         }
         let grid = model.image.size / model.image.patch;
         let kept_patches = self.image_mask.kept(grid);
         let flops = model.flops_per_pair(kept_patches, self.text_mask.kept(model.text.context), self.batch);
-        let ms_step = median(&steps);
+        let ms_step = median(&times.steps);
         let images_per_s = self.batch as f64 * 1e3 / ms_step;
+        let gflop_per_s = images_per_s * flops / 1e9;
+        let peak = crate::device::peak_bytes().or_else(crate::device::used_bytes);
+        let peak_mib = peak.map_or_else(peak_resident_mib, |bytes| bytes as f64 / MIB);
+        let used_mib = crate::device::used_bytes().map(|bytes| bytes as f64 / MIB);
+        let activations_mib = flip.arena_bytes() as f64 / MIB;
+        // Room for what comes now.
+        drop((flip, optimizer, ahead));
+        let Ceiling { gemm_gflop_per_s, kernels } = ceiling()?;
         Ok(Measured {
             images_per_s,
             ms_step,
-            ms_min: steps.iter().copied().fold(f64::INFINITY, f64::min),
-            ms_max: steps.iter().copied().fold(0.0, f64::max),
-            ms_forward: median(&forward),
-            ms_backward: median(&backward),
-            ms_optimizer: median(&update),
-            gflop_per_s: images_per_s * flops / 1e9,
-            peak_mib: crate::device::used_bytes().map_or_else(peak_resident_mib, |bytes| bytes as f64 / MIB),
-            activations_mib: flip.arena_bytes() as f64 / MIB,
-            gemm_gflop_per_s: products()?,
+            ms_min: times.steps.iter().copied().fold(f64::INFINITY, f64::min),
+            ms_max: times.steps.iter().copied().fold(0.0, f64::max),
+            ms_forward: median(&times.forward),
+            ms_backward: median(&times.backward),
+            ms_optimizer: median(&times.update),
+            phases_ms: times.phases(),
+            gflop_per_s,
+            gemm_gflop_per_s,
+            share_of_gemm: gflop_per_s / gemm_gflop_per_s,
+            peak_mib,
+            used_mib,
+            activations_mib,
             device: name,
             batch: self.batch,
             kept_patches,
             steps: self.steps,
+            kernels,
         })
+    }
+
+    /// Of the fused encoders on a GPU, when the model has given up its memory.
+    #[cfg(feature = "cuda")]
+    fn gpu_ceiling(&self, ordinal: usize, model: &ModelConfig) -> Result<Ceiling, Failure> {
+        /// Launches before the clock starts, and timed ones.
+        const LAUNCHES: (usize, usize) = (3, 20);
+        /// Parameters that make an update long enough to be timed, and leave room beside whatever is there.
+        const PARAMETERS: usize = 100_000_000;
+        let device = cudarc::driver::CudaDevice::new(ordinal)
+            .map_err(|error| ModelError::Device(format!("{:?}", error.0)))?;
+        let gpu = Gpu::new(device).map_err(ModelError::from)?;
+        let gemm_gflop_per_s = gemm::gpu_gemm_rate(&gpu)?;
+        let kept = self.image_mask.kept(model.image.size / model.image.patch);
+        let kernels = machine_rates(&gpu, model, (self.batch, kept), PARAMETERS, |launch| {
+            (0..LAUNCHES.0).try_for_each(|_| launch())?;
+            let seconds = gpu.seconds(|| (0..LAUNCHES.1).try_for_each(|_| launch()))?;
+            Ok(seconds / LAUNCHES.1 as f64)
+        });
+        Ok(Ceiling { gemm_gflop_per_s, kernels: kernels.map_err(ModelError::from)? })
     }
 
     fn random_inputs(&self, model: &ModelConfig, seed: u64, step: u64) -> (ImageInput, TextInput) {
@@ -286,81 +370,6 @@ impl Setting {
     }
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 {
-        sorted[middle]
-    } else {
-        (sorted[middle - 1] + sorted[middle]) / 2.0
-    }
-}
-
-/// Sizes of the product that the rate of a step is held against.
-const PRODUCT: (usize, usize, usize) = (1600, 768, 3072);
-
-/// GFLOP/s of a bare product of [`PRODUCT`] by the kernels in the precision of the run, its right operand packed beforehand
-/// as weights are.
-fn kernel_gemm_rate<K: Element>(fusion: Fusion) -> Result<f64, Failure> {
-    let (m, k, n) = PRODUCT;
-    let kernels = fusion.kernels()?;
-    let mut right = Packed::<K>::zeroed(&kernels, k, n);
-    right.pack(&kernels, &vec![1.0; k * n]);
-    let left = vec![K::from_f32(1.0); m * k];
-    let mut out = vec![K::default(); m * n];
-    Ok(rate(|| {
-        let to = Write { to: Grid::new(&mut out, n), bias: None };
-        product(&kernels, &to, Left::whole(&left, k), Right::Packed(&right), PRODUCT);
-    }))
-}
-
-/// Of a GPU, whose products are over sooner than they are launched: sizes that take some milliseconds.
-#[cfg(feature = "cuda")]
-const GPU_PRODUCT: usize = 8192;
-
-/// GFLOP/s of a bare product in bfloat16, by what the fused encoders multiply with on a GPU; the clock is the GPU's own.
-#[cfg(feature = "cuda")]
-fn gpu_gemm_rate(ordinal: usize) -> Result<f64, Failure> {
-    let device = cudarc::driver::CudaDevice::new(ordinal)
-        .map_err(|error| ModelError::Device(format!("{:?}", error.0)))?;
-    let gpu = Gpu::new(device).map_err(ModelError::from)?;
-    let n = GPU_PRODUCT;
-    let ones = || gpu.upload(&vec![Bf16::from_f32(1.0); n * n]).map_err(ModelError::from);
-    let (left, right, mut to) = (ones()?, ones()?, ones()?);
-    let mut fastest = f64::INFINITY;
-    for _ in 0..10 {
-        let seconds = gpu.seconds(|| {
-            let weight = Weight { values: gpu.view(&right), k: n, n };
-            gemm::cuda::forward(&gpu, gpu.view_mut(&mut to), gpu.view(&left), weight)
-        });
-        fastest = fastest.min(seconds.map_err(ModelError::from)?);
-    }
-    Ok(2.0 * (n as f64).powi(3) / fastest / 1e9)
-}
-
-/// As [`kernel_gemm_rate`], of dfdx in 32 bits.
-fn dfdx_gemm_rate<D: GraphDevice + Synchronize>(device: &D) -> f64 {
-    let (m, k, n) = PRODUCT;
-    let a: Tensor<(usize, usize), f32, D> = device.ones_like(&(m, k));
-    let b: Tensor<(usize, usize), f32, D> = device.ones_like(&(k, n));
-    rate(|| {
-        drop(a.clone().matmul(b.clone()));
-        device.synchronize();
-    })
-}
-
-/// GFLOP/s of something that multiplies [`PRODUCT`], the best of ten.
-fn rate(mut multiply: impl FnMut()) -> f64 {
-    let times = (0..10).map(|_| {
-        let started = std::time::Instant::now();
-        multiply();
-        started.elapsed().as_secs_f64()
-    });
-    let (m, k, n) = PRODUCT;
-    2.0 * (m * k * n) as f64 / times.fold(f64::INFINITY, f64::min) / 1e9
-}
-
 /// The process's largest resident memory, MiB; 0 where the system does not say.
 fn peak_resident_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -369,21 +378,36 @@ fn peak_resident_mib() -> f64 {
 }
 
 fn table(measured: &Measured) -> String {
-    format!(
-        "{}\n{:.1} images/s   {:.1} ms/step ({:.1}-{:.1})\nforward {:.1} ms   backward {:.1} ms   optimizer {:.1} ms\n\
-         {:.1} GFLOP/s, {:.0} % of a bare matrix product ({:.1})\npeak memory {:.0} MiB, activations {:.0} MiB",
-        measured.device,
-        measured.images_per_s,
-        measured.ms_step,
-        measured.ms_min,
-        measured.ms_max,
-        measured.ms_forward,
-        measured.ms_backward,
-        measured.ms_optimizer,
+    let mut lines = vec![
+        measured.device.clone(),
+        format!(
+            "{:.1} images/s   {:.1} ms/step ({:.1}-{:.1})",
+            measured.images_per_s, measured.ms_step, measured.ms_min, measured.ms_max
+        ),
+        format!(
+            "forward {:.1} ms   backward {:.1} ms   optimizer {:.1} ms",
+            measured.ms_forward, measured.ms_backward, measured.ms_optimizer
+        ),
+    ];
+    if !measured.phases_ms.is_empty() {
+        let named = Phase::ALL.map(Phase::name).into_iter();
+        let parts = named.filter_map(|name| Some(format!("{name} {:.2} ms", measured.phases_ms.get(name)?)));
+        lines.push(format!("of these: {}", parts.collect::<Vec<_>>().join("   ")));
+    }
+    lines.push(format!(
+        "{:.1} GFLOP/s, {:.0} % of a bare matrix product ({:.1})",
         measured.gflop_per_s,
-        100.0 * measured.gflop_per_s / measured.gemm_gflop_per_s,
-        measured.gemm_gflop_per_s,
-        measured.peak_mib,
-        measured.activations_mib,
-    )
+        100.0 * measured.share_of_gemm,
+        measured.gemm_gflop_per_s
+    ));
+    let used = measured.used_mib.map_or(String::new(), |mib| format!(", in use on the GPU {mib:.0} MiB"));
+    lines.push(format!(
+        "peak memory {:.0} MiB, activations {:.0} MiB{used}",
+        measured.peak_mib, measured.activations_mib
+    ));
+    lines.extend(measured.kernels.iter().map(|Rate { kernel, ms, gb_per_s, tflop_per_s }| {
+        let rate = tflop_per_s.map_or(String::new(), |rate| format!(" {rate:8.1} TFLOP/s"));
+        format!("{kernel:28} {ms:9.3} ms {gb_per_s:8.0} GB/s{rate}")
+    }));
+    lines.join("\n")
 }
