@@ -28,7 +28,7 @@ fn against_reference<E: Element>(cpu: &Cpu, of: Attention, magnitude: f32) {
 fn every_length_head_and_instruction_set() {
     for cpu in processors() {
         for (i, tokens) in LENGTHS.into_iter().enumerate() {
-            let head = [12, 13, 64, 80, 128, 32][i];
+            let head = [12, 13, sized(64, 16), sized(80, 24), sized(128, 8), 32][i];
             for causal in [false, true] {
                 let of = Attention { batch: 2, tokens, heads: 2, head, causal };
                 against_reference::<f32>(&cpu, of, 1.0);
@@ -74,6 +74,7 @@ fn a_dominant_key_takes_everything() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "arithmetic without unsafe code")]
 fn reference_matches_finite_differences() {
     let of = Attention { batch: 1, tokens: 3, heads: 2, head: 2, causal: true };
     let qkv = exact(&numbers(1, 36));
@@ -91,9 +92,10 @@ fn reference_matches_finite_differences() {
 
 #[test]
 fn one_thread_and_two_agree_bit_by_bit() {
-    let of = Attention { batch: 3, tokens: 63, heads: 3, head: 24, causal: false };
-    let qkv = stored::<Bf16>(&numbers(1, 3 * 63 * 3 * 72));
-    let dout = stored::<Bf16>(&numbers(2, 3 * 63 * 72));
+    let tokens = sized(63, 10);
+    let of = Attention { batch: 3, tokens, heads: 3, head: 24, causal: false };
+    let qkv = stored::<Bf16>(&numbers(1, 3 * tokens * 3 * 72));
+    let dout = stored::<Bf16>(&numbers(2, 3 * tokens * 72));
     let [one, two] = one_and_two().map(|cpu| {
         let (mut out, mut lse, mut dqkv) = (dout.clone(), vec![0.0; of.saved()], qkv.clone());
         forward(&cpu, &mut out, &mut lse, &qkv, of);

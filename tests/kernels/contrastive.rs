@@ -17,6 +17,8 @@ fn every_size_and_instruction_set() {
     for cpu in processors() {
         for (n, width, scale) in
             [(1, 8, 14.0), (2, 7, 100.0), (7, 9, 1.0), (63, 24, 14.3), (197, 63, 100.0), (600, 16, 30.0)]
+                .into_iter()
+                .take(sized(6, 3))
         {
             let (images, texts) = (unit(1, n, width), unit(2, n, width));
             let (mut dimages, mut dtexts) = (vec![f32::NAN; images.len()], vec![f32::NAN; texts.len()]);
@@ -42,6 +44,7 @@ fn every_size_and_instruction_set() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "arithmetic without unsafe code")]
 fn reference_matches_finite_differences() {
     let (n, width, scale) = (4, 3, 5.0);
     let (images, texts) = (exact(&unit(1, n, width)), exact(&unit(2, n, width)));
@@ -69,7 +72,7 @@ fn reference_matches_finite_differences() {
 
 #[test]
 fn one_thread_and_two_agree_bit_by_bit() {
-    let (n, width) = (300, 24);
+    let (n, width) = (sized(300, 20), 24);
     let (images, texts) = (unit(1, n, width), unit(2, n, width));
     let [one, two] = one_and_two().map(|cpu| {
         let (mut dimages, mut dtexts) = (images.clone(), texts.clone());

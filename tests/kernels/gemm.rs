@@ -62,8 +62,18 @@ fn every_operand<E: Element>(cpu: &Cpu, (m, k, n): (usize, usize, usize)) {
 #[test]
 fn every_operand_on_every_instruction_set() {
     for cpu in processors() {
-        for shape in
-            [(1, 1, 1), (7, 9, 8), (6, 64, 64), (13, 63, 65), (63, 7, 197), (197, 33, 130), (100, 8, 16)]
+        for shape in [
+            (1, 1, 1),
+            (7, 9, 8),
+            (13, 5, 33),
+            (6, 64, 64),
+            (13, 63, 65),
+            (63, 7, 197),
+            (197, 33, 130),
+            (100, 8, 16),
+        ]
+        .into_iter()
+        .take(sized(8, 3))
         {
             every_operand::<f32>(&cpu, shape);
             every_operand::<Bf16>(&cpu, shape);
@@ -175,7 +185,7 @@ fn extreme_magnitudes_stay_exact() {
 
 #[test]
 fn one_thread_and_two_agree_bit_by_bit() {
-    let (m, k, n) = (197, 100, 333);
+    let (m, k, n) = (sized(197, 33), sized(100, 20), sized(333, 70));
     let (a, dy) = (stored::<Bf16>(&numbers(1, m * k)), stored::<Bf16>(&numbers(2, m * n)));
     let [one, two] = one_and_two().map(|cpu| {
         let mut weight = Packed::<Bf16>::zeroed(&cpu, k, n);

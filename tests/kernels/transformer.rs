@@ -111,6 +111,7 @@ fn one_thread_and_two_agree_bit_by_bit() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "arithmetic without unsafe code")]
 fn reference_matches_finite_differences() {
     let shape = Shape { width: 4, depth: 2, heads: 2, hidden: 8, ..shape(true) };
     let flat = exact(&parameters(&Stack::<f32>::new(shape)));
