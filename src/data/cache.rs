@@ -312,13 +312,13 @@ mod tests {
     #[test]
     fn whoever_waits_is_told_that_the_file_grows() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = cache(folder.path(), 1000);
+        let cache = Cache::open(folder.path(), 1000, Duration::from_millis(1500)).unwrap();
         let Entry::Absent(mut part) = cache.entry("a", || ()).unwrap() else { panic!("nothing is there") };
         let mut told = 0;
         std::thread::scope(|scope| {
-            // Twice as long as the patience, and never still for that long.
+            // For longer than the patience, and never still for nearly as long.
             scope.spawn(move || {
-                for _ in 0..12 {
+                for _ in 0..40 {
                     std::thread::sleep(Duration::from_millis(50));
                     part.file.write_all(b"more").unwrap();
                 }
