@@ -212,7 +212,7 @@ fn whole_stack<E: Element>(m: &mut Measure, shape: Shape, batch: usize, tokens: 
     let run = |cpu: &Cpu, (a, gradients): &mut (Activations<E>, Vec<f32>)| {
         a.x.copy_from_slice(&x);
         of(cpu).forward(cpu, a);
-        a.dx.copy_from_slice(&x);
+        a.dx().copy_from_slice(&x);
         of(cpu).backward(cpu, a, &mut layout.split(gradients));
     };
     let start = (Activations::<E>::new(&shape, batch, tokens, Keep::Everything), vec![0.0; layout.len()]);

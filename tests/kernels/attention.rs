@@ -27,10 +27,13 @@ fn against_reference<E: Element>(cpu: &Cpu, of: Attention, magnitude: f32) {
 #[test]
 fn every_length_head_and_instruction_set() {
     for cpu in processors() {
-        for (i, tokens) in LENGTHS.into_iter().enumerate() {
-            let head = [12, 13, sized(64, 16), sized(80, 24), sized(128, 8), 32][i];
+        // Under Miri, lengths just below and above the width of its vectors.
+        let some =
+            LENGTHS.into_iter().enumerate().filter(|(_, tokens)| !cfg!(miri) || [7, 9].contains(tokens));
+        for (i, tokens) in some {
+            let head = [12, 13, 64, sized(80, 17), 128, 32][i];
             for causal in [false, true] {
-                let of = Attention { batch: 2, tokens, heads: 2, head, causal };
+                let of = Attention { batch: sized(2, 1), tokens, heads: 2, head, causal };
                 against_reference::<f32>(&cpu, of, 1.0);
                 against_reference::<Bf16>(&cpu, of, 1.0);
             }
@@ -92,10 +95,10 @@ fn reference_matches_finite_differences() {
 
 #[test]
 fn one_thread_and_two_agree_bit_by_bit() {
-    let tokens = sized(63, 10);
-    let of = Attention { batch: 3, tokens, heads: 3, head: 24, causal: false };
-    let qkv = stored::<Bf16>(&numbers(1, 3 * tokens * 3 * 72));
-    let dout = stored::<Bf16>(&numbers(2, 3 * tokens * 72));
+    let (batch, tokens, heads, head) = (sized(3, 2), sized(63, 7), sized(3, 2), sized(24, 9));
+    let of = Attention { batch, tokens, heads, head, causal: false };
+    let qkv = stored::<Bf16>(&numbers(1, batch * tokens * 3 * of.width()));
+    let dout = stored::<Bf16>(&numbers(2, batch * tokens * of.width()));
     let [one, two] = one_and_two().map(|cpu| {
         let (mut out, mut lse, mut dqkv) = (dout.clone(), vec![0.0; of.saved()], qkv.clone());
         forward(&cpu, &mut out, &mut lse, &qkv, of);

@@ -41,7 +41,7 @@ fn against_reference<E: Element>(cpu: &Cpu, rows: usize, width: usize, magnitude
 fn every_width_and_instruction_set() {
     for cpu in processors() {
         for width in LENGTHS {
-            for rows in [1, 33, 70] {
+            for rows in [1, 33, 70].into_iter().take(sized(3, 2)) {
                 against_reference::<f32>(&cpu, rows, width, 1.0, 0.0);
                 against_reference::<Bf16>(&cpu, rows, width, 1.0, 0.0);
             }

@@ -28,7 +28,7 @@ fn bytes_are_normalised() {
 /// K = 1, some and all of the patches, with and without a class token.
 #[test]
 fn patches_become_tokens_and_back() {
-    let (batch, of, input, width) = (3, 9, 12, 40);
+    let (batch, of, input, width) = (3, 9, sized(12, 5), sized(40, 17));
     for cpu in processors() {
         for kept in [1, 4, 9] {
             for prefix in [0, 1] {

@@ -7,7 +7,9 @@ use super::bound::*;
 
 fn shape(causal: bool) -> Shape {
     let activation = if causal { Activation::GeluExact } else { Activation::GeluTanh };
-    Shape { width: 24, depth: 2, heads: 2, hidden: 96, activation, causal, norm_eps: 1e-6 }
+    // An MLP wider than attention, and one that is not.
+    let hidden = if causal { sized(40, 20) } else { sized(96, 28) };
+    Shape { width: sized(24, 12), depth: 2, heads: 2, hidden, activation, causal, norm_eps: 1e-6 }
 }
 
 /// Parameters of a size that keeps the stream near one.
@@ -35,12 +37,12 @@ fn run<E: Element>(cpu: &Cpu, shape: Shape, batch: usize, tokens: usize, keep: K
     stack.load(cpu, &parameters(&stack));
     let mut activations = Activations::<E>::new(&shape, batch, tokens, keep);
     activations.x.copy_from_slice(&numbers(2, batch * tokens * shape.width));
-    activations.dx.copy_from_slice(&numbers(3, batch * tokens * shape.width));
     let mut gradients = vec![0.0; stack.layout().len()];
     stack.forward(cpu, &mut activations);
     let x = activations.x.clone();
+    activations.dx().copy_from_slice(&numbers(3, x.len()));
     stack.backward(cpu, &mut activations, &mut stack.layout().split(&mut gradients));
-    Run { x, dx: activations.dx, gradients }
+    Run { x, dx: activations.dx().to_vec(), gradients }
 }
 
 /// |got - want| / |want| as vectors: what the fixtures bound.
@@ -52,7 +54,7 @@ fn distance(got: &[f32], want: &[f64]) -> f64 {
 
 fn against_reference<E: Element>(cpu: &Cpu, causal: bool, bound: f64) {
     let shape = shape(causal);
-    let (batch, tokens) = (3, 9);
+    let (batch, tokens) = (sized(3, 1), sized(9, 3));
     let got = run::<E>(cpu, shape, batch, tokens, Keep::Everything);
     let stack = Stack::<E>::new(shape);
     let flat = exact(&parameters(&stack));
@@ -98,7 +100,7 @@ fn forward_and_every_gradient_match_the_reference() {
 #[test]
 fn recomputing_blocks_changes_nothing() {
     for cpu in processors() {
-        let run = |keep| run::<Bf16>(&cpu, shape(false), 2, 7, keep);
+        let run = |keep| run::<Bf16>(&cpu, shape(false), sized(2, 1), sized(7, 3), keep);
         let (kept, anew) = (run(Keep::Everything), run(Keep::Inputs));
         assert!(kept.x == anew.x && kept.dx == anew.dx && kept.gradients == anew.gradients);
     }
@@ -106,7 +108,8 @@ fn recomputing_blocks_changes_nothing() {
 
 #[test]
 fn one_thread_and_two_agree_bit_by_bit() {
-    let [one, two] = one_and_two().map(|cpu| run::<Bf16>(&cpu, shape(false), 5, 17, Keep::Everything));
+    let [one, two] =
+        one_and_two().map(|cpu| run::<Bf16>(&cpu, shape(false), sized(5, 2), sized(17, 3), Keep::Everything));
     assert!(one.x == two.x && one.dx == two.dx && one.gradients == two.gradients);
 }
 

@@ -128,9 +128,9 @@ impl<E: Element> Packed<E> {
     }
 }
 
-/// Terms of a sum that are taken in one pass where sums can be added up in memory: a panel of that many
-/// groups is 384 KiB at most.
-const CHUNK_GROUPS: usize = 1536;
+/// Terms of a sum that are taken in one pass, at most, where sums can be added up in memory: a panel of that many groups is
+/// 200 KiB, or twice that where it is widened.
+const CHUNK_GROUPS: usize = 800;
 /// Bytes of panels that a thread works on at a time: what leaves room in a second-level cache.
 const PANEL_BYTES: usize = 192 << 10;
 /// Pieces that a product is cut into, so that threads finish together.
@@ -158,7 +158,8 @@ pub fn weight_gradient<E: Element>(
     (rows, k, n): (usize, usize, usize),
 ) {
     let dw = Add { to: Grid::new(dw, n), bias: None };
-    let step = CHUNK_GROUPS * E::GROUP;
+    let chunks = rows.div_ceil(CHUNK_GROUPS * E::GROUP).max(1);
+    let step = rows.div_ceil(chunks).next_multiple_of(E::GROUP).max(1);
     for start in (0..rows).step_by(step) {
         let dy = Right::Rows { data: dy, stride };
         chunk(cpu, &dw, x, dy, db.as_deref_mut(), (k, n), start..rows.min(start + step));

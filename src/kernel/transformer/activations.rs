@@ -15,7 +15,8 @@ pub(super) struct Saved<E> {
     pub lse: Vec<f32>,
     pub normal2: Vec<E>,
     pub rstd2: Vec<f32>,
-    /// [rows, hidden]: before the activation; the backward pass leaves what came after it.
+    /// [rows, hidden]: before the activation; the backward pass leaves what came after it, and when that has been
+    /// read, attention's gradient and output: at least [rows, 2 * width].
     pub hidden: Vec<E>,
 }
 
@@ -39,21 +40,27 @@ pub struct Activations<E> {
     pub(super) tokens: usize,
     /// The residual stream, [batch * tokens, width]: tokens before the forward pass, output after it.
     pub x: Vec<f32>,
-    /// Its gradient: of the output before the backward pass, of the tokens after it.
-    pub dx: Vec<f32>,
+    /// Memory for its gradient, where the stream is still needed.
+    pub(super) dx: Vec<f32>,
     /// One for each block where everything is kept, else one that all share.
     pub(super) saved: Vec<Saved<E>>,
     /// Inputs of all blocks, where they are kept: [depth, rows, width].
     pub(super) inputs: Vec<f32>,
     /// [rows, width]: output of a norm, or the gradient of it.
     pub(super) normed: Vec<E>,
-    /// [rows, width]: `dx` as products take it, then the gradient of attention's output.
+    /// [rows, width]: the gradient of the stream as products take it.
     pub(super) rounded: Vec<E>,
-    pub(super) dmixed: Vec<E>,
-    /// [rows, width]: output of attention; the backward pass has it anew.
-    pub(super) mixed: Vec<E>,
-    /// [rows, hidden or 3 * width]: after the activation; then a gradient.
+    /// [rows, hidden or 3 * width]: output of attention, then after the activation; then gradients.
     pub(super) wide: Vec<E>,
+}
+
+/// See [`Activations::dx`].
+pub(super) fn gradient<'a>(x: &'a mut [f32], dx: &'a mut [f32]) -> &'a mut [f32] {
+    if dx.is_empty() {
+        x
+    } else {
+        dx
+    }
 }
 
 impl Keep {
@@ -86,20 +93,19 @@ impl<E: Element> Activations<E> {
             lse: vec![0.0; shape.attention(batch, tokens).saved()],
             normal2: narrow(),
             rstd2: vec![0.0; rows],
-            hidden: vec![E::default(); rows * shape.hidden],
+            hidden: vec![E::default(); rows * Self::hidden(shape)],
         };
+        let anew = if keep == Keep::Inputs { rows * shape.width } else { 0 };
         Activations {
             keep,
             batch,
             tokens,
             x: vec![0.0; rows * shape.width],
-            dx: vec![0.0; backward(rows * shape.width)],
+            dx: vec![0.0; anew],
             saved: (0..keep.blocks(shape)).map(|_| saved()).collect(),
             inputs: vec![0.0; keep.inputs(shape) * rows * shape.width],
             normed: narrow(),
             rounded: vec![E::default(); backward(rows * shape.width)],
-            dmixed: vec![E::default(); backward(rows * shape.width)],
-            mixed: narrow(),
             wide: vec![E::default(); rows * shape.hidden.max(3 * shape.width)],
         }
     }
@@ -108,13 +114,25 @@ impl<E: Element> Activations<E> {
     pub fn bytes(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> usize {
         let rows = batch * tokens;
         let element = size_of::<E>();
-        let of_a_block = rows * (5 * shape.width + shape.hidden) * element
+        let of_a_block = rows * (5 * shape.width + Self::hidden(shape)) * element
             + (2 * rows + shape.attention(batch, tokens).saved()) * 4;
         let stream = rows * shape.width * 4;
         let narrow = rows * shape.width * element;
-        let backward = if keep == Keep::Nothing { 0 } else { stream + 2 * narrow };
-        let work = 2 * narrow + rows * shape.hidden.max(3 * shape.width) * element;
-        keep.blocks(shape) * of_a_block + (1 + keep.inputs(shape)) * stream + work + backward
+        let backward = if keep == Keep::Nothing { 0 } else { narrow };
+        let anew = if keep == Keep::Inputs { stream } else { 0 };
+        let work = narrow + rows * shape.hidden.max(3 * shape.width) * element;
+        keep.blocks(shape) * of_a_block + (1 + keep.inputs(shape)) * stream + work + backward + anew
+    }
+
+    /// Numbers a row that [`Saved::hidden`] has room for.
+    fn hidden(shape: &Shape) -> usize {
+        shape.hidden.max(2 * shape.width)
+    }
+
+    /// The gradient of the residual stream: of the output before the backward pass, of the tokens after it. It lies
+    /// where the stream is, unless blocks are computed anew.
+    pub fn dx(&mut self) -> &mut [f32] {
+        gradient(&mut self.x, &mut self.dx)
     }
 
     /// Bytes held.
@@ -123,8 +141,7 @@ impl<E: Element> Activations<E> {
             let elements = s.normal1.len() + s.qkv.len() + s.normal2.len() + s.hidden.len();
             elements * size_of::<E>() + (s.rstd1.len() + s.lse.len() + s.rstd2.len()) * 4
         };
-        let narrow = self.normed.len() + self.rounded.len() + self.dmixed.len() + self.mixed.len();
-        let work = narrow + self.wide.len();
+        let work = self.normed.len() + self.rounded.len() + self.wide.len();
         self.saved.iter().map(of_a_block).sum::<usize>()
             + (self.x.len() + self.dx.len() + self.inputs.len()) * 4
             + work * size_of::<E>()

@@ -1,3 +1,4 @@
+use super::activations::gradient;
 use super::layout::pair;
 use super::{Activations, Block, Keep, Part, Shape, Stack};
 use crate::kernel::attention;
@@ -9,12 +10,13 @@ use crate::kernel::patches;
 use crate::kernel::Cpu;
 
 impl<E: Element> Stack<E> {
-    /// Turns the gradient of the output in `activations.dx` into that of the tokens, in place; adds the
+    /// Turns the gradient of the output in `activations.dx()` into that of the tokens, in place; adds the
     /// gradients of all parameters to `gradients`, one slice an entry of the layout. Uses up what the forward
     /// pass saved.
     pub fn backward(&self, cpu: &Cpu, activations: &mut Activations<E>, gradients: &mut [&mut [f32]]) {
         assert_eq!(gradients.len(), self.layout.entries().len(), "gradients of a stack");
-        patches::from_floats(cpu, &mut activations.rounded, &activations.dx);
+        let Activations { x, dx, rounded, .. } = activations;
+        patches::from_floats(cpu, rounded, gradient(x, dx));
         let stream = activations.x.len();
         for (i, block) in self.blocks.iter().enumerate().rev() {
             let anew = activations.keep == Keep::Inputs;
@@ -38,8 +40,8 @@ impl<E: Element> Block<E> {
         gradients: &mut [&mut [f32]],
         index: usize,
     ) {
-        let Activations { batch, tokens, dx, saved, normed, rounded, dmixed, mixed, wide, .. } = activations;
-        let saved = &mut saved[slot];
+        let Activations { batch, tokens, x, dx, saved, normed, rounded, wide, .. } = activations;
+        let (dx, saved) = (gradient(x, dx), &mut saved[slot]);
         let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
         let Block { norm1, qkv, out, norm2, up, down } = self;
 
@@ -68,6 +70,8 @@ impl<E: Element> Block<E> {
         let norm = Saved { normal: &saved.normal2, rstd: &saved.rstd2 };
         layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm2.scale);
 
+        let (dmixed, mixed) = saved.hidden.split_at_mut(rows * width);
+        let mixed = &mut mixed[..rows * width];
         let to = Write { to: Grid::new(dmixed, width), bias: None };
         out.weight.backward(cpu, &to, Left::whole(rounded, width), rows);
         let dqkv = &mut wide[..rows * 3 * width];

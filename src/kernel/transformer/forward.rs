@@ -23,7 +23,7 @@ impl<E: Element> Stack<E> {
 impl<E: Element> Block<E> {
     /// One block; what it saves goes to `saved[slot]`.
     pub(super) fn forward(&self, cpu: &Cpu, shape: &Shape, activations: &mut Activations<E>, slot: usize) {
-        let Activations { batch, tokens, x, saved, normed, mixed, wide, .. } = activations;
+        let Activations { batch, tokens, x, saved, normed, wide, .. } = activations;
         let saved = &mut saved[slot];
         let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
 
@@ -41,7 +41,7 @@ impl<E: Element> Block<E> {
         );
         let to = Write { to: Grid::new(&mut saved.qkv, 3 * width), bias: Some(&qkv.bias) };
         qkv.weight.forward(cpu, &to, Left::whole(normed, width), rows);
-        let attention = shape.attention(*batch, *tokens);
+        let (attention, mixed) = (shape.attention(*batch, *tokens), &mut wide[..rows * width]);
         attention::forward(cpu, mixed, &mut saved.lse, &saved.qkv, attention);
         let to = Add { to: Grid::new(x, width), bias: Some(&out.bias) };
         out.weight.forward(cpu, &to, Left::whole(mixed, width), rows);

@@ -264,20 +264,22 @@ impl<K: Element> Recorded for Pass<K> {
 
         let places = tower.places(kept.batch);
         let of_head = [&mut **dscale, dshift, dprojection];
-        tower.head.backward(kernels, &mut arena.dx, of_head, of_z, &head, tokens, &places);
+        tower.head.backward(kernels, arena.dx(), of_head, of_z, &head, tokens, &places);
         tower.stack.backward(kernels, &mut arena, dstack);
         if let (Some((normal, rstd)), Some(norm), Some(dscale), Some(dshift)) =
             (&pre_norm, &tower.pre_norm, dpre_scale, dpre_shift)
         {
-            let mut dy = vec![K::default(); arena.dx.len()];
-            patches::from_floats(kernels, &mut dy, &arena.dx);
-            arena.dx.fill(0.0);
+            let dx = arena.dx();
+            let mut dy = vec![K::default(); dx.len()];
+            patches::from_floats(kernels, &mut dy, dx);
+            dx.fill(0.0);
             let saved = Saved { normal, rstd };
-            layer_norm::backward(kernels, &mut arena.dx, None, dscale, dshift, &dy, saved, &norm.scale);
+            layer_norm::backward(kernels, dx, None, dscale, dshift, &dy, saved, &norm.scale);
         }
 
+        let dx = &*arena.dx();
         let mut of_class = vec![0.0; width];
-        for sequence in arena.dx.chunks(tokens * width) {
+        for sequence in dx.chunks(tokens * width) {
             of_class.iter_mut().zip(sequence).for_each(|(to, from)| *to += from);
         }
         dclass.iter_mut().zip(&of_class).for_each(|(to, from)| *to += from);
@@ -285,11 +287,11 @@ impl<K: Element> Recorded for Pass<K> {
             let mut dtable = vec![0.0; (1 + grid * grid) * width];
             dtable[..width].copy_from_slice(&of_class);
             let source = |r: usize| r / kept.kept * tokens + 1 + r % kept.kept;
-            tokens::scatter_add(kernels, &mut dtable[width..], &kept.ids, &arena.dx, source, width);
+            tokens::scatter_add(kernels, &mut dtable[width..], &kept.ids, dx, source, width);
             tower.resample_back(dpositions, &dtable, grid);
         }
         let mut dy = vec![K::default(); rows * width];
-        tokens::patch_rows(kernels, &mut dy, &arena.dx, kept.kept, 1, width);
+        tokens::patch_rows(kernels, &mut dy, dx, kept.kept, 1, width);
         let x = Left::Columns { data: &patches, stride: values };
         weight_gradient(kernels, dpatch, dbias, x, (&dy, width), (rows, values, width));
         tower.arenas.give_back(purpose, arena);

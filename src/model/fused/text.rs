@@ -125,10 +125,11 @@ impl<K: Element> Recorded for Pass<K> {
             unreachable!("a text encoder has tokens, positions, blocks, a norm and a projection")
         };
         let of_head = [&mut **dscale, dshift, dprojection];
-        tower.head.backward(kernels, &mut arena.dx, of_head, of_z, &head, purpose.tokens, &places);
+        tower.head.backward(kernels, arena.dx(), of_head, of_z, &head, purpose.tokens, &places);
         tower.stack.backward(kernels, &mut arena, dstack);
-        tokens::scatter_add(kernels, dtokens, &input.tokens, &arena.dx, |row| row, width);
-        tokens::scatter_add(kernels, dpositions, &input.kept.ids, &arena.dx, |row| row, width);
+        let dx = &*arena.dx();
+        tokens::scatter_add(kernels, dtokens, &input.tokens, dx, |row| row, width);
+        tokens::scatter_add(kernels, dpositions, &input.kept.ids, dx, |row| row, width);
         tower.arenas.give_back(purpose, arena);
     }
 }
