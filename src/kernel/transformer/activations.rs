@@ -16,7 +16,7 @@ pub(super) struct Saved<E> {
     pub normal2: Vec<E>,
     pub rstd2: Vec<f32>,
     /// [rows, hidden]: before the activation; the backward pass leaves what came after it, and when that has been
-    /// read, attention's gradient and output: at least [rows, 2 * width].
+    /// read, the gradients of a norm and of attention, and attention's output: at least [rows, 3 * width].
     pub hidden: Vec<E>,
 }
 
@@ -46,10 +46,10 @@ pub struct Activations<E> {
     pub(super) saved: Vec<Saved<E>>,
     /// Inputs of all blocks, where they are kept: [depth, rows, width].
     pub(super) inputs: Vec<f32>,
-    /// [rows, width]: output of a norm, or the gradient of it.
-    pub(super) normed: Vec<E>,
-    /// [rows, width]: the gradient of the stream as products take it.
+    /// [rows, width]: output of a norm; in a backward pass the gradient of the stream as products take it.
     pub(super) rounded: Vec<E>,
+    /// [rows, width]: output of a norm, where blocks are computed anew in a backward pass.
+    pub(super) normed: Vec<E>,
     /// [rows, hidden or 3 * width]: output of attention, then after the activation; then gradients.
     pub(super) wide: Vec<E>,
 }
@@ -85,7 +85,6 @@ impl<E: Element> Activations<E> {
     pub fn new(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> Self {
         let rows = batch * tokens;
         let narrow = || vec![E::default(); rows * shape.width];
-        let backward = |len| if keep == Keep::Nothing { 0 } else { len };
         let saved = || Saved {
             normal1: narrow(),
             rstd1: vec![0.0; rows],
@@ -104,8 +103,8 @@ impl<E: Element> Activations<E> {
             dx: vec![0.0; anew],
             saved: (0..keep.blocks(shape)).map(|_| saved()).collect(),
             inputs: vec![0.0; keep.inputs(shape) * rows * shape.width],
-            normed: narrow(),
-            rounded: vec![E::default(); backward(rows * shape.width)],
+            rounded: narrow(),
+            normed: vec![E::default(); anew],
             wide: vec![E::default(); rows * shape.hidden.max(3 * shape.width)],
         }
     }
@@ -118,15 +117,14 @@ impl<E: Element> Activations<E> {
             + (2 * rows + shape.attention(batch, tokens).saved()) * 4;
         let stream = rows * shape.width * 4;
         let narrow = rows * shape.width * element;
-        let backward = if keep == Keep::Nothing { 0 } else { narrow };
-        let anew = if keep == Keep::Inputs { stream } else { 0 };
+        let anew = if keep == Keep::Inputs { stream + narrow } else { 0 };
         let work = narrow + rows * shape.hidden.max(3 * shape.width) * element;
-        keep.blocks(shape) * of_a_block + (1 + keep.inputs(shape)) * stream + work + backward + anew
+        keep.blocks(shape) * of_a_block + (1 + keep.inputs(shape)) * stream + work + anew
     }
 
     /// Numbers a row that [`Saved::hidden`] has room for.
     fn hidden(shape: &Shape) -> usize {
-        shape.hidden.max(2 * shape.width)
+        shape.hidden.max(3 * shape.width)
     }
 
     /// The gradient of the residual stream: of the output before the backward pass, of the tokens after it. It lies
@@ -135,13 +133,18 @@ impl<E: Element> Activations<E> {
         gradient(&mut self.x, &mut self.dx)
     }
 
+    /// The gradient of the tokens after a backward pass, and room for as many numbers that is free then.
+    pub fn dx_and_room(&mut self) -> (&mut [f32], &mut [E]) {
+        (gradient(&mut self.x, &mut self.dx), &mut self.rounded)
+    }
+
     /// Bytes held.
     pub fn held(&self) -> usize {
         let of_a_block = |s: &Saved<E>| {
             let elements = s.normal1.len() + s.qkv.len() + s.normal2.len() + s.hidden.len();
             elements * size_of::<E>() + (s.rstd1.len() + s.lse.len() + s.rstd2.len()) * 4
         };
-        let work = self.normed.len() + self.rounded.len() + self.wide.len();
+        let work = self.rounded.len() + self.normed.len() + self.wide.len();
         self.saved.iter().map(of_a_block).sum::<usize>()
             + (self.x.len() + self.dx.len() + self.inputs.len()) * 4
             + work * size_of::<E>()

@@ -40,7 +40,7 @@ impl<E: Element> Block<E> {
         gradients: &mut [&mut [f32]],
         index: usize,
     ) {
-        let Activations { batch, tokens, x, dx, saved, normed, rounded, wide, .. } = activations;
+        let Activations { batch, tokens, x, dx, saved, rounded, wide, .. } = activations;
         let (dx, saved) = (gradient(x, dx), &mut saved[slot]);
         let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
         let Block { norm1, qkv, out, norm2, up, down } = self;
@@ -56,6 +56,9 @@ impl<E: Element> Block<E> {
         let x = Left::Columns { data: &saved.hidden, stride: hidden };
         weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, hidden, width));
 
+        let (normed, rest) = saved.hidden.split_at_mut(rows * width);
+        let (dmixed, mixed) = rest.split_at_mut(rows * width);
+        let mixed = &mut mixed[..rows * width];
         let to = Write { to: Grid::new(normed, width), bias: None };
         up.weight.backward(cpu, &to, Left::whole(dhidden, hidden), rows);
         let (dw, db) = pair(gradients, index, Part::UpWeight);
@@ -70,8 +73,6 @@ impl<E: Element> Block<E> {
         let norm = Saved { normal: &saved.normal2, rstd: &saved.rstd2 };
         layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm2.scale);
 
-        let (dmixed, mixed) = saved.hidden.split_at_mut(rows * width);
-        let mixed = &mut mixed[..rows * width];
         let to = Write { to: Grid::new(dmixed, width), bias: None };
         out.weight.backward(cpu, &to, Left::whole(rounded, width), rows);
         let dqkv = &mut wide[..rows * 3 * width];

@@ -23,8 +23,9 @@ impl<E: Element> Stack<E> {
 impl<E: Element> Block<E> {
     /// One block; what it saves goes to `saved[slot]`.
     pub(super) fn forward(&self, cpu: &Cpu, shape: &Shape, activations: &mut Activations<E>, slot: usize) {
-        let Activations { batch, tokens, x, saved, normed, wide, .. } = activations;
+        let Activations { batch, tokens, x, saved, rounded, normed, wide, .. } = activations;
         let saved = &mut saved[slot];
+        let normed = if normed.is_empty() { rounded } else { normed };
         let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
 
         let Block { norm1, qkv, out, norm2, up, down } = self;

@@ -269,15 +269,15 @@ impl<K: Element> Recorded for Pass<K> {
         if let (Some((normal, rstd)), Some(norm), Some(dscale), Some(dshift)) =
             (&pre_norm, &tower.pre_norm, dpre_scale, dpre_shift)
         {
-            let dx = arena.dx();
-            let mut dy = vec![K::default(); dx.len()];
-            patches::from_floats(kernels, &mut dy, dx);
+            let (dx, dy) = arena.dx_and_room();
+            patches::from_floats(kernels, dy, dx);
             dx.fill(0.0);
             let saved = Saved { normal, rstd };
-            layer_norm::backward(kernels, dx, None, dscale, dshift, &dy, saved, &norm.scale);
+            layer_norm::backward(kernels, dx, None, dscale, dshift, dy, saved, &norm.scale);
         }
 
-        let dx = &*arena.dx();
+        let (dx, dy) = arena.dx_and_room();
+        let (dx, dy) = (&*dx, &mut dy[..rows * width]);
         let mut of_class = vec![0.0; width];
         for sequence in dx.chunks(tokens * width) {
             of_class.iter_mut().zip(sequence).for_each(|(to, from)| *to += from);
@@ -290,10 +290,9 @@ impl<K: Element> Recorded for Pass<K> {
             tokens::scatter_add(kernels, &mut dtable[width..], &kept.ids, dx, source, width);
             tower.resample_back(dpositions, &dtable, grid);
         }
-        let mut dy = vec![K::default(); rows * width];
-        tokens::patch_rows(kernels, &mut dy, dx, kept.kept, 1, width);
+        tokens::patch_rows(kernels, dy, dx, kept.kept, 1, width);
         let x = Left::Columns { data: &patches, stride: values };
-        weight_gradient(kernels, dpatch, dbias, x, (&dy, width), (rows, values, width));
+        weight_gradient(kernels, dpatch, dbias, x, (dy, width), (rows, values, width));
         tower.arenas.give_back(purpose, arena);
     }
 }
