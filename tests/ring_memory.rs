@@ -72,16 +72,21 @@ impl Ranks for Pretended {
     }
 }
 
-/// Bytes beyond the embeddings themselves, at their most.
+/// Bytes beyond the embeddings themselves, at their most. The middle one of three counts: the thread of a test that has just
+/// ended may still free something.
 fn bytes(cpu: &Cpu, batch: usize, ranks: usize, width: usize) -> usize {
     let ranks = Pretended { count: ranks, ..Default::default() };
     let parts = Parts::of(&RanksConfig::default(), batch, 1, &ranks).unwrap();
     let rows = batch / ranks.count;
     let z: Vec<f32> = (0..rows * width).map(|i| ((i % 7) as f32 - 3.0) * 0.05).collect();
-    let before = HELD.load(Ordering::Relaxed);
-    MOST.store(before, Ordering::Relaxed);
-    ring_loss(&ranks, cpu, &parts, (&z, &z), 10.0, width).unwrap();
-    MOST.load(Ordering::Relaxed) - before
+    let mut counts = [(); 3].map(|()| {
+        let before = HELD.load(Ordering::Relaxed);
+        MOST.store(before, Ordering::Relaxed);
+        ring_loss(&ranks, cpu, &parts, (&z, &z), 10.0, width).unwrap();
+        MOST.load(Ordering::Relaxed) - before
+    });
+    counts.sort_unstable();
+    counts[1]
 }
 
 /// Kernels whose scratch memory, which has a largest size, is there already.

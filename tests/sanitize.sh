@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of the kernels and of the fused encoders under AddressSanitizer, on every instruction set that this
 # processor has (some minutes), and those of the kernels under Miri, portable code only, where a nightly toolchain has
-# it (some hours on one core; a name selects tests that contain it).
+# it (an hour or two on one core; a name selects tests that contain it).
 #
 #     tests/sanitize.sh [NAME]
 set -euo pipefail
