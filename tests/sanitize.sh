@@ -24,10 +24,10 @@ mkdir -p "$folder"
 rm -rf "$folder/dfdx"
 cp -r "$(dirname "$dfdx")" "$folder/dfdx"
 sed -i 's/^    maybe_enable_nightly();/    let _ = maybe_enable_nightly as fn();/' "$folder/dfdx/build.rs"
-# Miri would change last digits of logarithms at random, and tests compare bits. The copy of dfdx must not stay in
-# the lock file.
+# The copy must not stay in the lock file.
 cp Cargo.lock "$folder/Cargo.lock"
 trap 'cp "$folder/Cargo.lock" Cargo.lock' EXIT
+# Without the second flag, Miri changes last digits of logarithms at random, and tests compare bits.
 MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats" FLIP_ISA=portable \
     cargo +nightly miri test --config "patch.crates-io.dfdx.path=\"$(realpath "$folder/dfdx")\"" \
     --no-default-features --target-dir "$folder/miri" --test kernels -- "$@"
