@@ -63,17 +63,18 @@ pub unsafe fn compute<L: Lanes, F: Epilogue>(
 #[inline(always)]
 unsafe fn widened<L: Lanes>(l: L, own: &mut [f32], left: Rows, row: usize, groups: usize) -> LeftTile {
     let narrow = left.tile(row);
-    if left.tile.is_some() {
+    let (row, step) = if left.tile.is_some() {
         widen(l, &mut own[..2 * groups * ROWS], narrow.rows[0], groups * ROWS);
-        let base: *const u8 = own.as_ptr().cast();
-        LeftTile { rows: std::array::from_fn(|i| base.wrapping_add(4 * i)), step: 4 * ROWS }
+        (4, 4 * ROWS)
     } else {
         for (own, narrow) in own.chunks_exact_mut(2 * groups).zip(narrow.rows) {
             widen(l, own, narrow, groups);
         }
-        let base: *const u8 = own.as_ptr().cast();
-        LeftTile { rows: std::array::from_fn(|i| base.wrapping_add(8 * groups * i)), step: 4 }
-    }
+        (8 * groups, 4)
+    };
+    // Only now: writing through `own` ends what a pointer taken before may read.
+    let base: *const u8 = own.as_ptr().cast();
+    LeftTile { rows: std::array::from_fn(|i| base.wrapping_add(row * i)), step }
 }
 
 /// The first of each of `pairs` pairs, then the second of each.

@@ -92,7 +92,7 @@ impl<E: Element> Activations<E> {
             lse: vec![0.0; shape.attention(batch, tokens).saved()],
             normal2: narrow(),
             rstd2: vec![0.0; rows],
-            hidden: vec![E::default(); rows * Self::hidden(shape)],
+            hidden: vec![E::default(); rows * Self::widest(shape)],
         };
         let anew = if keep == Keep::Inputs { rows * shape.width } else { 0 };
         Activations {
@@ -105,7 +105,7 @@ impl<E: Element> Activations<E> {
             inputs: vec![0.0; keep.inputs(shape) * rows * shape.width],
             rounded: narrow(),
             normed: vec![E::default(); anew],
-            wide: vec![E::default(); rows * shape.hidden.max(3 * shape.width)],
+            wide: vec![E::default(); rows * Self::widest(shape)],
         }
     }
 
@@ -113,17 +113,17 @@ impl<E: Element> Activations<E> {
     pub fn bytes(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> usize {
         let rows = batch * tokens;
         let element = size_of::<E>();
-        let of_a_block = rows * (5 * shape.width + Self::hidden(shape)) * element
+        let of_a_block = rows * (5 * shape.width + Self::widest(shape)) * element
             + (2 * rows + shape.attention(batch, tokens).saved()) * 4;
         let stream = rows * shape.width * 4;
         let narrow = rows * shape.width * element;
         let anew = if keep == Keep::Inputs { stream + narrow } else { 0 };
-        let work = narrow + rows * shape.hidden.max(3 * shape.width) * element;
+        let work = narrow + rows * Self::widest(shape) * element;
         keep.blocks(shape) * of_a_block + (1 + keep.inputs(shape)) * stream + work + anew
     }
 
-    /// Numbers a row that [`Saved::hidden`] has room for.
-    fn hidden(shape: &Shape) -> usize {
+    /// Numbers a row that [`Saved::hidden`] and `wide` have room for.
+    fn widest(shape: &Shape) -> usize {
         shape.hidden.max(3 * shape.width)
     }
 
