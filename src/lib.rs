@@ -2,9 +2,9 @@
 //! Masking", arXiv 2212.00794): most image patches are dropped before the encoder, so that a step costs
 //! two to four times less; a short unmasked tuning follows; then evaluation.
 //!
-//! Data flows one way: recipe -> data -> model -> train -> evaluate. The rooms:
+//! The [`guide`] tells how to use it. Data flows one way: recipe -> data -> model -> train -> evaluate. The modules:
 //!
-//! | room | holds |
+//! | module | holds |
 //! |---|---|
 //! | [`recipe`] | one RON document, read, checked, explained |
 //! | [`interpreter`] | runs a recipe: device, then stage after stage |
@@ -33,6 +33,7 @@ pub mod device;
 pub mod duration;
 pub mod evaluator;
 pub mod exchange;
+pub mod guide;
 pub mod interpreter;
 pub mod kernel;
 pub mod log;

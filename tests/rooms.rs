@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["command", "huge_pages"]),
     ("huge_pages", &[]),
+    ("guide", &[]),
     (
         "command",
         &[

@@ -27,9 +27,7 @@ fn main() {
             nvcc.args(["--fatbin", "-std=c++17", "-O3", "-I", "src/kernel/cuda"]);
             nvcc.args(TARGETS.iter().flat_map(|target| ["-gencode", target])).arg("-o").arg(&to).arg(source);
             let child = nvcc.spawn().unwrap_or_else(|error| {
-                panic!(
-                    "nvcc cannot be started ({error}); install CUDA or see \"On an NVIDIA GPU\" in README.md"
-                )
+                panic!("nvcc cannot be started ({error}); install CUDA or see src/guide/gpu.md")
             });
             (source, to, child)
         })
