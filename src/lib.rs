@@ -24,7 +24,7 @@
 //! | [`sweep`] | one recipe in many variants: a grid of runs, resumed and compared |
 //! | [`command`] | the command line: one file a subcommand |
 //! | [`trained`] | a run opened for use: weights, tokenizer, recipe |
-//! | [`run_folder`], [`device`], [`duration`], [`pause`], [`seed`] | small leaves |
+//! | [`run_folder`], [`whole_file`], [`device`], [`duration`], [`pause`], [`seed`] | small leaves |
 
 pub mod checkpoint;
 pub mod command;
@@ -50,3 +50,4 @@ pub mod seed;
 pub mod stage;
 pub mod sweep;
 pub mod trained;
+pub mod whole_file;

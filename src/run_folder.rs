@@ -1,8 +1,9 @@
 //! The folder of one run: where each file lies, and the lock that keeps two processes out of it.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use crate::whole_file;
 
 /// See [`RunFolder::model`].
 const MODEL: &str = "model.ron";
@@ -74,6 +75,9 @@ impl RunFolder {
         let folder = RunFolder { root: root.into(), _lock: lock };
         if entry == Entry::Restart {
             folder.delete_run()?;
+        }
+        for folder in [root.to_path_buf(), folder.examples(), root.join("curves")] {
+            whole_file::remove_leftovers(&folder).map_err(io(&folder))?;
         }
         Ok(folder)
     }
@@ -178,12 +182,7 @@ impl RunFolder {
 
     /// Writes a whole file so that a reader (or a crash) sees the old or the new one, never half of it.
     pub fn replace(&self, path: &Path, contents: &[u8]) -> Result<(), RunFolderError> {
-        let io = |source| RunFolderError::Io { path: path.into(), source };
-        let beside = path.with_extension("partial");
-        let mut file = File::create(&beside).map_err(io)?;
-        file.write_all(contents).and_then(|()| file.sync_all()).map_err(io)?;
-        fs::rename(&beside, path).map_err(io)?;
-        File::open(&self.root).and_then(|folder| folder.sync_all()).map_err(io)
+        whole_file::replace(path, contents).map_err(|source| RunFolderError::Io { path: path.into(), source })
     }
 }
 

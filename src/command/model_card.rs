@@ -15,6 +15,7 @@ use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
 use crate::stage::Stage;
 use crate::trained::Weights;
+use crate::whole_file;
 
 #[derive(Debug, Args)]
 pub struct CardArgs {
@@ -30,7 +31,7 @@ pub fn card(args: &CardArgs) -> Result<Outcome, Failure> {
     let name = folder_name(&args.run);
     let card = ModelCard::of(&args.run, &weights, &name, None)?.to_string();
     match &args.out {
-        Some(path) => std::fs::write(path, card)
+        Some(path) => whole_file::replace(path, card.as_bytes())
             .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?,
         None => print!("{card}"),
     }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::{recipe, sweep};
+use crate::{recipe, sweep, whole_file};
 
 use super::{Failure, Outcome};
 
@@ -37,7 +37,7 @@ fn export_one(path: &Path, schema: String, check: bool, out: &mut dyn Write) -> 
         }
     } else {
         std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))
-            .and_then(|()| std::fs::write(path, schema))
+            .and_then(|()| whole_file::replace(path, schema.as_bytes()))
             .map_err(io)?;
         "written"
     };

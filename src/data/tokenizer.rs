@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokenizers::PaddingParams;
 
 use super::{clip_bpe, wordpiece, DataError};
+use crate::whole_file;
 
 /// Which tokenizer a model was trained with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -112,7 +113,8 @@ impl Tokenizer {
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
         let text =
             self.to_json().map_err(|error| DataError::Tokenizer(format!("{}: {error}", path.display())))?;
-        std::fs::write(path, text).map_err(|source| DataError::Io { path: path.to_owned(), source })
+        whole_file::replace(path, text.as_bytes())
+            .map_err(|source| DataError::Io { path: path.to_owned(), source })
     }
 
     /// The text of a `tokenizer.json`.

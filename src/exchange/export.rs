@@ -10,6 +10,7 @@ use super::tokenizer_files::{self, write_json};
 use super::{onnx, open_clip, safetensors_file, transformers, Format};
 use crate::model::ModelConfig;
 use crate::parameter::{Mismatch, NamedTensor};
+use crate::whole_file;
 
 /// A model on its way out.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,8 @@ fn appear(
     std::fs::create_dir_all(&beside).map_err(ExchangeError::io("create", &beside))?;
     let written = fill(&beside).and_then(|notes| {
         std::fs::rename(&beside, folder).map_err(ExchangeError::io("create", folder))?;
+        let parent = folder.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        whole_file::sync_folder(parent).map_err(ExchangeError::io("sync", parent))?;
         Ok(notes)
     });
     match written {
@@ -109,7 +112,7 @@ fn fill_onnx(folder: &Path, model: &Outgoing, weights: &onnx::Weights) -> Result
 fn write_card(folder: &Path, card: Option<&str>) -> Result<(), ExchangeError> {
     let Some(card) = card else { return Ok(()) };
     let path = folder.join("README.md");
-    std::fs::write(&path, card).map_err(ExchangeError::io("write", &path))
+    whole_file::replace(&path, card.as_bytes()).map_err(ExchangeError::io("write", &path))
 }
 
 fn fill(

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -16,6 +16,7 @@ use super::detect::Place;
 use super::error::ExchangeError;
 use super::options::read_object;
 use super::Tensors;
+use crate::whole_file;
 
 /// No header is larger; a larger one is damage, and is not read into memory.
 const LARGEST_HEADER: u64 = 100_000_000;
@@ -238,16 +239,17 @@ pub(super) fn write(path: &Path, mut tensors: Vec<Outgoing>) -> Result<(), Excha
         let metadata = Metadata::new(Some(about), infos).map_err(io::Error::other)?;
         let mut header = serde_json::to_vec(&metadata)?;
         header.resize(header.len().next_multiple_of(8), b' ');
-        let mut out = BufWriter::with_capacity(CHUNK, File::create(path)?);
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
-        for tensor in &tensors {
-            for values in (tensor.values)().chunks(CHUNK / 4) {
-                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                out.write_all(&bytes)?;
+        whole_file::replace_with(path, |out| {
+            out.write_all(&(header.len() as u64).to_le_bytes())?;
+            out.write_all(&header)?;
+            for tensor in &tensors {
+                for values in (tensor.values)().chunks(CHUNK / 4) {
+                    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    out.write_all(&bytes)?;
+                }
             }
-        }
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+            Ok(())
+        })
     };
     written().map_err(ExchangeError::io("write", path))
 }

@@ -8,6 +8,7 @@ use super::error::ExchangeError;
 use super::options::read_object;
 use crate::data::tokenizer::Tokenizer;
 use crate::model::{ModelConfig, TextPool};
+use crate::whole_file;
 
 /// Copies `tokenizer.json` into `folder` and says beside it what else transformers needs to know.
 pub(super) fn write(folder: &Path, source: &Path, config: &ModelConfig) -> Result<(), ExchangeError> {
@@ -15,7 +16,8 @@ pub(super) fn write(folder: &Path, source: &Path, config: &ModelConfig) -> Resul
         Tokenizer::load(source).map_err(|error| ExchangeError::broken(source, error.to_string()))?;
     let contents = read_object(source)?;
     let to = folder.join("tokenizer.json");
-    std::fs::copy(source, &to).map_err(ExchangeError::io("write", &to))?;
+    let bytes = std::fs::read(source).map_err(ExchangeError::io("read", source))?;
+    whole_file::replace(&to, &bytes).map_err(ExchangeError::io("write", &to))?;
 
     // A causal encoder that pools the end token never sees what follows it; an end token there is better than an
     // ordinary word, which transformers would then treat as a control token wherever it stands.
@@ -53,5 +55,5 @@ fn token(contents: &Map<String, Value>, id: u32) -> Option<String> {
 
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), ExchangeError> {
     let text = format!("{value:#}\n");
-    std::fs::write(path, text).map_err(ExchangeError::io("write", path))
+    whole_file::replace(path, text.as_bytes()).map_err(ExchangeError::io("write", path))
 }

@@ -12,6 +12,7 @@ use image::{ImageFormat, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use super::{read_if_there, ReportError};
+use crate::whole_file;
 
 /// Pictures with longer sides are made smaller, pixels.
 const LONGEST: u32 = 112;
@@ -65,10 +66,7 @@ impl Examples {
         }
         let text = serde_json::to_vec(self)
             .map_err(|source| ReportError::Examples { path: path.to_path_buf(), source })?;
-        // Renamed into place: a report that is made meanwhile reads a whole file.
-        let partial = path.with_extension("partial");
-        fs::write(&partial, text).map_err(ReportError::io("write", &partial))?;
-        fs::rename(&partial, path).map_err(ReportError::io("write", path))
+        whole_file::replace(path, &text).map_err(ReportError::io("write", path))
     }
 
     /// Those of a folder, in the order of stages; none where there is no folder.

@@ -15,6 +15,7 @@ use super::history::{Axis, History};
 use super::outline::{stage_titles, title};
 use super::page::{begin_table, escape, facts, finish, grouped, head, push, section, table_row};
 use super::{read_if_there, ReportError};
+use crate::whole_file;
 
 /// Classes that were taken for others, of each evaluation.
 const CONFUSIONS: usize = 15;
@@ -35,7 +36,7 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
     }
     for curve in &curves {
         let path = folder.join(curve.name).with_extension("svg");
-        fs::write(&path, &curve.svg).map_err(ReportError::io("write", &path))?;
+        whole_file::replace(&path, curve.svg.as_bytes()).map_err(ReportError::io("write", &path))?;
     }
 
     let mut page = String::new();

@@ -1,10 +1,10 @@
 //! The pieces of a page: head, sections, tables, text. No scripts, nothing to download.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
 use super::ReportError;
+use crate::whole_file;
 
 const STYLE: &str = include_str!("report.css");
 
@@ -35,13 +35,10 @@ pub(super) fn facts(page: &mut String, facts: &[(&str, Option<String>)]) {
     page.push_str("</dl>\n");
 }
 
-/// Ends the page and renames it into place: a browser that reloads meanwhile sees the former page.
+/// Ends the page and writes it as a whole: a browser that reloads meanwhile sees the former page.
 pub(super) fn finish(mut page: String, path: &Path) -> Result<(), ReportError> {
     page.push_str("</body>\n</html>\n");
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.partial"));
-    fs::write(&partial, page).map_err(ReportError::io("write", &partial))?;
-    fs::rename(&partial, path).map_err(ReportError::io("write", path))
+    whole_file::replace(path, page.as_bytes()).map_err(ReportError::io("write", path))
 }
 
 pub(super) fn section(page: &mut String, heading: &str) {

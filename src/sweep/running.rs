@@ -17,6 +17,7 @@ use crate::recipe;
 use crate::report::{self, ReportError};
 use crate::run_folder::{Entry, RunFolder, RunFolderError};
 use crate::stage::Ended;
+use crate::whole_file;
 
 /// Between two reports of an unfinished sweep; making one takes a second.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
@@ -98,7 +99,7 @@ pub fn run(
                 tracing::error!(target: "flip::sweep", "{name}, seed {}: {message}", cell.seed);
                 let path = cell.folder.join(FAILURE);
                 // The cell's folder may be what is broken.
-                let _ = fs::write(&path, format!("{message}\n"));
+                let _ = whole_file::replace(&path, format!("{message}\n").as_bytes());
                 run.failed.push(Failed { folder: cell.folder.clone(), message });
             }
         }
@@ -156,5 +157,5 @@ fn keep_study(study: &Study, out: &Path) -> Result<(), SweepError> {
     let path = out.join(study::STUDY);
     let io = |source| SweepError::Io { path: path.clone(), source };
     fs::create_dir_all(out).map_err(io)?;
-    fs::write(&path, study::write(study)).map_err(io)
+    whole_file::replace(&path, study::write(study).as_bytes()).map_err(io)
 }

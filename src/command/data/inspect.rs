@@ -1,6 +1,5 @@
 //! `flip data inspect`: what a training run would load from shards, and what it would skip.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +16,7 @@ use crate::data::DataError;
 use crate::log::Progress;
 use crate::report;
 use crate::seed::{rng, Purpose};
+use crate::whole_file;
 
 /// Pictures of the contact sheet, their side in pixels, and how many stand in a row.
 const SHOWN: usize = 48;
@@ -223,5 +223,5 @@ fn unwritten(source: io::Error) -> DataError {
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    fs::write(path, bytes).map_err(|source| DataError::Io { path: path.into(), source })
+    whole_file::replace(path, bytes).map_err(|source| DataError::Io { path: path.into(), source })
 }

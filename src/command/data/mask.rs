@@ -1,6 +1,5 @@
 //! `flip data mask`: what each strategy of masking leaves of a few pictures.
 
-use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use crate::data::webdataset::WebDataset;
 use crate::data::{Cursor, ScenesConfig, ScenesLevel, ScenesSplit, WebDatasetConfig};
 use crate::mask::{ImageMask, Ratio, Strength};
 use crate::report;
+use crate::whole_file;
 
 /// What a removed patch looks like.
 const REMOVED: u8 = 128;
@@ -84,7 +84,8 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
         }
     }
     let png = report::sheet(&rows, args.size, strategies.len())?;
-    fs::write(&args.out, png).map_err(|error| Failure::Usage(format!("{}: {error}", args.out.display())))?;
+    whole_file::replace(&args.out, &png)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", args.out.display())))?;
     let names: Vec<&str> = strategies.iter().map(|(name, _)| *name).collect();
     writeln!(out, "{}: from left to right {}", args.out.display(), names.join("; "))?;
     Ok(Outcome::Done)

@@ -12,8 +12,7 @@ mod text;
 mod tower;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use prost::Message;
@@ -21,6 +20,7 @@ use prost::Message;
 use super::error::ExchangeError;
 use crate::model::{LogitScaleClip, ModelConfig, LOGIT_SCALE_RANGE};
 use crate::parameter::NamedTensor;
+use crate::whole_file;
 use graph::Builder;
 use proto::{Entry, Graph, Model, OperatorSet, ValueInfo, FLOAT};
 
@@ -126,12 +126,15 @@ impl Encoder<'_> {
             opset_import: vec![OperatorSet { domain: String::new(), version: OPERATOR_SET }],
             metadata_props: about.to_vec(),
         };
-        std::fs::write(&path, model.encode_to_vec()).map_err(ExchangeError::io("write", &path))
+        whole_file::replace(&path, &model.encode_to_vec()).map_err(ExchangeError::io("write", &path))
     }
 
     /// Lays the large constants into a file of their own; returns the declarations of all.
     fn write_beside(&self, path: &Path, name: &str) -> std::io::Result<Vec<proto::Tensor>> {
-        let mut out = BufWriter::new(File::create(path)?);
+        whole_file::replace_with(path, |out| self.write_constants(out, name))
+    }
+
+    fn write_constants(&self, out: &mut dyn Write, name: &str) -> std::io::Result<Vec<proto::Tensor>> {
         let mut at = 0u64;
         let mut declared = Vec::with_capacity(self.graph.constants.len());
         for (constant_name, constant) in &self.graph.constants {
@@ -148,7 +151,6 @@ impl Encoder<'_> {
             at = start + raw.len() as u64;
             declared.push(tensor.stored_in(name, start, raw.len()));
         }
-        out.into_inner()?.sync_all()?;
         Ok(declared)
     }
 }

@@ -1,6 +1,5 @@
 //! `sweep.json` and `points.csv`: every number behind the charts.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{json, Value};
@@ -8,6 +7,7 @@ use serde_json::{json, Value};
 use super::summary::Summary;
 use super::{Along, Metric, Outcome, Spent, Sweep};
 use crate::report::ReportError;
+use crate::whole_file;
 
 pub(super) fn write(
     sweep: &Sweep,
@@ -18,10 +18,10 @@ pub(super) fn write(
     let path = out.join("sweep.json");
     let mut text = format!("{:#}", as_json(sweep, metric, summaries));
     text.push('\n');
-    fs::write(&path, text).map_err(ReportError::io("write", &path))?;
+    whole_file::replace(&path, text.as_bytes()).map_err(ReportError::io("write", &path))?;
     let path = out.join("points.csv");
     let csv = as_csv(sweep).map_err(std::io::Error::other);
-    csv.and_then(|csv| fs::write(&path, csv)).map_err(ReportError::io("write", &path))
+    csv.and_then(|csv| whole_file::replace(&path, &csv)).map_err(ReportError::io("write", &path))
 }
 
 fn as_json(sweep: &Sweep, metric: Option<&Metric>, summaries: Option<&[Summary]>) -> Value {

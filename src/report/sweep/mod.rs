@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use super::evaluation::{is_count, is_share, trajectories, EvalRow};
 use super::history::{Axis, History};
 use super::ReportError;
+use crate::whole_file;
 
 pub use summary::{Reached, Spread, Summary};
 
@@ -291,7 +292,7 @@ impl Sweep {
         for chart in &charts {
             for (extension, bytes) in [("svg", chart.svg.as_bytes()), ("png", &chart.png)] {
                 let path = folder.join(chart.name).with_extension(extension);
-                fs::write(&path, bytes).map_err(ReportError::io("write", &path))?;
+                whole_file::replace(&path, bytes).map_err(ReportError::io("write", &path))?;
             }
         }
         page::write(self, metric.as_ref(), summaries.as_deref(), &charts, out)
