@@ -24,6 +24,8 @@
 //! | [`sweep`] | one recipe in many variants: a grid of runs, resumed and compared |
 //! | [`command`] | the command line: one file a subcommand |
 //! | [`trained`] | a run opened for use: weights, tokenizer, recipe |
+//! | [`terminal`] | standard output and error, which can be closed, full or gone |
+//! | [`outside`] | text from outside, made safe for where it is shown |
 //! | [`run_folder`], [`whole_file`], [`device`], [`duration`], [`pause`], [`seed`] | small leaves |
 
 pub mod checkpoint;
@@ -40,6 +42,7 @@ pub mod log;
 pub mod mask;
 pub mod model;
 pub mod optimizer;
+pub mod outside;
 pub mod parameter;
 pub mod pause;
 pub mod ranks;
@@ -49,5 +52,6 @@ pub mod run_folder;
 pub mod seed;
 pub mod stage;
 pub mod sweep;
+pub mod terminal;
 pub mod trained;
 pub mod whole_file;

@@ -4,11 +4,9 @@ mod huge_pages;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 #[global_allocator]
 static MEMORY: huge_pages::HugePages = huge_pages::HugePages;
 
 fn main() -> ExitCode {
-    flip::command::Cli::parse().execute()
+    flip::command::Cli::given().map_or_else(|code| code, flip::command::Cli::execute)
 }

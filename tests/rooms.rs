@@ -10,6 +10,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["command", "huge_pages"]),
     ("huge_pages", &[]),
     ("guide", &[]),
+    ("terminal", &[]),
+    ("outside", &[]),
     (
         "command",
         &[
@@ -109,6 +111,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("whole_file", &[]),
 ];
 
+/// Leaves that every room may name.
+const EVERYWHERE: &[&str] = &["outside", "terminal"];
+
 /// Rooms that may name dfdx.
 const GRAPH: &[&str] = &["model", "parameter", "optimizer", "interpreter", "command", "trained"];
 
@@ -175,12 +180,41 @@ fn no_room_reaches_upward() {
             continue;
         };
         for other in named(&text) {
-            if other != room && !allowed.contains(&other.as_str()) {
+            if other != room && !allowed.contains(&other.as_str()) && !EVERYWHERE.contains(&other.as_str()) {
                 wrong.push(format!("src/{shown}: `{room}` may not reach `{other}`"));
             }
         }
         if text.contains("dfdx::") && !GRAPH.contains(&room.as_str()) {
             wrong.push(format!("src/{shown}: dfdx may not be named in `{room}`"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_terminal_room_writes_to_standard_output_and_error() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        // A build script talks to cargo that way.
+        if room(&file, &src) == "terminal" || file.ends_with("src/kernel/cuda/build.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for way in ["println!", "eprintln!", "print!", "eprint!", "dbg!", "::stdout()", "::stderr()"] {
+                let own = way == "::stdout()" && code.contains("terminal::stdout()");
+                if code.contains(way) && !own {
+                    let shown = file.strip_prefix(&src).unwrap().display();
+                    wrong.push(format!(
+                        "src/{shown}:{}: {way} (say! and say_error! survive a closed stream)",
+                        number + 1
+                    ));
+                }
+            }
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));

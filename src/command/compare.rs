@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::recipe;
 use crate::report::compare::{self, Run};
+use crate::terminal::say_error;
 
 use super::{Failure, Outcome};
 
@@ -39,7 +40,7 @@ pub fn compare(args: &CompareArgs, out: &mut dyn Write) -> Result<Outcome, Failu
             Ok(recipe) => fields(&serde_json::to_value(&recipe)?),
             // Of another release; its numbers can be compared all the same.
             Err(errors) => {
-                eprintln!("{}: its recipe is not compared: {errors}", path.display());
+                say_error!("{}: its recipe is not compared: {errors}", path.display());
                 Vec::new()
             }
         };

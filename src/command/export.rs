@@ -9,6 +9,7 @@ use super::model_card::ModelCard;
 use super::{Failure, Outcome};
 use crate::checkpoint::run_of;
 use crate::exchange::{self, Format, Outgoing};
+use crate::terminal::say;
 use crate::trained::Weights;
 
 #[derive(Debug, Args)]
@@ -56,9 +57,9 @@ pub fn export(args: &ExportArgs) -> Result<Outcome, Failure> {
         inline: args.inline_mib.map(|mib| mib << 20),
     };
     let exported = exchange::export(&outgoing, format, &args.out).map_err(failure)?;
-    println!("{} for {format}, from {}", exported.folder.display(), weights.checkpoint.display());
+    say!("{} for {format}, from {}", exported.folder.display(), weights.checkpoint.display());
     for note in &exported.notes {
-        println!("note: {note}");
+        say!("note: {note}");
     }
     Ok(Outcome::Done)
 }

@@ -12,6 +12,7 @@ use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::exchange::{self, ExchangeError, Format, ImportOptions, Imported};
 use crate::run_folder::{Entry, RunFolder};
 use crate::stage::training::MODEL;
+use crate::terminal::say;
 
 #[derive(Debug, Args)]
 pub struct ImportArgs {
@@ -75,7 +76,7 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
     }
     write(&folder, &imported, &args.source)?;
     let counts = imported.config.parameter_counts();
-    println!(
+    say!(
         "{} checkpoint: {} parameters (image {}, text {}), pictures of {} px, {} tokens, {}-wide embeddings",
         imported.format,
         counts.total(),
@@ -86,9 +87,9 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
         imported.config.embed_dim
     );
     for note in &imported.notes {
-        println!("note: {note}");
+        say!("note: {note}");
     }
-    println!(
+    say!(
         "run folder  {0}\nin a recipe init: Checkpoint({0:?}), without a model of its own",
         folder.root().display().to_string()
     );

@@ -13,7 +13,6 @@ pub mod sweep;
 pub mod tokenizer;
 pub mod validate;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::log::Progress;
 use crate::recipe::{self, Recipe};
+use crate::terminal::{self, say, say_error, Unwritten};
 
 /// Pre-trains CLIP-style image-text models by masking (FLIP), tunes them without masks, evaluates them.
 #[derive(Debug, Parser)]
@@ -152,19 +152,40 @@ fn read_recipe(args: &RecipeArgs) -> Result<Recipe, Failure> {
     recipe::read(&args.recipe, &args.sets).map_err(|errors| {
         Failure::Usage(match crate::sweep::study::is_study(&args.recipe) {
             true => format!("{0} is a study of many runs: flip sweep {0}", args.recipe.display()),
-            false => errors.render(std::io::stderr().is_terminal()),
+            false => errors.render(terminal::colours()),
         })
     })
 }
 
 impl Cli {
+    /// The command that the program was started with; where that is none, or help was asked for, what it says and the
+    /// exit code.
+    ///
+    /// # Errors
+    /// The arguments are wrong: exit code 2. Help or the version was asked for: exit code 0.
+    pub fn given() -> Result<Cli, ExitCode> {
+        terminal::begin();
+        Cli::try_parse().map_err(|error| {
+            let text = error.render();
+            if error.use_stderr() {
+                let text = if terminal::colours() { text.ansi().to_string() } else { text.to_string() };
+                say_error!("{}", text.trim_end());
+                return ExitCode::from(2);
+            }
+            let text = if terminal::out_colours() { text.ansi().to_string() } else { text.to_string() };
+            say!("{}", text.trim_end());
+            printed(ExitCode::SUCCESS)
+        })
+    }
+
     /// Runs the command and turns its end into an exit code: 0 done, 2 wrong recipe or arguments, 1 anything
-    /// else, 130 interrupted.
+    /// else, 130 interrupted. What was printed is part of it: 1 where standard output could not be written, unless its
+    /// reader closed it.
     pub fn execute(self) -> ExitCode {
-        let mut out = std::io::stdout();
+        let mut out = terminal::stdout();
         let ended = match &self.command {
             Command::Run(args) => run::run(args),
-            Command::Sweep(args) => sweep::sweep(args, &mut out),
+            Command::Sweep(args) => sweep::sweep(args, &mut terminal::stdout_that_goes_on()),
             Command::Validate(args) => {
                 validate::validate(&args.recipe.recipe, &args.recipe.sets, &args.cluster, args.json, &mut out)
             }
@@ -173,21 +194,36 @@ impl Cli {
             }
             Command::Bench(args) => bench::bench(args),
             Command::Data { command } => data::run(command, &mut out),
-            Command::Tokenizer { command } => tokenizer::run(command, &Progress::new(), &mut out),
+            Command::Tokenizer { command } => {
+                tokenizer::run(command, &Progress::new(), &mut terminal::stdout_that_goes_on())
+            }
             Command::Embed(args) => embed::embed(args),
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),
-            Command::Card(args) => model_card::card(args),
+            Command::Card(args) => model_card::card(args, &mut out),
             Command::Compare(args) => compare::compare(args, &mut out),
         };
+        // A line without an end is written as well, before the exit code is known.
+        drop(out);
         match ended {
-            Ok(Outcome::Done) => ExitCode::SUCCESS,
-            Ok(Outcome::Interrupted) => ExitCode::from(130),
+            Ok(Outcome::Done) => printed(ExitCode::SUCCESS),
+            Ok(Outcome::Interrupted) => printed(ExitCode::from(130)),
+            Err(Failure::Other(error)) if Unwritten::is_behind(&*error) => printed(ExitCode::SUCCESS),
             Err(failure) => {
                 let (message, code) = failure.told();
-                eprintln!("{message}");
+                say_error!("{message}");
                 ExitCode::from(code)
             }
         }
     }
+}
+
+/// The exit code of a command that ended well but for what it printed.
+fn printed(code: ExitCode) -> ExitCode {
+    let Err(message) = terminal::outcome() else { return code };
+    say_error!("error: {message}");
+    if code == ExitCode::SUCCESS {
+        return ExitCode::FAILURE;
+    }
+    code
 }

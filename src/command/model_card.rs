@@ -26,14 +26,14 @@ pub struct CardArgs {
     out: Option<PathBuf>,
 }
 
-pub fn card(args: &CardArgs) -> Result<Outcome, Failure> {
+pub fn card(args: &CardArgs, out: &mut dyn std::io::Write) -> Result<Outcome, Failure> {
     let weights = Weights::open(&args.run)?;
     let name = folder_name(&args.run);
     let card = ModelCard::of(&args.run, &weights, &name, None)?.to_string();
     match &args.out {
         Some(path) => whole_file::replace(path, card.as_bytes())
             .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?,
-        None => print!("{card}"),
+        None => out.write_all(card.as_bytes())?,
     }
     Ok(Outcome::Done)
 }

@@ -17,6 +17,7 @@ use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
 use crate::run_folder::{Entry, RunFolder};
 use crate::stage::Ended;
+use crate::terminal::{say, say_error};
 
 use super::{read_recipe, Failure, Outcome, RecipeArgs};
 
@@ -52,12 +53,12 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
         Err(failure) => {
             let (message, code) = failure.told();
             if ranks.rank() == 0 {
-                eprintln!("{message}");
+                say_error!("{message}");
             } else {
                 tracing::error!(target: "flip", "{message}");
                 // What concerns all of them is told by rank 0, which ends this process meanwhile.
                 std::thread::sleep(MODESTY);
-                eprintln!("{}: {message}", ranks.name());
+                say_error!("{}: {message}", ranks.name());
             }
             ranks.end(code)
         }
@@ -125,9 +126,9 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
         return Ok(Outcome::Interrupted);
     }
     let results = EvalRow::read(&folder.evaluations())?;
-    println!("{}", report::table::text(&results, &report::stage_titles(&written)));
-    println!("run folder  {}", folder.root().display());
-    println!("report      {}", page.display());
+    say!("{}", report::table::text(&results, &report::stage_titles(&written)));
+    say!("run folder  {}", folder.root().display());
+    say!("report      {}", page.display());
     Ok(Outcome::Done)
 }
 

@@ -1,6 +1,6 @@
 //! `flip sweep`: a recipe in many variants, run to the end and compared.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use crate::recipe::{self, RecipeErrors};
 use crate::stage::Ended;
 use crate::sweep::plan::PlanErrors;
 use crate::sweep::{self, standing, study, Plan, Standing};
+use crate::terminal;
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {
@@ -122,7 +123,7 @@ pub(super) fn validate(
                     serde_json::to_string(&Broken { valid: false, errors: errors.errors() })?
                 )?;
             }
-            return Err(Failure::Usage(errors.render(std::io::stderr().is_terminal())));
+            return Err(Failure::Usage(errors.render(terminal::colours())));
         }
     };
     let root = Path::new("runs").join(&read.study.name);
@@ -158,7 +159,7 @@ pub(super) fn validate(
 
 /// What is asked for, and its folder.
 fn opened(args: &SweepArgs) -> Result<(study::Read, PathBuf), Failure> {
-    let styled = |errors: RecipeErrors| Failure::Usage(errors.render(std::io::stderr().is_terminal()));
+    let styled = |errors: RecipeErrors| Failure::Usage(errors.render(terminal::colours()));
     let given = &args.recipe;
     if given.is_dir() {
         let path = given.join(study::STUDY);
@@ -180,7 +181,7 @@ fn opened(args: &SweepArgs) -> Result<(study::Read, PathBuf), Failure> {
 }
 
 fn shown(errors: &PlanErrors) -> String {
-    errors.render(std::io::stderr().is_terminal())
+    errors.render(terminal::colours())
 }
 
 /// Prints what will be run.

@@ -1,6 +1,6 @@
 //! `flip validate`: what a recipe, or each setting of a study, will cost and need, told without building anything.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use crate::recipe::files::{self, Presence};
 use crate::recipe::forecast::{forecast, StageForecast, TrainingForecast};
 use crate::recipe::{self, Compute, Precision, Recipe, RecipeError};
 use crate::sweep::study;
+use crate::terminal;
 
 use super::{Failure, Outcome};
 
@@ -98,7 +99,7 @@ pub fn validate(
                 let broken = Broken { valid: false, errors: errors.errors() };
                 writeln!(out, "{}", serde_json::to_string(&broken)?)?;
             }
-            return Err(Failure::Usage(errors.render(io::stderr().is_terminal())));
+            return Err(Failure::Usage(errors.render(terminal::colours())));
         }
     };
     let mut report = report(&recipe);

@@ -1,12 +1,19 @@
 //! Progress of a stage: a bar on a terminal, a plain line now and then elsewhere.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::{
+    HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle,
+};
 
+use crate::outside;
+use crate::terminal::{self, Screen};
+
+/// Most drawings of the bars in a second.
+const DRAWN_PER_S: u8 = 20;
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -26,10 +33,12 @@ enum Output {
 impl Progress {
     /// Bars if stderr is a terminal that can draw them, else a log line every ten seconds.
     pub fn new() -> Self {
-        let bars = MultiProgress::new();
-        match bars.is_hidden() {
-            false => Progress { output: Output::Terminal(bars) },
-            true => Self::lines(LINE_EVERY),
+        match Screen::open() {
+            Some(screen) => {
+                let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen), DRAWN_PER_S);
+                Progress { output: Output::Terminal(MultiProgress::with_draw_target(target)) }
+            }
+            None => Self::lines(LINE_EVERY),
         }
     }
 
@@ -55,7 +64,7 @@ impl Progress {
                 if let Ok(style) = ProgressStyle::with_template(&template) {
                     bar.set_style(style.progress_chars("=> "));
                 }
-                bar.set_prefix(title.to_string());
+                bar.set_prefix(outside::shown(title).into_owned());
                 Shown::Bar(bar)
             }
             Output::Lines(every) => {
@@ -69,7 +78,7 @@ impl Progress {
 
     /// Writes a whole log line to stderr, above the bars.
     pub(super) fn write_above(&self, line: &[u8]) -> io::Result<()> {
-        let write = || io::stderr().lock().write_all(line);
+        let write = || terminal::write_error(line);
         match &self.output {
             Output::Terminal(bars) => bars.suspend(write),
             Output::Lines(_) => write(),
@@ -131,7 +140,7 @@ impl Bar {
         match &self.shown {
             Shown::Bar(bar) => {
                 bar.set_position(done);
-                bar.set_message(format!(", {message}"));
+                bar.set_message(format!(", {}", outside::shown(&message.to_string())));
             }
             Shown::Lines(every, pace) => {
                 let mut pace = lock(pace);

@@ -1,7 +1,7 @@
 //! The subscriber whose levels, format and sinks follow `logging.ron` while the run goes on.
 
 use std::fs;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tracing_subscriber::reload;
 use super::sink::{OpenFiles, Sinks};
 use super::watch::Watch;
 use super::{Format, Level, LogError, LoggingConfig, Progress, Sink};
+use crate::terminal;
 
 type Spans = Layered<SpanFields, Registry>;
 type Filtered = Layered<reload::Layer<Targets, Spans>, Spans>;
@@ -156,14 +157,10 @@ fn lines(config: &LoggingConfig, sinks: Sinks) -> Lines {
     // Without internal errors: they are told with eprintln!, which panics where stderr is closed.
     let lines = fmt::layer().with_writer(sinks).log_internal_errors(false);
     match config.format {
-        Format::Compact => lines.with_ansi(colours()).compact().boxed(),
-        Format::Full => lines.with_ansi(colours()).boxed(),
+        Format::Compact => lines.with_ansi(terminal::colours()).compact().boxed(),
+        Format::Full => lines.with_ansi(terminal::colours()).boxed(),
         Format::Json => lines.with_ansi(false).json().boxed(),
     }
-}
-
-fn colours() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Records the fields of every new span for each format there is. A format looks for what its own kind of

@@ -14,6 +14,8 @@ use mpi::ffi;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
 
+use crate::terminal::say_error;
+
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
 /// So long a rank may be silent. A rank that is gone has ended the run within 30 seconds, with what MPI's launcher takes
@@ -243,7 +245,7 @@ impl Beating {
 
     /// Ends the run on all ranks.
     fn end(&self, beats: &SimpleCommunicator, reason: &str) -> ! {
-        eprintln!("error: {reason}. The run ends on all ranks; go on with --resume");
+        say_error!("error: {reason}. The run ends on all ranks; go on with --resume");
         tracing::error!(target: "flip::ranks", "{reason}; the run ends on all ranks");
         // The launcher ends what does not end by itself; where it does not answer, this process still ends.
         let _ = std::thread::Builder::new().spawn(|| {

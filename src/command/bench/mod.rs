@@ -27,6 +27,7 @@ use crate::optimizer::{AdamW, AdamWConfig};
 use crate::recipe::{Compute, Fusion, Precision, Recipe};
 use crate::seed::{rng, Purpose};
 use crate::stage::Stage;
+use crate::terminal::say;
 
 use super::{read_recipe, Failure, Outcome, RecipeArgs};
 use gemm::{dfdx_gemm_rate, kernel_gemm_rate};
@@ -154,9 +155,9 @@ pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
     let place = interpreter::place(&asked).map_err(|error| Failure::Usage(error.to_string()))?;
     let measured = setting.measure(&recipe.model, recipe.seed, place.gpu)?;
     if args.json {
-        println!("{}", serde_json::to_string(&measured)?);
+        say!("{}", serde_json::to_string(&measured)?);
     } else {
-        println!("{}", table(&measured));
+        say!("{}", table(&measured));
     }
     Ok(Outcome::Done)
 }

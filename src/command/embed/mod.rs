@@ -21,6 +21,7 @@ use crate::data::source::{Order, Source};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::transform::Transform;
 use crate::log::{Logging, Progress};
+use crate::terminal::say;
 use crate::trained::Trained;
 
 use super::{Failure, Outcome};
@@ -89,12 +90,12 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let mut output = match Output::open(&args.out, format, &subject, args.restart)? {
         Opened::Growing(output) => output,
         Opened::Complete => {
-            println!("{} was complete but for its name", args.out.display());
+            say!("{} was complete but for its name", args.out.display());
             return Ok(Outcome::Done);
         }
     };
     if output.rows() > 0 {
-        println!("going on behind row {}", output.rows());
+        say!("going on behind row {}", output.rows());
     }
     let skipped = match (source, &args.texts) {
         (Some(source), _) => embed_pictures(&trained, source, &mut output, &progress)?,
@@ -102,9 +103,9 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
         (None, None) => return Err(Failure::Usage("give --images or --texts".into())),
     };
     let rows = output.finish()?;
-    println!("{rows} rows of {width} in {}", args.out.display());
+    say!("{rows} rows of {width} in {}", args.out.display());
     if let Some(skipped) = skipped {
-        println!("left out: {skipped}");
+        say!("left out: {skipped}");
     }
     Ok(Outcome::Done)
 }
