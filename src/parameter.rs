@@ -31,6 +31,63 @@ impl Role {
     }
 }
 
+/// The encoder that a parameter belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tower {
+    Image,
+    Text,
+    /// Neither: the logit scale.
+    Loss,
+}
+
+/// The distribution of a parameter's first values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Uniform from minus `bound` to `bound`.
+    Uniform {
+        bound: f64,
+    },
+    /// Normal around zero.
+    Normal {
+        deviation: f64,
+    },
+    Constant(f64),
+}
+
+/// Name, kind and size of a parameter: an entry of the list that a model is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParameterSpec {
+    /// Dotted path, for example `image.blocks.3.attention.qkv.weight`.
+    pub name: String,
+    pub tower: Tower,
+    pub role: Role,
+    pub shape: Vec<usize>,
+    pub init: Init,
+}
+
+impl ParameterSpec {
+    /// Numbers in it.
+    pub fn len(&self) -> usize {
+        count(&self.shape)
+    }
+
+    /// Whether it holds no number at all; a checked model has no such parameter.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows and columns; a vector of n is [1, n].
+    pub fn matrix(&self) -> (usize, usize) {
+        let last = self.shape.last().copied().unwrap_or(1);
+        (self.len() / last, last)
+    }
+
+    /// What tensors of it are known by.
+    pub fn outline(&self) -> (String, Vec<usize>) {
+        (self.name.clone(), self.shape.clone())
+    }
+}
+
 /// One trainable tensor. All masters have rank two so that one walk serves them all: a vector of n is
 /// stored as [1, n]; `shape` is the logical shape, as checkpoints show it.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@
 use dfdx::prelude::*;
 
 use super::config::Activation;
-use super::init::Initialiser;
+use super::init::Made;
 use super::layer::{rows_of, LayerNorm, Linear, Matrix, Sequences};
 use crate::parameter::{rounded, walk_fields};
 
@@ -41,33 +41,31 @@ walk_fields!(Attention { qkv, out });
 walk_fields!(Mlp { up, down });
 walk_fields!(Block { norm1, attention, norm2, mlp });
 
-/// Sizes of the blocks of a tower.
+/// Options of the blocks of a tower.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct BlockSizes {
-    pub width: usize,
+pub(crate) struct BlockOptions {
     pub heads: usize,
-    pub hidden: usize,
     pub activation: Activation,
     pub norm_eps: f64,
 }
 
 impl<E: Dtype, D: Device<E>> Block<E, D> {
-    pub fn new(init: &mut Initialiser<D>, name: &str, sizes: BlockSizes) -> Result<Self, D::Err> {
-        let BlockSizes { width, heads, hidden, activation, norm_eps } = sizes;
-        Ok(Block {
-            norm1: LayerNorm::new(init, &format!("{name}.norm1"), width, norm_eps)?,
+    pub fn new(made: &mut Made<E, D>, name: &str, options: BlockOptions) -> Self {
+        let BlockOptions { heads, activation, norm_eps } = options;
+        Block {
+            norm1: LayerNorm::new(made, &format!("{name}.norm1"), norm_eps),
             attention: Attention {
-                qkv: Linear::query_key_value(init, &format!("{name}.attention.qkv"), width)?,
-                out: Linear::new(init, &format!("{name}.attention.out"), width, width, true)?,
+                qkv: Linear::new(made, &format!("{name}.attention.qkv")),
+                out: Linear::new(made, &format!("{name}.attention.out")),
                 heads,
             },
-            norm2: LayerNorm::new(init, &format!("{name}.norm2"), width, norm_eps)?,
+            norm2: LayerNorm::new(made, &format!("{name}.norm2"), norm_eps),
             mlp: Mlp {
-                up: Linear::new(init, &format!("{name}.mlp.up"), width, hidden, true)?,
-                down: Linear::new(init, &format!("{name}.mlp.down"), hidden, width, true)?,
+                up: Linear::new(made, &format!("{name}.mlp.up")),
+                down: Linear::new(made, &format!("{name}.mlp.down")),
                 activation,
             },
-        })
+        }
     }
 
     /// [batch * tokens, width] -> the same. `hidden` [batch, tokens, tokens] is added to the attention

@@ -1,6 +1,7 @@
 //! What a model costs, known from its sizes alone.
 
-use super::config::{Activation, ImagePositions, ModelConfig};
+use super::config::{Activation, ModelConfig};
+use crate::parameter::{ParameterSpec, Role, Tower};
 
 /// Trainable numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,19 +33,6 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn parameters(&self) -> u64 {
-        let (w, h) = (self.width, self.hidden);
-        let norms = 4 * w;
-        let attention = w * 3 * w + 3 * w + w * w + w;
-        let mlp = w * h + h + h * w + w;
-        self.depth * (norms + attention + mlp)
-    }
-
-    fn weights(&self) -> u64 {
-        let (w, h) = (self.width, self.hidden);
-        self.depth * (4 * w * w + 2 * w * h)
-    }
-
     /// Numbers that the reference graph keeps for one sample of `tokens` tokens: dfdx holds a gradient of
     /// every operation's result until the pass is over, and by then has given the results back.
     fn activations(&self, tokens: f64, masked: bool) -> f64 {
@@ -85,26 +73,16 @@ impl ModelConfig {
 
     /// How many parameters the model has.
     pub fn parameter_counts(&self) -> ParameterCounts {
-        let (embed, width) = (self.embed_dim as u64, self.image.width as u64);
-        let grid = self.image.grid() as u64;
-        let patch = self.image.patch_values() as u64 * width + if self.image.patch_bias { width } else { 0 };
-        let positions = match self.image.positions {
-            ImagePositions::SinCos => 0,
-            ImagePositions::Learned => (1 + grid * grid) * width,
+        let all = self.parameters();
+        let sum = |wanted: &dyn Fn(&ParameterSpec) -> bool| -> u64 {
+            all.iter().filter(|spec| wanted(spec)).map(|spec| spec.len() as u64).sum()
         };
-        let norms = if self.image.pre_norm { 4 * width } else { 2 * width };
-        let image = patch + width + positions + norms + self.image_blocks().parameters() + width * embed;
-        let width = self.text.width as u64;
-        let tokens = (self.text.vocab_size + self.text.context) as u64 * width;
-        let text = tokens + 2 * width + self.text_blocks().parameters() + width * embed;
-        ParameterCounts { image, text, other: 1, weights: self.weights() }
-    }
-
-    /// Values of the matrices that activations are multiplied by.
-    fn weights(&self) -> u64 {
-        let (image, text) = (self.image.width as u64, self.text.width as u64);
-        let ends = self.image.patch_values() as u64 * image + (image + text) * self.embed_dim as u64;
-        ends + self.image_blocks().weights() + self.text_blocks().weights()
+        ParameterCounts {
+            image: sum(&|spec| spec.tower == Tower::Image),
+            text: sum(&|spec| spec.tower == Tower::Text),
+            other: sum(&|spec| spec.tower == Tower::Loss),
+            weights: sum(&|spec| spec.role == Role::Weight),
+        }
     }
 
     /// Floating-point operations of the matrix products of training on one pair out of a batch of

@@ -4,7 +4,7 @@ use dfdx::prelude::*;
 
 use super::error::ModelError;
 use super::Flip;
-use crate::parameter::{Mismatch, NamedTensor};
+use crate::parameter::{Mismatch, NamedTensor, ParameterSpec};
 
 impl<E: Dtype, D: Device<E>> Flip<E, D> {
     /// Every parameter, copied to the host.
@@ -15,8 +15,7 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     /// Overwrites every parameter with the tensor of its name. Nothing is changed unless the tensors are
     /// exactly the parameters: no name too few or too many, every shape as it should be.
     pub fn import(&mut self, tensors: &[NamedTensor]) -> Result<(), ModelError> {
-        let expected: Vec<(String, Vec<usize>)> =
-            self.parameters().into_iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
+        let expected: Vec<_> = self.spec().iter().map(ParameterSpec::outline).collect();
         let tensors = Mismatch::pair(&expected, tensors).map_err(ModelError::Weights)?;
         for (parameter, tensor) in self.parameters_mut().into_iter().zip(tensors) {
             parameter.set(&tensor.data);
@@ -31,8 +30,7 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         there: impl Iterator<Item = (&'a str, Vec<usize>)>,
         mut read: impl FnMut(usize, &mut Vec<f32>) -> Result<(), F>,
     ) -> Result<(), F> {
-        let expected: Vec<(String, Vec<usize>)> =
-            self.parameters().into_iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
+        let expected: Vec<_> = self.spec().iter().map(ParameterSpec::outline).collect();
         let places = Mismatch::places(&expected, there).map_err(ModelError::Weights)?;
         let mut values = Vec::new();
         for (parameter, place) in self.parameters_mut().into_iter().zip(places) {

@@ -2,14 +2,15 @@
 
 use dfdx::prelude::*;
 
-use super::block::{Block, BlockSizes};
-use super::config::{ImagePool, ImagePositions, ImageTowerConfig, Normalisation};
-use super::init::Initialiser;
+use super::block::{Block, BlockOptions};
+use super::config::{ImagePool, ImageTowerConfig, Normalisation};
+use super::init::Made;
 use super::input::ImageInput;
 use super::layer::{LayerNorm, Linear, Matrix, Sequences};
 use super::loss::unit_length;
+use super::spec::{CLASS_TOKEN, IMAGE_POSITIONS};
 use super::{patch, position};
-use crate::parameter::{walk_fields, Parameter, Role};
+use crate::parameter::{walk_fields, Parameter};
 
 /// Patch embedding, class token, positions, blocks, norm, pool, projection.
 #[derive(Debug, Clone)]
@@ -32,42 +33,22 @@ pub(crate) struct ImageTower<E: Dtype, D: Storage<E>> {
 walk_fields!(ImageTower { patch, class_token, positions, pre_norm, blocks, norm, projection });
 
 impl<E: Dtype, D: Device<E>> ImageTower<E, D> {
-    pub fn new(
-        init: &mut Initialiser<D>,
-        config: &ImageTowerConfig,
-        embed_dim: usize,
-        normalisation: Normalisation,
-    ) -> Result<Self, D::Err> {
-        let width = config.width;
-        let sizes = BlockSizes {
-            width,
-            heads: config.heads,
-            hidden: config.hidden(),
-            activation: config.activation,
-            norm_eps: config.norm_eps,
-        };
-        let position_rows = 1 + config.grid() * config.grid();
-        Ok(ImageTower {
-            patch: Linear::new(init, "image.patch", config.patch_values(), width, config.patch_bias)?,
-            class_token: init.tokens("image.class_token".into(), Role::Token, vec![width])?,
-            positions: match config.positions {
-                ImagePositions::SinCos => None,
-                ImagePositions::Learned => {
-                    Some(init.tokens("image.positions".into(), Role::Position, vec![position_rows, width])?)
-                }
-            },
-            pre_norm: match config.pre_norm {
-                true => Some(LayerNorm::new(init, "image.pre_norm", width, config.norm_eps)?),
-                false => None,
-            },
+    pub fn new(made: &mut Made<E, D>, config: &ImageTowerConfig, normalisation: Normalisation) -> Self {
+        let &ImageTowerConfig { heads, activation, norm_eps, .. } = config;
+        let options = BlockOptions { heads, activation, norm_eps };
+        ImageTower {
+            patch: Linear::new(made, "image.patch"),
+            class_token: made.take(CLASS_TOKEN),
+            positions: made.find(IMAGE_POSITIONS),
+            pre_norm: LayerNorm::find(made, "image.pre_norm", norm_eps),
             blocks: (0..config.depth)
-                .map(|i| Block::new(init, &format!("image.blocks.{i}"), sizes))
-                .collect::<Result<_, _>>()?,
-            norm: LayerNorm::new(init, "image.norm", width, config.norm_eps)?,
-            projection: init.matrix("image.projection".into(), width, embed_dim)?,
+                .map(|i| Block::new(made, &format!("image.blocks.{i}"), options))
+                .collect(),
+            norm: LayerNorm::new(made, "image.norm", norm_eps),
+            projection: made.take("image.projection"),
             config: config.clone(),
             normalisation,
-        })
+        }
     }
 
     /// Unit embeddings [batch, embed_dim] of a checked input. With an owned tape everything is recorded.

@@ -2,8 +2,8 @@
 
 use dfdx::prelude::*;
 
-use super::init::Initialiser;
-use crate::parameter::{walk_fields, Parameter, Role};
+use super::init::Made;
+use crate::parameter::{walk_fields, Parameter};
 
 /// Activations or a master: [rows, columns].
 pub type Matrix<E, D, T = NoneTape> = Tensor<(usize, usize), E, D, T>;
@@ -31,33 +31,8 @@ walk_fields!(Linear { weight, bias });
 walk_fields!(LayerNorm { scale, shift });
 
 impl<E: Dtype, D: Device<E>> Linear<E, D> {
-    pub fn new(
-        init: &mut Initialiser<D>,
-        name: &str,
-        inputs: usize,
-        outputs: usize,
-        biased: bool,
-    ) -> Result<Self, D::Err> {
-        let weight = init.matrix(format!("{name}.weight"), inputs, outputs)?;
-        Self::with_weight(init, name, weight, biased)
-    }
-
-    /// Query, key and value in one: [width, 3 width].
-    pub fn query_key_value(init: &mut Initialiser<D>, name: &str, width: usize) -> Result<Self, D::Err> {
-        let weight = init.query_key_value(format!("{name}.weight"), width)?;
-        Self::with_weight(init, name, weight, true)
-    }
-
-    fn with_weight(
-        init: &mut Initialiser<D>,
-        name: &str,
-        weight: Parameter<E, D>,
-        biased: bool,
-    ) -> Result<Self, D::Err> {
-        let outputs = weight.shape[1];
-        let bias =
-            biased.then(|| init.constant(format!("{name}.bias"), Role::Bias, outputs, 0.0)).transpose()?;
-        Ok(Linear { weight, bias })
+    pub fn new(made: &mut Made<E, D>, name: &str) -> Self {
+        Linear { weight: made.take(&format!("{name}.weight")), bias: made.find(&format!("{name}.bias")) }
     }
 
     /// [rows, inputs] -> [rows, outputs].
@@ -74,12 +49,14 @@ impl<E: Dtype, D: Device<E>> Linear<E, D> {
 }
 
 impl<E: Dtype, D: Device<E>> LayerNorm<E, D> {
-    pub fn new(init: &mut Initialiser<D>, name: &str, width: usize, eps: f64) -> Result<Self, D::Err> {
-        Ok(LayerNorm {
-            scale: init.constant(format!("{name}.scale"), Role::Norm, width, 1.0)?,
-            shift: init.constant(format!("{name}.shift"), Role::Norm, width, 0.0)?,
-            eps,
-        })
+    /// The norm of a name, where the model has one.
+    pub fn find(made: &mut Made<E, D>, name: &str, eps: f64) -> Option<Self> {
+        let scale = made.find(&format!("{name}.scale"))?;
+        Some(LayerNorm { scale, shift: made.take(&format!("{name}.shift")), eps })
+    }
+
+    pub fn new(made: &mut Made<E, D>, name: &str, eps: f64) -> Self {
+        Self::find(made, name, eps).unwrap_or_else(|| unreachable!("the list of parameters has no {name}"))
     }
 
     /// [rows, width] -> [rows, width].

@@ -33,6 +33,7 @@ mod replay;
 mod resample;
 mod ring_loss;
 mod shared_out;
+mod spec;
 mod text;
 mod transfer;
 
@@ -63,13 +64,14 @@ use crate::kernel::cuda::phase::Phase;
 use crate::kernel::element::Bf16;
 use crate::kernel::isa::Isa;
 use crate::kernel::Cpu as Kernels;
-use crate::parameter::{host_f32, walk_fields, widened, Parameter, Role, Walk};
+use crate::parameter::{host_f32, walk_fields, widened, Parameter, ParameterSpec, Walk};
 pub(crate) use engine::{Engine, Moments};
 pub use fused::arena_bytes;
 use fused::Fused;
 use image::ImageTower;
-use init::Initialiser;
+use init::Made;
 use loss::contrastive;
+use spec::LOGIT_SCALE;
 use text::TextTower;
 
 /// A device that trains: every operation of the graph, in single precision, and perhaps kernels of our own.
@@ -112,6 +114,7 @@ pub struct Flip<E: Dtype, D: Storage<E>> {
     text: TextTower<E, D>,
     logit_scale: Parameter<E, D>,
     config: ModelConfig,
+    spec: Arc<Vec<ParameterSpec>>,
     /// Computes instead of the composed graph, where there is one.
     engine: Option<Arc<dyn Engine<E, D>>>,
     /// Whether each master of a weight is on one rank alone.
@@ -128,15 +131,14 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         if !violations.is_empty() {
             return Err(ModelError::Sizes(violations));
         }
-        Self::build(&mut Initialiser::new(device, seed), config).map_err(ModelError::device)
-    }
-
-    fn build(init: &mut Initialiser<D>, config: &ModelConfig) -> Result<Self, D::Err> {
+        let spec = config.parameters();
+        let mut made = Made::new(device, &spec, seed).map_err(ModelError::device)?;
         Ok(Flip {
-            image: ImageTower::new(init, &config.image, config.embed_dim, config.normalisation)?,
-            text: TextTower::new(init, &config.text, config.embed_dim, config.normalisation)?,
-            logit_scale: init.constant("logit_scale".into(), Role::LogitScale, 1, config.logit_scale.init)?,
+            image: ImageTower::new(&mut made, &config.image, config.normalisation),
+            text: TextTower::new(&mut made, &config.text, config.normalisation),
+            logit_scale: made.take(LOGIT_SCALE),
             config: config.clone(),
+            spec: Arc::new(spec),
             engine: None,
             shared_out: false,
         })
@@ -145,6 +147,11 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     /// What was built.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Names, sizes and kinds of the parameters, in the order of all that is made of them.
+    pub fn spec(&self) -> &[ParameterSpec] {
+        &self.spec
     }
 
     /// Every parameter, in a fixed order.

@@ -18,7 +18,7 @@ impl<D: Device<f32>> Flip<f32, D> {
         if ranks.count() == 1 {
             return Ok(());
         }
-        let owners = Owners::first(self.parameters().len());
+        let owners = Owners::first(self.spec().len());
         self.spread_whole(ranks, &owners)
     }
 
@@ -132,8 +132,8 @@ impl<D: Device<f32>> Flip<f32, D> {
 
     /// Places of the weights in the walk over the model: those that engines are supplied with, in the same order.
     fn weights(&self) -> Vec<usize> {
-        let parameters = self.parameters().into_iter().enumerate();
-        parameters.filter(|(_, parameter)| parameter.role == Role::Weight).map(|(place, _)| place).collect()
+        let all = self.spec().iter().enumerate();
+        all.filter(|(_, spec)| spec.role == Role::Weight).map(|(place, _)| place).collect()
     }
 }
 

@@ -3,13 +3,14 @@
 
 use dfdx::prelude::*;
 
-use super::block::{Block, BlockSizes};
+use super::block::{Block, BlockOptions};
 use super::config::{Normalisation, TextPool, TextTowerConfig};
-use super::init::Initialiser;
+use super::init::Made;
 use super::input::TextInput;
 use super::layer::{LayerNorm, Matrix, Sequences};
 use super::loss::unit_length;
-use crate::parameter::{rounded, walk_fields, Parameter, Role};
+use super::spec::{TEXT_POSITIONS, TOKENS};
+use crate::parameter::{rounded, walk_fields, Parameter};
 
 /// Token embedding, positions, blocks, norm, pool, projection.
 #[derive(Debug, Clone)]
@@ -29,31 +30,20 @@ pub(crate) struct TextTower<E: Dtype, D: Storage<E>> {
 walk_fields!(TextTower { tokens, positions, blocks, norm, projection });
 
 impl<E: Dtype, D: Device<E>> TextTower<E, D> {
-    pub fn new(
-        init: &mut Initialiser<D>,
-        config: &TextTowerConfig,
-        embed_dim: usize,
-        normalisation: Normalisation,
-    ) -> Result<Self, D::Err> {
-        let width = config.width;
-        let sizes = BlockSizes {
-            width,
-            heads: config.heads,
-            hidden: config.hidden(),
-            activation: config.activation,
-            norm_eps: config.norm_eps,
-        };
-        Ok(TextTower {
-            tokens: init.tokens("text.tokens".into(), Role::Token, vec![config.vocab_size, width])?,
-            positions: init.tokens("text.positions".into(), Role::Position, vec![config.context, width])?,
+    pub fn new(made: &mut Made<E, D>, config: &TextTowerConfig, normalisation: Normalisation) -> Self {
+        let &TextTowerConfig { heads, activation, norm_eps, .. } = config;
+        let options = BlockOptions { heads, activation, norm_eps };
+        TextTower {
+            tokens: made.take(TOKENS),
+            positions: made.take(TEXT_POSITIONS),
             blocks: (0..config.depth)
-                .map(|i| Block::new(init, &format!("text.blocks.{i}"), sizes))
-                .collect::<Result<_, _>>()?,
-            norm: LayerNorm::new(init, "text.norm", width, config.norm_eps)?,
-            projection: init.matrix("text.projection".into(), width, embed_dim)?,
+                .map(|i| Block::new(made, &format!("text.blocks.{i}"), options))
+                .collect(),
+            norm: LayerNorm::new(made, "text.norm", norm_eps),
+            projection: made.take("text.projection"),
             config: config.clone(),
             normalisation,
-        })
+        }
     }
 
     /// Unit embeddings [batch, embed_dim] of a checked input. With an owned tape everything is recorded.

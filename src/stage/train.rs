@@ -287,7 +287,7 @@ impl OwnLoaders {
 
 /// The parameters whose state each rank keeps, where it is shared out.
 fn owners<D: GraphDevice>(run: &Run<'_, D>) -> Option<Owners> {
-    let lengths: Vec<usize> = run.model.parameters().iter().map(|parameter| parameter.len()).collect();
+    let lengths: Vec<usize> = run.model.spec().iter().map(|parameter| parameter.len()).collect();
     let sharded = run.ranks_config.shard != Shard::Nothing && run.ranks.count() > 1;
     sharded.then(|| Owners::of(&lengths, run.ranks.count()))
 }

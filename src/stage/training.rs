@@ -15,7 +15,7 @@ use crate::duration::Duration;
 use crate::log::{Metrics, MetricsConfig, Progress, Timing};
 use crate::model::{Flip, GraphDevice, ModelConfig};
 use crate::optimizer::AdamW;
-use crate::parameter::Parameter;
+use crate::parameter::ParameterSpec;
 use crate::ranks::{Owners, Ranks, RanksConfig};
 use crate::report::EventWriter;
 use crate::run_folder::RunFolder;
@@ -164,17 +164,15 @@ impl<D: GraphDevice> Run<'_, D> {
         owners: Option<&Owners>,
     ) -> Result<(), StageError> {
         let (model, ranks) = (&self.model, self.ranks);
-        let parameters = model.parameters();
-        let named = |parameter: &&Parameter<f32, D>| (parameter.name.clone(), parameter.shape.clone());
         let mut parts = vec![Part {
             stem: MODEL,
-            outline: parameters.iter().map(named).collect(),
+            outline: model.spec().iter().map(ParameterSpec::outline).collect(),
             show: Box::new(|place, see| Ok(model.show_first(ranks, owners, place, see)?)),
         }];
         if let Some(optimizer) = optimizer {
             parts.push(Part {
                 stem: OPTIMIZER,
-                outline: AdamW::outline(&parameters),
+                outline: AdamW::outline(&model.parameters()),
                 show: Box::new(|index, see| Ok(optimizer.show_first(ranks, owners, model, index, see)?)),
             });
         }
