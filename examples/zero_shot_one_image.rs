@@ -7,7 +7,8 @@ use std::path::Path;
 
 use dfdx::tensor::Cpu;
 use flip::data::cut::{Cutter, View};
-use flip::data::source::{Picture, MAX_PIXELS};
+use flip::data::limits::PictureLimits;
+use flip::data::source::Picture;
 use flip::data::transform::Transform;
 use flip::trained::Trained;
 
@@ -21,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let picture = Picture::Encoded(std::fs::read(picture)?);
     let transform = Transform::Evaluate { size: trained.model.config().image.size };
     let square = Cutter::default()
-        .cut(picture, MAX_PIXELS, &transform, View::Whole, 0, (0, 0))
+        .cut(picture, PictureLimits::default(), &transform, View::Whole, 0, (0, 0))
         .map_err(|defect| defect.detail)?;
 
     let image = trained.embed_pictures(&square)?;

@@ -1,4 +1,9 @@
-//! A short run of the fuzz target of tests/fuzz: its corpus, and seeded changes of it.
+//! Changed inputs of every kind are read or refused: no panic, under 2 GiB of memory and 20 seconds each.
+//!
+//! Every test run takes a few of each kind. Ten thousand, or as many as `FLIP_MUTATED_INPUTS` says, of all kinds or of
+//! that of `FLIP_MUTATED_KIND`:
+//!
+//!     cargo test --release --test fuzzing -- --ignored --nocapture ten_thousand_mutated_inputs
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,11 +12,22 @@ use rand::Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+#[path = "fuzz/change.rs"]
+mod change;
+#[path = "fuzz/child.rs"]
+mod child;
+#[path = "fuzz/kinds.rs"]
+mod kinds;
 #[path = "fuzz/target.rs"]
 mod target;
 
+use change::change;
+use kinds::KINDS;
+
 /// Changed inputs of an ordinary test run.
 const CHANGED: usize = 400;
+/// Of a kind, in processes of their own.
+const FEW: u64 = 12;
 
 fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -26,44 +42,6 @@ fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
     }
     inputs.sort();
     inputs
-}
-
-/// Cuts, overwrites, repeats and joins: where archives, headers and scans are likely to break.
-fn change(rng: &mut ChaCha8Rng, input: &[u8], other: &[u8]) -> Vec<u8> {
-    let mut bytes = input.to_vec();
-    for _ in 0..rng.gen_range(1..6) {
-        if bytes.is_empty() {
-            break;
-        }
-        let at = match rng.gen_range(0..3) {
-            // Headers of archives.
-            0 => (rng.gen_range(0..bytes.len().div_ceil(512)) * 512 + rng.gen_range(0..300))
-                .min(bytes.len() - 1),
-            _ => rng.gen_range(0..bytes.len()),
-        };
-        let end = (at + rng.gen_range(1..64)).min(bytes.len());
-        match rng.gen_range(0..7) {
-            0 => bytes[at] ^= 1 << rng.gen_range(0..8),
-            1 => bytes[at] = rng.gen(),
-            2 => bytes[at..end].fill([0, 0xff, 0x7f][rng.gen_range(0..3)]),
-            3 => bytes.truncate(at),
-            4 => {
-                let piece = bytes[at..end].to_vec();
-                bytes.splice(at..at, piece);
-            }
-            5 => {
-                bytes.drain(at..end);
-            }
-            _ if !other.is_empty() => {
-                let from = rng.gen_range(0..other.len());
-                let piece = &other[from..(from + rng.gen_range(1..2048)).min(other.len())];
-                let end = (at + piece.len()).min(bytes.len());
-                bytes[at..end].copy_from_slice(&piece[..end - at]);
-            }
-            _ => {}
-        }
-    }
-    bytes
 }
 
 #[test]
@@ -87,4 +65,35 @@ fn shards_and_pictures_of_any_bytes_load_or_are_skipped() {
         round += 1;
     }
     println!("{round} changed inputs in {:.0} s", began.elapsed().as_secs_f64());
+}
+
+fn without_findings(each: u64, only: Option<String>) {
+    let mut findings = Vec::new();
+    for kind in KINDS.iter().filter(|kind| only.as_ref().is_none_or(|only| kind.name == only)) {
+        let began = Instant::now();
+        findings.extend(child::run(kind, each));
+        println!("{each} {}: {:.0} s", kind.name, began.elapsed().as_secs_f64());
+    }
+    assert!(findings.is_empty(), "{} findings\n{findings:#?}", findings.len());
+}
+
+#[test]
+fn a_few_mutated_inputs_of_every_kind_are_read_or_refused() {
+    without_findings(FEW, None);
+}
+
+#[test]
+#[ignore = "takes long: see the top of this file"]
+fn ten_thousand_mutated_inputs() {
+    let only = std::env::var("FLIP_MUTATED_KIND").ok();
+    let inputs = std::env::var("FLIP_MUTATED_INPUTS").map_or(10_000, |text| text.parse().unwrap());
+    let kinds = if only.is_some() { 1 } else { KINDS.len() as u64 };
+    without_findings(u64::div_ceil(inputs, kinds), only);
+}
+
+/// Not a test of its own: the process that [`child::run`] starts.
+#[test]
+#[ignore = "started by the tests of mutated inputs"]
+fn a_batch_of_mutated_inputs() {
+    child::run_batch();
 }

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use super::colour;
 use super::jpeg::{Colours, Header, Scanner, Unread, Wanted};
+use super::limits::PictureLimits;
 use super::picture::{self, Rgb};
 use super::planes::{Plane, Planes};
 use super::resample::{resample, Axis, Mapping, GROUP};
@@ -64,7 +65,7 @@ impl Cutter {
     pub fn cut(
         &mut self,
         picture: Picture,
-        max_pixels: u64,
+        limits: PictureLimits,
         transform: &Transform,
         view: View<'_>,
         seed: u64,
@@ -73,28 +74,28 @@ impl Cutter {
         let augment = match transform {
             Transform::Train { augment, .. } => augment,
             Transform::Evaluate { size } => {
-                let square = self.whole.centre(&decoded(picture, max_pixels)?, *size)?;
+                let square = self.whole.centre(&decoded(picture, limits)?, *size)?;
                 return Ok(seen(square, *size, view));
             }
         };
         let size = transform.size();
         let runs = runs(size, view);
         if let Picture::Encoded(bytes) = &picture {
-            if let Some(header) = plain_jpeg(bytes, max_pixels) {
+            if let Some(header) = plain_jpeg(bytes, limits) {
                 let placement = Placement::draw(augment, (header.width, header.height), seed, drawn);
                 if let Ok(pixels) = self.jpeg(bytes, &header, &placement, size, &runs, view) {
                     return Ok(pixels);
                 }
             }
         }
-        let rgb = decoded(picture, max_pixels)?;
+        let rgb = decoded(picture, limits)?;
         let placement = Placement::draw(augment, (rgb.width, rgb.height), seed, drawn);
         Ok(self.rgb(&rgb, &placement, size, &runs, view))
     }
 
     /// Decodes all of a baseline JPEG to planes, for measurements; tells whether it is one.
-    pub fn decode_all(&mut self, bytes: &[u8], max_pixels: u64) -> bool {
-        let Some(header) = plain_jpeg(bytes, max_pixels) else { return false };
+    pub fn decode_all(&mut self, bytes: &[u8], limits: PictureLimits) -> bool {
+        let Some(header) = plain_jpeg(bytes, limits) else { return false };
         let all = header.components.iter().map(|component| {
             let (columns, rows) = header.blocks(component);
             Wanted { side: 8, columns, blocks: vec![true; columns * rows] }
@@ -253,10 +254,10 @@ impl Fit {
 }
 
 /// All of a picture.
-fn decoded(picture: Picture, max_pixels: u64) -> Result<Rgb, Defect> {
+fn decoded(picture: Picture, limits: PictureLimits) -> Result<Rgb, Defect> {
     let rgb = match picture {
         Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
-        Picture::Encoded(bytes) => picture::decode(&bytes, max_pixels)?,
+        Picture::Encoded(bytes) => picture::decode(&bytes, limits)?,
     };
     match rgb.width == 0 || rgb.height == 0 {
         true => Err(Defect::new("image_decode", "it has no pixels")),
@@ -279,11 +280,11 @@ fn seen(square: Vec<u8>, size: usize, view: View<'_>) -> Vec<u8> {
 }
 
 /// The header of a JPEG that can be decoded in part and needs no turning.
-fn plain_jpeg(bytes: &[u8], max_pixels: u64) -> Option<Header<'_>> {
+fn plain_jpeg(bytes: &[u8], limits: PictureLimits) -> Option<Header<'_>> {
     let header = Header::read(bytes).ok()?;
     let turned = header.exif.is_some_and(picture::is_turned);
     let pixels = u64::from(header.width) * u64::from(header.height);
-    (!turned && pixels <= max_pixels).then_some(header)
+    (!turned && pixels <= limits.pixels).then_some(header)
 }
 
 /// What has to be resized for a view: strips of the whole, or patches, neighbours together.
@@ -323,7 +324,6 @@ fn runs(size: usize, view: View<'_>) -> Vec<Run> {
 mod tests {
     use super::super::whole::tests::placed;
     use super::*;
-    use crate::data::source::MAX_PIXELS;
     use crate::data::AugmentConfig;
     use image::codecs::jpeg::JpegEncoder;
     use proptest::prelude::*;
@@ -351,7 +351,9 @@ mod tests {
     }
 
     fn cut(picture: Picture, transform: &Transform, view: View<'_>, index: u64) -> Vec<u8> {
-        Cutter::default().cut(picture, MAX_PIXELS, transform, view, 3, (0, index)).expect("a picture")
+        Cutter::default()
+            .cut(picture, PictureLimits::default(), transform, view, 3, (0, index))
+            .expect("a picture")
     }
 
     /// Mean and largest difference.
@@ -417,9 +419,9 @@ mod tests {
     fn decoding_in_part_shows_what_decoding_the_whole_shows() {
         for (width, height, quality) in [(320, 240, 90), (97, 211, 75), (64, 64, 100), (33, 17, 40)] {
             let bytes = jpeg(&picture(width, height), quality);
-            let rgb = picture::decode(&bytes, MAX_PIXELS).expect("a picture");
+            let rgb = picture::decode(&bytes, PictureLimits::default()).expect("a picture");
             for index in 0..4 {
-                let header = plain_jpeg(&bytes, MAX_PIXELS).expect("baseline");
+                let header = plain_jpeg(&bytes, PictureLimits::default()).expect("baseline");
                 let place = place(width, height, index);
                 let ours = Cutter::default()
                     .jpeg(&bytes, &header, &place, 56, &runs(56, View::Whole), View::Whole)
@@ -433,14 +435,14 @@ mod tests {
     #[test]
     fn large_crops_are_decoded_at_reduced_size() {
         let bytes = jpeg(&picture(900, 700), 90);
-        let header = plain_jpeg(&bytes, MAX_PIXELS).expect("baseline");
+        let header = plain_jpeg(&bytes, PictureLimits::default()).expect("baseline");
         for (size, side) in [(224, 8), (112, 4), (64, 2), (32, 1)] {
             let place = place(900, 700, 1);
             let fit = Fit::new((900, 700), (1.0, 1.0), &place, size, true);
             let shorter = place.crop.width.min(place.crop.height);
             assert!(fit.side <= side, "{shorter} to {size} at {} pixels a block", fit.side);
             let ours = cut(Picture::Encoded(bytes.clone()), &train(size), View::Whole, 1);
-            let whole = picture::decode(&bytes, MAX_PIXELS).expect("a picture");
+            let whole = picture::decode(&bytes, PictureLimits::default()).expect("a picture");
             let (mean, _) = apart(&ours, &placed(&whole, &place, size));
             assert!(mean < 3.0, "{size}: {mean}");
         }
@@ -461,10 +463,10 @@ mod tests {
     #[test]
     fn damaged_scans_are_left_to_the_general_decoder() {
         let bytes = jpeg(&picture(80, 60), 90);
-        let header = plain_jpeg(&bytes, MAX_PIXELS).expect("baseline");
-        assert!(Cutter::default().decode_all(&bytes, MAX_PIXELS));
+        let header = plain_jpeg(&bytes, PictureLimits::default()).expect("baseline");
+        assert!(Cutter::default().decode_all(&bytes, PictureLimits::default()));
         for cut in [header.scan, header.scan + 100, bytes.len() - 2] {
-            assert!(!Cutter::default().decode_all(&bytes[..cut], MAX_PIXELS), "cut at {cut}");
+            assert!(!Cutter::default().decode_all(&bytes[..cut], PictureLimits::default()), "cut at {cut}");
         }
     }
 }

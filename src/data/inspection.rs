@@ -7,10 +7,11 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::files::Files;
+use super::limits::PictureLimits;
 use super::picture::{self, decode, Rgb};
 use super::shard::Shard;
 use super::skipped::Skipped;
-use super::source::{Picture, Raw, Skip, MAX_PIXELS};
+use super::source::{Picture, Raw, Skip};
 use super::storage::Storage;
 use super::DataError;
 
@@ -225,7 +226,7 @@ fn examine(shard: &Shard, sample: usize) -> Result<Examined, Skip> {
         Picture::Rgb { pixels, .. } => ("raw", hash(pixels)),
     };
     let picture = match picture {
-        Picture::Encoded(bytes) => decode(&bytes, MAX_PIXELS)
+        Picture::Encoded(bytes) => decode(&bytes, PictureLimits::default())
             .map_err(|defect| defect.of(format!("{}: {}", shard.location(), shard.key(sample))))?,
         Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
     };

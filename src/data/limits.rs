@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::skipped::Skipped;
-use super::source::{Defect, Picture, Raw};
+use super::source::{Defect, Picture, Raw, MAX_PIXELS};
 use super::DataError;
 
 /// Samples after which a share of broken ones says something about a set.
@@ -17,6 +17,10 @@ pub struct LimitsConfig {
     /// Picture files of more bytes are skipped, counted as `image_too_large`; at most 256 MiB are ever read.
     #[schemars(range(min = 1))]
     pub picture_bytes: u64,
+    /// JPEGs of more scans are skipped, counted as `image_scans`: each is a pass over the whole picture that costs the
+    /// file next to nothing. Encoders write about ten; at most 100 are ever read.
+    #[schemars(range(min = 1, max = 100))]
+    pub jpeg_scans: u32,
     /// Captions of more bytes are skipped, counted as `caption_too_long`; at most 64 KiB are ever read.
     #[schemars(range(min = 1))]
     pub caption_bytes: u64,
@@ -26,13 +30,33 @@ pub struct LimitsConfig {
     pub broken_share: f64,
 }
 
+/// What a picture may ask of its decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PictureLimits {
+    /// By its header, which is looked at before any memory is taken.
+    pub pixels: u64,
+    /// Of a JPEG.
+    pub scans: u32,
+}
+
+impl Default for PictureLimits {
+    fn default() -> Self {
+        LimitsConfig::default().of_pictures(MAX_PIXELS)
+    }
+}
+
 impl Default for LimitsConfig {
     fn default() -> Self {
-        LimitsConfig { picture_bytes: 64 << 20, caption_bytes: 64 << 10, broken_share: 0.5 }
+        LimitsConfig { picture_bytes: 64 << 20, jpeg_scans: 100, caption_bytes: 64 << 10, broken_share: 0.5 }
     }
 }
 
 impl LimitsConfig {
+    /// Those of a source with so many pixels.
+    pub fn of_pictures(&self, pixels: u64) -> PictureLimits {
+        PictureLimits { pixels, scans: self.jpeg_scans }
+    }
+
     /// Looks at a sample before anything is decoded.
     ///
     /// # Errors
@@ -40,13 +64,18 @@ impl LimitsConfig {
     pub(super) fn check(&self, sample: &Raw) -> Result<(), Defect> {
         if let Picture::Encoded(bytes) = &sample.picture {
             if bytes.len() as u64 > self.picture_bytes {
-                let detail = format!("{} bytes, more than {}", bytes.len(), self.picture_bytes);
+                let detail = format!(
+                    "{} bytes, more than {} (data.limits.picture_bytes)",
+                    bytes.len(),
+                    self.picture_bytes
+                );
                 return Err(Defect::new("image_too_large", detail));
             }
         }
         let longest = sample.captions.iter().map(String::len).max().unwrap_or(0);
         if longest as u64 > self.caption_bytes {
-            let detail = format!("{longest} bytes, more than {}", self.caption_bytes);
+            let detail =
+                format!("{longest} bytes, more than {} (data.limits.caption_bytes)", self.caption_bytes);
             return Err(Defect::new("caption_too_long", detail));
         }
         Ok(())

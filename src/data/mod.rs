@@ -25,6 +25,7 @@ pub mod pattern;
 mod permutation;
 pub mod picture;
 mod planes;
+mod png;
 mod prefetch;
 mod prepare;
 pub mod pulse;

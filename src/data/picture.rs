@@ -7,6 +7,9 @@ use image::error::{ImageError, LimitErrorKind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::jpeg::complete::{self, Flaw};
+use super::limits::PictureLimits;
+use super::png;
 use super::source::Defect;
 
 /// Memory a decoder may take beside its output, bytes.
@@ -27,35 +30,42 @@ pub struct Rgb {
 ///
 /// # Errors
 /// The picture has to be left out: `image_empty`, `image_decode`, `image_format` (a format that is not read),
-/// `image_mode` (colours that are not read) or `image_too_large` (more than `max_pixels` by its header, which is
-/// looked at before any memory is taken).
-pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<Rgb, Defect> {
+/// `image_mode` (colours that are not read), `image_truncated` (a JPEG that is not all there), `image_scans` (a JPEG
+/// of too many scans) or `image_too_large` (too many pixels by its header, which is looked at before any memory is
+/// taken).
+pub fn decode(bytes: &[u8], limits: PictureLimits) -> Result<Rgb, Defect> {
     if bytes.is_empty() {
         return Err(Defect::new("image_empty", "zero bytes"));
     }
     // Decoders of hostile bytes have had panics; one picture must not end a run.
-    catch_unwind(AssertUnwindSafe(|| decode_inside(bytes, max_pixels)))
+    catch_unwind(AssertUnwindSafe(|| decode_inside(bytes, limits)))
         .unwrap_or_else(|_| Err(Defect::new("image_decode", "the decoder panicked")))
 }
 
-fn decode_inside(bytes: &[u8], max_pixels: u64) -> Result<Rgb, Defect> {
-    let mut reader = ImageReader::new(Cursor::new(bytes))
+fn decode_inside(bytes: &[u8], most: PictureLimits) -> Result<Rgb, Defect> {
+    let plain = png::plain(bytes);
+    let mut reader = ImageReader::new(Cursor::new(&plain[..]))
         .with_guessed_format()
         .map_err(|error| Defect::new("image_decode", error.to_string()))?;
-    if reader.format().is_none() {
+    let format = reader.format();
+    if format.is_none() {
         return Err(Defect::new("image_decode", "not a picture"));
     }
     let mut limits = Limits::default();
-    limits.max_alloc = Some(max_pixels.saturating_mul(WIDEST_PIXEL).saturating_add(SCRATCH));
+    limits.max_alloc = Some(most.pixels.saturating_mul(WIDEST_PIXEL).saturating_add(SCRATCH));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(defect)?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(Defect::new("image_decode", format!("its header says {width} x {height} pixels")));
     }
-    if u64::from(width) * u64::from(height) > max_pixels {
-        let detail = format!("{width} x {height} pixels, more than {max_pixels}");
+    if u64::from(width) * u64::from(height) > most.pixels {
+        let detail =
+            format!("{width} x {height} pixels, more than {} (`max_pixels` of its source)", most.pixels);
         return Err(Defect::new("image_too_large", detail));
+    }
+    if format == Some(ImageFormat::Jpeg) {
+        complete::check(bytes, most.scans).map_err(flaw)?;
     }
     // Without a readable orientation the picture is taken as it is stored.
     let orientation = decoder.orientation().ok();
@@ -86,7 +96,14 @@ pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
         return Some((header.width, header.height));
     }
     // As for decoding: hostile bytes must not end a run.
-    let read = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok();
+    let plain = png::plain(bytes);
+    let read = || {
+        let mut reader = ImageReader::new(Cursor::new(&plain[..])).with_guessed_format().ok()?;
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(SCRATCH);
+        reader.limits(limits);
+        reader.into_dimensions().ok()
+    };
     catch_unwind(AssertUnwindSafe(read)).ok().flatten()
 }
 
@@ -111,6 +128,16 @@ pub(super) fn is_turned(exif: &[u8]) -> bool {
     Orientation::from_exif_chunk(exif).is_some_and(|orientation| orientation != Orientation::NoTransforms)
 }
 
+fn flaw(flaw: Flaw) -> Defect {
+    match flaw {
+        Flaw::Truncated(how) => Defect::new("image_truncated", how),
+        Flaw::Damaged => Defect::new("image_decode", "a scan of it is damaged"),
+        Flaw::Scans(most) => {
+            Defect::new("image_scans", format!("more than {most} scans (data.limits.jpeg_scans)"))
+        }
+    }
+}
+
 fn defect(error: ImageError) -> Defect {
     let reason = match &error {
         ImageError::Limits(limit) if !matches!(limit.kind(), LimitErrorKind::Unsupported { .. }) => {
@@ -130,6 +157,10 @@ mod tests {
     use super::*;
     use image::{Rgba, RgbaImage};
 
+    fn up_to(pixels: u64) -> PictureLimits {
+        PictureLimits { pixels, ..PictureLimits::default() }
+    }
+
     fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
         picture.into().write_to(&mut bytes, format).unwrap();
@@ -140,28 +171,28 @@ mod tests {
     fn transparency_lies_over_white() {
         let bytes = encoded(RgbaImage::from_pixel(1, 1, Rgba([200, 0, 100, 51])), ImageFormat::Png);
         let blended = |colour: f64| (colour * 0.2 + 255.0 * 0.8).round() as u8;
-        assert_eq!(decode(&bytes, 1).unwrap().pixels, [blended(200.0), blended(0.0), blended(100.0)]);
+        assert_eq!(decode(&bytes, up_to(1)).unwrap().pixels, [blended(200.0), blended(0.0), blended(100.0)]);
     }
 
     #[test]
     fn sixteen_bits_are_scaled() {
         let picture = image::ImageBuffer::<image::Luma<u16>, _>::from_vec(3, 1, vec![0, 257 * 77, 65535]);
         let picture = DynamicImage::ImageLuma16(picture.unwrap());
-        let got = decode(&encoded(picture, ImageFormat::Png), 3).unwrap();
+        let got = decode(&encoded(picture, ImageFormat::Png), up_to(3)).unwrap();
         assert_eq!(got.pixels, [0, 0, 0, 77, 77, 77, 255, 255, 255]);
     }
 
     #[test]
     fn the_limit_counts_pixels_of_the_header() {
         let bytes = encoded(image::RgbImage::new(8, 8), ImageFormat::Png);
-        assert!(decode(&bytes, 64).is_ok());
-        assert_eq!(decode(&bytes, 63).unwrap_err().reason, "image_too_large");
+        assert!(decode(&bytes, up_to(64)).is_ok());
+        assert_eq!(decode(&bytes, up_to(63)).unwrap_err().reason, "image_too_large");
     }
 
     #[test]
     fn what_is_no_picture_says_so() {
-        assert_eq!(decode(b"", 1).unwrap_err().reason, "image_empty");
-        assert_eq!(decode(b"<html>", 1).unwrap_err().reason, "image_decode");
-        assert_eq!(decode(b"II*\0\x08\0\0\0\0\0\0\0\0\0\0\0", 1).unwrap_err().reason, "image_format");
+        assert_eq!(decode(b"", up_to(1)).unwrap_err().reason, "image_empty");
+        assert_eq!(decode(b"<html>", up_to(1)).unwrap_err().reason, "image_decode");
+        assert_eq!(decode(b"II*\0\x08\0\0\0\0\0\0\0\0\0\0\0", up_to(1)).unwrap_err().reason, "image_format");
     }
 }

@@ -64,7 +64,7 @@ impl Preparer {
                 (Some(Patches { side, .. }), Some(ids)) => View::Patches { patch: *side, ids },
                 _ => View::Whole,
             };
-            let most = plan.source.max_pixels();
+            let most = plan.limits.of_pictures(plan.source.max_pixels());
             let pixels = self.cutter.cut(picture, most, &plan.transform, view, plan.seed, drawn)?;
             Ok((tokens, length, pixels, patches.unwrap_or_default()))
         };

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use flip::data::cut::{Cutter, View};
-use flip::data::source::{Picture, MAX_PIXELS};
+use flip::data::limits::PictureLimits;
+use flip::data::source::Picture;
 use flip::data::transform::Transform;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -90,7 +91,7 @@ fn pixels_agree(there: &Path) {
     let mut seen = [(0u8, 0u64, 0u64); 2];
     for (name, tensor) in expected.iter() {
         let picture = Picture::Encoded(std::fs::read(there.join("pictures").join(name)).unwrap());
-        let ours = cutter.cut(picture, MAX_PIXELS, &transform, View::Whole, 0, (0, 0)).unwrap();
+        let ours = cutter.cut(picture, PictureLimits::default(), &transform, View::Whole, 0, (0, 0)).unwrap();
         assert_eq!(ours.len(), tensor.data().len(), "{name}");
         let (largest, sum, values) = &mut seen[usize::from(name.ends_with("jpg"))];
         for (ours, theirs) in ours.iter().zip(tensor.data()) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use flip::data::cut::{Cutter, View};
+use flip::data::limits::PictureLimits;
 use flip::data::picture::decode;
 use flip::data::shard::Shard;
 use flip::data::source::Picture;
@@ -10,7 +11,7 @@ use flip::data::transform::Transform;
 use flip::data::AugmentConfig;
 
 /// Few enough that a hostile header cannot take much memory or time.
-const MAX_PIXELS: u64 = 1 << 20;
+const LIMITS: PictureLimits = PictureLimits { pixels: 1 << 20, scans: 20 };
 const SIZE: usize = 32;
 const PATCH: usize = 8;
 
@@ -30,8 +31,8 @@ pub fn run(scratch: &Path, bytes: &[u8]) {
 }
 
 /// Cuts a picture in every way, which has to succeed or fail alike and give the same bytes.
-fn picture(bytes: &[u8]) {
-    let whole = decode(bytes, MAX_PIXELS);
+pub fn picture(bytes: &[u8]) {
+    let whole = decode(bytes, LIMITS);
     if let Ok(whole) = &whole {
         assert_eq!(whole.pixels.len() as u64, 3 * u64::from(whole.width) * u64::from(whole.height));
     }
@@ -39,14 +40,7 @@ fn picture(bytes: &[u8]) {
     let train = Transform::Train { size: SIZE, augment: AugmentConfig::default() };
     for transform in [train, Transform::Evaluate { size: SIZE }] {
         let mut cut = |view| {
-            cutter.cut(
-                Picture::Encoded(bytes.to_vec()),
-                MAX_PIXELS,
-                &transform,
-                view,
-                1,
-                (0, bytes.len() as u64),
-            )
+            cutter.cut(Picture::Encoded(bytes.to_vec()), LIMITS, &transform, view, 1, (0, bytes.len() as u64))
         };
         let square = cut(View::Whole);
         let ids = [5, 0, 10];
@@ -67,5 +61,5 @@ fn picture(bytes: &[u8]) {
 
 /// Whether a picture is a baseline JPEG that is damaged: then decoders may differ.
 fn cutter_differs(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0xff, 0xd8]) && !Cutter::default().decode_all(bytes, MAX_PIXELS)
+    bytes.starts_with(&[0xff, 0xd8]) && !Cutter::default().decode_all(bytes, LIMITS)
 }

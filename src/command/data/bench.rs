@@ -10,12 +10,12 @@ use serde::Serialize;
 use crate::command::{Failure, Outcome};
 use crate::data::captions::first_captions;
 use crate::data::cut::Cutter;
-use crate::data::limits::LimitsConfig;
+use crate::data::limits::{LimitsConfig, PictureLimits};
 use crate::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
 use crate::data::patience::Patience;
 use crate::data::picture::{decode, Rgb};
 use crate::data::share::Share;
-use crate::data::source::{Order, Picture, Source, MAX_PIXELS};
+use crate::data::source::{Order, Picture, Source};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::transform::Transform;
 use crate::data::webdataset::WebDataset;
@@ -167,11 +167,11 @@ fn decoding(source: &dyn Source) -> Result<(f64, f64), Failure> {
     };
     let mut pixels = 0;
     let rgb = mean(&mut |bytes| {
-        pixels += decode(bytes, MAX_PIXELS).map_or(0, |Rgb { pixels, .. }| pixels.len());
+        pixels += decode(bytes, PictureLimits::default()).map_or(0, |Rgb { pixels, .. }| pixels.len());
     });
     let mut cutter = Cutter::default();
     let planes = mean(&mut |bytes| {
-        std::hint::black_box(cutter.decode_all(bytes, MAX_PIXELS));
+        std::hint::black_box(cutter.decode_all(bytes, PictureLimits::default()));
     });
     std::hint::black_box(pixels);
     Ok((rgb, planes))

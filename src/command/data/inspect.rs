@@ -9,8 +9,9 @@ use rand::Rng;
 use crate::command::{Failure, Outcome};
 use crate::data::cut::{Cutter, View};
 use crate::data::inspection::{self, Inspection, SampleReport, Seen, Spread};
+use crate::data::limits::PictureLimits;
 use crate::data::picture::Rgb;
-use crate::data::source::{Picture, MAX_PIXELS};
+use crate::data::source::Picture;
 use crate::data::transform::Transform;
 use crate::data::DataError;
 use crate::log::Progress;
@@ -129,7 +130,9 @@ impl Drawn {
         let Rgb { width, height, pixels } = picture.clone();
         let picture = Picture::Rgb { width, height, pixels };
         let transform = Transform::Evaluate { size: SIDE };
-        if let Ok(square) = self.cutter.cut(picture, MAX_PIXELS, &transform, View::Whole, 0, (0, 0)) {
+        if let Ok(square) =
+            self.cutter.cut(picture, PictureLimits::default(), &transform, View::Whole, 0, (0, 0))
+        {
             match self.pictures.get_mut(slot) {
                 Some(before) => *before = square,
                 None => self.pictures.push(square),

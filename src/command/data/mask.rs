@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::command::{Failure, Outcome};
 use crate::data::cut::{Cutter, View};
+use crate::data::limits::LimitsConfig;
 use crate::data::scenes::Scenes;
 use crate::data::source::{Order, Source};
 use crate::data::transform::Transform;
@@ -75,7 +76,16 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
         let Some(ticket) = source.ticket(cursor, Order::Stored)? else { break };
         cursor = ticket.after;
         let square = source.load(&ticket).ok().and_then(|raw| {
-            cutter.cut(raw.picture, source.max_pixels(), &transform, View::Whole, 0, (0, 0)).ok()
+            cutter
+                .cut(
+                    raw.picture,
+                    LimitsConfig::default().of_pictures(source.max_pixels()),
+                    &transform,
+                    View::Whole,
+                    0,
+                    (0, 0),
+                )
+                .ok()
         });
         let Some(square) = square else { continue };
         for (_, mask) in &strategies {

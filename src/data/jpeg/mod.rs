@@ -1,11 +1,13 @@
 //! Baseline JPEG to planes of bytes, and no more of them than asked for.
 //!
 //! A crop that is resized, of which a mask keeps a quarter, needs a fraction of a picture's blocks: codes have to
-//! be read in sequence, but a block that nobody looks at is not transformed, rows below the last wanted one are
-//! not read, blocks of a large picture come out at half, quarter or eighth size, and planes stay as stored -
-//! subsampled, in the file's colours - for whoever resizes them. No decoder for hire does that. What is rarer
-//! than a baseline scan, and everything damaged, is [`Unread`] here and left to the `image` crate.
+//! be read in sequence, but a block that nobody looks at is not transformed, blocks of a large picture come out at
+//! half, quarter or eighth size, and planes stay as stored - subsampled, in the file's colours - for whoever resizes
+//! them. No decoder for hire does that. What is rarer than a baseline scan is [`Unread`] here and left to the `image`
+//! crate, once [`complete`] has seen that all of it is there.
 
+mod bits;
+pub(super) mod complete;
 mod header;
 mod huffman;
 mod scan;
@@ -16,6 +18,8 @@ use std::ops::Range;
 pub use header::{Colours, Header};
 pub use scan::Scanner;
 
+/// The marker behind the last scan.
+const EOI: u8 = 0xd9;
 /// Planes of a colour picture.
 const MAX_COMPONENTS: usize = 3;
 
