@@ -1,5 +1,6 @@
 //! Bytes of a picture file to pixels, by content and whatever the name says.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -7,6 +8,7 @@ use image::error::{ImageError, LimitErrorKind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::jpeg;
 use super::jpeg::complete::{self, Flaw};
 use super::limits::PictureLimits;
 use super::png;
@@ -43,7 +45,7 @@ pub fn decode(bytes: &[u8], limits: PictureLimits) -> Result<Rgb, Defect> {
 }
 
 fn decode_inside(bytes: &[u8], most: PictureLimits) -> Result<Rgb, Defect> {
-    let plain = png::plain(bytes);
+    let plain = plain(bytes);
     let mut reader = ImageReader::new(Cursor::new(&plain[..]))
         .with_guessed_format()
         .map_err(|error| Defect::new("image_decode", error.to_string()))?;
@@ -65,7 +67,7 @@ fn decode_inside(bytes: &[u8], most: PictureLimits) -> Result<Rgb, Defect> {
         return Err(Defect::new("image_too_large", detail));
     }
     if format == Some(ImageFormat::Jpeg) {
-        complete::check(bytes, most.scans).map_err(flaw)?;
+        complete::check(&plain, most.scans).map_err(flaw)?;
     }
     // Without a readable orientation the picture is taken as it is stored.
     let orientation = decoder.orientation().ok();
@@ -92,11 +94,11 @@ pub(super) fn format(bytes: &[u8]) -> &'static str {
 
 /// Width and height of a picture by its header, in pixels as stored; `None` where they cannot be told.
 pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
-    if let Ok(header) = super::jpeg::Header::read(bytes) {
+    if let Ok(header) = jpeg::Header::read(bytes) {
         return Some((header.width, header.height));
     }
     // As for decoding: hostile bytes must not end a run.
-    let plain = png::plain(bytes);
+    let plain = plain(bytes);
     let read = || {
         let mut reader = ImageReader::new(Cursor::new(&plain[..])).with_guessed_format().ok()?;
         let mut limits = Limits::default();
@@ -121,6 +123,15 @@ fn over_white(picture: DynamicImage) -> image::RgbImage {
         let [r, g, b, alpha] = picture.get_pixel(x, y).0;
         image::Rgb([blend(r, alpha), blend(g, alpha), blend(b, alpha)])
     })
+}
+
+/// A file without what no pixel depends on: what is packed in there, or comes in many pieces, would cost the decoder
+/// memory and time.
+fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match jpeg::plain(bytes) {
+        Cow::Borrowed(bytes) => png::plain(bytes),
+        plain => plain,
+    }
 }
 
 /// Whether an EXIF block says that the picture is to be turned or mirrored.

@@ -6,6 +6,7 @@
 
 use super::bits::{Bits, Pieces};
 use super::huffman::Codes;
+use super::segments::{word, Segments, SCAN};
 use super::{Unread, EOI};
 
 /// What a decoder would not say.
@@ -24,10 +25,10 @@ pub enum Flaw {
 /// # Errors
 /// It has a flaw. Whatever else is wrong with it is left for the decoder to say.
 pub fn check(bytes: &[u8], most_scans: u32) -> Result<(), Flaw> {
-    let mut file = File { rest: bytes, ..File::default() };
+    let mut file = File { segments: Segments { rest: bytes }, ..File::default() };
     let mut scans = 0;
     loop {
-        let (marker, body) = file.segment()?;
+        let (marker, body) = file.segments.next().ok_or(NO_END)?;
         match marker {
             EOI if scans == 0 => return Err(Flaw::Truncated("it ends before its first scan")),
             EOI => return Ok(()),
@@ -35,16 +36,16 @@ pub fn check(bytes: &[u8], most_scans: u32) -> Result<(), Flaw> {
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => file.frame = Frame::read(marker, body),
             0xc4 => file.take_codes(body),
             0xdd => file.restart = body.get(..2).map_or(0, |two| word(two).into()),
-            0xda => {
+            SCAN => {
                 scans += 1;
                 if scans > most_scans {
                     return Err(Flaw::Scans(most_scans));
                 }
-                let ended = file.pieces.collect(file.rest);
+                let ended = file.pieces.collect(file.segments.rest);
                 file.check_scan(body)?;
                 let (_, length) = ended.ok_or(NO_END)?;
                 // The marker that ended it is read next.
-                file.rest = &file.rest[length - 2..];
+                file.segments.rest = &file.segments.rest[length - 2..];
             }
             _ => {}
         }
@@ -56,7 +57,7 @@ const NO_END: Flaw = Flaw::Truncated("it ends before its end marker");
 /// A file while it is looked through.
 #[derive(Default)]
 struct File<'a> {
-    rest: &'a [u8],
+    segments: Segments<'a>,
     /// DC and AC tables, as their segments define them.
     codes: [[Option<&'a [u8]>; 4]; 2],
     /// Coded units between two restart markers; 0 for none.
@@ -93,26 +94,6 @@ enum Part {
 }
 
 impl<'a> File<'a> {
-    /// The next marker and what belongs to it. Between segments may be anything, as for other decoders.
-    fn segment(&mut self) -> Result<(u8, &'a [u8]), Flaw> {
-        loop {
-            let at = memchr::memchr(0xff, self.rest).ok_or(NO_END)?;
-            let kind = self.rest[at..].iter().position(|&byte| byte != 0xff).ok_or(NO_END)?;
-            let marker = self.rest[at + kind];
-            self.rest = &self.rest[at + kind + 1..];
-            match marker {
-                EOI => return Ok((EOI, &[])),
-                // No markers, or markers of nothing.
-                0 | 1 | 0xd0..=0xd8 => continue,
-                _ => {}
-            }
-            let length = usize::from(word(self.rest.get(..2).ok_or(NO_END)?)).max(2);
-            let (segment, rest) = self.rest.split_at_checked(length).ok_or(NO_END)?;
-            self.rest = rest;
-            return Ok((marker, &segment[2..]));
-        }
-    }
-
     fn take_codes(&mut self, mut body: &'a [u8]) {
         while let Some((&kind, rest)) = body.split_first() {
             let Some(counts) = rest.get(..16) else { return };
@@ -250,8 +231,4 @@ impl Frame {
             |length: u32, here: u32, most: u32| u64::from((length * here).div_ceil(most).div_ceil(8));
         blocks(self.width, plane.across, across) * blocks(self.height, plane.down, down)
     }
-}
-
-fn word(two: &[u8]) -> u16 {
-    u16::from_be_bytes([two[0], two[1]])
 }

@@ -11,12 +11,14 @@ pub(super) mod complete;
 mod header;
 mod huffman;
 mod scan;
+mod segments;
 mod transform;
 
 use std::ops::Range;
 
 pub use header::{Colours, Header};
 pub use scan::Scanner;
+pub use segments::plain;
 
 /// The marker behind the last scan.
 const EOI: u8 = 0xd9;
