@@ -23,7 +23,7 @@ const RECIPE: &str = r#"
     ),
     stages: [
         Pretrain(
-            length: Steps(40), batch: 16, schedule: Cosine(lr: Absolute(1e-3), warmup: Steps(5)),
+            length: Steps(40), batch: 16, image_mask: Keep, schedule: Cosine(lr: Absolute(1e-3), warmup: Steps(5)),
             evaluate: (every: Steps(15), evaluators: [ZeroShot(name: "held out", classes: Source())]),
         ),
         Evaluate([ZeroShot(name: "held out", classes: Source()), HeldOutLoss(name: "loss", batch: 50)]),

@@ -83,8 +83,8 @@ pub struct PretrainConfig {
     /// Pairs encoded at a time; bounds memory, never changes the gradient. Default: the whole batch.
     #[serde(default)]
     pub micro_batch: Option<NonZeroUsize>,
-    /// Which patches are dropped.
-    #[serde(default)]
+    /// Which patches are dropped: `Random(0.5)` as the paper, or `Keep` to train without a mask, as CLIP. It has no
+    /// default, because a recipe without it would train at twice the cost, or a model of another kind, without a word.
     pub image_mask: ImageMask,
     /// Which tokens are dropped.
     #[serde(default)]
