@@ -199,7 +199,7 @@ fn plan(source: WebDataset, order: Order, passes: Passes, workers: usize) -> Pla
         patches: None,
         tokenizer: Arc::new(tokenizer),
         context: 16,
-        label: LabelFrom::JsonField("label".into()),
+        label: LabelFrom::None,
         filter: None,
         limits: LimitsConfig::default(),
         workers,

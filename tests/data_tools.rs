@@ -71,7 +71,11 @@ fn a_folder_is_packed_and_its_duplicates_are_found_and_left_out() {
         &["data", "inspect", "packed/*.tar", "--duplicates", "twice.txt", "--sheet", "sheet.png"],
         folder.path(),
     );
-    assert_eq!(std::fs::read_to_string(folder.path().join("twice.txt")).unwrap(), "000000002\n");
+    let twice = std::fs::read_to_string(folder.path().join("twice.txt")).unwrap();
+    assert_eq!(twice.lines().count(), 1);
+    let twice: Value = serde_json::from_str(&twice).unwrap();
+    assert_eq!(twice["shard"], "packed/00001.tar");
+    assert!(twice["key"].as_str().unwrap().starts_with("000000002-"), "{twice}");
     let sheet = image::open(folder.path().join("sheet.png")).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (3 * 132 + 4, 136));
 
@@ -87,6 +91,10 @@ fn a_table_is_packed_and_a_wrong_one_is_explained() {
     std::fs::write(folder.path().join("pairs.csv"), table).unwrap();
     let said = done(&["data", "pack", "pairs.csv", "--out", "packed"], folder.path());
     assert!(said.contains("1 samples in 1 shards") && said.contains("2 left out"), "{said}");
+    for told in ["image_missing: pairs.csv: line 3: loose/nothing.png", "caption_empty: pairs.csv: line 4: "]
+    {
+        assert!(said.contains(told), "{said}");
+    }
     let report = inspected("packed/*.tar", folder.path());
     assert_eq!(report["samples"][0]["caption"], "one, with a comma");
 
@@ -95,6 +103,56 @@ fn a_table_is_packed_and_a_wrong_one_is_explained() {
     assert!(why.contains("no column of paths") && why.contains("wrong.tsv"), "{why}");
     let why = refused(&["data", "pack", "nowhere", "--out", "other"], folder.path());
     assert!(why.contains("nowhere"), "{why}");
+}
+
+/// A comma outside of quotes and a byte of Latin-1 are faults of their rows: the caption is not cut, and the rest is
+/// packed as training would read it.
+#[test]
+fn packing_a_table_reads_it_as_training_does() {
+    let folder = tempfile::tempdir().unwrap();
+    loose(&folder.path().join("loose"));
+    let csv =
+        b"\xef\xbb\xbffilepath,title\nloose/c.png,a cat, a dog\nloose/c.png,caf\xe9\nloose/c.png,last\n";
+    std::fs::write(folder.path().join("pairs.csv"), csv).unwrap();
+    let said = done(&["data", "pack", "pairs.csv", "--out", "packed", "--left-out", "list"], folder.path());
+    assert!(said.contains("1 samples in 1 shards") && said.contains("2 left out"), "{said}");
+    let list = std::fs::read_to_string(folder.path().join("list")).unwrap();
+    let lines: Vec<&str> = list.lines().collect();
+    assert!(lines[0].starts_with("row_columns: pairs.csv: line 2: expected 2 columns, got 3"), "{list}");
+    assert!(lines[1].starts_with("caption_encoding: pairs.csv: line 3: "), "{list}");
+    assert_eq!(inspected("packed/*.tar", folder.path())["samples"][0]["caption"], "last");
+
+    let tsv = "title\tfilepath\n\"open\tloose/c.png\nplain\tloose/d.png\n\"shut\" x\tloose/c.png\n";
+    std::fs::write(folder.path().join("pairs.tsv"), tsv).unwrap();
+    done(&["data", "pack", "pairs.tsv", "--out", "tabs"], folder.path());
+    let report = inspected("tabs/*.tar", folder.path());
+    let captions: Vec<&str> =
+        report["samples"].as_array().unwrap().iter().map(|s| s["caption"].as_str().unwrap()).collect();
+    assert_eq!(captions, ["\"open", "plain", "\"shut\" x"]);
+}
+
+#[test]
+fn packing_names_what_it_leaves_out_and_makes_keys_that_no_other_set_has() {
+    let folder = tempfile::tempdir().unwrap();
+    for (set, shade) in [("A", 1), ("B", 2)] {
+        loose(&folder.path().join(set));
+        write_picture(&folder.path().join(set).join("a/1.png"), 100 + shade);
+        std::fs::write(folder.path().join(set).join("._c.png"), "resource fork").unwrap();
+        std::fs::write(folder.path().join(set).join("d.TXT"), "upper case").unwrap();
+        std::fs::write(folder.path().join(set).join("e.txt"), "alone").unwrap();
+        std::fs::write(folder.path().join(set).join("f.heic"), "another format").unwrap();
+        let said = done(&["data", "pack", set, "--out", &format!("packed{set}")], folder.path());
+        assert!(said.contains("4 samples in 1 shards") && said.contains("1 left out"), "{said}");
+        assert!(said.contains(&format!("image_missing: {set}/e.txt: no picture of its name")), "{said}");
+        assert!(said.contains("files of other kinds: 1 .heic"), "{said}");
+    }
+    let keys = |pattern: &str| -> Vec<String> {
+        let report = inspected(pattern, folder.path());
+        report["samples"].as_array().unwrap().iter().map(|s| s["key"].as_str().unwrap().to_owned()).collect()
+    };
+    let (a, b) = (keys("packedA/*.tar"), keys("packedB/*.tar"));
+    assert_ne!(a[0], b[0], "two pictures of one number");
+    assert_eq!(a[1], b[1], "one picture at the same place");
 }
 
 #[test]

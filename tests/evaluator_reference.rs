@@ -66,6 +66,7 @@ fn batches(
             captions: some.iter().map(|picture| picture.2.clone()).collect(),
             labels: some.iter().map(|picture| picture.1).collect(),
             keys: some.iter().map(|picture| picture.0.clone()).collect(),
+            pictures: vec![None; some.len()],
             cursor: Cursor::default(),
         };
         Ok((!some.is_empty()).then_some(batch))

@@ -18,6 +18,8 @@ struct World {
     /// Embedding, captions, label.
     pictures: Vec<(Vec<f32>, Vec<String>, Option<i64>)>,
     texts: HashMap<String, Vec<f32>>,
+    /// Which picture each sample is of; where there are none, every one is of another.
+    names: Vec<u64>,
 }
 
 impl World {
@@ -56,6 +58,7 @@ impl World {
                 captions: some.iter().map(|picture| picture.1.clone()).collect(),
                 labels: some.iter().map(|picture| picture.2).collect(),
                 keys: (next..end).map(|key| key.to_string()).collect(),
+                pictures: (next..end).map(|row| self.names.get(row).copied()).collect(),
                 cursor: Cursor::default(),
             };
             next = end;
@@ -427,6 +430,42 @@ fn class_files_that_are_wrong_are_named_with_what_was_expected() {
     );
 }
 
+/// Flickr30k as a table: a row a caption, five rows a picture. Recall is that of pictures with five captions.
+#[test]
+fn rows_of_one_picture_are_one_picture_with_all_their_captions() {
+    let mut state = 7u64;
+    let mut draw = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    let mut vector = || [draw(), draw(), draw()];
+    let (mut together, mut apart) = (World::new(3), World::new(3));
+    let caption = |picture: usize, number: usize| format!("caption {number} of {picture}");
+    let images: Vec<[f32; 3]> = (0..12).map(|_| vector()).collect();
+    for (picture, image) in images.iter().enumerate() {
+        let captions: Vec<String> = (0..5).map(|number| caption(picture, number)).collect();
+        let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
+        together = together.picture(image, &captions, None);
+    }
+    // The rows of a picture are far from each other, in other batches.
+    for number in 0..5 {
+        for (picture, image) in images.iter().enumerate() {
+            let (text, embedding) = (caption(picture, number), vector());
+            together = together.text(&text, &embedding);
+            apart = apart.text(&text, &embedding).picture(image, &[&text], None);
+            apart.names.push(picture as u64);
+        }
+    }
+    for captions in [RetrievalCaptions::All, RetrievalCaptions::AtMost(2), RetrievalCaptions::First] {
+        let expected = together.evaluate(&retrieval(captions), &[], 5, 1.0).expect("a result");
+        let result = apart.evaluate(&retrieval(captions), &[], 7, 1.0).expect("a result");
+        assert_eq!((result.n, &result.metrics), (12, &expected.metrics), "{captions:?}");
+    }
+    apart.names.clear();
+    let result = apart.evaluate(&retrieval(RetrievalCaptions::All), &[], 7, 1.0).expect("a result");
+    assert_eq!(result.n, 60, "samples of which nothing is known are pictures of their own");
+}
+
 #[test]
 fn lines_are_read_as_clip_benchmark_writes_them() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -438,6 +477,54 @@ fn lines_are_read_as_clip_benchmark_writes_them() {
     let prompts: Vec<String> = classes.prompts(1).collect();
     assert_eq!(prompts, ["a photo of a great white shark.", "the great white shark."]);
     assert_eq!((classes.task.as_str(), classes.label_field), ("classnames", None));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_class_or_template() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (names, templates) = (folder.path().join("classnames.txt"), folder.path().join("templates.txt"));
+    std::fs::write(&names, "\u{feff}great white shark\r\ncat\r\n").expect("written");
+    std::fs::write(&templates, "\u{feff}a photo of a {c}.\r\n").expect("written");
+    let lines = ClassesConfig::Lines { names: names.clone(), templates };
+    let classes = Classes::read(&lines, Known::default()).expect("classes");
+    assert_eq!(classes.prompts(0).collect::<Vec<_>>(), ["a photo of a great white shark."]);
+    let file = folder.path().join("classes.json");
+    let task =
+        r#"{"tasks":[{"task":"t","label_field":"l","templates":["{}"],"classes":[{"id":0,"phrase":"a"}]}]}"#;
+    std::fs::write(&file, format!("\u{feff}{task}")).expect("written");
+    Classes::read(&ClassesConfig::Task { file, task: "t".into() }, Known::default()).expect("a task");
+    std::fs::write(&names, b"\xff\xfec\0a\0t\0").expect("written");
+    let message = Classes::read(&lines, Known::default()).expect_err("UTF-16").to_string();
+    assert!(message.contains("classnames.txt: this is UTF-16"), "{message}");
+}
+
+/// Labels of a folder count its classes; a list of names has to count the same ones.
+#[test]
+fn names_that_do_not_fit_the_classes_of_the_data_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let templates = folder.path().join("templates.txt");
+    std::fs::write(&templates, "{c}\n").expect("written");
+    let read = |names: &[&str], known: &[&str]| {
+        let file = folder.path().join("classnames.txt");
+        std::fs::write(&file, names.join("\n")).expect("written");
+        let known: Vec<String> = known.iter().map(|&name| name.into()).collect();
+        let lines = ClassesConfig::Lines { names: file, templates: templates.clone() };
+        let read = Classes::read(&lines, Known { classes: &known, templates: &[] });
+        read.map(|classes| classes.names).map_err(|error| error.to_string())
+    };
+    let three = ["cat", "dog", "owl"];
+    assert_eq!(read(&three, &["0", "1", "2"]), Ok(strings(&three)));
+    assert_eq!(read(&three, &["Felis", "Canis", "Strix"]), Ok(strings(&three)));
+    assert_eq!(read(&three, &three), Ok(strings(&three)));
+    let told = |known: &[&str]| read(&three, known).expect_err("refused");
+    assert!(told(&["0", "1"]).ends_with("3 names for the 2 classes of the data; expected one each"));
+    assert!(told(&["dog", "cat", "owl"]).contains("line 1: \"cat\", where class 0 of the data is \"dog\""));
+    assert!(
+        told(&["1", "2", "3"]).contains("not those from 0 to 2 (3 is there)"),
+        "{}",
+        told(&["1", "2", "3"])
+    );
+    assert!(told(&["0", "10", "2"]).contains("not those from 0 to 2"));
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn stored_order_is_that_of_the_archive_and_labels_are_read() {
         let ticket = source.ticket(cursor, Order::Stored).unwrap().unwrap();
         let raw = source.load(&ticket).unwrap();
         assert_eq!((&raw.key, &raw.captions), (key, &batch.captions[row]));
-        let label = raw.meta.unwrap()["label_name"].as_i64().unwrap();
+        let label = raw.meta.unwrap().unwrap()["label_name"].as_i64().unwrap();
         // -1 says that the sample belongs to none of the classes.
         assert_eq!(batch.labels[row], (label >= 0).then_some(label));
         cursor = ticket.after;
@@ -219,7 +219,7 @@ fn raw(index: u64) -> Result<Raw, Skip> {
         key: index.to_string(),
         picture: Picture::Rgb { width: 1, height: 1, pixels: vec![index as u8; 3] },
         captions: vec!["aa".into(), "bb".into(), "cc".into()],
-        meta: None,
+        meta: Ok(None),
         label: None,
     })
 }
@@ -387,6 +387,12 @@ fn too_many_broken_samples_stop_the_run_and_filtered_ones_do_not() {
     assert_eq!(until_end(source.clone(), 0.61, None).unwrap().broken(), 2400);
     let message = until_end(source, 0.5, None).unwrap_err().to_string();
     assert!(message.contains("broken_share") && message.contains("image_decode"), "{message}");
+    // The reasons are those of all samples that are counted, not of the last few.
+    let number = |what: &str| -> u64 {
+        let before = &message[..message.find(what).unwrap()];
+        before.rsplit([' ', ',']).find(|word| !word.is_empty()).unwrap().parse().unwrap()
+    };
+    assert_eq!(number(" of the first "), number(" image_decode"), "{message}");
 
     let filter = FilterConfig { min_side: std::num::NonZeroU64::new(2), ..FilterConfig::default() };
     let large = |index: u64| {
@@ -396,8 +402,9 @@ fn too_many_broken_samples_stop_the_run_and_filtered_ones_do_not() {
         }
         Ok(raw)
     };
-    let filter = Some(Arc::new(Filter::open(&filter).unwrap()));
-    let skipped = until_end(Arc::new(Made { samples: 4000, load: large }), 0.01, filter).unwrap();
+    let source = Arc::new(Made { samples: 4000, load: large });
+    let filter = Some(Arc::new(Filter::open(&filter, source.as_ref()).unwrap()));
+    let skipped = until_end(source, 0.01, filter).unwrap();
     assert_eq!((skipped.counts["filter_size"], skipped.broken()), (3600, 0));
 }
 

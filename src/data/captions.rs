@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::patience::{patiently, Patience};
 use super::pulse::Pulse;
+use super::skipped::Skipped;
 use super::source::{Order, Source};
 use super::{Cursor, DataError};
 
@@ -11,7 +12,7 @@ use super::{Cursor, DataError};
 /// passed over.
 ///
 /// # Errors
-/// The source cannot be read.
+/// The source cannot be read, or has not one caption; the error says why.
 pub fn first_captions(source: &dyn Source, most: usize) -> Result<Vec<String>, DataError> {
     read(source, most, &Pulse::default())
 }
@@ -19,7 +20,7 @@ pub fn first_captions(source: &dyn Source, most: usize) -> Result<Vec<String>, D
 /// The same from a source that may never answer.
 ///
 /// # Errors
-/// The source cannot be read, or makes no progress for too long.
+/// The source cannot be read, has not one caption, or makes no progress for too long.
 pub fn first_captions_within(
     patience: Patience,
     source: &Arc<dyn Source>,
@@ -32,15 +33,19 @@ pub fn first_captions_within(
 }
 
 fn read(source: &dyn Source, most: usize, pulse: &Pulse) -> Result<Vec<String>, DataError> {
-    let mut captions = Vec::new();
+    let (mut captions, mut skipped) = (Vec::new(), Skipped::default());
     let mut cursor = Cursor::default();
     while captions.len() < most {
         let Some(ticket) = source.ticket(cursor, Order::Stored)? else { break };
-        if let Ok(raw) = source.load(&ticket) {
-            captions.extend(raw.captions);
+        match source.load(&ticket) {
+            Ok(raw) => captions.extend(raw.captions),
+            Err(skip) => skipped.add(skip),
         }
         pulse.beat();
         cursor = ticket.after;
+    }
+    if captions.is_empty() && most > 0 {
+        return Err(DataError::NothingUsable { source_name: source.name(), skipped: skipped.to_string() });
     }
     captions.truncate(most);
     Ok(captions)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::permutation::Permutations;
 use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
-use super::{Cursor, DataError};
+use super::{text_file, Cursor, DataError};
 
 /// Side of a picture, pixels.
 const SIDE: usize = 32;
@@ -118,7 +118,7 @@ impl Batch {
 }
 
 fn read_names(path: &Path) -> Result<Vec<String>, DataError> {
-    let text = std::fs::read_to_string(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+    let text = text_file::read(path)?;
     let names: Vec<String> = text
         .lines()
         .map(str::trim)
@@ -166,7 +166,7 @@ impl Source for Cifar {
             key,
             picture: Picture::Rgb { width: SIDE as u32, height: SIDE as u32, pixels: pixels.collect() },
             captions: vec![class.clone()],
-            meta: None,
+            meta: Ok(None),
             label: Some(label as i64),
         })
     }

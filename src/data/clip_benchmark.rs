@@ -19,7 +19,7 @@ use super::pulse::Pulse;
 use super::source::{Order, Raw, Skip, Source, Ticket};
 use super::storage::Storage;
 use super::webdataset::WebDataset;
-use super::{Cursor, DataError, WebDatasetConfig};
+use super::{text_file, CaptionUse, Cursor, DataError, WebDatasetConfig};
 
 /// A folder of CLIP_benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -73,7 +73,16 @@ impl ClipBenchmark {
             .into_iter()
             .map(|template| template.replace("{c}", "{}"))
             .collect();
-        Ok(ClipBenchmark { shards: shards.captions_optional(), classes, templates })
+        Ok(ClipBenchmark { shards: shards.captions(CaptionUse::Optional), classes, templates })
+    }
+
+    /// The same folder, of which captions are not read where they are not needed.
+    pub fn captions(self, captions: CaptionUse) -> Self {
+        match captions {
+            CaptionUse::Unused => ClipBenchmark { shards: self.shards.captions(captions), ..self },
+            // Classes have captions all the same.
+            CaptionUse::Needed | CaptionUse::Optional => self,
+        }
     }
 }
 
@@ -102,6 +111,18 @@ impl Source for ClipBenchmark {
 
     fn sample_name(&self, ticket: &Ticket, key: &str) -> String {
         self.shards.sample_name(ticket, key)
+    }
+
+    fn shards(&self) -> Vec<String> {
+        self.shards.shards()
+    }
+
+    fn shard_of(&self, ticket: &Ticket) -> Option<String> {
+        self.shards.shard_of(ticket)
+    }
+
+    fn occurrence(&self, ticket: &Ticket) -> u32 {
+        self.shards.occurrence(ticket)
     }
 
     fn max_pixels(&self) -> u64 {
@@ -144,10 +165,10 @@ fn lines(path: &Path) -> Result<Vec<String>, DataError> {
 }
 
 fn text(path: &Path) -> Result<Option<String>, DataError> {
-    match std::fs::read_to_string(path) {
+    match text_file::read(path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DataError::Io { path: path.into(), source }),
+        Err(DataError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -194,8 +215,8 @@ mod tests {
     fn a_folder_knows_classes_templates_and_labels() {
         let folder = folder(
             &[
-                ("classnames.txt", "cat\ngreat white shark\n"),
-                ("zeroshot_classification_templates.txt", "a photo of a {c}.\nthe {c}.\n\n"),
+                ("classnames.txt", "\u{feff}cat\r\ngreat white shark\r\n"),
+                ("zeroshot_classification_templates.txt", "\u{feff}a photo of a {c}.\nthe {c}.\n\n"),
                 ("test/nshards.txt", "2\n"),
             ],
             &[

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::location::Location;
 use super::pattern;
 use super::storage::Storage;
+use super::text_file;
 use super::DataError;
 
 /// Longest text file of paths, bytes.
@@ -133,11 +134,7 @@ impl Found {
 fn listed(list: &str, storage: &Storage) -> Result<Vec<(usize, String)>, DataError> {
     let location = Location::parse(list).map_err(DataError::Invalid)?;
     let bytes = storage.read(&location, LONGEST_LIST)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        DataError::Invalid(format!("{location}:{line}: expected paths in UTF-8, got other bytes"))
-    })?;
+    let text = text_file::text(&bytes, &location)?;
     let folder = Path::new(list).parent().unwrap_or(Path::new(""));
     let lines =
         text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
@@ -213,9 +210,11 @@ mod tests {
         let names = |files: &Files| -> Vec<String> {
             files.locate(&Storage::default()).unwrap().iter().map(Location::file_name).collect()
         };
+        std::fs::write(at("marked.txt"), "\u{feff}0.tar\n1.tar\n2.tar\n").unwrap();
         let all = ["0.tar", "1.tar", "2.tar"];
         assert_eq!(names(&Files::One(at("*.tar"))), all);
         assert_eq!(names(&Files::One(at("list.txt"))), all);
+        assert_eq!(names(&Files::One(at("marked.txt"))), all);
         assert_eq!(names(&Files::Several(vec![at("{0..1}.tar"), at("2.tar")])), all);
         let url = "https://host/{0..1}.tar?key=a*".replace('*', "");
         assert_eq!(names(&Files::One(url)), ["0.tar", "1.tar"]);
@@ -231,7 +230,8 @@ mod tests {
             located.unwrap_err().to_string().replace(&folder.path().display().to_string(), "")
         };
         assert!(told(b"\nftp://host/a.tar\n").starts_with("/list.txt:2: ftp://host/a.tar: cannot read ftp"));
-        assert!(told(b"a\n\xff\n").starts_with("/list.txt:2: expected paths in UTF-8"));
+        assert!(told(b"a\n\xff\n").starts_with("/list.txt: line 2: expected UTF-8, got the byte 0xff"));
+        assert!(told(b"\xff\xfea\0").starts_with("/list.txt: this is UTF-16"));
         assert!(told(b"{a,b\n").contains("/list.txt:1: /{a,b: the brace"));
         assert!(told(b"# nothing\n").contains("list.txt matches no shard"));
         assert!(told(b"absent.tar\n").contains("matches no shard"));

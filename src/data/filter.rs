@@ -3,20 +3,17 @@
 //! What is decided about a sample depends on the sample alone, so neither the order of a run nor the place where
 //! it was resumed changes it. That is why duplicates are left out by a list: `flip data inspect --duplicates FILE`
 //! finds every picture that repeats an earlier one, and `exclude: "FILE"` leaves exactly those out, in every
-//! epoch. The list takes eight bytes of memory for a key.
+//! epoch.
 
-use std::collections::hash_map::DefaultHasher;
-use std::fs::File;
-use std::hash::{Hash, Hasher};
-use std::io::{BufRead, BufReader};
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::exclude::Excluded;
 use super::picture;
-use super::source::{Defect, Picture, Raw};
+use super::source::{Defect, Picture, Raw, Source, Ticket};
 use super::DataError;
 
 /// Reasons of skipped samples that begin with this are choices, not damage.
@@ -33,10 +30,13 @@ pub struct FilterConfig {
     pub max_aspect: Option<f64>,
     /// Fewest and most characters of the (first) caption; counted as `filter_caption`. Default: any.
     pub caption_characters: Option<(u64, u64)>,
-    /// A number in the sample's json; counted as `filter_score`. Default: none is asked for.
+    /// A number in the sample's json; counted as `filter_score`, and as `filter_score_missing` where there is no
+    /// number (NaN is none). A sample whose json cannot be read is a broken one, `json_invalid`. Default: none is
+    /// asked for.
     pub score: Option<ScoreConfig>,
-    /// A text file with a key a line: samples of these keys are left out, counted as `filter_excluded`. `flip data
-    /// inspect --duplicates FILE` writes one. Default: none.
+    /// A text file with a sample a line, which are left out, counted as `filter_excluded`: `{"shard": "A/0.tar",
+    /// "key": "k"}`, as `flip data inspect --duplicates FILE` writes it, or a key alone, which is left out of every
+    /// shard. Default: none.
     pub exclude: Option<PathBuf>,
 }
 
@@ -58,15 +58,17 @@ pub struct ScoreConfig {
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     config: FilterConfig,
-    /// Hashes of the keys that are left out, sorted.
-    excluded: Vec<u64>,
+    excluded: Option<Excluded>,
 }
 
 impl Filter {
+    /// The filter of a source.
+    ///
     /// # Errors
-    /// The list cannot be read.
-    pub fn open(config: &FilterConfig) -> Result<Filter, DataError> {
-        let excluded = config.exclude.as_deref().map(read_keys).transpose()?.unwrap_or_default();
+    /// The list cannot be read, or is not one of this source.
+    pub fn open(config: &FilterConfig, source: &dyn Source) -> Result<Filter, DataError> {
+        let excluded =
+            config.exclude.as_deref().map(|list| Excluded::read(list, &source.shards())).transpose()?;
         Ok(Filter { config: config.clone(), excluded })
     }
 
@@ -74,10 +76,10 @@ impl Filter {
     ///
     /// # Errors
     /// It is left out.
-    pub(super) fn check(&self, sample: &Raw) -> Result<(), Defect> {
+    pub(super) fn check(&self, source: &dyn Source, ticket: &Ticket, sample: &Raw) -> Result<(), Defect> {
         let FilterConfig { min_side, max_aspect, caption_characters, score, .. } = &self.config;
-        if !self.excluded.is_empty() && self.excluded.binary_search(&hash(&sample.key)).is_ok() {
-            return Err(Defect::new("filter_excluded", "its key is in the list"));
+        if self.excluded.as_ref().is_some_and(|list| list.has(source, ticket, &sample.key)) {
+            return Err(Defect::new("filter_excluded", "it is in the list"));
         }
         if let Some((fewest, most)) = caption_characters {
             let length = sample.captions.first().map_or(0, |caption| caption.chars().count() as u64);
@@ -86,9 +88,11 @@ impl Filter {
             }
         }
         if let Some(ScoreConfig { field, min, max }) = score {
-            let value = sample.meta.as_ref().and_then(|meta| meta.get(field)?.as_f64());
-            let Some(value) = value else {
-                return Err(Defect::new("filter_score", format!("its json has no number {field:?}")));
+            let value = sample.meta.as_ref().map_err(Clone::clone)?.as_ref().and_then(|meta| meta.get(field));
+            let Some(value) = value.and_then(|value| value.as_f64()) else {
+                let found = value.map_or("nothing".into(), ToString::to_string);
+                let detail = format!("expected a number in {field:?} of its json, found {found}");
+                return Err(Defect::new("filter_score_missing", detail));
             };
             if min.is_some_and(|min| value < min) || max.is_some_and(|max| value > max) {
                 return Err(Defect::new("filter_score", format!("{field} {value}")));
@@ -114,39 +118,41 @@ impl Filter {
     }
 }
 
-fn read_keys(path: &Path) -> Result<Vec<u64>, DataError> {
-    let failed = |source| DataError::Io { path: path.into(), source };
-    let mut hashes = Vec::new();
-    for line in BufReader::new(File::open(path).map_err(failed)?).lines() {
-        hashes.push(hash(&line.map_err(failed)?));
-    }
-    hashes.sort_unstable();
-    hashes.dedup();
-    Ok(hashes)
-}
-
-fn hash(key: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::source::{Order, Skip};
+    use crate::data::Cursor;
+
+    /// A source without shards.
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn samples(&self) -> Option<u64> {
+            None
+        }
+        fn ticket(&self, _: Cursor, _: Order) -> Result<Option<Ticket>, DataError> {
+            Ok(None)
+        }
+        fn load(&self, _: &Ticket) -> Result<Raw, Skip> {
+            unreachable!("there are no tickets")
+        }
+    }
 
     fn sample(width: u32, height: u32, caption: &str, meta: Option<serde_json::Value>) -> Raw {
         Raw {
             key: "k1".into(),
             picture: Picture::Rgb { width, height, pixels: vec![0; (width * height * 3) as usize] },
             captions: vec![caption.into()],
-            meta,
+            meta: Ok(meta),
             label: None,
         }
     }
 
     fn reason(config: FilterConfig, sample: &Raw) -> Option<&'static str> {
-        Filter::open(&config).expect("opened").check(sample).err().map(|defect| defect.reason)
+        let ticket = Ticket { epoch: 0, index: 0, item: (0, 0), after: Cursor::default() };
+        let filter = Filter::open(&config, &Nothing).expect("opened");
+        filter.check(&Nothing, &ticket, sample).err().map(|defect| defect.reason)
     }
 
     #[test]
@@ -170,7 +176,7 @@ mod tests {
         assert_eq!(reason(score("similarity", Some(0.3), None), &wide), None);
         assert_eq!(reason(score("similarity", Some(0.31), None), &wide), Some("filter_score"));
         assert_eq!(reason(score("similarity", None, Some(0.2)), &wide), Some("filter_score"));
-        assert_eq!(reason(score("text", None, None), &wide), Some("filter_score"));
+        assert_eq!(reason(score("text", None, None), &wide), Some("filter_score_missing"));
     }
 
     #[test]
@@ -182,8 +188,15 @@ mod tests {
         let mut one = sample(1, 1, "a", None);
         assert_eq!(reason(config.clone(), &one), Some("filter_excluded"));
         one.key = "k2".into();
-        assert_eq!(reason(config, &one), None);
+        assert_eq!(reason(config.clone(), &one), None);
+        let list = config.exclude.as_ref().expect("a list");
+        std::fs::write(list, "\u{feff}k1\r\nk0\r\n").expect("written");
+        one.key = "k1".into();
+        assert_eq!(reason(config.clone(), &one), Some("filter_excluded"));
+        std::fs::write(list, b"\xff\xfek\x001\0").expect("written");
+        let message = Filter::open(&config, &Nothing).expect_err("UTF-16").to_string();
+        assert!(message.contains("keys.txt: this is UTF-16"), "{message}");
         let missing = FilterConfig { exclude: Some("nowhere.txt".into()), ..FilterConfig::default() };
-        assert!(Filter::open(&missing).expect_err("missing").to_string().contains("nowhere.txt"));
+        assert!(Filter::open(&missing, &Nothing).expect_err("missing").to_string().contains("nowhere.txt"));
     }
 }

@@ -21,7 +21,8 @@ pub struct FolderConfig {
 /// Files that are taken for pictures; others are passed over.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 
-/// The source. Classes are the sub-folders sorted by name; the caption of a picture is the name of its
+/// The source. Classes are the sub-folders sorted by name, or as numbers where they are the numbers from 0 on
+/// without a gap; the caption of a picture is the name of its
 /// class, with `_` and `-` read as spaces. A sub-folder without pictures is a class all the same.
 #[derive(Debug)]
 pub struct Folder {
@@ -36,7 +37,8 @@ impl Folder {
     /// Lists the folder; no picture is opened.
     pub fn open(config: &FolderConfig) -> Result<Self, DataError> {
         let folder = &config.path;
-        let sub_folders: Vec<PathBuf> = list(folder)?.into_iter().filter(|path| path.is_dir()).collect();
+        let mut sub_folders: Vec<PathBuf> = list(folder)?.into_iter().filter(|path| path.is_dir()).collect();
+        sort_numbered(&mut sub_folders);
         let mut pictures = Vec::new();
         for (label, sub_folder) in sub_folders.iter().enumerate() {
             let files = list(sub_folder)?.into_iter().filter(|path| is_picture(path));
@@ -73,7 +75,7 @@ impl Source for Folder {
             key: path.display().to_string(),
             picture: Picture::read(path)?,
             captions: vec![self.classes[*label].clone()],
-            meta: None,
+            meta: Ok(None),
             label: Some(*label as i64),
         })
     }
@@ -81,6 +83,21 @@ impl Source for Folder {
     fn classes(&self) -> Vec<String> {
         self.classes.clone()
     }
+}
+
+/// Sorts folders whose names are the numbers from 0 on as numbers: sorted by name, 10 would be class 2.
+fn sort_numbered(folders: &mut [PathBuf]) {
+    let numbers: Vec<u64> = folders.iter().filter_map(|path| number(&name(path))).collect();
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    if numbers.len() == folders.len() && sorted.iter().zip(0..).all(|(&number, at)| number == at) {
+        folders.sort_by_key(|path| number(&name(path)));
+    }
+}
+
+/// The number that a name is, written with digits alone.
+fn number(name: &str) -> Option<u64> {
+    name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok())?
 }
 
 /// What is in a folder, sorted by name; hidden entries are left out.
@@ -155,6 +172,21 @@ mod tests {
         let expected = expected.map(|(label, caption, file)| (label, caption.to_owned(), file.to_owned()));
         assert_eq!(seen, expected);
         assert_eq!(cursor, Cursor { position: 3, ..Cursor::default() });
+    }
+
+    #[test]
+    fn folders_that_are_the_numbers_from_0_on_are_classes_in_that_order() {
+        let classes = |names: &[String]| {
+            let files: Vec<String> = names.iter().map(|name| format!("{name}/a.png")).collect();
+            let folder = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
+            open(folder.path()).expect("a folder of classes").classes()
+        };
+        let twelve: Vec<String> = (0..12).map(|class| class.to_string()).collect();
+        assert_eq!(classes(&twelve), twelve);
+        // Any others are sorted by name, as torchvision does.
+        assert_eq!(classes(&twelve[1..])[..3], ["1", "10", "11"]);
+        assert_eq!(classes(&["0".into(), "2".into(), "10".into()]), ["0", "10", "2"]);
+        assert_eq!(classes(&["0".into(), "1x".into(), "10".into()]), ["0", "10", "1x"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::{is_picture, list, name};
 use super::permutation::Permutations;
 use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
-use super::{Cursor, DataError};
+use super::{text_file, Cursor, DataError};
 
 /// Pictures of ImageNet with their 1,000 classes, which are numbered in the order of their synsets, as
 /// everywhere.
@@ -219,7 +219,7 @@ fn is_synset(name: &str) -> bool {
 
 /// The lines that are not empty, numbered from 1.
 fn lines(path: &Path) -> Result<Vec<(usize, String)>, DataError> {
-    let text = std::fs::read_to_string(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+    let text = text_file::read(path)?;
     let lines = text.lines().map(|line| line.trim().to_owned());
     Ok((1..).zip(lines).filter(|(_, line)| !line.is_empty()).collect())
 }
@@ -239,7 +239,7 @@ impl Source for ImageNet {
             key: path.display().to_string(),
             picture: Picture::read(path)?,
             captions: vec![self.classes[*label].clone()],
-            meta: None,
+            meta: Ok(None),
             label: Some(*label as i64),
         })
     }

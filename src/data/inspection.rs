@@ -8,12 +8,13 @@ use sha2::{Digest, Sha256};
 
 use super::files::Files;
 use super::limits::PictureLimits;
+use super::location::Location;
 use super::picture::{self, decode, Rgb};
 use super::shard::Shard;
 use super::skipped::Skipped;
 use super::source::{Picture, Raw, Skip};
 use super::storage::Storage;
-use super::DataError;
+use super::{table, DataError};
 
 /// How one sample ends.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -61,6 +62,8 @@ pub struct Seen<'a> {
     pub picture: Option<&'a Rgb>,
     /// The key of the earlier sample whose picture file is the same, byte for byte.
     pub repeats: Option<String>,
+    /// The shard, whole.
+    pub shard: &'a Location,
     /// Shards that are done, of all.
     pub shards: (usize, usize),
 }
@@ -147,6 +150,12 @@ pub fn inspect(
     let storage = Storage::default();
     let files = Files::from(pattern).locate(&storage)?;
     let all = files.len();
+    if let Some(table) = files.iter().find(|file| table::is_table(file)) {
+        return Err(DataError::Invalid(format!(
+            "{table} is a table, and shards are looked at here; a recipe reads it with `Table(files: ...)`, and \
+             `flip data pack` makes shards of a .csv or .tsv"
+        )));
+    }
     for (done, location) in files.into_iter().enumerate() {
         let shard = Shard::open_at(&location, &storage)?;
         inspection.bytes.add(shard.bytes());
@@ -202,7 +211,7 @@ pub fn inspect(
             *occurrence += 1;
             told_of.occurrence = *occurrence;
             let picture = result.as_ref().ok().map(|examined| &examined.picture);
-            told(Seen { report: told_of, picture, repeats, shards: (done, all) })?;
+            told(Seen { report: told_of, picture, repeats, shard: &location, shards: (done, all) })?;
         }
         inspection.shards.push(report);
     }

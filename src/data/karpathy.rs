@@ -1,8 +1,6 @@
 //! COCO and Flickr30k in the splits of Karpathy and Fei-Fei (arXiv 1412.2306): `dataset_coco.json` or
 //! `dataset_flickr30k.json`, and the folder with the pictures. Every picture has about five captions.
 
-use std::fs;
-use std::io::BufReader;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -10,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::permutation::Permutations;
 use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
-use super::{Cursor, DataError};
+use super::{text_file, Cursor, DataError};
 
 /// A split of COCO or Flickr30k.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,9 +79,9 @@ impl Karpathy {
     /// The file is not there or is something else, or has no picture of the split.
     pub fn open(config: &KarpathyConfig) -> Result<Self, DataError> {
         let path = &config.annotations;
-        let file = fs::File::open(path).map_err(|source| DataError::Io { path: path.clone(), source })?;
+        let text = text_file::read(path)?;
         let wrong = |detail: String| DataError::Invalid(format!("{}: {detail}", path.display()));
-        let annotations: Annotations = serde_json::from_reader(BufReader::new(file)).map_err(|error| {
+        let annotations: Annotations = serde_json::from_str(&text).map_err(|error| {
             wrong(format!(
                 "{error}; expected {{\"images\": [{{\"filename\", \"split\", \"sentences\": [{{\"raw\"}}]}}]}}"
             ))
@@ -138,7 +136,7 @@ impl Source for Karpathy {
             key: path.display().to_string(),
             picture: Picture::read(path)?,
             captions: captions.clone(),
-            meta: None,
+            meta: Ok(None),
             label: None,
         })
     }
@@ -151,6 +149,7 @@ impl Source for Karpathy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const COCO: &str = r#"{"dataset": "coco", "images": [
         {"filepath": "val2014", "filename": "1.jpg", "imgid": 0, "split": "test", "sentids": [4, 5],
@@ -183,6 +182,8 @@ mod tests {
         let test = open(COCO, KarpathySplit::Test, &["val2014/1.jpg"]).unwrap();
         assert_eq!(test.len(), 1);
         assert_eq!(test[0].captions, ["A man.", "A person"]);
+        let marked = open(&format!("\u{feff}{COCO}"), KarpathySplit::Test, &["val2014/1.jpg"]).unwrap();
+        assert_eq!(marked[0].captions, test[0].captions);
         assert_eq!(test[0].picture, Picture::Encoded(b"val2014/1.jpg".to_vec()));
         let train = open(COCO, KarpathySplit::Train, &["train2014/2.jpg", "3.jpg"]).unwrap();
         assert_eq!(train.iter().map(|raw| raw.captions[0].as_str()).collect::<Vec<_>>(), ["A dog", "A cat"]);

@@ -90,7 +90,7 @@ impl LimitsConfig {
         broken: u64,
         of: u64,
         source_name: &str,
-        skipped: &Skipped,
+        skipped: impl FnOnce() -> Skipped,
     ) -> Result<(), DataError> {
         if of < ENOUGH || broken as f64 <= self.broken_share * of as f64 {
             return Ok(());
@@ -100,7 +100,7 @@ impl LimitsConfig {
             broken,
             of,
             limit: self.broken_share,
-            skipped: skipped.to_string(),
+            skipped: skipped().to_string(),
         })
     }
 }

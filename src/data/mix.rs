@@ -191,6 +191,25 @@ impl Source for Mix {
         source.sample_name(&ticket, key)
     }
 
+    fn shards(&self) -> Vec<String> {
+        self.sources.iter().flat_map(|source| source.shards()).collect()
+    }
+
+    fn shard_of(&self, ticket: &Ticket) -> Option<String> {
+        let (source, ticket) = self.split(ticket);
+        source.shard_of(&ticket)
+    }
+
+    fn occurrence(&self, ticket: &Ticket) -> u32 {
+        let (source, ticket) = self.split(ticket);
+        source.occurrence(&ticket)
+    }
+
+    fn picture_of(&self, ticket: &Ticket, key: &str) -> Option<u64> {
+        let (source, ticket) = self.split(ticket);
+        source.picture_of(&ticket, key)
+    }
+
     /// The strictest of the sources.
     fn max_pixels(&self) -> u64 {
         self.sources.iter().map(|source| source.max_pixels()).min().unwrap_or(super::source::MAX_PIXELS)
@@ -228,7 +247,7 @@ mod tests {
                 key: format!("{}/{}", self.samples, ticket.item.1),
                 picture: Picture::Encoded(Vec::new()),
                 captions: Vec::new(),
-                meta: None,
+                meta: Ok(None),
                 label: None,
             })
         }

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod cache;
+pub mod caption;
 pub mod captions;
 pub mod cifar;
 pub mod clip_benchmark;
@@ -9,12 +10,14 @@ mod clip_bpe;
 mod colour;
 mod cursor;
 pub mod cut;
+pub mod exclude;
 pub mod files;
 pub mod filter;
 pub mod folder;
 pub mod imagenet;
 pub mod inspection;
 mod jpeg;
+pub mod json;
 pub mod karpathy;
 pub mod limits;
 pub mod loader;
@@ -39,6 +42,7 @@ pub mod skipped;
 pub mod source;
 pub mod storage;
 pub mod table;
+pub mod text_file;
 pub mod tokenizer;
 pub mod transform;
 mod unpack;
@@ -50,6 +54,7 @@ mod wordpiece;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use caption::{CaptionMember, CaptionUse};
 pub use cifar::CifarConfig;
 pub use clip_benchmark::ClipBenchmarkConfig;
 pub use cursor::{Cursor, Parts};
@@ -197,6 +202,8 @@ pub struct Batch {
     pub labels: Vec<Option<i64>>,
     /// Name of each sample, for messages.
     pub keys: Vec<String>,
+    /// Which picture each one is, where the source may have several samples of one.
+    pub pictures: Vec<Option<u64>>,
     /// The cursor just past the last sample.
     pub cursor: Cursor,
 }
@@ -234,9 +241,22 @@ impl DataConfig {
     /// # Errors
     /// The source has nothing to offer, cannot be read, or does not answer in time.
     pub fn open(&self, source: &SourceConfig, seed: u64) -> Result<Arc<dyn source::Source>, DataError> {
+        self.open_for(source, seed, CaptionUse::Needed)
+    }
+
+    /// The same for a purpose that may not need captions.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_for(
+        &self,
+        source: &SourceConfig,
+        seed: u64,
+        captions: CaptionUse,
+    ) -> Result<Arc<dyn source::Source>, DataError> {
         let storage = Arc::new(Storage::new(&self.storage));
         let (pulse, config) = (storage.pulse().clone(), source.clone());
-        let open = move || open_in(&config, storage, seed);
+        let open = move || open_in(&config, storage, seed, captions);
         patience::patiently(self.storage.patience(), "the source", "opening it", Some(pulse), open)?
     }
 }
@@ -246,29 +266,32 @@ impl DataConfig {
 /// # Errors
 /// The source has nothing to offer or cannot be read.
 pub fn open_source(config: &SourceConfig, seed: u64) -> Result<Arc<dyn source::Source>, DataError> {
-    open_in(config, Arc::default(), seed)
+    open_in(config, Arc::default(), seed, CaptionUse::Needed)
 }
 
 fn open_in(
     config: &SourceConfig,
     storage: Arc<Storage>,
     seed: u64,
+    captions: CaptionUse,
 ) -> Result<Arc<dyn source::Source>, DataError> {
     match config {
-        SourceConfig::WebDataset(config) => Ok(Arc::new(webdataset::WebDataset::open_in(config, storage)?)),
+        SourceConfig::WebDataset(config) => {
+            Ok(Arc::new(webdataset::WebDataset::open_in(config, storage)?.captions(captions)))
+        }
         SourceConfig::Scenes(config) => Ok(Arc::new(scenes::Scenes::new(config, seed)?)),
-        SourceConfig::Table(config) => Ok(Arc::new(table::Table::open(config, storage)?)),
+        SourceConfig::Table(config) => Ok(Arc::new(table::Table::open(config, storage)?.captions(captions))),
         SourceConfig::Folder(config) => Ok(Arc::new(folder::Folder::open(config)?)),
         SourceConfig::ImageNet(config) => Ok(Arc::new(imagenet::ImageNet::open(config)?)),
         SourceConfig::Cifar(config) => Ok(Arc::new(cifar::Cifar::open(config)?)),
         SourceConfig::Mix(sources) => {
             let open = |Weighted(config, weight): &Weighted| {
-                Ok::<_, DataError>((open_in(config, storage.clone(), seed)?, *weight))
+                Ok::<_, DataError>((open_in(config, storage.clone(), seed, captions)?, *weight))
             };
             Ok(Arc::new(mix::Mix::new(sources.iter().map(open).collect::<Result<_, _>>()?)?))
         }
         SourceConfig::ClipBenchmark(config) => {
-            Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config, storage)?))
+            Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config, storage)?.captions(captions)))
         }
         SourceConfig::Karpathy(config) => Ok(Arc::new(karpathy::Karpathy::open(config)?)),
     }

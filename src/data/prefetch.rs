@@ -217,12 +217,14 @@ struct Collator {
     batch: Batch,
     /// Since the last delivery.
     skipped: Skipped,
-    /// Broken samples before that.
-    broken_before: u64,
+    /// Before that.
+    earlier: Skipped,
     /// Samples in the deliveries so far.
     delivered: u64,
     /// Of this epoch.
     usable: u64,
+    /// Whether it was said that these are fewer than a batch.
+    told_few: bool,
 }
 
 /// The loader is gone, or has been told of an error.
@@ -236,9 +238,19 @@ impl Collator {
         stalled: Arc<AtomicBool>,
     ) -> Self {
         let batch = empty_batch(&plan);
-        let skipped = Skipped::default();
-        let (broken_before, delivered) = (0, 0);
-        Collator { plan, deliveries, stopped, stalled, batch, skipped, broken_before, delivered, usable: 0 }
+        let (skipped, earlier) = (Skipped::default(), Skipped::default());
+        Collator {
+            plan,
+            deliveries,
+            stopped,
+            stalled,
+            batch,
+            skipped,
+            earlier,
+            delivered: 0,
+            usable: 0,
+            told_few: false,
+        }
     }
 
     fn collate(mut self, steps: &Receiver<Step>) {
@@ -256,7 +268,18 @@ impl Collator {
                 let skipped = self.skipped.to_string();
                 self.fail(DataError::NothingUsable { source_name: self.plan.source.name(), skipped })
             }
-            Step::EpochEnd { .. } => {
+            Step::EpochEnd { whole } => {
+                let few =
+                    whole && self.plan.passes == Passes::Endless && self.usable < self.plan.batch as u64;
+                if few && !self.told_few {
+                    self.told_few = true;
+                    tracing::warn!(
+                        target: "flip::data",
+                        "{}: a whole pass has {} usable samples, and a batch {}: the same pair stands in a batch more \
+                         than once, and is to be told from itself",
+                        self.plan.source.name(), self.usable, self.plan.batch
+                    );
+                }
                 self.usable = 0;
                 Ok(())
             }
@@ -273,12 +296,17 @@ impl Collator {
     fn take_row(&mut self, row: Result<Prepared, Skip>) -> Result<(), Stop> {
         match row {
             Err(skip) => {
-                let number = self.broken_before + self.skipped.broken() + 1;
+                let number = self.earlier.broken() + self.skipped.broken() + 1;
                 self.skipped.add_and_log(skip, number);
-                let broken = self.broken_before + self.skipped.broken();
+                let broken = self.earlier.broken() + self.skipped.broken();
                 let all = self.delivered + self.batch.keys.len() as u64 + broken;
                 let name = self.plan.source.name();
-                match self.plan.limits.check_share(broken, all, &name, &self.skipped) {
+                let every = || {
+                    let mut every = self.earlier.clone();
+                    every.merge(self.skipped.clone());
+                    every
+                };
+                match self.plan.limits.check_share(broken, all, &name, every) {
                     Ok(()) => Ok(()),
                     Err(error) => self.fail(error),
                 }
@@ -292,6 +320,7 @@ impl Collator {
                 self.batch.captions.push(row.captions);
                 self.batch.labels.push(row.label);
                 self.batch.keys.push(row.key);
+                self.batch.pictures.push(row.picture);
                 self.batch.cursor = row.after;
                 if self.batch.keys.len() == self.plan.batch {
                     self.deliver_batch()
@@ -313,8 +342,8 @@ impl Collator {
     }
 
     fn deliver(&mut self, outcome: Result<Option<Batch>, DataError>) -> Result<(), Stop> {
-        self.broken_before += self.skipped.broken();
         let skipped = std::mem::take(&mut self.skipped);
+        self.earlier.merge(skipped.clone());
         self.deliveries.send(Delivery { outcome, skipped }).map_err(|_| Stop)
     }
 
@@ -357,6 +386,7 @@ fn empty_batch(plan: &Plan) -> Batch {
         lengths: Vec::with_capacity(plan.batch),
         captions: Vec::with_capacity(plan.batch),
         labels: Vec::with_capacity(plan.batch),
+        pictures: Vec::with_capacity(plan.batch),
         keys: Vec::with_capacity(plan.batch),
         cursor: plan.start,
     }

@@ -12,6 +12,7 @@ use crate::seed::{rng, Purpose};
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub key: String,
+    pub picture: Option<u64>,
     /// [size, size, 3], or [kept, patch * patch * 3]
     pub pixels: Vec<u8>,
     /// [kept], or empty
@@ -36,16 +37,20 @@ impl Preparer {
     pub fn prepare(&mut self, plan: &Plan, ticket: &Ticket) -> Result<Prepared, Skip> {
         let sample = plan.source.load(ticket)?;
         let wanted = plan.limits.check(&sample).and_then(|()| match &plan.filter {
-            Some(filter) => filter.check(&sample),
+            Some(filter) => filter.check(plan.source.as_ref(), ticket, &sample),
             None => Ok(()),
         });
-        wanted.map_err(|defect| defect.of(plan.source.sample_name(ticket, &sample.key)))?;
-        let Raw { key, picture, captions, meta, label } = sample;
+        let named = |defect: Defect| defect.of(plan.source.sample_name(ticket, &sample.key));
+        wanted.map_err(named)?;
         let label = match &plan.label {
             LabelFrom::None => None,
-            LabelFrom::Source => label,
-            LabelFrom::JsonField(field) => meta.as_ref().and_then(|meta| meta.get(field)?.as_i64()),
+            LabelFrom::Source => sample.label,
+            LabelFrom::JsonField(field) => {
+                let meta = sample.meta.as_ref().map_err(|defect| named(defect.clone()))?;
+                meta.as_ref().and_then(|meta| meta.get(field)?.as_i64())
+            }
         };
+        let Raw { key, picture, captions, .. } = sample;
         let drawn = (ticket.epoch, ticket.index);
         let caption = match plan.order {
             Order::Shuffled { .. } if captions.len() > 1 => {
@@ -70,6 +75,7 @@ impl Preparer {
         };
         match row() {
             Ok((tokens, length, pixels, patches)) => Ok(Prepared {
+                picture: plan.source.picture_of(ticket, &key),
                 key,
                 pixels,
                 patches,

@@ -8,17 +8,20 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::archive::{Damage, Walk};
+use super::caption::{self, CaptionMember, CaptionUse, LONGEST_CAPTION};
+use super::json;
 use super::location::Location;
 use super::pulse::Pulse;
 use super::source::{Defect, Picture, Raw, Skip};
 use super::storage::{Storage, StorageError};
 use super::unpack::Unpacked;
+use crate::outside::shown;
 
 /// Longest picture that is read, bytes.
 pub(super) const LONGEST_PICTURE: u64 = 256 << 20;
-/// Longest caption that is read, bytes.
-const LONGEST_CAPTION: u64 = 64 << 10;
 /// Longest json that is read, bytes.
 const LONGEST_META: u64 = 1 << 20;
 /// Members of a sample; one with more of different endings is no sample.
@@ -48,7 +51,7 @@ struct Sample {
     caption: Option<Span>,
     meta: Option<Span>,
     label: Option<Span>,
-    /// Extensions seen so far, to tell a repeated one; emptied when the shard is indexed.
+    /// Extensions seen so far, to tell a repeated one; emptied when the shard is indexed and nothing is missing.
     extensions: Vec<Box<str>>,
     fault: Option<Fault>,
 }
@@ -62,6 +65,30 @@ enum Fault {
     Damaged,
     /// It has too many members.
     Crowded,
+}
+
+/// Endings of members that are told where one is missing, and characters of each.
+const TOLD_ENDINGS: usize = 6;
+const LONGEST_TOLD: usize = 24;
+
+impl Sample {
+    /// The defect of a sample that lacks a member, with what is there instead.
+    fn lacks(&self, reason: &'static str, what: &str) -> Defect {
+        let told = |ending: &str| shown(&ending.chars().take(LONGEST_TOLD).collect::<String>()).into_owned();
+        let some: Vec<String> =
+            self.extensions.iter().take(TOLD_ENDINGS).map(|ending| format!(".{}", told(ending))).collect();
+        let more = if self.extensions.len() > TOLD_ENDINGS { ", ..." } else { "" };
+        let dots = match self.extensions.iter().any(|ending| ending.contains('.')) {
+            true => "; a key ends at the first dot of a file name",
+            false => "",
+        };
+        match some.is_empty() {
+            true => Defect::new(reason, what),
+            false => {
+                Defect::new(reason, format!("{what}; its members end in {}{more}{dots}", some.join(", ")))
+            }
+        }
+    }
 }
 
 /// Bytes of a member.
@@ -116,7 +143,10 @@ impl Shard {
         }
         shard.file = Some(file);
         for sample in &mut shard.samples {
-            sample.extensions = Vec::new();
+            // Of what is not whole they are told when it is skipped.
+            if sample.picture.is_some() && sample.caption.is_some() {
+                sample.extensions = Vec::new();
+            }
         }
         shard.samples.shrink_to_fit();
         Ok(shard)
@@ -236,26 +266,28 @@ impl Shard {
         &self.samples[sample].key
     }
 
-    /// Reads a sample; the picture stays encoded.
+    /// Which of the samples of its key it is, from 1.
+    pub fn occurrence(&self, sample: usize) -> u32 {
+        let key = self.key(sample);
+        self.samples[..=sample].iter().filter(|sample| &*sample.key == key).count() as u32
+    }
+
+    /// Reads a sample with the caption of its `txt` member; the picture stays encoded.
     ///
     /// # Errors
     /// The sample has to be left out; the reason says why.
     pub fn load(&self, sample: usize) -> Result<Raw, Skip> {
-        self.load_if(sample, true)
+        self.load_with(sample, &CaptionMember::Txt, CaptionUse::Needed)
     }
 
-    /// The same, and a sample without a caption has none.
+    /// The same with captions from anywhere.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_labelled(&self, sample: usize) -> Result<Raw, Skip> {
-        self.load_if(sample, false)
-    }
-
-    fn load_if(&self, sample: usize, needs_caption: bool) -> Result<Raw, Skip> {
+    pub fn load_with(&self, sample: usize, from: &CaptionMember, wanted: CaptionUse) -> Result<Raw, Skip> {
         let sample = &self.samples[sample];
         let _reading = self.pulse.reading(self.name.clone());
-        self.read_sample(sample, needs_caption).map_err(|defect| {
+        self.read_sample(sample, from, wanted).map_err(|defect| {
             let shard = &self.name;
             let name =
                 if sample.key.is_empty() { shard.to_string() } else { format!("{shard}: {}", sample.key) };
@@ -263,7 +295,7 @@ impl Shard {
         })
     }
 
-    fn read_sample(&self, sample: &Sample, needs_caption: bool) -> Result<Raw, Defect> {
+    fn read_sample(&self, sample: &Sample, from: &CaptionMember, wanted: CaptionUse) -> Result<Raw, Defect> {
         match (sample.fault, &self.damage) {
             (Some(Fault::Duplicate), _) => {
                 return Err(Defect::new("key_duplicate", "the sample before it has the same key"))
@@ -277,15 +309,27 @@ impl Shard {
         }
         let picture = sample
             .picture
-            .ok_or_else(|| Defect::new("image_missing", "no jpg, jpeg, png, webp, gif or bmp member"))?;
-        let captions = match sample.caption {
-            Some(span) => vec![self.caption(span)?],
-            None if needs_caption => return Err(Defect::new("caption_missing", "no txt member")),
-            None => Vec::new(),
-        };
-        let meta = match sample.meta {
-            Some(span) => self.read(span, LONGEST_META)?.and_then(|bytes| read_meta(&bytes)),
-            None => None,
+            .ok_or_else(|| sample.lacks("image_missing", "no jpg, jpeg, png, webp, gif or bmp member"))?;
+        let meta = sample.meta.map(|span| self.meta(span)).transpose()?.unwrap_or(Ok(None));
+        let captions = match (from, wanted) {
+            (_, CaptionUse::Unused) => Vec::new(),
+            (CaptionMember::Txt, _) => match sample.caption {
+                Some(span) => vec![self.caption(span)?],
+                None if wanted == CaptionUse::Optional => Vec::new(),
+                None => return Err(sample.lacks("caption_missing", "no txt member")),
+            },
+            (CaptionMember::Json(field), _) => {
+                match caption::in_field(field, meta.as_ref().map_err(Clone::clone)?) {
+                    Some(captions) => captions?,
+                    None if wanted == CaptionUse::Optional => Vec::new(),
+                    None if sample.meta.is_none() => {
+                        return Err(sample.lacks("caption_missing", "no json member"))
+                    }
+                    None => {
+                        return Err(caption::no_field(field, meta.as_ref().ok().and_then(Option::as_ref)))
+                    }
+                }
+            }
         };
         let label = match sample.label {
             Some(span) => self.read(span, LONGEST_LABEL)?.and_then(|bytes| read_label(&bytes)),
@@ -299,7 +343,16 @@ impl Shard {
 
     fn caption(&self, span: Span) -> Result<String, Defect> {
         let too_long = || Defect::new("caption_too_long", format!("over {LONGEST_CAPTION} bytes"));
-        read_caption(&self.read(span, LONGEST_CAPTION)?.ok_or_else(too_long)?)
+        caption::read(&self.read(span, LONGEST_CAPTION)?.ok_or_else(too_long)?)
+    }
+
+    /// The json of a sample; inside, why it is none: only who asks for it misses it.
+    fn meta(&self, span: Span) -> Result<Result<Option<Value>, Defect>, Defect> {
+        let invalid = |what: String| Defect::new("json_invalid", what);
+        Ok(match self.read(span, LONGEST_META)? {
+            Some(bytes) => json::parse(&bytes).map(Some).map_err(invalid),
+            None => Err(invalid(format!("over {LONGEST_META} bytes"))),
+        })
     }
 
     /// The bytes of a member; `None` where there are more than `longest`.
@@ -322,25 +375,6 @@ fn split(name: &str) -> Option<(&str, &str)> {
     let dot = file + name[file..].find('.')?;
     let nameless = dot == file;
     (!nameless && dot + 1 < name.len()).then(|| (&name[..dot], &name[dot + 1..]))
-}
-
-/// Text as stored, without byte order mark and final line break.
-pub(super) fn read_caption(bytes: &[u8]) -> Result<String, Defect> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Defect::new("caption_encoding", format!("not UTF-8: {error}")))?;
-    if text.contains('\0') {
-        return Err(Defect::new("caption_encoding", "a NUL inside; is it UTF-16?"));
-    }
-    if text.chars().all(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Defect::new("caption_empty", "nothing but white space"));
-    }
-    Ok(text.trim_end_matches(['\r', '\n']).replace("\r\n", "\n"))
-}
-
-/// A json value; what cannot be read is as good as absent.
-fn read_meta(bytes: &[u8]) -> Option<serde_json::Value> {
-    serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)).ok()
 }
 
 fn read_label(bytes: &[u8]) -> Option<i64> {
@@ -379,17 +413,5 @@ mod tests {
         assert_eq!(shard.len(), 2);
         assert_eq!(shard.load(0).unwrap_err().reason, "sample_members");
         assert_eq!(shard.load(1).unwrap_err().reason, "image_missing");
-    }
-
-    #[test]
-    fn captions_are_text_or_say_why_not() {
-        let reason = |bytes: &[u8]| read_caption(bytes).map_err(|defect| defect.reason);
-        assert_eq!(reason(b"\xef\xbb\xbfa cat\r\n"), Ok("a cat".into()));
-        assert_eq!(reason(b" two\r\nlines \n"), Ok(" two\nlines ".into()));
-        assert_eq!(reason(b"\xff\xfea\0"), Err("caption_encoding"));
-        assert_eq!(reason(b"a\0b"), Err("caption_encoding"));
-        assert_eq!(reason(b" \r\n\t"), Err("caption_empty"));
-        assert_eq!(reason(b"\x01\x02"), Err("caption_empty"));
-        assert_eq!(reason(b""), Err("caption_empty"));
     }
 }

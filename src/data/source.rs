@@ -54,10 +54,10 @@ impl Picture {
 pub struct Raw {
     pub key: String,
     pub picture: Picture,
-    /// At least one, but for what [`Shard::load_labelled`](super::shard::Shard::load_labelled) gives.
+    /// At least one, where they are needed.
     pub captions: Vec<String>,
-    /// The sample's json, where it has a valid one.
-    pub meta: Option<serde_json::Value>,
+    /// The sample's json, where it has one; or why it cannot be read, for who asks for it.
+    pub meta: Result<Option<serde_json::Value>, Defect>,
     /// The class, where the source itself knows it (folders, scenes, `.cls` members).
     pub label: Option<i64>,
 }
@@ -115,6 +115,26 @@ pub trait Source: Send + Sync {
     /// Names a sample in messages: where it is, and its key.
     fn sample_name(&self, _ticket: &Ticket, key: &str) -> String {
         key.to_owned()
+    }
+
+    /// The shards, as [`shard_of`](Self::shard_of) names them; empty where there are none.
+    fn shards(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The shard that a sample is in.
+    fn shard_of(&self, _ticket: &Ticket) -> Option<String> {
+        None
+    }
+
+    /// Which of the samples of its key in its shard it is, from 1.
+    fn occurrence(&self, _ticket: &Ticket) -> u32 {
+        1
+    }
+
+    /// Which picture it is, where several samples may be of one: rows of a table that name the same file.
+    fn picture_of(&self, _ticket: &Ticket, _key: &str) -> Option<u64> {
+        None
     }
 
     /// Pictures with more pixels than this are skipped before they are decoded.

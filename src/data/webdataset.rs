@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::caption::{CaptionMember, CaptionUse};
 use super::files::Files;
 use super::location::Location;
 use super::pulse::Pulse;
@@ -32,6 +33,9 @@ pub struct WebDatasetConfig {
     /// Pictures with more pixels than this are skipped, counted as `image_too_large`.
     #[serde(default = "max_pixels")]
     pub max_pixels: u64,
+    /// Where the captions of a sample are. Default: its `txt` member.
+    #[serde(default)]
+    pub caption: CaptionMember,
 }
 
 impl WebDatasetConfig {
@@ -42,6 +46,7 @@ impl WebDatasetConfig {
             shuffle_shards: shuffle_shards(),
             resampled: false,
             max_pixels: max_pixels(),
+            caption: CaptionMember::default(),
         }
     }
 }
@@ -59,8 +64,8 @@ pub struct WebDataset {
     name: String,
     windows: Windows<Shards>,
     max_pixels: u64,
-    /// Whether a sample without a caption is a broken one.
-    needs_captions: bool,
+    caption: CaptionMember,
+    caption_use: CaptionUse,
     samples: OnceLock<u64>,
 }
 
@@ -84,14 +89,15 @@ impl WebDataset {
             name: config.shards.to_string(),
             windows: Windows::new(Shards { files, storage }, shuffle),
             max_pixels: config.max_pixels,
-            needs_captions: true,
+            caption: config.caption.clone(),
+            caption_use: CaptionUse::Needed,
             samples: OnceLock::new(),
         })
     }
 
-    /// The same shards, of which samples without a caption are loaded too.
-    pub fn captions_optional(self) -> Self {
-        WebDataset { needs_captions: false, ..self }
+    /// The same shards for a purpose that may not need captions.
+    pub fn captions(self, captions: CaptionUse) -> Self {
+        WebDataset { caption_use: captions, ..self }
     }
 }
 
@@ -129,12 +135,7 @@ impl Source for WebDataset {
             sample: self.windows.shelf().files[ticket.item.0 as usize].to_string(),
             detail: error.to_string(),
         })?;
-        let sample = ticket.item.1 as usize;
-        if self.needs_captions {
-            shard.load(sample)
-        } else {
-            shard.load_labelled(sample)
-        }
+        shard.load_with(ticket.item.1 as usize, &self.caption, self.caption_use)
     }
 
     fn name(&self) -> String {
@@ -143,6 +144,18 @@ impl Source for WebDataset {
 
     fn sample_name(&self, ticket: &Ticket, key: &str) -> String {
         format!("{}: {key}", self.windows.shelf().files[ticket.item.0 as usize])
+    }
+
+    fn shards(&self) -> Vec<String> {
+        self.windows.shelf().files.iter().map(Location::to_string).collect()
+    }
+
+    fn shard_of(&self, ticket: &Ticket) -> Option<String> {
+        Some(self.windows.shelf().files[ticket.item.0 as usize].to_string())
+    }
+
+    fn occurrence(&self, ticket: &Ticket) -> u32 {
+        self.windows.shard(ticket.item.0).map_or(1, |shard| shard.occurrence(ticket.item.1 as usize))
     }
 
     fn max_pixels(&self) -> u64 {

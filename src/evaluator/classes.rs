@@ -1,12 +1,13 @@
 //! Class names, prompt templates, and where the label of a sample is found.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{EvaluatorError, Known};
+use crate::data::text_file;
 
 /// Where class names and prompt templates come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,7 +38,8 @@ pub enum ClassesConfig {
         /// Field of the sample's json that holds the index.
         label_field: String,
     },
-    /// CLIP_benchmark's files: one class name, one template (with `{c}`) a line; labels in `.cls` members.
+    /// CLIP_benchmark's files: one class name, one template (with `{c}`) a line, by label; labels in `.cls` members,
+    /// or the places of the classes that the source knows.
     Lines {
         /// `classnames.txt`.
         names: PathBuf,
@@ -115,6 +117,8 @@ impl Classes {
                     .filter(|template| !template.trim().is_empty())
                     .map(|template| template.replace("{c}", "{}"))
                     .collect();
+                let wrong = |detail| EvaluatorError::ClassFile { path: names.clone(), detail };
+                check_fit(&name_lines, known.classes).map_err(wrong)?;
                 let stem = names.file_stem().unwrap_or(names.as_os_str()).to_string_lossy();
                 Classes::listed(&stem, name_lines, template_lines, None)
             }
@@ -131,7 +135,7 @@ impl Classes {
     /// One task of a class file.
     fn task(path: &Path, name: &str) -> Result<Self, EvaluatorError> {
         let wrong = |detail: String| EvaluatorError::ClassFile { path: path.into(), detail };
-        let file: ClassFile = serde_json::from_str(&text(path)?).map_err(|error| {
+        let file: ClassFile = serde_json::from_str(&text_file::read(path)?).map_err(|error| {
             wrong(format!(
                 "{error}; expected {{\"tasks\": [{{\"task\", \"label_field\", \"templates\", \"classes\": \
                  [{{\"id\", \"phrase\"}}]}}]}}"
@@ -209,6 +213,47 @@ impl Classes {
     }
 }
 
+/// Whether a list of names can be one of the classes that the source counts its labels by.
+fn check_fit(names: &[String], known: &[String]) -> Result<(), String> {
+    if known.is_empty() {
+        return Ok(());
+    }
+    if names.len() != known.len() {
+        return Err(format!(
+            "{} names for the {} classes of the data; expected one each",
+            names.len(),
+            known.len()
+        ));
+    }
+    let trimmed: Vec<&str> = names.iter().map(|name| name.trim()).collect();
+    let moved = trimmed.iter().zip(known).position(|(name, known)| name != known);
+    let sorted = |names: &[&str]| BTreeSet::from_iter(names.iter().map(|name| name.to_string()));
+    let of_source: Vec<&str> = known.iter().map(String::as_str).collect();
+    match moved {
+        Some(class) if sorted(&trimmed) == sorted(&of_source) => Err(format!(
+            "line {}: {:?}, where class {class} of the data is {:?}; these are its classes in another order",
+            class + 1,
+            trimmed[class],
+            known[class]
+        )),
+        _ => check_numbers(&of_source),
+    }
+}
+
+/// Names that are numbers stand for the places in a list only where they are its places.
+fn check_numbers(known: &[&str]) -> Result<(), String> {
+    let numbers: Option<Vec<usize>> = known.iter().map(|name| name.parse().ok()).collect();
+    match numbers.filter(|numbers| numbers.iter().enumerate().any(|(class, &number)| class != number)) {
+        None => Ok(()),
+        Some(numbers) => Err(format!(
+            "the classes of the data are numbers, but not those from 0 to {} ({} is there): which name belongs to \
+             which is not known. Name the folders 0 to {0}, or like the classes",
+            numbers.len() - 1,
+            numbers.iter().max().copied().unwrap_or(0)
+        )),
+    }
+}
+
 /// A `classes.json`; fields that are not needed are ignored.
 #[derive(Deserialize)]
 struct ClassFile {
@@ -230,10 +275,6 @@ struct Class {
     phrase: String,
 }
 
-fn text(path: &Path) -> Result<String, EvaluatorError> {
-    std::fs::read_to_string(path).map_err(|source| EvaluatorError::Io { path: path.into(), source })
-}
-
 fn lines(path: &Path) -> Result<Vec<String>, EvaluatorError> {
-    Ok(text(path)?.lines().map(str::to_owned).collect())
+    Ok(text_file::read(path)?.lines().map(str::to_owned).collect())
 }

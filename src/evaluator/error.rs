@@ -16,8 +16,6 @@ pub enum EvaluatorError {
     Shape { what: &'static str, rows: usize, dim: usize, got: usize },
     #[error("embedding {what}: the embedding of {which} is not finite; the model has diverged")]
     NotFinite { what: &'static str, which: String },
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: {detail}")]
     ClassFile { path: PathBuf, detail: String },
     #[error("classes: {0}")]

@@ -74,6 +74,15 @@ pub(super) fn thumbnail(batch: &Batch, row: usize) -> Option<Thumbnail> {
     (bytes > 0).then_some(Thumbnail { size: batch.size, pixels })
 }
 
+/// The picture of a row of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row {
+    /// Its number among all pictures.
+    pub picture: u32,
+    /// Whether no row before was of it.
+    pub new: bool,
+}
+
 /// Some pictures of the first batch, spread over it, and the best answers of all batches.
 #[derive(Debug, Default)]
 pub(super) struct Gallery {
@@ -83,7 +92,7 @@ pub(super) struct Gallery {
 
 #[derive(Debug)]
 struct Asked {
-    index: u64,
+    index: u32,
     picture: Thumbnail,
     caption: String,
     image: Vec<f32>,
@@ -93,27 +102,27 @@ struct Asked {
 }
 
 impl Gallery {
-    /// Takes a batch whose first picture is number `first` of all. `images` is [batch, dim]; `texts` is
+    /// Takes a batch of these rows. `images` is [batch, dim]; `texts` is
     /// [captions, dim], with `owners` and `captions` beside: the picture, counted over all, and the text.
     pub fn take(
         &mut self,
         batch: &Batch,
-        first: u64,
+        rows: &[Row],
         images: &[f32],
         (texts, captions, owners): (&[f32], &[String], &[u32]),
         dim: usize,
     ) {
         if !self.started {
             self.started = true;
-            self.ask(batch, first, images, (texts, captions, owners), dim);
+            self.ask(batch, rows, images, (texts, captions, owners), dim);
         }
         for asked in &mut self.asked {
-            for (row, image) in images.chunks_exact(dim).enumerate() {
-                let own = first + row as u64 == asked.index;
+            for (row, image) in images.chunks_exact(dim).enumerate().filter(|(row, _)| rows[*row].new) {
+                let own = rows[row].picture == asked.index;
                 asked.pictures.offer(dot(&asked.text, image), || (thumbnail(batch, row), own));
             }
             for ((text, caption), owner) in texts.chunks_exact(dim).zip(captions).zip(owners) {
-                let own = u64::from(*owner) == asked.index;
+                let own = *owner == asked.index;
                 asked.texts.offer(dot(&asked.image, text), || (caption.clone(), own));
             }
         }
@@ -122,16 +131,16 @@ impl Gallery {
     fn ask(
         &mut self,
         batch: &Batch,
-        first: u64,
+        rows: &[Row],
         images: &[f32],
         (texts, captions, owners): (&[f32], &[String], &[u32]),
         dim: usize,
     ) {
-        let rows = batch.keys.len();
-        let some = ASKED.min(rows);
-        for row in (0..some).map(|i| i * rows / some) {
-            let index = first + row as u64;
-            let caption = owners.iter().position(|owner| u64::from(*owner) == index);
+        let new: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].new).collect();
+        let some = ASKED.min(new.len());
+        for row in (0..some).map(|i| new[i * new.len() / some]) {
+            let index = rows[row].picture;
+            let caption = owners.iter().position(|owner| *owner == index);
             let (Some(picture), Some(at)) = (thumbnail(batch, row), caption) else { continue };
             self.asked.push(Asked {
                 index,

@@ -35,6 +35,9 @@ impl Evaluator for HeldOutLossConfig {
     fn batch(&self) -> Option<usize> {
         Some(self.batch)
     }
+    fn captions(&self) -> bool {
+        true
+    }
     fn evaluate(
         &self,
         material: Material<'_>,

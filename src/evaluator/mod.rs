@@ -114,6 +114,11 @@ pub trait Evaluator {
         None
     }
 
+    /// Whether it looks at captions; pictures without one take part where it does not.
+    fn captions(&self) -> bool {
+        false
+    }
+
     /// Which patches of the pictures the image encoder does not get to see.
     fn image_mask(&self) -> &ImageMask {
         &ImageMask::Keep

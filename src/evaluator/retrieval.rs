@@ -3,16 +3,19 @@
 //! A picture may have several captions, a caption belongs to one picture. With two pictures of two
 //! captions each, texts 0 and 1 belong to picture 0, texts 2 and 3 to picture 1. Image to text counts a
 //! picture as found if any of its captions is among the first k of all texts; text to image counts a
-//! caption as found if its picture is among the first k of all pictures. Captions that occur twice are
-//! not merged: only one's own counts. Of equal similarities the one with the lower index comes first.
+//! caption as found if its picture is among the first k of all pictures. Samples of one picture (rows of a table
+//! that name the same file) are one picture with the captions of all. Captions that occur twice are not merged:
+//! only one's own counts. Of equal similarities the one with the lower index comes first.
 //!
 //! Similarities are computed in tiles, counted and forgotten: memory is the embeddings, 4 bytes a number
 //! (a million pictures and five million captions of 512 numbers: 12 GB), never pictures times captions.
 
+use std::collections::HashMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::examples::Gallery;
+use super::examples::{Gallery, Row};
 use super::products::{Products, TILE_COLUMNS, TILE_ROWS};
 use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Material};
 use crate::data::SourceConfig;
@@ -61,6 +64,9 @@ impl Evaluator for RetrievalConfig {
     fn data(&self) -> Option<&SourceConfig> {
         self.data.as_ref()
     }
+    fn captions(&self) -> bool {
+        true
+    }
     fn image_mask(&self) -> &ImageMask {
         &self.image_mask
     }
@@ -70,24 +76,27 @@ impl Evaluator for RetrievalConfig {
         embedder: &mut Embedder<'_>,
     ) -> Result<Evaluation, EvaluatorError> {
         let (mut images, mut texts, mut owner) = (Vec::new(), Vec::new(), Vec::new());
-        let mut pictures = 0u32;
+        let mut pictures = Pictures::default();
         let mut gallery = Gallery::default();
         while let Some(batch) = (material.test)()? {
             let of_images = embedder.embed_images(&batch)?;
             let (mut captions, mut owners) = (Vec::new(), Vec::new());
-            let first = pictures;
-            for of_picture in &batch.captions {
+            let rows: Vec<Row> = batch.pictures.iter().map(|name| pictures.row(*name)).collect();
+            for (of_picture, row) in batch.captions.iter().zip(&rows) {
+                let taken = &mut pictures.captions[row.picture as usize];
                 let before = captions.len();
-                self.captions.take(of_picture, &mut captions);
-                owners.resize(owners.len() + captions.len() - before, pictures);
-                pictures += 1;
+                self.captions.take(of_picture, *taken, &mut captions);
+                *taken += captions.len() - before;
+                owners.resize(captions.len(), row.picture);
             }
             let of_texts = embedder.embed_texts(&captions)?;
-            gallery.take(&batch, first.into(), &of_images, (&of_texts, &captions, &owners), embedder.dim);
-            images.extend(of_images);
+            gallery.take(&batch, &rows, &of_images, (&of_texts, &captions, &owners), embedder.dim);
+            let new = of_images.chunks_exact(embedder.dim).zip(&rows).filter(|(_, row)| row.new);
+            images.extend(new.flat_map(|(image, _)| image));
             texts.extend(of_texts);
             owner.extend(owners);
         }
+        sort_by_owner(&mut texts, &mut owner, embedder.dim);
         if owner.is_empty() {
             return Err(EvaluatorError::NothingToMeasure {
                 name: self.name.clone(),
@@ -106,7 +115,7 @@ impl Evaluator for RetrievalConfig {
             dataset: self.name.clone(),
             task: "image-text".into(),
             metrics,
-            n: u64::from(pictures),
+            n: pictures.captions.len() as u64,
             per_class: Vec::new(),
             confusions: Vec::new(),
             examples: gallery.finish(),
@@ -114,15 +123,48 @@ impl Evaluator for RetrievalConfig {
     }
 }
 
+/// The pictures so far.
+#[derive(Default)]
+struct Pictures {
+    /// By what the source calls a picture of which it has several samples.
+    named: HashMap<u64, u32>,
+    /// Captions of each that take part.
+    captions: Vec<usize>,
+}
+
+impl Pictures {
+    /// The picture of a sample.
+    fn row(&mut self, name: Option<u64>) -> Row {
+        let next = self.captions.len() as u32;
+        let picture = name.map_or(next, |name| *self.named.entry(name).or_insert(next));
+        let new = picture == next;
+        if new {
+            self.captions.push(0);
+        }
+        Row { picture, new }
+    }
+}
+
+/// Brings texts [n, dim] into the order of their pictures; those of a picture stay in theirs.
+fn sort_by_owner(texts: &mut Vec<f32>, owner: &mut Vec<u32>, dim: usize) {
+    if owner.is_sorted() {
+        return;
+    }
+    let mut order: Vec<usize> = (0..owner.len()).collect();
+    order.sort_by_key(|&text| owner[text]);
+    *texts = order.iter().flat_map(|&text| &texts[text * dim..][..dim]).copied().collect();
+    *owner = order.iter().map(|&text| owner[text]).collect();
+}
+
 impl RetrievalCaptions {
-    /// Appends those of a picture that take part.
-    fn take(self, of_picture: &[String], to: &mut Vec<String>) {
+    /// Appends those of a picture that take part beside the `taken` ones of its earlier samples.
+    fn take(self, of_picture: &[String], taken: usize, to: &mut Vec<String>) {
         let lines = of_picture.iter().flat_map(|text| text.lines());
         let lines = lines.filter(|line| !line.trim().is_empty()).map(str::to_owned);
         match self {
             RetrievalCaptions::All => to.extend(lines),
-            RetrievalCaptions::AtMost(most) => to.extend(lines.take(most)),
-            RetrievalCaptions::First => to.extend(lines.take(1)),
+            RetrievalCaptions::AtMost(most) => to.extend(lines.take(most.saturating_sub(taken))),
+            RetrievalCaptions::First => to.extend(lines.take(1usize.saturating_sub(taken))),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::data::patience::patiently;
 use crate::data::share::Share;
 use crate::data::source::{Order, Source};
 use crate::data::transform::Transform;
-use crate::data::{Batch, DataError};
+use crate::data::{Batch, CaptionUse, DataError};
 use crate::evaluator::examples::{Answer, Example, Thumbnail};
 use crate::evaluator::{Batches, Embedder, Evaluation, Evaluator, EvaluatorConfig, Known, Material};
 use crate::log::Bar;
@@ -157,7 +157,9 @@ fn evaluate_one<D: GraphDevice>(
         .data()
         .or(run.data.validation.as_ref())
         .ok_or_else(|| StageError::NoEvaluationData { evaluator: evaluator.name().into() })?;
-    let source = run.data.open(source_config, run.seed)?;
+    let captions = if evaluator.captions() { CaptionUse::Needed } else { CaptionUse::Unused };
+    let open = |config| run.data.open_for(config, run.seed, captions);
+    let source = open(source_config)?;
     let (classes, templates) = (source.classes(), source.templates());
     let known = Known { classes: &classes, templates: &templates };
     let label = evaluator.label(known)?;
@@ -169,7 +171,7 @@ fn evaluate_one<D: GraphDevice>(
     let mut reader = None;
     let mut test = || next(run, &source, &reading, &mut reader);
 
-    let train = evaluator.train().map(|train| run.data.open(train, run.seed)).transpose()?;
+    let train = evaluator.train().map(open).transpose()?;
     let title = format!("{title}, train");
     let reading = Reading { title: &title, label, batch };
     let mut train_reader = None;

@@ -55,7 +55,7 @@ pub fn train<D: GraphDevice>(
         return Ok(Ended::Complete);
     }
     let frequencies = plan.text_mask.needs_frequencies().then(|| count_tokens(run)).transpose()?;
-    let filter = Arc::new(Filter::open(&run.data.filter)?);
+    let filter = Arc::new(Filter::open(&run.data.filter, run.train.as_ref())?);
     let stage = run.position.stage;
     let in_stage = |source| StageError::Parts { stage, source };
     let parts =

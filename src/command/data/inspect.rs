@@ -8,6 +8,7 @@ use rand::Rng;
 
 use crate::command::{Failure, Outcome};
 use crate::data::cut::{Cutter, View};
+use crate::data::exclude::Entry;
 use crate::data::inspection::{self, Inspection, SampleReport, Seen, Spread};
 use crate::data::limits::PictureLimits;
 use crate::data::picture::Rgb;
@@ -37,7 +38,8 @@ pub struct InspectArgs {
     /// Write a PNG of some of the pictures, drawn at random from all of them.
     #[arg(long, value_name = "PNG")]
     pub sheet: Option<PathBuf>,
-    /// Write the keys of pictures that repeat an earlier one, a line each: data.filter.exclude reads it.
+    /// Write shard and key of every sample whose picture repeats an earlier one, a JSON object a line:
+    /// data.filter.exclude reads it.
     #[arg(long, value_name = "FILE")]
     pub duplicates: Option<PathBuf>,
 }
@@ -66,7 +68,9 @@ fn inspect_all(args: &InspectArgs, progress: &Progress, out: &mut dyn Write) -> 
             drawn.offer(picture);
         }
         if seen.repeats.is_some() {
-            repeated.push_str(&seen.report.key);
+            let SampleReport { key, occurrence, .. } = &seen.report;
+            let entry = Entry { shard: seen.shard.to_string(), key: key.clone(), occurrence: *occurrence };
+            repeated.push_str(&serde_json::json!(entry).to_string());
             repeated.push('\n');
         }
         // Samples are written as they come, so that a set of any size can be listed.

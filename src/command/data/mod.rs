@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod inspect;
+mod loose;
 pub mod mask;
 pub mod pack;
 

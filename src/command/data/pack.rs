@@ -1,16 +1,25 @@
 //! `flip data pack`: pictures and captions as they lie about, into shards.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use sha2::{Digest, Sha256};
 
+use super::loose::{self, ending, failed, Loose};
 use crate::command::{Failure, Outcome};
+use crate::data::caption;
+use crate::data::skipped::Skipped;
+use crate::data::source::{Defect, Order, Picture, Skip, Source};
+use crate::data::table::{self, ImageColumn, Table, TableConfig};
+use crate::data::{Cursor, DataError};
 use crate::log::Progress;
+use crate::outside::shown;
 
 /// Endings of pictures.
-const PICTURES: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+pub(super) const PICTURES: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 /// Names of the columns that are taken, in lower case.
 const PATHS: [&str; 6] = ["path", "filepath", "file_path", "image_path", "image", "file"];
 const CAPTIONS: [&str; 4] = ["caption", "text", "title", "txt"];
@@ -26,43 +35,83 @@ pub struct PackArgs {
     /// Samples of a shard.
     #[arg(long, default_value_t = 10_000)]
     per_shard: usize,
+    /// Whether a value of the table that begins with `"` ends at the next `"` [default: in .csv, not in .tsv].
+    #[arg(long, value_name = "true|false")]
+    quoted: Option<bool>,
+    /// Write a line for everything that is left out, with the reason; without it the first ten are printed.
+    #[arg(long, value_name = "FILE")]
+    left_out: Option<PathBuf>,
 }
 
-/// A picture and where its caption comes from.
+/// What a sample is packed from.
 struct Pair {
-    picture: PathBuf,
-    /// `None`: a file beside the picture.
-    caption: Option<String>,
+    picture: Vec<u8>,
+    /// In lower case.
+    ending: String,
+    caption: String,
+    meta: Option<Vec<u8>>,
 }
 
-/// Copies pictures as they are, byte for byte, in the order of their names or of the table. Pictures without a
-/// caption and lines without a picture are named and left out.
+/// Copies pictures as they are, byte for byte, in the order of their names or of the table. What has no caption or
+/// no picture is named and left out.
 pub fn pack(args: &PackArgs, progress: &Progress, out: &mut dyn Write) -> Result<Outcome, Failure> {
     if args.per_shard == 0 {
         return Err(Failure::Usage("--per-shard must be at least 1".into()));
     }
-    let pairs = if args.from.is_dir() { folder(&args.from)? } else { table(&args.from)? };
-    if pairs.is_empty() {
-        let from = args.from.display();
-        return Err(Failure::Usage(format!("{from}: no picture; expected .jpg, .png, .webp, .gif or .bmp")));
+    let mut left_out = LeftOut::new(args.left_out.as_deref())?;
+    let (packed, others) = if args.from.is_dir() {
+        let found = loose::search(&args.from)?;
+        if found.pairs.is_empty() && found.left_out.is_empty() {
+            let (from, others) = (args.from.display(), counted(&found.others));
+            return Err(Failure::Usage(format!(
+                "{from}: no picture; expected .jpg, .png, .webp, .gif or .bmp, found {others}"
+            )));
+        }
+        for (path, defect) in found.left_out {
+            left_out.add(defect.of(path.display().to_string()))?;
+        }
+        let pairs = found.pairs.iter().map(|pair| Ok(read(pair)));
+        (write_all(args, progress, found.pairs.len() as u64, pairs, &mut left_out)?, found.others)
+    } else {
+        let table = open_table(args)?;
+        let rows = Rows { table: &table, cursor: Cursor::default() };
+        (write_all(args, progress, table.samples().unwrap_or(0), rows, &mut left_out)?, BTreeMap::new())
+    };
+    let shards = packed.div_ceil(args.per_shard);
+    let total = left_out.skipped.total();
+    writeln!(out, "{packed} samples in {shards} shards in {}, {total} left out", args.out.display())?;
+    left_out.tell(out)?;
+    if !others.is_empty() {
+        writeln!(out, "files of other kinds: {}", counted(&others))?;
     }
+    match packed {
+        0 => Err(Failure::Usage("not one picture has a caption that can be read".into())),
+        _ => Ok(Outcome::Done),
+    }
+}
+
+/// Writes the shards; returns how many samples are in them.
+fn write_all(
+    args: &PackArgs,
+    progress: &Progress,
+    all: u64,
+    pairs: impl Iterator<Item = Result<Result<Pair, Skip>, DataError>>,
+    left_out: &mut LeftOut,
+) -> Result<usize, Failure> {
     fs::create_dir_all(&args.out).map_err(|error| failed(&args.out, error))?;
     if let Some(there) = shards_in(&args.out)? {
         let there = there.display();
         return Err(Failure::Usage(format!("{there} is already there; pack into an empty folder")));
     }
-    let bar = progress.bar("pack", pairs.len() as u64, "samples");
-    let (mut packed, mut left_out) = (0usize, 0usize);
+    let bar = progress.bar("pack", all, "samples");
+    let mut packed = 0usize;
     let mut shard: Option<Shard> = None;
-    for (done, pair) in pairs.iter().enumerate() {
+    for (done, pair) in pairs.enumerate() {
         bar.update(done as u64, "");
-        let (picture, caption) = match read(pair) {
-            Ok(both) => both,
-            Err(reason) => {
-                left_out += 1;
-                if left_out <= 10 {
-                    tracing::warn!(target: "flip::data", "left out: {reason}");
-                }
+        let pair = match pair? {
+            Ok(pair) => pair,
+            Err(skip) => {
+                left_out.add(skip)?;
                 continue;
             }
         };
@@ -75,13 +124,11 @@ pub fn pack(args: &PackArgs, progress: &Progress, out: &mut dyn Write) -> Result
             Some(shard) => shard,
             None => shard.insert(Shard::create(&args.out, packed / args.per_shard)?),
         };
-        let ending = ending(&pair.picture);
-        shard.add(&format!("{packed:09}.{ending}"), &picture)?;
-        shard.add(&format!("{packed:09}.txt"), caption.as_bytes())?;
-        let beside = pair.picture.with_extension("json");
-        if pair.caption.is_none() && beside.is_file() {
-            let meta = fs::read(&beside).map_err(|error| failed(&beside, error))?;
-            shard.add(&format!("{packed:09}.json"), &meta)?;
+        let key = key(packed, &pair);
+        shard.add(&format!("{key}.{}", pair.ending), &pair.picture)?;
+        shard.add(&format!("{key}.txt"), pair.caption.as_bytes())?;
+        if let Some(meta) = &pair.meta {
+            shard.add(&format!("{key}.json"), meta)?;
         }
         packed += 1;
     }
@@ -89,12 +136,16 @@ pub fn pack(args: &PackArgs, progress: &Progress, out: &mut dyn Write) -> Result
         last.finish()?;
     }
     bar.finish();
-    let shards = packed.div_ceil(args.per_shard);
-    writeln!(out, "{packed} samples in {shards} shards in {}, {left_out} left out", args.out.display())?;
-    if packed == 0 {
-        return Err(Failure::Usage("not one picture has a caption that can be read".into()));
-    }
-    Ok(Outcome::Done)
+    Ok(packed)
+}
+
+/// The number of the sample and a hash of what is in it: sets that are packed apart and trained on together have no
+/// key in common but that of the same sample at the same place.
+fn key(number: usize, pair: &Pair) -> String {
+    let hash =
+        Sha256::new().chain_update(&pair.picture).chain_update([0]).chain_update(&pair.caption).finalize();
+    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{number:09}-{hash}")
 }
 
 /// A shard while it is written: under another name until it is whole.
@@ -140,79 +191,137 @@ fn shards_in(folder: &Path) -> Result<Option<PathBuf>, Failure> {
     Ok(None)
 }
 
-/// The pictures of a folder and those below it, by name.
-fn folder(root: &Path) -> Result<Vec<Pair>, Failure> {
-    let (mut pairs, mut open) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
-            let entry = entry.map_err(|error| failed(&folder, error))?;
-            let kind = entry.file_type().map_err(|error| failed(&folder, error))?;
-            let path = entry.path();
-            // Links to folders are not followed: they may lead in circles.
-            if kind.is_dir() {
-                open.push(path);
-            } else if PICTURES.contains(&ending(&path).as_str()) {
-                pairs.push(Pair { picture: path, caption: None });
-            }
-        }
-    }
-    pairs.sort_by(|a, b| a.picture.cmp(&b.picture));
-    Ok(pairs)
+/// A pair of files.
+fn read(pair: &Loose) -> Result<Pair, Skip> {
+    let told = |path: &Path, defect: Defect| defect.of(path.display().to_string());
+    let bytes = |path: &Path| {
+        fs::read(path).map_err(|error| told(path, Defect::new("file_unreadable", error.to_string())))
+    };
+    Ok(Pair {
+        caption: caption::read(&bytes(&pair.caption)?).map_err(|defect| told(&pair.caption, defect))?,
+        picture: bytes(&pair.picture)?,
+        ending: ending(&pair.picture),
+        meta: pair.meta.as_deref().map(bytes).transpose()?,
+    })
 }
 
-/// The lines of a table with a header; paths are relative to it.
-fn table(path: &Path) -> Result<Vec<Pair>, Failure> {
+/// A table with a header, read as training reads it; paths are relative to it.
+fn open_table(args: &PackArgs) -> Result<Table, Failure> {
+    let path = &args.from;
     let usage = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
-    let separator = match ending(path).as_str() {
-        "csv" => b',',
-        "tsv" => b'\t',
-        _ => return Err(usage("expected a folder, a .csv or a .tsv".into())),
-    };
-    let reader = csv::ReaderBuilder::new().delimiter(separator).flexible(true).from_path(path);
-    let mut reader = reader.map_err(|error| usage(error.to_string()))?;
-    let header = reader.headers().map_err(|error| usage(error.to_string()))?.clone();
-    let column = |names: &[&str], what: &str| {
-        let lower: Vec<String> = header.iter().map(|name| name.trim().to_lowercase()).collect();
-        names.iter().find_map(|name| lower.iter().position(|other| other == name)).ok_or_else(|| {
-            let there: Vec<&str> = header.iter().collect();
-            usage(format!("no column of {what}; expected one of {names:?}, found {there:?}"))
-        })
-    };
-    let (path_column, caption_column) = (column(&PATHS, "paths")?, column(&CAPTIONS, "captions")?);
-    let beside = path.parent().unwrap_or(Path::new(""));
-    let mut pairs = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|error| usage(error.to_string()))?;
-        let field = |column: usize| record.get(column).unwrap_or_default();
-        let caption = Some(field(caption_column).to_owned());
-        pairs.push(Pair { picture: beside.join(field(path_column)), caption });
+    if !["csv", "tsv"].contains(&ending(path).as_str()) {
+        return Err(usage("expected a folder, a .csv or a .tsv".into()));
     }
-    Ok(pairs)
+    if !path.is_file() {
+        return Err(usage("there is no such file".into()));
+    }
+    let mut config = TableConfig {
+        quoted: args.quoted,
+        ..TableConfig::new(vec![path.display().to_string()], ImageColumn::Path(String::new()), String::new())
+    };
+    let names = table::header_of(path, &config)?;
+    let column = |wanted: &[&str], what: &str| {
+        let found =
+            wanted.iter().find_map(|&wanted| names.iter().find(|name| name.trim().to_lowercase() == wanted));
+        let missing = || usage(format!("no column of {what}; expected one of {wanted:?}, found {names:?}"));
+        found.cloned().ok_or_else(missing)
+    };
+    config.image = ImageColumn::Path(column(&PATHS, "paths")?);
+    config.caption = column(&CAPTIONS, "captions")?;
+    Ok(Table::open(&config, Default::default())?)
 }
 
-fn read(pair: &Pair) -> Result<(Vec<u8>, String), String> {
-    let told = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let caption = match &pair.caption {
-        Some(caption) => caption.clone(),
-        None => {
-            let beside = pair.picture.with_extension("txt");
-            fs::read_to_string(&beside).map_err(|error| told(&beside, &error))?
+/// The rows of a table.
+struct Rows<'t> {
+    table: &'t Table,
+    cursor: Cursor,
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<Result<Pair, Skip>, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let ticket = match self.table.ticket(self.cursor, Order::Stored).transpose()? {
+            Ok(ticket) => ticket,
+            Err(error) => return Some(Err(error)),
+        };
+        self.cursor = ticket.after;
+        Some(Ok(self.table.load(&ticket).and_then(|raw| {
+            let ending = ending(Path::new(&raw.key));
+            match (raw.picture, PICTURES.contains(&ending.as_str())) {
+                (Picture::Encoded(picture), true) => {
+                    let caption = raw.captions.into_iter().next().unwrap_or_default();
+                    Ok(Pair { picture, ending, caption, meta: None })
+                }
+                _ => {
+                    let defect = Defect::new("image_format", "expected .jpg, .png, .webp, .gif or .bmp");
+                    Err(defect.of(self.table.sample_name(&ticket, &raw.key)))
+                }
+            }
+        })))
+    }
+}
+
+/// What is not packed, and why.
+struct LeftOut {
+    skipped: Skipped,
+    list: Option<(PathBuf, BufWriter<File>)>,
+}
+
+impl LeftOut {
+    fn new(list: Option<&Path>) -> Result<Self, Failure> {
+        let create = |path: &Path| {
+            let file = File::create(path).map_err(|error| failed(path, error))?;
+            Ok::<_, Failure>((path.to_owned(), BufWriter::new(file)))
+        };
+        Ok(LeftOut { skipped: Skipped::default(), list: list.map(create).transpose()? })
+    }
+
+    fn add(&mut self, skip: Skip) -> Result<(), Failure> {
+        if let Some((path, list)) = &mut self.list {
+            writeln!(list, "{}", line(&skip)).map_err(|error| failed(path, error))?;
         }
-    };
-    if caption.trim().is_empty() {
-        return Err(told(&pair.picture, &"its caption is empty"));
+        self.skipped.add(skip);
+        Ok(())
     }
-    let picture = fs::read(&pair.picture).map_err(|error| told(&pair.picture, &error))?;
-    if !PICTURES.contains(&ending(&pair.picture).as_str()) {
-        return Err(told(&pair.picture, &"expected .jpg, .png, .webp, .gif or .bmp"));
+
+    /// Counts by reason and the first by name.
+    fn tell(self, out: &mut dyn Write) -> Result<(), Failure> {
+        if let Some((path, mut list)) = self.list {
+            list.flush().map_err(|error| failed(&path, error))?;
+        }
+        for (reason, count) in &self.skipped.counts {
+            writeln!(out, "{count:>8}  {reason}")?;
+        }
+        for skip in &self.skipped.first {
+            writeln!(out, "  {}", line(skip))?;
+        }
+        let named = self.skipped.first.len() as u64;
+        match self.skipped.total() - named {
+            0 => {}
+            more => writeln!(out, "  and {more} more; --left-out FILE lists all")?,
+        }
+        Ok(())
     }
-    Ok((picture, caption))
 }
 
-fn ending(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+/// `caption_missing: a/b.jpg: no .txt of its name beside it`; names come from anywhere.
+fn line(skip: &Skip) -> String {
+    format!("{}: {}: {}", skip.reason, shown(&skip.sample), shown(&skip.detail))
 }
 
-fn failed(path: &Path, error: std::io::Error) -> Failure {
-    Failure::Usage(format!("{}: {error}", path.display()))
+/// `3 .heic, 1 .md`
+fn counted(others: &BTreeMap<String, u64>) -> String {
+    let each: Vec<String> = others
+        .iter()
+        .map(|(ending, count)| match ending.as_str() {
+            "" => format!("{count} without an ending"),
+            ending => format!("{count} .{}", shown(ending)),
+        })
+        .collect();
+    if each.is_empty() {
+        "nothing else".into()
+    } else {
+        each.join(", ")
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::data::pattern;
 use crate::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
 use crate::data::webdataset::WebDataset;
-use crate::data::{Cursor, DataError, WebDatasetConfig};
+use crate::data::{CaptionUse, Cursor, DataError, WebDatasetConfig};
 
 use super::Failure;
 
@@ -29,7 +29,7 @@ pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
         }
         (count, all) if count == all.len() => {
             let shards = WebDatasetConfig::new(all.to_vec());
-            Ok(Arc::new(WebDataset::open(&shards)?.captions_optional()))
+            Ok(Arc::new(WebDataset::open(&shards)?.captions(CaptionUse::Unused)))
         }
         _ => Err(Failure::Usage("--images: give either pictures and folders, or shards".into())),
     }
@@ -107,7 +107,7 @@ impl Source for Pictures {
             picture: Picture::read(file)?,
             // A loader wants a caption; it is not looked at.
             captions: vec![String::new()],
-            meta: None,
+            meta: Ok(None),
             label: None,
         })
     }

@@ -1,16 +1,19 @@
 //! Texts of a file, a line each: plain, or JSON objects.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Failure;
+use crate::data::json;
+use crate::data::text_file::Lines;
 
 /// Longest line that is read, bytes; the rest of a longer one is passed over without being held.
-const LONGEST: usize = 1 << 20;
+const LONGEST: u64 = 1 << 20;
 
 /// Where a file of texts goes on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,24 +37,32 @@ pub(super) struct Fields {
 /// A file of texts, read as they are needed.
 pub(super) struct Texts {
     path: PathBuf,
-    reader: BufReader<File>,
+    lines: Lines<BufReader<File>>,
     /// None for plain lines.
     fields: Option<Fields>,
-    place: Place,
+    skipped: u64,
 }
 
 impl Texts {
     /// Opens a file where it goes on. Lines are JSON where its name ends in `.jsonl` or `.ndjson`.
     pub fn open(path: &Path, fields: Fields, place: Place) -> Result<Texts, Failure> {
-        let named = |error: io::Error| Failure::Usage(format!("--texts {}: {error}", path.display()));
-        let mut file = File::open(path).map_err(named)?;
-        file.seek(SeekFrom::Start(place.byte)).map_err(named)?;
+        let told = |what: &dyn Display| Failure::Usage(format!("--texts {}: {what}", path.display()));
+        let mut file = File::open(path).map_err(|error| told(&error))?;
+        let lines = if place.byte == 0 {
+            Lines::begin(BufReader::new(file), LONGEST)
+                .map_err(|error| told(&error))?
+                .map_err(|what| told(&what))?
+        } else {
+            file.seek(SeekFrom::Start(place.byte)).map_err(|error| told(&error))?;
+            Lines::behind(BufReader::new(file), LONGEST, place.byte, place.line)
+        };
         let json = path.extension().is_some_and(|ending| ending == "jsonl" || ending == "ndjson");
-        Ok(Texts { path: path.into(), reader: BufReader::new(file), fields: json.then_some(fields), place })
+        Ok(Texts { path: path.into(), lines, fields: json.then_some(fields), skipped: place.skipped })
     }
 
     pub fn place(&self) -> Place {
-        self.place
+        let (byte, line) = self.lines.place();
+        Place { byte, line, skipped: self.skipped }
     }
 
     /// Up to `most` texts and the names of their rows; none at the end. A line that cannot be read is left out,
@@ -59,20 +70,18 @@ impl Texts {
     pub fn next(&mut self, most: usize) -> Result<Vec<(String, String)>, Failure> {
         let mut texts = Vec::with_capacity(most);
         while texts.len() < most {
-            let Some(line) = self.line().map_err(|error| {
-                Failure::Other(
-                    format!("{}: line {}: {error}", self.path.display(), self.place.line + 1).into(),
-                )
+            let Some(line) = self.lines.next().map_err(|error| {
+                let line = self.lines.place().1 + 1;
+                Failure::Other(format!("{}: line {line}: {error}", self.path.display()).into())
             })?
             else {
                 break;
             };
-            self.place.line += 1;
-            match line.and_then(|bytes| self.parse(bytes)) {
+            match line.and_then(|line| self.parse(line)) {
                 Ok(pair) => texts.push(pair),
                 Err(reason) => {
-                    self.place.skipped += 1;
-                    let (path, line) = (self.path.display(), self.place.line);
+                    self.skipped += 1;
+                    let (path, line) = (self.path.display(), self.lines.place().1);
                     tracing::warn!(target: "flip::data", "{path}: line {line} left out: {reason}");
                 }
             }
@@ -80,43 +89,10 @@ impl Texts {
         Ok(texts)
     }
 
-    /// The next line without its end, or why it is not read; none at the end of the file.
-    fn line(&mut self) -> io::Result<Option<Result<Vec<u8>, String>>> {
-        let mut line = Vec::new();
-        let mut length = 0;
-        loop {
-            let available = self.reader.fill_buf()?;
-            if available.is_empty() {
-                break;
-            }
-            let end = available.iter().position(|&byte| byte == b'\n');
-            let part = &available[..end.unwrap_or(available.len())];
-            line.extend_from_slice(&part[..part.len().min((LONGEST + 1).saturating_sub(line.len()))]);
-            let taken = part.len() + usize::from(end.is_some());
-            length += taken as u64;
-            self.reader.consume(taken);
-            if end.is_some() {
-                break;
-            }
-        }
-        self.place.byte += length;
-        if length == 0 {
-            return Ok(None);
-        }
-        if line.len() > LONGEST {
-            return Ok(Some(Err(format!("more than {LONGEST} bytes"))));
-        }
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        Ok(Some(Ok(line)))
-    }
-
     /// A text and the name of its row.
-    fn parse(&self, line: Vec<u8>) -> Result<(String, String), String> {
-        let line = String::from_utf8(line).map_err(|error| format!("not UTF-8: {error}"))?;
+    fn parse(&self, line: String) -> Result<(String, String), String> {
         let Some(fields) = &self.fields else { return Ok((line.clone(), line)) };
-        let value: Value = serde_json::from_str(&line).map_err(|error| format!("not JSON: {error}"))?;
+        let value: Value = json::parse(line.as_bytes()).map_err(|error| format!("not JSON: {error}"))?;
         if let Value::String(text) = value {
             return Ok((text.clone(), text));
         }
@@ -156,10 +132,32 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_text_and_utf_16_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let mut texts = match Texts::open(&path, fields(), Place::default()) {
+                Err(Failure::Usage(message)) => return Err(message),
+                opened => opened.unwrap(),
+            };
+            let pairs = texts.next(9).unwrap();
+            assert_eq!(texts.place().skipped, 0);
+            Ok::<_, String>(pairs.into_iter().map(|(text, _)| text).collect::<Vec<_>>())
+        };
+        let cats = ["a cat".to_owned(), "a cat".to_owned()].to_vec();
+        assert_eq!(all("t.txt", b"\xef\xbb\xbfa cat\na cat\n"), Ok(cats.clone()));
+        let objects = b"\xef\xbb\xbf{\"text\": \"a cat\", \"score\": NaN}\n{\"text\": \"a cat\"}\n";
+        assert_eq!(all("t.jsonl", objects), Ok(cats));
+        let message = all("u.txt", b"\xff\xfea\0 \0").unwrap_err();
+        assert!(message.contains("u.txt: this is UTF-16; expected UTF-8"), "{message}");
+    }
+
+    #[test]
     fn objects_have_texts_and_keys() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.jsonl");
-        let long = format!("{{\"text\": \"{}\"}}", "x".repeat(LONGEST));
+        let long = format!("{{\"text\": \"{}\"}}", "x".repeat(LONGEST as usize));
         let lines = [
             "{\"text\": \"a\", \"key\": 7}",
             "\"b\"",

@@ -132,7 +132,7 @@ impl Scenes {
         };
         let side = self.side as u32;
         let picture = Picture::Rgb { width: side, height: side, pixels };
-        (content, Raw { key, picture, captions, meta: None, label })
+        (content, Raw { key, picture, captions, meta: Ok(None), label })
     }
 
     /// A composition and its label.

@@ -45,8 +45,8 @@ pub(super) struct Row {
 pub(super) struct Content {
     /// A path, a URL or a file.
     pub image: Box<[u8]>,
-    /// At least one.
-    pub captions: Vec<String>,
+    /// At least one, or why there is none, for who needs them.
+    pub captions: Result<Vec<String>, Defect>,
     pub label: Option<i64>,
     pub json: Option<serde_json::Value>,
 }

@@ -4,10 +4,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::Engine;
 use serde_json::{Map, Value};
 
-use super::super::shard::read_caption;
+use super::super::caption;
 use super::super::source::Defect;
 use super::block::Content;
-use super::{ImageColumn, TableConfig};
+use super::config::{ImageColumn, TableConfig};
 
 /// Names of columns.
 #[derive(Debug, Clone)]
@@ -69,12 +69,14 @@ impl Columns {
         let image = value(positions.image).filter(|image| !image.is_empty());
         let image = image.ok_or_else(|| self.no_image())?;
         let image = if self.embedded { self.base64(image)? } else { image.into() };
-        let caption = value(positions.caption).ok_or_else(|| self.no_caption())?;
+        let captions = value(positions.caption)
+            .ok_or_else(|| self.no_caption())
+            .and_then(|caption| Ok(vec![self.caption(caption)?]));
         let json: Map<_, _> = (self.json.iter().zip(&positions.json))
             .map(|(name, &position)| (name.clone(), value(position).map_or(Value::Null, scalar)))
             .collect();
         let label = positions.label.and_then(value).and_then(|label| scalar(label).as_i64());
-        Ok(Content { image, captions: vec![self.caption(caption)?], label, json: self.kept(json) })
+        Ok(Content { image, captions, label, json: self.kept(json) })
     }
 
     /// A JSON object.
@@ -85,12 +87,12 @@ impl Columns {
         };
         let image = if self.embedded { self.base64(image)? } else { image.into() };
         let captions = match object.get(&self.caption) {
-            Some(Value::String(caption)) => vec![self.caption(caption.as_bytes())?],
+            Some(Value::String(caption)) => self.caption(caption.as_bytes()).map(|caption| vec![caption]),
             Some(Value::Array(captions)) if !captions.is_empty() => captions
                 .iter()
                 .map(|caption| self.caption(caption.as_str().ok_or_else(|| self.no_caption())?.as_bytes()))
-                .collect::<Result<_, _>>()?,
-            _ => return Err(self.no_caption()),
+                .collect(),
+            _ => Err(self.no_caption()),
         };
         let label = self.label.as_ref().and_then(|label| object.get(label)).and_then(Value::as_i64);
         let json = self.json.iter().map(|name| (name.clone(), object.remove(name).unwrap_or(Value::Null)));
@@ -98,7 +100,7 @@ impl Columns {
     }
 
     pub fn caption(&self, bytes: &[u8]) -> Result<String, Defect> {
-        read_caption(bytes).map_err(|defect| {
+        caption::read(bytes).map_err(|defect| {
             Defect::new(defect.reason, format!("column `{}`: {}", self.caption, defect.detail))
         })
     }

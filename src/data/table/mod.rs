@@ -6,117 +6,43 @@
 
 mod block;
 mod column;
+mod config;
 mod parquet;
 mod text;
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::files::Files;
 use super::location::Location;
 use super::pulse::Pulse;
 use super::shard::LONGEST_PICTURE;
 use super::source::{Defect, Order, Picture, Raw, Skip, Source, Ticket};
 use super::storage::{Storage, StorageError};
 use super::windows::{Shelf, Shuffle, Windows};
-use super::{Cursor, DataError};
+use super::{CaptionUse, Cursor, DataError};
 use block::{Block, Place, Row};
 use column::Columns;
+use config::Dialect;
+pub use config::{ImageColumn, TableConfig, TableFormat};
+use text::{Counted, Fused};
 
-/// Tables of pairs: CSV, TSV, JSON Lines or Parquet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TableConfig {
-    /// Path or URL with braces or wildcards, a list of them, or a `.txt` file with one a line.
-    pub files: Files,
-    /// Where the picture is.
-    pub image: ImageColumn,
-    /// Column of the caption, UTF-8 text. In JSON Lines it may be a list of captions.
-    pub caption: String,
-    /// Column of the class, a whole number.
-    #[serde(default)]
-    pub label: Option<String>,
-    /// Columns that are kept as the sample's json, for labels and filters.
-    #[serde(default)]
-    pub json: Vec<String>,
-    /// Folder or URL that relative paths begin at. Default: the folder of the table.
-    #[serde(default)]
-    pub root: Option<String>,
-    /// How the files are written. Default: told by their names, `.csv`, `.tsv`, `.jsonl`, `.ndjson` or
-    /// `.parquet`, with or without `.gz` or `.zst` behind.
-    #[serde(default)]
-    pub format: Option<TableFormat>,
-    /// Whether the first row of a CSV or TSV file names the columns; otherwise they are named `0`, `1`, ...
-    #[serde(default = "header")]
-    pub header: bool,
-    /// Blocks of rows that are shuffled together; a block has at most 65,536 rows or about 8 MiB.
-    #[serde(default = "shuffle_blocks")]
-    #[schemars(range(min = 1))]
-    pub shuffle_blocks: usize,
-    /// Whether training draws blocks with replacement instead of taking each once an epoch.
-    #[serde(default)]
-    pub resampled: bool,
+/// Whether a file's name is that of a table.
+pub fn is_table(location: &Location) -> bool {
+    TableFormat::of(location).is_ok()
 }
 
-fn header() -> bool {
-    true
-}
-fn shuffle_blocks() -> usize {
-    16
-}
-
-/// The column of the picture, and what is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ImageColumn {
-    /// A path, relative to `root`.
-    Path(String),
-    /// A URL. The picture is fetched every time it is needed.
-    Url(String),
-    /// The file itself: binary in Parquet, `image.bytes` for a column in a struct; base64 in text.
-    Bytes(String),
-}
-
-impl ImageColumn {
-    fn name(&self) -> &str {
-        match self {
-            ImageColumn::Path(name) | ImageColumn::Url(name) | ImageColumn::Bytes(name) => name,
-        }
-    }
-}
-
-/// How a table is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TableFormat {
-    /// Values between commas, quoted with `"` where they need it.
-    Csv,
-    /// The same between tabs.
-    Tsv,
-    /// A JSON object a line.
-    JsonLines,
-    /// Apache Parquet.
-    Parquet,
-}
-
-impl TableFormat {
-    /// Of a file by its name.
-    fn of(location: &Location) -> Result<Self, DataError> {
-        let name = location.file_name().to_lowercase();
-        let name = name.strip_suffix(".gz").or(name.strip_suffix(".zst")).unwrap_or(&name);
-        let extension = Path::new(name).extension().unwrap_or_default().to_string_lossy().into_owned();
-        match extension.as_str() {
-            "csv" => Ok(TableFormat::Csv),
-            "tsv" => Ok(TableFormat::Tsv),
-            "jsonl" | "ndjson" => Ok(TableFormat::JsonLines),
-            "parquet" => Ok(TableFormat::Parquet),
-            _ => Err(DataError::Invalid(format!(
-                "{location}: its name does not say what kind of table it is; write `format: Csv`, Tsv, JsonLines \
-                 or Parquet"
-            ))),
-        }
-    }
+/// Names of the columns of a CSV or TSV file of this machine.
+///
+/// # Errors
+/// It cannot be read.
+pub fn header_of(path: &Path, config: &TableConfig) -> Result<Vec<String>, DataError> {
+    let location = Location::File(path.to_owned());
+    let format = config.format.map_or_else(|| TableFormat::of(&location), Ok)?;
+    let file = std::fs::File::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+    let names = text::header(&file, config.dialect(format));
+    names.map_err(|what| DataError::Invalid(format!("{location}{what}")))
 }
 
 /// The source.
@@ -127,6 +53,7 @@ pub struct Table {
     windows: Windows<Blocks>,
     samples: u64,
     storage: Arc<Storage>,
+    caption_use: CaptionUse,
 }
 
 impl Table {
@@ -153,7 +80,13 @@ impl Table {
             windows: Windows::new(blocks, shuffle),
             samples,
             storage,
+            caption_use: CaptionUse::Needed,
         })
+    }
+
+    /// The same rows for a purpose that may not need captions.
+    pub fn captions(self, captions: CaptionUse) -> Self {
+        Table { caption_use: captions, ..self }
     }
 
     /// The file and the place in it, for messages: `pairs.csv: line 7`.
@@ -176,6 +109,11 @@ impl Table {
             .map_err(|error| Defect::new("table_unreadable", error.to_string()))?;
         let Row { number, content } = &block.rows[ticket.item.1 as usize];
         let content = content.clone()?;
+        let captions = match (self.caption_use, content.captions) {
+            (CaptionUse::Unused, _) => Vec::new(),
+            (CaptionUse::Optional, captions) => captions.unwrap_or_default(),
+            (CaptionUse::Needed, captions) => captions?,
+        };
         let blocks = self.windows.shelf();
         let file = &blocks.files[blocks.places[ticket.item.0 as usize].0];
         let (key, bytes) = match &self.image {
@@ -196,8 +134,8 @@ impl Table {
         Ok(Raw {
             key,
             picture: Picture::Encoded(bytes),
-            captions: content.captions,
-            meta: content.json,
+            captions,
+            meta: Ok(content.json),
             label: content.label,
         })
     }
@@ -260,6 +198,19 @@ impl Source for Table {
         format!("{}: {key}", self.place(ticket))
     }
 
+    /// Rows that name the same file are of the same picture.
+    fn picture_of(&self, ticket: &Ticket, key: &str) -> Option<u64> {
+        if matches!(self.image, ImageColumn::Bytes(_)) {
+            return None;
+        }
+        let blocks = self.windows.shelf();
+        let (file, _) = &blocks.places[ticket.item.0 as usize];
+        let location = self.picture(key, &blocks.files[*file].location).ok()?;
+        let mut hasher = DefaultHasher::new();
+        location.hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
     fn pulse(&self) -> Option<Arc<Pulse>> {
         Some(self.storage.pulse().clone())
     }
@@ -269,6 +220,8 @@ impl Source for Table {
 struct TableFile {
     location: Location,
     format: TableFormat,
+    /// Of a CSV or TSV file.
+    dialect: Dialect,
     /// Names of the columns of a CSV or TSV file.
     names: Vec<String>,
     /// Held where the file was unpacked, to unpack it once.
@@ -282,6 +235,18 @@ impl TableFile {
             TableFormat::Parquet => "row",
             TableFormat::Csv | TableFormat::Tsv | TableFormat::JsonLines => "line",
         }
+    }
+}
+
+fn warn_of_fused(location: &Location, fused: &Fused) {
+    if fused.rows > 0 {
+        tracing::warn!(
+            target: "flip::data",
+            "{location}: {} rows are held together by quotes over lines that look like rows themselves, the first at \
+             line {}. Where a quote is a character of a caption, double it and put the caption in quotes, or write \
+             `quoted: false`",
+            fused.rows, fused.first
+        );
     }
 }
 
@@ -304,8 +269,14 @@ impl Blocks {
         }
         let file = Arc::new(opened.file);
         let pulse = self.storage.pulse();
+        let dialect = config.dialect(format);
         let (names, places) = match format {
-            TableFormat::Csv | TableFormat::Tsv => text::count_csv(&file, format, config.header, pulse),
+            TableFormat::Csv | TableFormat::Tsv => {
+                text::count_csv(&file, dialect, pulse).map(|Counted { names, places, fused }| {
+                    warn_of_fused(&location, &fused);
+                    (names, places)
+                })
+            }
             TableFormat::JsonLines => text::count_lines(&file, pulse).map(|places| (Vec::new(), places)),
             TableFormat::Parquet => parquet::count(&file, &self.columns).map(|places| (Vec::new(), places)),
         }
@@ -317,7 +288,8 @@ impl Blocks {
         }
         let number = self.files.len();
         self.places.extend(places.into_iter().map(|place| (number, place)));
-        self.files.push(TableFile { location, format, names, unpacked: opened.temporary.then_some(file) });
+        let unpacked = opened.temporary.then_some(file);
+        self.files.push(TableFile { location, format, dialect, names, unpacked });
         Ok(())
     }
 }
@@ -339,7 +311,7 @@ impl Shelf for Blocks {
         };
         let rows = match table.format {
             TableFormat::Csv | TableFormat::Tsv => {
-                text::read_csv(&file, place, table.format, &table.names, &self.columns)
+                text::read_csv(&file, place, table.dialect, &table.names, &self.columns)
             }
             TableFormat::JsonLines => text::read_lines(&file, place, &self.columns),
             TableFormat::Parquet => parquet::read(&file, place, &self.columns),

@@ -13,6 +13,7 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, FileReader, Length, RowGroupReader, SerializedFileReader};
 use serde_json::{Map, Value};
 
+use super::super::json;
 use super::block::{Content, Place, Row, Way, BLOCK_BYTES, MOST_ROWS};
 use super::column::{Columns, Positions};
 use super::text::Trouble;
@@ -61,13 +62,16 @@ pub(super) fn read(file: &Arc<File>, place: &Place, columns: &Columns) -> Result
             else {
                 return Err(columns.no_image());
             };
-            let Some(Cell::Bytes(caption)) = &captions[at] else { return Err(columns.no_caption()) };
+            let captions = match &captions[at] {
+                Some(Cell::Bytes(caption)) => columns.caption(caption.data()).map(|caption| vec![caption]),
+                _ => Err(columns.no_caption()),
+            };
             let kept: Map<_, _> = (columns.json.iter().zip(&json))
                 .map(|(name, cells)| (name.clone(), cells[at].as_ref().map_or(Value::Null, Cell::json)))
                 .collect();
             Ok(Content {
                 image: image.data().into(),
-                captions: vec![columns.caption(caption.data())?],
+                captions,
                 label: labels.as_ref().and_then(|labels| labels[at].as_ref()?.json().as_i64()),
                 json: columns.kept(kept),
             })
@@ -159,8 +163,12 @@ fn cells(
         ColumnReader::BoolColumnReader(reader) => values(reader, wanted, |value| Cell::Json(value.into())),
         ColumnReader::Int32ColumnReader(reader) => values(reader, wanted, |value| Cell::Json(value.into())),
         ColumnReader::Int64ColumnReader(reader) => values(reader, wanted, |value| Cell::Json(value.into())),
-        ColumnReader::FloatColumnReader(reader) => values(reader, wanted, |value| Cell::Json(value.into())),
-        ColumnReader::DoubleColumnReader(reader) => values(reader, wanted, |value| Cell::Json(value.into())),
+        ColumnReader::FloatColumnReader(reader) => {
+            values(reader, wanted, |value| Cell::Json(json::number(value.into())))
+        }
+        ColumnReader::DoubleColumnReader(reader) => {
+            values(reader, wanted, |value| Cell::Json(json::number(value)))
+        }
         // A time of the format's first years.
         ColumnReader::Int96ColumnReader(reader) => values(reader, wanted, |_| Cell::Json(Value::Null)),
     }

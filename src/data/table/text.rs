@@ -1,18 +1,20 @@
 //! Tables as text: CSV, TSV, JSON Lines.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
 use serde_json::Value;
 
+use super::super::json;
 use super::super::pulse::Pulse;
 use super::super::source::Defect;
+use super::super::text_file::{self, Lines};
 use super::block::{Place, Row, Way, BLOCK_BYTES, MOST_ROWS};
 use super::column::Columns;
-use super::TableFormat;
+use super::config::Dialect;
 
 /// Longest row that is read, bytes; more is a quote that was never closed, or no text at all.
 const LONGEST_ROW: u64 = 256 << 20;
@@ -20,18 +22,51 @@ const LONGEST_ROW: u64 = 256 << 20;
 /// What is wrong with a table, to be put behind its name: `:7: a row ...`.
 pub(super) type Trouble = String;
 
-/// Names of the columns and the blocks of a CSV or TSV file.
-pub(super) fn count_csv(
-    file: &File,
-    format: TableFormat,
-    header: bool,
-    pulse: &Pulse,
-) -> Result<(Vec<String>, Vec<Place>), Trouble> {
+fn reader<R: Read>(input: R, dialect: Dialect) -> Reader<R> {
+    ReaderBuilder::new()
+        .delimiter(dialect.delimiter)
+        .quoting(dialect.quoted)
+        .has_headers(false)
+        // A row with too many columns is a broken sample, not the end of the table.
+        .flexible(true)
+        .buffer_capacity(1 << 18)
+        .from_reader(input)
+}
+
+/// Columns and blocks of a CSV or TSV file.
+pub(super) struct Counted {
+    pub names: Vec<String>,
+    pub places: Vec<Place>,
+    /// Rows that a quote holds together which may have been meant for a character.
+    pub fused: Fused,
+}
+
+/// Names of the columns of a CSV or TSV file.
+pub(super) fn header(file: &File, dialect: Dialect) -> Result<Vec<String>, Trouble> {
+    refuse_other_encodings(file)?;
+    let mut reader = reader(Section::of(file).map_err(|error| format!(": {error}"))?, dialect);
+    let mut record = ByteRecord::new();
+    reader.read_byte_record(&mut record).map_err(|error| format!(":1: {error}"))?;
+    Ok(names(&record, dialect))
+}
+
+fn names(first: &ByteRecord, dialect: Dialect) -> Vec<String> {
+    let name = |(i, field): (usize, &[u8])| match dialect.header {
+        true => String::from_utf8_lossy(field.strip_prefix(b"\xef\xbb\xbf").unwrap_or(field)).into_owned(),
+        false => i.to_string(),
+    };
+    first.iter().enumerate().map(name).collect()
+}
+
+/// Counts a CSV or TSV file.
+pub(super) fn count_csv(file: &File, dialect: Dialect, pulse: &Pulse) -> Result<Counted, Trouble> {
     let whole = Section::of(file).map_err(|error| format!(": {error}"))?;
-    let mut reader = reader(whole, format);
+    refuse_other_encodings(file)?;
+    let mut reader = reader(whole, dialect);
     let mut record = ByteRecord::new();
     let mut names = Vec::new();
     let mut blocks = Blocks::default();
+    let mut fused = Fused::default();
     // Where lines end in \r\n the reader stops between the two, a line too early.
     let mut between = 0;
     loop {
@@ -50,34 +85,71 @@ pub(super) fn count_csv(
         if names.is_empty() {
             let mut next = [0];
             between = u64::from(file.read_at(&mut next, end).is_ok_and(|bytes| bytes == 1 && next == *b"\n"));
-            let name = |(i, field): (usize, &[u8])| match header {
-                true => {
-                    String::from_utf8_lossy(field.strip_prefix(b"\xef\xbb\xbf").unwrap_or(field)).into_owned()
-                }
-                false => i.to_string(),
-            };
-            names = record.iter().enumerate().map(name).collect();
-            if header {
+            names = self::names(&record, dialect);
+            if dialect.header {
                 continue;
             }
         }
         // The first row of a file without a header begins where the file does.
-        blocks.add(start, end, if start == 0 { line } else { line + between }, pulse);
+        let line = if start == 0 { line } else { line + between };
+        fused.look(&record, line, names.len(), dialect);
+        blocks.add(start, end, line, pulse);
     }
-    Ok((names, blocks.done))
+    Ok(Counted { names, places: blocks.done, fused })
+}
+
+fn refuse_other_encodings(file: &File) -> Result<(), Trouble> {
+    let mut start = [0; 4];
+    let bytes = file.read_at(&mut start, 0).map_err(|error| format!(": {error}"))?;
+    text_file::mark(&start[..bytes]).map(drop).map_err(|what| format!(": {what}"))
+}
+
+/// Rows of several lines that look as if a quote at the beginning of a value was meant for a character: a line
+/// inside of the value would be a row of its own, or there are many lines.
+#[derive(Debug, Default)]
+pub(super) struct Fused {
+    pub rows: u64,
+    /// Line of the first of them.
+    pub first: u64,
+}
+
+/// A value of more lines than this is an unusual caption.
+const MANY_LINES: usize = 10;
+
+impl Fused {
+    fn look(&mut self, row: &ByteRecord, line: u64, columns: usize, dialect: Dialect) {
+        if !dialect.quoted || columns < 2 || !row.as_slice().contains(&b'\n') {
+            return;
+        }
+        let delimiters = |line: &[u8]| line.iter().filter(|&&byte| byte == dialect.delimiter).count();
+        let suspect = |(column, value): (usize, &[u8])| {
+            let lines = value.split(|&byte| byte == b'\n');
+            let many = lines.clone().count() > MANY_LINES;
+            let mut rows = lines.enumerate().map(|(at, line)| match at {
+                // What stands before the value belongs to its first line; that of a last column ends the row anyway.
+                0 => column + 1 < columns && column + 1 + delimiters(line) == columns,
+                _ => delimiters(line) + 1 == columns,
+            });
+            many || rows.any(|row| row)
+        };
+        if row.iter().enumerate().filter(|(_, value)| value.contains(&b'\n')).any(suspect) {
+            self.first = if self.rows == 0 { line } else { self.first };
+            self.rows += 1;
+        }
+    }
 }
 
 /// The rows of a block of a CSV or TSV file.
 pub(super) fn read_csv(
     file: &Arc<File>,
     place: &Place,
-    format: TableFormat,
+    dialect: Dialect,
     names: &[String],
     columns: &Columns,
 ) -> Result<Vec<Row>, Trouble> {
     let positions = columns.positions(names)?;
     let section = Section::at(file, place).map_err(|error| format!(": {error}"))?;
-    let mut reader = reader(section, format);
+    let mut reader = reader(section, dialect);
     let mut record = ByteRecord::new();
     let mut rows = Vec::with_capacity(place.rows as usize);
     while reader.read_byte_record(&mut record).map_err(|error| format!(": {error}"))? {
@@ -85,79 +157,61 @@ pub(super) fn read_csv(
         let content = if record.len() == names.len() {
             columns.content_of_text(&positions, |position| record.get(position))
         } else {
-            let detail = format!("expected {} columns, got {}", names.len(), record.len());
-            Err(Defect::new("row_columns", detail))
+            Err(Defect::new("row_columns", wrong_columns(names.len(), record.len(), dialect)))
         };
         rows.push(Row { number, content });
     }
     Ok(rows)
 }
 
-fn reader<R: Read>(input: R, format: TableFormat) -> Reader<R> {
-    let delimiter = if format == TableFormat::Tsv { b'\t' } else { b',' };
-    ReaderBuilder::new()
-        .delimiter(delimiter)
-        .has_headers(false)
-        // A row with too many columns is a broken sample, not the end of the table.
-        .flexible(true)
-        .buffer_capacity(1 << 18)
-        .from_reader(input)
+fn wrong_columns(expected: usize, got: usize, dialect: Dialect) -> String {
+    let hint = match (got > expected, dialect.quoted, dialect.delimiter) {
+        (true, true, b',') => "; a value with a comma in it has to stand in quotes",
+        _ => "",
+    };
+    format!("expected {expected} columns, got {got}{hint}")
 }
 
 /// The blocks of a JSON Lines file.
 pub(super) fn count_lines(file: &File, pulse: &Pulse) -> Result<Vec<Place>, Trouble> {
-    let whole = Section::of(file).map_err(|error| format!(": {error}"))?;
-    let mut input = BufReader::with_capacity(1 << 18, whole);
+    let told = |error: io::Error| format!(": {error}");
+    let whole = BufReader::with_capacity(1 << 18, Section::of(file).map_err(told)?);
+    let mut lines = Lines::begin(whole, LONGEST_ROW).map_err(told)?.map_err(|what| format!(": {what}"))?;
     let mut blocks = Blocks::default();
-    let (mut at, mut number) = (0, 0);
-    let mut line = Vec::new();
     loop {
-        number += 1;
-        let bytes = next_line(&mut input, &mut line).map_err(|error| format!(":{number}: {error}"))?;
-        if bytes == 0 {
-            return Ok(blocks.done);
+        let (start, before) = lines.place();
+        let number = before + 1;
+        match lines.next().map_err(|error| format!(":{number}: {error}"))? {
+            None => return Ok(blocks.done),
+            Some(Ok(blank)) if blank.trim().is_empty() => {}
+            Some(_) => blocks.add(start, lines.place().0, number, pulse),
         }
-        if !line.trim_ascii().is_empty() {
-            blocks.add(at, at + bytes, number, pulse);
-        }
-        at += bytes;
     }
 }
 
 /// The rows of a block of a JSON Lines file.
 pub(super) fn read_lines(file: &Arc<File>, place: &Place, columns: &Columns) -> Result<Vec<Row>, Trouble> {
     let section = Section::at(file, place).map_err(|error| format!(": {error}"))?;
-    let mut input = BufReader::with_capacity(1 << 18, section);
+    let start = section.at;
+    let input = BufReader::with_capacity(1 << 18, section);
+    let mut lines = Lines::behind(input, LONGEST_ROW, start, place.first - 1);
     let mut rows = Vec::with_capacity(place.rows as usize);
-    let mut line = Vec::new();
-    let mut number = place.first;
-    while next_line(&mut input, &mut line).map_err(|error| format!(":{number}: {error}"))? > 0 {
-        let text = line.trim_ascii();
-        if !text.is_empty() {
-            rows.push(Row { number, content: read_line(text, columns) });
-        }
-        number += 1;
+    loop {
+        let number = lines.place().1 + 1;
+        let content = match lines.next().map_err(|error| format!(":{number}: {error}"))? {
+            None => return Ok(rows),
+            Some(Ok(blank)) if blank.trim().is_empty() => continue,
+            Some(line) => line.map_err(|what| Defect::new("row_json", what)),
+        };
+        rows.push(Row { number, content: content.and_then(|line| read_line(&line, columns)) });
     }
-    Ok(rows)
 }
 
-fn read_line(line: &[u8], columns: &Columns) -> Result<super::block::Content, Defect> {
-    match serde_json::from_slice(line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)) {
+fn read_line(line: &str, columns: &Columns) -> Result<super::block::Content, Defect> {
+    match json::parse(line.as_bytes()) {
         Ok(Value::Object(object)) => columns.content_of_json(object),
         Ok(_) => Err(Defect::new("row_json", "expected an object `{...}`")),
-        Err(error) => Err(Defect::new("row_json", format!("column {}: {error}", error.column()))),
-    }
-}
-
-/// Reads a line with its end; the bytes it has.
-fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
-    line.clear();
-    let bytes = input.take(LONGEST_ROW + 1).read_until(b'\n', line)? as u64;
-    match bytes > LONGEST_ROW {
-        true => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line of over {LONGEST_ROW} bytes")))
-        }
-        false => Ok(bytes),
+        Err(what) => Err(Defect::new("row_json", what.replace("line 1 column", "column"))),
     }
 }
 
