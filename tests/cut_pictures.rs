@@ -3,6 +3,7 @@
 //! tests/data/cut_pictures/make.py says how the expectations came about.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -101,4 +102,55 @@ fn pictures_of_many_scans_are_skipped_before_they_cost_time() {
     let fewer = LimitsConfig { jpeg_scans: 20, ..LimitsConfig::default() }.of_pictures(MAX_PIXELS);
     assert!(decode(&of_scans(20), fewer).is_ok());
     assert_eq!(decode(&of_scans(21), fewer).unwrap_err().reason, "image_scans");
+}
+
+/// Largest memory of this process so far, MiB.
+#[cfg(target_os = "linux")]
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap().to_owned();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_packed_profile_of_half_a_gigabyte_takes_no_memory() {
+    let png = std::fs::read(folder().join("plain.png")).unwrap();
+    let mut profile = flate2::write::ZlibEncoder::new(b"name\0\0".to_vec(), flate2::Compression::fast());
+    for _ in 0..512 {
+        profile.write_all(&[0; 1 << 20]).unwrap();
+    }
+    let profile = profile.finish().unwrap();
+    let mut chunk = (profile.len() as u32).to_be_bytes().to_vec();
+    chunk.extend_from_slice(b"iCCP");
+    chunk.extend_from_slice(&profile);
+    let mut sum = flate2::Crc::new();
+    sum.update(&chunk[4..]);
+    chunk.extend_from_slice(&sum.sum().to_be_bytes());
+    // Behind the header.
+    let mut bytes = png.clone();
+    bytes.splice(33..33, chunk);
+    let before = peak();
+    for (path, outcome) in outcomes(&bytes) {
+        assert!(outcome.is_ok(), "{path}: {outcome:?}");
+    }
+    assert!(peak() < before + 100, "{} MiB after {before}", peak());
+}
+
+#[test]
+fn a_description_in_many_pieces_takes_no_time() {
+    let mut bytes = std::fs::read(folder().join("progressive.jpg")).unwrap();
+    let mut piece = b"\xff\xe1\0\0http://ns.adobe.com/xmp/extension/\0".to_vec();
+    // Its name, its length, the place of this piece.
+    piece.extend_from_slice(&[b'a'; 32]);
+    piece.extend_from_slice(&60_000u32.to_be_bytes());
+    piece.extend_from_slice(&0u32.to_be_bytes());
+    let length = piece.len() as u16 - 2;
+    piece[2..4].copy_from_slice(&length.to_be_bytes());
+    bytes.splice(2..2, piece.repeat(60_000));
+    let began = Instant::now();
+    for (path, outcome) in outcomes(&bytes) {
+        assert!(outcome.is_ok(), "{path}: {outcome:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

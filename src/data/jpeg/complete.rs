@@ -30,8 +30,7 @@ pub fn check(bytes: &[u8], most_scans: u32) -> Result<(), Flaw> {
     loop {
         let (marker, body) = file.segments.next().ok_or(NO_END)?;
         match marker {
-            EOI if scans == 0 => return Err(Flaw::Truncated("it ends before its first scan")),
-            EOI => return Ok(()),
+            EOI => return file.check_planes(),
             // Frames; between them are the numbers of other segments.
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => file.frame = Frame::read(marker, body),
             0xc4 => file.take_codes(body),
@@ -42,6 +41,7 @@ pub fn check(bytes: &[u8], most_scans: u32) -> Result<(), Flaw> {
                     return Err(Flaw::Scans(most_scans));
                 }
                 let ended = file.pieces.collect(file.segments.rest);
+                file.begin(body);
                 file.check_scan(body)?;
                 let (_, length) = ended.ok_or(NO_END)?;
                 // The marker that ended it is read next.
@@ -75,12 +75,13 @@ struct Frame {
     planes: Vec<Plane>,
 }
 
-/// A plane of a frame: its name, and its blocks in a coded unit.
+/// A plane of a frame: its name, its blocks in a coded unit, and whether a scan of it has come.
 #[derive(Debug, Clone, Copy)]
 struct Plane {
     id: u8,
     across: u32,
     down: u32,
+    begun: bool,
 }
 
 /// What a scan has of each block.
@@ -107,6 +108,27 @@ impl<'a> File<'a> {
                 *place = Some(table);
             }
             body = &rest[16 + symbols..];
+        }
+    }
+
+    /// Notes the planes that begin with a scan of this header.
+    fn begin(&mut self, header: &[u8]) {
+        let Some((&count, rest)) = header.split_first() else { return };
+        let Some((names, spectrum)) = rest.split_at_checked(2 * usize::from(count)) else { return };
+        // Other scans need what the first one of a plane brings.
+        if spectrum.first() == Some(&0) {
+            let planes = self.frame.iter_mut().flat_map(|frame| &mut frame.planes);
+            for plane in planes.filter(|plane| names.iter().step_by(2).any(|name| *name == plane.id)) {
+                plane.begun = true;
+            }
+        }
+    }
+
+    /// Whether every plane has begun by the end of the file.
+    fn check_planes(&self) -> Result<(), Flaw> {
+        match self.frame.as_ref().is_some_and(|frame| frame.planes.iter().any(|plane| !plane.begun)) {
+            true => Err(Flaw::Truncated("it ends before its last plane")),
+            false => Ok(()),
         }
     }
 
@@ -197,10 +219,13 @@ impl Frame {
         let &[8, ref rest @ ..] = body else { return None };
         let (size, planes) = rest.split_at_checked(5)?;
         let planes = planes.get(..3 * usize::from(size[4]))?;
-        let planes: Vec<Plane> = planes
-            .chunks_exact(3)
-            .map(|plane| Plane { id: plane[0], across: (plane[1] >> 4).into(), down: (plane[1] & 15).into() })
-            .collect();
+        let plane = |plane: &[u8]| Plane {
+            id: plane[0],
+            across: (plane[1] >> 4).into(),
+            down: (plane[1] & 15).into(),
+            begun: false,
+        };
+        let planes: Vec<Plane> = planes.chunks_exact(3).map(plane).collect();
         let usual = |blocks: u32| (1..=4).contains(&blocks);
         let usual = planes.iter().all(|plane| usual(plane.across) && usual(plane.down));
         (matches!(marker, 0xc0..=0xc2) && usual && !planes.is_empty()).then(|| Frame {

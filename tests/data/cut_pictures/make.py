@@ -136,6 +136,8 @@ def damages(name, picture):
     if "progressive" not in name:
         for percent in (1, 25, 50, 75, 95):
             yield f"an end marker at {percent} % of the scan", scan + (length - scan) * percent // 100, 0, EOI, True
+    if name == "scan_after_scan.jpg":
+        yield "an end marker before the last plane", picture.rfind(b"\xff\xda"), 0, EOI, True
     if name == "cmyk.jpg":
         adobe = next(begin for marker, begin, _ in found if marker == 0xEE)
         yield "colours told to be YCCK", adobe + 15, 1, b"\2", False
