@@ -7,15 +7,17 @@ use super::EOI;
 /// Start of a scan.
 pub const SCAN: u8 = 0xda;
 
-/// Reads segments one after the other. Between them may be anything, as for other decoders.
+/// Reads segments one after the other: the marker, and what belongs to it. Between them may be anything, as for other
+/// decoders. They end where the file does, even before its end marker.
 #[derive(Debug, Default)]
 pub struct Segments<'a> {
     pub rest: &'a [u8],
 }
 
-impl<'a> Segments<'a> {
-    /// The next marker and what belongs to it; `None` where the file ends before the end marker.
-    pub fn next(&mut self) -> Option<(u8, &'a [u8])> {
+impl<'a> Iterator for Segments<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<(u8, &'a [u8])> {
         loop {
             let at = memchr::memchr(0xff, self.rest)?;
             let kind = self.rest[at..].iter().position(|&byte| byte != 0xff)?;
