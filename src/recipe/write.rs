@@ -73,8 +73,9 @@ mod tests {
             Shape::Tuple(elements) => elements.iter().map(|each| sample(&Shape::of(each), rng)).collect(),
             Shape::Number(range) if range.whole => {
                 let least = range.min.map_or(0, |min| min.value as u64);
+                let most = range.max.map_or(u64::MAX, |max| max.value as u64);
                 let wide = rng.gen::<u64>() >> rng.gen_range(0..64);
-                wide.max(least).into()
+                wide.clamp(least, most).into()
             }
             Shape::Number(range) => {
                 let (low, high) = (range.min.map(|min| min.value), range.max.map(|max| max.value));
