@@ -88,7 +88,7 @@ fn a_nan_in_the_json_costs_no_other_field_and_bad_json_is_a_reason_of_its_own() 
         r#"{"similarity": 0.1, "label": 0}"#,
         r#"{"similarity": NaN, "label": 1}"#,
         r#"{"similarity": "0.35", "label": 0}"#,
-        r#"{"similarity": 0.33, "x": -Infinity, "label": 2}"#,
+        r#"{"similarity": 0.33, "x": -Infinity, "label": 2.0}"#,
         r#"{"similarity": 0.9, "label": 1"#,
     ];
     let names: Vec<String> = (0..metas.len()).map(|i| format!("{i:03}")).collect();

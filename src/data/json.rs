@@ -31,6 +31,12 @@ pub fn number(value: f64) -> Value {
     }
 }
 
+/// A whole number: one that is written as a float too, as Pandas does where some are missing.
+pub fn whole(value: &Value) -> Option<i64> {
+    let float = || value.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15);
+    value.as_i64().or_else(|| float().map(|float| float as i64))
+}
+
 /// The text with the words outside of strings put into quotes; none where there is no such word.
 fn in_quotes(text: &str) -> Option<String> {
     let mut quoted = String::with_capacity(text.len() + 8);
@@ -84,6 +90,10 @@ mod tests {
         assert_eq!(parse(b"NaN"), Ok(json!("NaN")));
         assert_eq!(number(f64::NAN), json!("NaN"));
         assert_eq!((number(f64::NEG_INFINITY), number(0.5)), (json!("-Infinity"), json!(0.5)));
+        assert_eq!(
+            [json!(3), json!(3.0), json!(3.5), json!("3")].each_ref().map(whole),
+            [Some(3), Some(3), None, None]
+        );
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub enum LabelFrom {
     None,
     /// The source knows it: `.cls` members, folders, scenes.
     Source,
-    /// A number in the sample's json. Anything else there, or a negative number, is no label.
+    /// A whole number in the sample's json. Anything else there, or a negative number, is no label.
     JsonField(String),
 }
 

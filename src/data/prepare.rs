@@ -3,6 +3,7 @@
 use rand::Rng;
 
 use super::cut::{Cutter, View};
+use super::json;
 use super::loader::{LabelFrom, Patches, Plan};
 use super::source::{Defect, Order, Raw, Skip, Ticket};
 use super::Cursor;
@@ -47,7 +48,7 @@ impl Preparer {
             LabelFrom::Source => sample.label,
             LabelFrom::JsonField(field) => {
                 let meta = sample.meta.as_ref().map_err(|defect| named(defect.clone()))?;
-                meta.as_ref().and_then(|meta| meta.get(field)?.as_i64())
+                meta.as_ref().and_then(|meta| json::whole(meta.get(field)?))
             }
         };
         let Raw { key, picture, captions, .. } = sample;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -17,6 +17,7 @@ use crate::data::table::{self, ImageColumn, Table, TableConfig};
 use crate::data::{Cursor, DataError};
 use crate::log::Progress;
 use crate::outside::shown;
+use crate::whole_file;
 
 /// Endings of pictures.
 pub(super) const PICTURES: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
@@ -104,39 +105,59 @@ fn write_all(
         return Err(Failure::Usage(format!("{there} is already there; pack into an empty folder")));
     }
     let bar = progress.bar("pack", all, "samples");
+    let mut pairs = pairs.zip(1..);
+    let mut good = || -> Result<Option<Pair>, Failure> {
+        for (pair, done) in pairs.by_ref() {
+            bar.update(done, "");
+            match pair? {
+                Ok(pair) => return Ok(Some(pair)),
+                Err(skip) => left_out.add(skip)?,
+            }
+        }
+        Ok(None)
+    };
     let mut packed = 0usize;
-    let mut shard: Option<Shard> = None;
-    for (done, pair) in pairs.enumerate() {
-        bar.update(done as u64, "");
-        let pair = match pair? {
-            Ok(pair) => pair,
-            Err(skip) => {
-                left_out.add(skip)?;
-                continue;
+    let mut next = good()?;
+    while next.is_some() {
+        let path = args.out.join(format!("{:05}.tar", packed / args.per_shard));
+        let mut failure = None;
+        let written = whole_file::replace_with(&path, |out| {
+            let mut shard = tar::Builder::new(out);
+            while let Some(pair) = next.take() {
+                add(&mut shard, packed, &pair)?;
+                packed += 1;
+                next = good().or_else(|error| {
+                    failure = Some(error);
+                    Err(io::Error::other("the next sample cannot be read"))
+                })?;
+                if packed.is_multiple_of(args.per_shard) {
+                    break;
+                }
             }
-        };
-        if packed.is_multiple_of(args.per_shard) {
-            if let Some(full) = shard.take() {
-                full.finish()?;
-            }
+            shard.into_inner().map(drop)
+        });
+        match (written, failure) {
+            (Ok(()), _) => {}
+            (Err(_), Some(failure)) => return Err(failure),
+            (Err(error), None) => return Err(failed(&path, error)),
         }
-        let shard = match &mut shard {
-            Some(shard) => shard,
-            None => shard.insert(Shard::create(&args.out, packed / args.per_shard)?),
-        };
-        let key = key(packed, &pair);
-        shard.add(&format!("{key}.{}", pair.ending), &pair.picture)?;
-        shard.add(&format!("{key}.txt"), pair.caption.as_bytes())?;
-        if let Some(meta) = &pair.meta {
-            shard.add(&format!("{key}.json"), meta)?;
-        }
-        packed += 1;
-    }
-    if let Some(last) = shard {
-        last.finish()?;
     }
     bar.finish();
     Ok(packed)
+}
+
+/// Appends the members of a sample.
+fn add(shard: &mut tar::Builder<impl Write>, number: usize, pair: &Pair) -> io::Result<()> {
+    let key = key(number, pair);
+    let mut member = |ending: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        shard.append_data(&mut header, format!("{key}.{ending}"), bytes)
+    };
+    member(&pair.ending, &pair.picture)?;
+    member("txt", pair.caption.as_bytes())?;
+    pair.meta.as_deref().map_or(Ok(()), |meta| member("json", meta))
 }
 
 /// The number of the sample and a hash of what is in it: sets that are packed apart and trained on together have no
@@ -146,39 +167,6 @@ fn key(number: usize, pair: &Pair) -> String {
         Sha256::new().chain_update(&pair.picture).chain_update([0]).chain_update(&pair.caption).finalize();
     let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     format!("{number:09}-{hash}")
-}
-
-/// A shard while it is written: under another name until it is whole.
-struct Shard {
-    builder: tar::Builder<BufWriter<File>>,
-    path: PathBuf,
-}
-
-impl Shard {
-    fn create(folder: &Path, number: usize) -> Result<Shard, Failure> {
-        let path = folder.join(format!("{number:05}.tar"));
-        let file = File::create(partial(&path)).map_err(|error| failed(&path, error))?;
-        Ok(Shard { builder: tar::Builder::new(BufWriter::new(file)), path })
-    }
-
-    fn add(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        self.builder.append_data(&mut header, name, bytes).map_err(|error| failed(&self.path, error))
-    }
-
-    fn finish(self) -> Result<(), Failure> {
-        let Shard { builder, path } = self;
-        let writer = builder.into_inner().map_err(|error| failed(&path, error))?;
-        let file = writer.into_inner().map_err(|error| failed(&path, error.into_error()))?;
-        file.sync_all().map_err(|error| failed(&path, error))?;
-        fs::rename(partial(&path), &path).map_err(|error| failed(&path, error))
-    }
-}
-
-fn partial(path: &Path) -> PathBuf {
-    path.with_extension("tar.part")
 }
 
 fn shards_in(folder: &Path) -> Result<Option<PathBuf>, Failure> {

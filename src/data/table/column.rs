@@ -5,6 +5,7 @@ use base64::Engine;
 use serde_json::{Map, Value};
 
 use super::super::caption;
+use super::super::json;
 use super::super::source::Defect;
 use super::block::Content;
 use super::config::{ImageColumn, TableConfig};
@@ -94,7 +95,7 @@ impl Columns {
                 .collect(),
             _ => Err(self.no_caption()),
         };
-        let label = self.label.as_ref().and_then(|label| object.get(label)).and_then(Value::as_i64);
+        let label = self.label.as_ref().and_then(|label| object.get(label)).and_then(json::whole);
         let json = self.json.iter().map(|name| (name.clone(), object.remove(name).unwrap_or(Value::Null)));
         Ok(Content { image, captions, label, json: self.kept(json.collect()) })
     }

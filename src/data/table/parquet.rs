@@ -72,7 +72,7 @@ pub(super) fn read(file: &Arc<File>, place: &Place, columns: &Columns) -> Result
             Ok(Content {
                 image: image.data().into(),
                 captions,
-                label: labels.as_ref().and_then(|labels| labels[at].as_ref()?.json().as_i64()),
+                label: labels.as_ref().and_then(|labels| json::whole(&labels[at].as_ref()?.json())),
                 json: columns.kept(kept),
             })
         };

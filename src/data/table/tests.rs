@@ -206,6 +206,26 @@ fn an_unquoted_comma_a_foreign_byte_and_a_mark_are_told_by_row() {
     }
 }
 
+/// Flickr30k with a row a caption: which rows are of one picture is told by the file, not by how it is written.
+#[test]
+fn rows_that_name_the_same_file_are_of_the_same_picture() {
+    let disk = Disk::new();
+    disk.write("a/1.png", "one");
+    disk.write("b/1.png", "another");
+    let one = disk.write("a/pairs.csv", "path,title\n1.png,first\n1.png,second\n2.png,third\n");
+    let two = disk.write("b/pairs.csv", "path,title\n1.png,fourth\n");
+    let table = open(&TableConfig::new(vec![one, two], path("path"), "title")).unwrap();
+    let mut cursor = Cursor::default();
+    let mut pictures = Vec::new();
+    while let Some(ticket) = table.ticket(cursor, Order::Stored).unwrap() {
+        let key = if pictures.len() == 2 { "2.png" } else { "1.png" };
+        pictures.push(table.picture_of(&ticket, key).unwrap());
+        cursor = ticket.after;
+    }
+    assert_eq!(pictures[0], pictures[1]);
+    assert_eq!(BTreeSet::from_iter(&pictures[1..4]).len(), 3, "another name, another folder");
+}
+
 #[test]
 fn what_a_table_lacks_is_told_before_training() {
     let disk = Disk::new();
