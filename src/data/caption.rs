@@ -40,7 +40,7 @@ pub enum CaptionUse {
 /// # Errors
 /// It is not UTF-8, or empty.
 pub fn read(bytes: &[u8]) -> Result<String, Defect> {
-    let text = text_file::decode(bytes).map_err(|what| Defect::new("caption_encoding", what))?;
+    let text = text_file::decode(bytes).map_err(|what| Defect::new("caption_encoding", what.of_value()))?;
     if text.chars().all(|c| c.is_whitespace() || c.is_control()) {
         return Err(Defect::new("caption_empty", "nothing but white space"));
     }

@@ -14,7 +14,7 @@ const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 /// # Errors
 /// It is not JSON in UTF-8; the message says why and where.
 pub fn parse(bytes: &[u8]) -> Result<Value, String> {
-    let text = text_file::decode(bytes)?;
+    let text = text_file::decode(bytes).map_err(|what| what.of_value())?;
     serde_json::from_str(text).or_else(|error| match in_quotes(text) {
         Some(quoted) => serde_json::from_str(&quoted).map_err(|_| error.to_string()),
         None => Err(error.to_string()),
@@ -105,8 +105,8 @@ mod tests {
             (b"{'a': NaN}", "line 1 column 2"),
             (b"\"open", "EOF while parsing"),
             (b"", "EOF while parsing"),
-            (b"\xff\xfe{\0}\0", "this is UTF-16"),
-            (b"{\"a\": \"\xe9\"}", "expected UTF-8"),
+            (b"\xff\xfe{\0}\0", "UTF-16; expected UTF-8"),
+            (b"{\"a\": \"\xe9\"}", "not UTF-8: the byte 0xe9"),
         ] {
             let message = parse(bytes).unwrap_err();
             assert!(message.contains(told), "{message}");

@@ -3,6 +3,7 @@
 //! Text is UTF-8. A byte-order mark in front of it is dropped. UTF-16 and UTF-32 are refused, not guessed at, and
 //! bytes that are not UTF-8 are named with their line.
 
+use std::fmt;
 use std::io::{self, BufRead};
 use std::path::Path;
 
@@ -13,16 +14,55 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 const FOREIGN: [(&[u8], &str); 3] =
     [(b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\0\0\xfe\xff", "UTF-32")];
 
+/// Why bytes are not text. Shown as of a file; [`of_value`](Self::of_value) is for a value in something larger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotText {
+    /// They begin with the mark of another encoding.
+    Encoding(&'static str),
+    /// A byte that UTF-8 has not at this place of a line.
+    Byte { byte: u8, line: usize, behind: usize },
+    /// A NUL in this line.
+    Nul { line: usize },
+}
+
+impl NotText {
+    /// In few words.
+    pub fn of_value(&self) -> String {
+        match self {
+            NotText::Encoding(name) => format!("{name}; expected UTF-8"),
+            NotText::Byte { byte, behind, .. } => {
+                format!("not UTF-8: the byte 0x{byte:02x} behind {behind} bytes")
+            }
+            NotText::Nul { .. } => "a NUL inside; is it UTF-16?".into(),
+        }
+    }
+}
+
+impl fmt::Display for NotText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotText::Encoding(name) => write!(
+                f,
+                "this is {name}; expected UTF-8. Save it as UTF-8, for example with \
+                 `iconv -f {name} -t UTF-8 FILE > NEW`"
+            ),
+            NotText::Byte { byte, line, behind } => write!(
+                f,
+                "line {line}: expected UTF-8, got the byte 0x{byte:02x} behind {behind} bytes. Save it as UTF-8, for \
+                 example with `iconv -f LATIN1 -t UTF-8 FILE > NEW` where it is Latin-1"
+            ),
+            NotText::Nul { line } => write!(f, "line {line}: a NUL; is it UTF-16? Save it as UTF-8"),
+        }
+    }
+}
+
 /// Length of the byte-order mark that the first bytes of a text are, 0 where there is none.
 ///
 /// # Errors
 /// The mark is that of an encoding that is not read.
-pub fn mark(start: &[u8]) -> Result<usize, String> {
+pub fn mark(start: &[u8]) -> Result<usize, NotText> {
     match FOREIGN.iter().find(|(mark, _)| start.starts_with(mark)) {
-        Some((_, name)) => Err(format!(
-            "this is {name}; expected UTF-8. Save it as UTF-8, for example with \
-             `iconv -f {name} -t UTF-8 FILE > NEW`"
-        )),
+        Some((_, name)) => Err(NotText::Encoding(name)),
         None => Ok(if start.starts_with(MARK) { MARK.len() } else { 0 }),
     }
 }
@@ -30,23 +70,18 @@ pub fn mark(start: &[u8]) -> Result<usize, String> {
 /// The text that these bytes are, without a byte-order mark.
 ///
 /// # Errors
-/// They are not UTF-8 text; the message says why and where.
-pub fn decode(bytes: &[u8]) -> Result<&str, String> {
+/// They are not UTF-8 text.
+pub fn decode(bytes: &[u8]) -> Result<&str, NotText> {
     let bytes = &bytes[mark(bytes)?..];
     let line = |at: usize| bytes[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
-        format!(
-            "line {}: expected UTF-8, got the byte 0x{:02x} behind {} bytes. Save it as UTF-8, for example with \
-             `iconv -f LATIN1 -t UTF-8 FILE > NEW` where it is Latin-1",
-            line(at),
-            bytes[at],
-            at - bytes[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)
-        )
+        let begin = bytes[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        NotText::Byte { byte: bytes[at], line: line(at), behind: at - begin }
     })?;
     match text.find('\0') {
         None => Ok(text),
-        Some(at) => Err(format!("line {}: a NUL; is it UTF-16? Save it as UTF-8", line(at))),
+        Some(at) => Err(NotText::Nul { line: line(at) }),
     }
 }
 
@@ -54,7 +89,7 @@ pub fn decode(bytes: &[u8]) -> Result<&str, String> {
 ///
 /// # Errors
 /// They are not UTF-8 text.
-pub fn text(bytes: &[u8], name: impl std::fmt::Display) -> Result<String, DataError> {
+pub fn text(bytes: &[u8], name: impl fmt::Display) -> Result<String, DataError> {
     decode(bytes).map(str::to_owned).map_err(|what| DataError::Invalid(format!("{name}: {what}")))
 }
 
@@ -84,7 +119,7 @@ impl<R: BufRead> Lines<R> {
     pub fn begin(mut input: R, longest: u64) -> io::Result<Result<Self, String>> {
         let length = match mark(input.fill_buf()?) {
             Ok(length) => length,
-            Err(what) => return Ok(Err(what)),
+            Err(what) => return Ok(Err(what.to_string())),
         };
         input.consume(length);
         Ok(Ok(Lines { input, longest, byte: length as u64, line: 0 }))
@@ -163,9 +198,17 @@ mod tests {
             (b"a\n\0b\0", "line 2: a NUL; is it UTF-16?"),
             (b"a\nb\ncaf\xe9\n", "line 3: expected UTF-8, got the byte 0xe9 behind 3 bytes"),
         ] {
-            let message = decode(bytes).unwrap_err();
+            let message = decode(bytes).unwrap_err().to_string();
             assert!(message.starts_with(told), "{message}");
         }
+    }
+
+    #[test]
+    fn a_value_is_told_in_few_words() {
+        let told = |bytes: &[u8]| decode(bytes).unwrap_err().of_value();
+        assert_eq!(told(b"caf\xe9"), "not UTF-8: the byte 0xe9 behind 3 bytes");
+        assert_eq!(told(b"\xff\xfea\0"), "UTF-16; expected UTF-8");
+        assert_eq!(told(b"a\0"), "a NUL inside; is it UTF-16?");
     }
 
     #[test]

@@ -187,7 +187,7 @@ fn an_unquoted_comma_a_foreign_byte_and_a_mark_are_told_by_row() {
         "row_columns: /pairs.csv: line 2: expected 2 columns, got 3; a value with a comma in it has to stand in quotes"
     );
     assert!(
-        told[1].starts_with("caption_encoding: /pairs.csv: line 3: column `title`: line 1: expected UTF-8")
+        told[1].starts_with("caption_encoding: /pairs.csv: line 3: column `title`: not UTF-8: the byte 0xe9")
     );
     assert_eq!(told[2], "last");
     let mut bare = config(&disk.write("bare.csv", "\u{feff}1.png,a\n1.png,b\n"), path("0"), "1");
