@@ -3,9 +3,10 @@
 //!
 //! | for | function |
 //! |---|---|
-//! | a terminal, a log, a line of a list | [`shown`] |
+//! | a line of a terminal, a log, a list or a table | [`shown`] |
+//! | a text of several lines, a finished SVG | [`lines`] |
 //! | HTML and SVG, text and attributes | [`html`] |
-//! | Markdown, text and cells of tables | [`markdown`] |
+//! | Markdown, text and cells of tables; code | [`markdown`]; [`code`], [`code_block`] |
 //! | a URL, which may hold a password or a signature | [`url`], [`without_secrets`] |
 
 use std::borrow::Cow;
@@ -29,6 +30,17 @@ pub fn shown(text: &str) -> Cow<'_, str> {
             c => out.extend(c.escape_unicode()),
         }
         true
+    })
+}
+
+/// The same with its line breaks and tabs.
+pub fn lines(text: &str) -> Cow<'_, str> {
+    replaced(text, |c, out| {
+        let replaced = steers(c) && c != '\n' && c != '\t';
+        if replaced {
+            out.extend(c.escape_unicode());
+        }
+        replaced
     })
 }
 
@@ -70,6 +82,26 @@ pub fn markdown(text: &str) -> Cow<'_, str> {
     })
 }
 
+/// The text as code inside a line of Markdown.
+pub fn code(text: &str) -> String {
+    let text = shown(text);
+    let fence = "`".repeat(backticks(&text) + 1);
+    let space = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
+    format!("{fence}{space}{text}{space}{fence}")
+}
+
+/// Lines of text as a block of code in Markdown, in the language of that name.
+pub fn code_block(language: &str, text: &str) -> String {
+    let text = lines(text.trim_end());
+    let fence = "`".repeat(backticks(&text).max(2) + 1);
+    format!("{fence}{language}\n{text}\n{fence}")
+}
+
+/// The most backticks that stand side by side.
+fn backticks(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
 /// A copy with some characters written otherwise; the text itself where there are none. `replace` writes what stands for
 /// a character and says whether it did.
 fn replaced(text: &str, replace: impl Fn(char, &mut String) -> bool) -> Cow<'_, str> {
@@ -93,8 +125,12 @@ fn replaced(text: &str, replace: impl Fn(char, &mut String) -> bool) -> Cow<'_, 
     }
 }
 
+/// Stands for the query of a URL that is not shown.
+pub const HIDDEN: &str = "?...";
+
 /// A URL without user, password and query: `https://host/path?...`. What is no URL stays as it is, and so does a
-/// wildcard of an object store: `s3://bucket/part-?.tar`.
+/// wildcard of an object store, `s3://bucket/part-?.tar`, and what names variables of the environment and no secret:
+/// `https://host/path?${SIGNATURE}`.
 pub fn url(text: &str) -> Cow<'_, str> {
     match scheme(text, text.find("://")) {
         Some(0) => bare(text).map_or(text.into(), Cow::Owned),
@@ -114,8 +150,7 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
             Some('\'') => '\'',
             _ => '"',
         };
-        let ends = |c: char| c.is_whitespace() || c.is_control() || "\"<>`\\".contains(c) || c == closing;
-        let end = text[from..].find(ends).map_or(text.len(), |at| from + at);
+        let end = from + end(&text[from..], closing);
         let token = text[start..end].trim_end_matches([':', ',', ';', '.']);
         if let Some(bare) = bare(token) {
             out.push_str(&text[copied..start]);
@@ -129,6 +164,20 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
     }
     out.push_str(&text[copied..]);
     out.into()
+}
+
+/// Bytes of a text that may belong to a URL. In RON and JSON a backslash ends it, unless it stands for one.
+fn end(text: &str, closing: char) -> usize {
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if c == '\\' && chars.next_if(|(_, next)| *next == '\\').is_some() {
+            continue;
+        }
+        if c.is_whitespace() || c.is_control() || "\"<>`\\".contains(c) || c == closing {
+            return at;
+        }
+    }
+    text.len()
 }
 
 /// Where the scheme begins that ends at `colon`, if there is one.
@@ -146,13 +195,29 @@ fn bare(url: &str) -> Option<String> {
     let query = host.find('?').filter(|at| {
         let query = &host[at + 1..];
         // Keys of object stores may have this sign in them, and patterns do: only what looks like parameters is hidden.
-        !query.is_empty() && query != "..." && (http || query.contains('=') && !query.contains('/'))
+        let hides = http || query.contains('=') && !query.contains('/');
+        hides && !query.is_empty() && query != &HIDDEN[1..] && !names_variables(query, '&')
     });
     match (host.len() < rest.len(), query) {
         (false, None) => None,
         (_, None) => Some(format!("{scheme}://{host}")),
-        (_, Some(at)) => Some(format!("{scheme}://{}?...", &host[..at])),
+        (_, Some(at)) => Some(format!("{scheme}://{}{HIDDEN}", &host[..at])),
     }
+}
+
+/// Whether each part of a text is the name of a variable, `${NAME}`, or in a query `parameter=${NAME}`.
+fn names_variables(text: &str, between: char) -> bool {
+    let value = |part: &str| part.split_once('=').map_or(part, |(_, value)| value).to_owned();
+    let name = |part: &str| {
+        value(part).strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).map(str::to_owned)
+    };
+    text.split(between).all(|part| name(part).is_some_and(|name| is_variable(&name)))
+}
+
+/// Whether a text can be the name of an environment variable.
+pub fn is_variable(name: &str) -> bool {
+    let word = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(word)
 }
 
 /// What follows the user and password of a URL.
@@ -161,6 +226,7 @@ fn after_user<'a>(scheme: &str, rest: &'a str) -> &'a str {
     let at = match authority.rfind('@') {
         // abfss://container@account/...
         Some(at) if scheme.starts_with("abfs") && !authority[..at].contains(':') => None,
+        Some(at) if names_variables(&authority[..at], ':') => None,
         Some(at) => Some(at),
         // A password with a slash that nobody encoded: what follows the colon is no port.
         None => {
@@ -199,6 +265,9 @@ mod tests {
             markdown("# a | [x](y) <b> `c`\n*d* ![i](j) \u{1b}"),
             "\\# a \\| \\[x\\](y) &lt;b&gt; \\`c\\` \\*d\\* \\!\\[i\\](j) \\\\u{1b}"
         );
+        assert_eq!(code("a`b"), "``a`b``");
+        assert_eq!(code("`a\n"), "`` `a\\n ``");
+        assert_eq!(code_block("ron", "(a: \"```\")\n"), "````ron\n(a: \"```\")\n````");
         assert_eq!(markdown("a plain, clear (text) - 3.5 %"), "a plain, clear (text) - 3.5 %");
     }
 
@@ -214,6 +283,9 @@ mod tests {
             ("https://host/{00..41}.tar?sig=a/b", "https://host/{00..41}.tar?..."),
             ("az://box/a.tar?sv=2024&sig=s3cret", "az://box/a.tar?..."),
             ("s3://key:s3cret@bucket/a.tar", "s3://bucket/a.tar"),
+            ("https://host/a?sig=${SIG}&key=s3cret", "https://host/a?..."),
+            ("https://host/a?${SIG}s3cret", "https://host/a?..."),
+            ("https://user:${PASSWORD}@host/a", "https://host/a"),
         ];
         for (url, shown) in cases {
             assert_eq!(super::url(url), shown);
@@ -227,6 +299,9 @@ mod tests {
             "s3://bucket/?/year=2024/a.tar",
             "abfss://box@account.dfs.core.windows.net/a.tar",
             "a/b.tar?c=d",
+            "https://host/{0..9}.tar?${SIG}",
+            "https://host/a?v=${VERSION}&sig=${SIG}",
+            "https://${USER}:${PASSWORD}@host/a",
             "see https://host/a?b=c",
             "://x?y",
         ] {
@@ -243,6 +318,7 @@ mod tests {
                 "error for url (https://host/a?...): timed out",
             ),
             ("shards: [\"https://h/a?s=(1)\", \"b?c=d\"]", "shards: [\"https://h/a?...\", \"b?c=d\"]"),
+            ("\"https://h/a?s=\\\\1\"", "\"https://h/a?...\""),
             ("'https://h/a?s=1'", "'https://h/a?...'"),
             ("{\"u\":\"https://h/a?s=1\\n\"}", "{\"u\":\"https://h/a?...\\n\"}"),
             ("größer: https://h/ä?s=ö größer", "größer: https://h/ä?... größer"),

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Failure, Outcome};
 use crate::exchange::Format;
 use crate::model::ModelConfig;
+use crate::outside;
 use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
 use crate::stage::Stage;
@@ -67,6 +68,7 @@ impl<'a> ModelCard<'a> {
         let path = folder.join("recipe.ron");
         let recipe = match std::fs::read_to_string(&path) {
             Ok(text) => {
+                let text = outside::without_secrets(&text).into_owned();
                 let recipe = recipe::read_text(&path.display().to_string(), &text, &[])?;
                 Some((text, recipe))
             }
@@ -92,7 +94,11 @@ impl fmt::Display for ModelCard<'_> {
             Some(Format::Onnx) => writeln!(f, "library_name: onnx")?,
             Some(Format::FlipT5x) | None => {}
         }
-        writeln!(f, "pipeline_tag: zero-shot-image-classification\n---\n\n# {}\n", self.name)?;
+        writeln!(
+            f,
+            "pipeline_tag: zero-shot-image-classification\n---\n\n# {}\n",
+            outside::markdown(self.name)
+        )?;
         writeln!(
             f,
             "An image encoder and a text encoder into one space, in which a picture lies near the texts that describe \
@@ -149,35 +155,38 @@ impl ModelCard<'_> {
     }
 
     fn usage(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name;
+        let name = python(self.name);
         writeln!(f, "## Use\n")?;
         match self.format {
             None | Some(Format::FlipT5x) => writeln!(
                 f,
-                "```sh\nflip embed {name} --images 'pictures/*.jpg' --out pictures.parquet\nflip embed {name} --texts \
-                 texts.txt --out texts.parquet\n```\n"
+                "```sh\nflip embed {0} --images 'pictures/*.jpg' --out pictures.parquet\nflip embed {0} --texts \
+                 texts.txt --out texts.parquet\n```\n",
+                shell(self.name)
             ),
             Some(Format::Transformers) => writeln!(
                 f,
                 "```python\nfrom transformers import CLIPModel, CLIPProcessor\n\nmodel = \
-                 CLIPModel.from_pretrained(\"{name}\")\nprocessor = CLIPProcessor.from_pretrained(\"{name}\")\n```\n"
+                 CLIPModel.from_pretrained({name})\nprocessor = CLIPProcessor.from_pretrained({name})\n```\n"
             ),
             Some(Format::OpenClip) => writeln!(
                 f,
                 "```python\nimport open_clip\n\nmodel, _, preprocess = \
-                 open_clip.create_model_and_transforms(\"local-dir:{name}\")\ntokenizer = \
-                 open_clip.get_tokenizer(\"local-dir:{name}\")\n```\n"
+                 open_clip.create_model_and_transforms({0})\ntokenizer = open_clip.get_tokenizer({0})\n```\n",
+                python(&format!("local-dir:{}", self.name))
             ),
             Some(Format::Onnx) => writeln!(
                 f,
-                "```python\nimport onnxruntime\n\nimage = onnxruntime.InferenceSession(\"{name}/image.onnx\")\n(images,) = \
+                "```python\nimport onnxruntime\n\nimage = onnxruntime.InferenceSession({2})\n(images,) = \
                  image.run(None, {{\"pixels\": pixels}})  # float32 [batch, 3, {0}, {0}], normalised as above\ntext = \
-                 onnxruntime.InferenceSession(\"{name}/text.onnx\")\n(texts,) = text.run(None, {{\"ids\": ids}})  # int64 \
+                 onnxruntime.InferenceSession({3})\n(texts,) = text.run(None, {{\"ids\": ids}})  # int64 \
                  [batch, {1}]\nsimilarity = images @ texts.T\n```\n\nEither graph takes any batch size and says in its \
                  `metadata_props` how its input is made (`image.mean`, `image.std`, ...) and which factor similarities \
                  are multiplied with before a softmax (`logit_scale`).\n",
                 self.config().image.size,
-                self.config().text.context
+                self.config().text.context,
+                python(&format!("{}/image.onnx", self.name)),
+                python(&format!("{}/text.onnx", self.name))
             ),
         }
     }
@@ -187,25 +196,30 @@ impl ModelCard<'_> {
         if let Some(origin) = &self.weights.origin {
             writeln!(
                 f,
-                "The weights were imported from a checkpoint of {origin} and not trained further.\n"
+                "The weights were imported from a checkpoint of {} and not trained further.\n",
+                outside::markdown(origin)
             )?;
         }
         let Some((text, recipe)) = &self.recipe else { return Ok(()) };
         if let Some(init) = &recipe.init {
-            writeln!(f, "Training began with the weights of `{}`.\n", init.path().display())?;
+            writeln!(
+                f,
+                "Training began with the weights of {}.\n",
+                outside::code(&init.path().display().to_string())
+            )?;
         }
         if let Some(samples) = self.weights.samples {
             writeln!(f, "Image-text pairs seen: {samples}.\n")?;
         }
-        writeln!(f, "Data: `{}`.\n", ron_of(&recipe.data.train))?;
+        writeln!(f, "Data: {}.\n", outside::code(&ron_of(&recipe.data.train)))?;
         if let Some(validation) = &recipe.data.validation {
-            writeln!(f, "Held out: `{}`.\n", ron_of(validation))?;
+            writeln!(f, "Held out: {}.\n", outside::code(&ron_of(validation)))?;
         }
         stages(f, recipe)?;
         writeln!(
             f,
-            "<details><summary>The recipe</summary>\n\n```ron\n{}\n```\n\n</details>\n",
-            text.trim_end()
+            "<details><summary>The recipe</summary>\n\n{}\n\n</details>\n",
+            outside::code_block("ron", text)
         )
     }
 
@@ -223,7 +237,7 @@ impl ModelCard<'_> {
         }
         for kind in kinds {
             let rows: Vec<&EvalRow> = self.results.iter().filter(|row| row.kind == kind).collect();
-            writeln!(f, "### {}\n", kind.replace('_', " "))?;
+            writeln!(f, "### {}\n", outside::markdown(&kind.replace('_', " ")))?;
             table(f, &rows, &titles)?;
         }
         Ok(())
@@ -240,9 +254,9 @@ impl ModelCard<'_> {
         )?;
         writeln!(
             f,
-            "Written by flip {} from checkpoint `{}`.",
+            "Written by flip {} from checkpoint {}.",
             env!("CARGO_PKG_VERSION"),
-            folder_name(&self.weights.checkpoint)
+            outside::code(&folder_name(&self.weights.checkpoint))
         )
     }
 }
@@ -287,7 +301,8 @@ fn table(f: &mut fmt::Formatter<'_>, rows: &[&EvalRow], titles: &[String]) -> fm
             metrics.push(name);
         }
     }
-    writeln!(f, "| stage | data | n | {} |", metrics.join(" | "))?;
+    let names: Vec<_> = metrics.iter().map(|name| outside::markdown(name)).collect();
+    writeln!(f, "| stage | data | n | {} |", names.join(" | "))?;
     writeln!(f, "|{}", "---|".repeat(3 + metrics.len()))?;
     for row in rows {
         let task = if row.task.is_empty() { String::new() } else { format!(" ({})", row.task) };
@@ -297,7 +312,9 @@ fn table(f: &mut fmt::Formatter<'_>, rows: &[&EvalRow], titles: &[String]) -> fm
             found.map_or(String::new(), |(_, value)| shown(*value))
         };
         let values: Vec<String> = metrics.iter().map(value).collect();
-        writeln!(f, "| {stage} | {}{task} | {} | {} |", row.dataset, row.n, values.join(" | "))?;
+        let data = format!("{}{task}", row.dataset);
+        let (stage, data) = (outside::markdown(&stage), outside::markdown(&data));
+        writeln!(f, "| {stage} | {data} | {} | {} |", row.n, values.join(" | "))?;
     }
     writeln!(f)
 }
@@ -314,5 +331,19 @@ fn shown(value: f64) -> String {
 fn ron_of(value: &impl Serialize) -> String {
     let options = ron::Options::default()
         .with_default_extension(Extensions::IMPLICIT_SOME | Extensions::UNWRAP_VARIANT_NEWTYPES);
-    options.to_string(value).unwrap_or_default()
+    outside::without_secrets(&options.to_string(value).unwrap_or_default()).into_owned()
+}
+
+/// A text as Python writes it.
+fn python(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A text as one word of a shell.
+fn shell(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", outside::shown(text).replace('\'', r"'\''")),
+    }
 }

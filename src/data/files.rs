@@ -8,11 +8,12 @@ use schemars::{json_schema, JsonSchema, Schema, SchemaGenerator};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::location::Location;
+use super::location::{self, Location};
 use super::pattern;
 use super::storage::Storage;
 use super::text_file;
 use super::DataError;
+use crate::outside;
 
 /// Longest text file of paths, bytes.
 const LONGEST_LIST: u64 = 1 << 30;
@@ -42,18 +43,9 @@ impl fmt::Display for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.patterns() {
             [] => f.write_str("no files"),
-            [only] => write!(f, "{}", named(only)),
-            [first, rest @ ..] => write!(f, "{} and {} more", named(first), rest.len()),
+            [only] => write!(f, "{}", outside::url(only)),
+            [first, rest @ ..] => write!(f, "{} and {} more", outside::url(first), rest.len()),
         }
-    }
-}
-
-/// A pattern without the query of a URL, which may be a signature.
-fn named(pattern: &str) -> &str {
-    if pattern.starts_with("http") {
-        pattern.split('?').next().unwrap_or(pattern)
-    } else {
-        pattern
     }
 }
 
@@ -83,7 +75,7 @@ impl Files {
             if pattern.ends_with(".txt") {
                 for (number, line) in listed(pattern, storage)? {
                     found.add(&line, storage).map_err(|error| {
-                        DataError::Invalid(format!("{}:{number}: {error}", named(pattern)))
+                        DataError::Invalid(format!("{}:{number}: {error}", outside::url(pattern)))
                     })?;
                 }
             } else {
@@ -115,8 +107,10 @@ impl Found {
                 self.missing.extend(missing.into_iter().map(Location::File));
             }
             Location::Url(_) => {
-                let expanded = pattern::expand(pattern);
-                for url in expanded.map_err(|what| DataError::Invalid(format!("{pattern}: {what}")))? {
+                let named = |what: String| DataError::Invalid(format!("{}: {what}", outside::url(pattern)));
+                // Known before the first shard is opened, which may be hours later.
+                location::with_variables(pattern).map_err(named)?;
+                for url in pattern::expand(pattern).map_err(named)? {
                     // In a web address a question mark begins the query.
                     let wildcards: &[char] = if url.starts_with("http") { &['*'] } else { &['*', '?', '['] };
                     match url.contains(wildcards) {

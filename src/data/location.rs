@@ -1,7 +1,10 @@
 //! Where a file is: on a file system, or behind a URL.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
+
+use crate::outside;
 
 /// Schemes of URLs that can be read.
 const SCHEMES: [&str; 10] = ["http", "https", "s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss"];
@@ -26,13 +29,14 @@ impl Location {
             Some((scheme, rest)) if SCHEMES.contains(&scheme) => {
                 let host = rest.split(['/', '?']).next().unwrap_or_default();
                 if host.is_empty() {
-                    return Err(format!("{text}: no host or bucket after {scheme}://"));
+                    return Err(format!("{}: no host or bucket after {scheme}://", outside::url(text)));
                 }
                 Ok(Location::Url(text.to_owned()))
             }
             Some((scheme, _)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') => {
                 Err(format!(
-                    "{text}: cannot read {scheme}://; expected a path or one of {}",
+                    "{}: cannot read {scheme}://; expected a path or one of {}",
+                    outside::url(text),
                     SCHEMES.join(", ")
                 ))
             }
@@ -54,13 +58,44 @@ impl Location {
     }
 }
 
-/// Without what a URL keeps after `?`: signatures are nobody else's business.
+/// Without the user, the password and the query of a URL, which may be secrets.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Location::File(path) => path.display().fmt(f),
-            Location::Url(url) => f.write_str(url.split('?').next().unwrap_or(url)),
+            Location::Url(url) => f.write_str(&outside::url(url)),
         }
+    }
+}
+
+/// A URL with `${NAME}` replaced by the environment variable of that name: a recipe and its run folder then hold no
+/// secret.
+///
+/// # Errors
+/// A variable is not set; or the URL is one from a run folder, which does not keep queries.
+pub fn with_variables(url: &str) -> Result<Cow<'_, str>, String> {
+    if url.ends_with(outside::HIDDEN) {
+        return Err("a run folder does not keep the query of a URL, which may be a secret. Give the URL anew with --set, \
+                    or write it as https://host/path?${NAME} from the start: the query then comes from the environment \
+                    variable NAME"
+            .into());
+    }
+    let (mut whole, mut rest) = (String::new(), url);
+    while let Some(at) = rest.find("${") {
+        let name = rest[at + 2..].split('}').next().unwrap_or_default();
+        if !outside::is_variable(name) || rest[at + 2..].len() == name.len() {
+            whole.push_str(&rest[..at + 2]);
+            rest = &rest[at + 2..];
+            continue;
+        }
+        let value = std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?;
+        whole.push_str(&rest[..at]);
+        whole.push_str(&value);
+        rest = &rest[at + 2 + name.len() + 1..];
+    }
+    match whole.is_empty() {
+        true => Ok(url.into()),
+        false => Ok((whole + rest).into()),
     }
 }
 
@@ -75,11 +110,37 @@ mod tests {
         assert_eq!(Location::parse("file:///a/b.tar"), Ok(file("/a/b.tar")));
         assert_eq!(Location::parse("odd name://x"), Ok(file("odd name://x")));
         let url = Location::parse("https://host/a/00.tar?signature=secret").unwrap();
-        assert_eq!((url.file_name(), url.to_string()), ("00.tar".into(), "https://host/a/00.tar".into()));
+        assert_eq!((url.file_name(), url.to_string()), ("00.tar".into(), "https://host/a/00.tar?...".into()));
         assert!(Location::parse("s3://bucket/x.tar").is_ok());
         assert!(Location::parse("ftp://host/x")
             .unwrap_err()
             .contains("cannot read ftp://; expected a path or"));
         assert!(Location::parse("s3:///x").unwrap_err().contains("no host or bucket"));
+    }
+
+    #[test]
+    fn no_message_about_a_url_holds_its_secrets() {
+        for text in
+            ["https://u:s3cret@host/a?s3cret", "https://?s3cret", "ftp://u:s3cret@host/a", "s3://?a=s3cret"]
+        {
+            let told = Location::parse(text).map_or_else(|error| error, |location| location.to_string());
+            assert!(!told.contains("s3cret"), "{told}");
+        }
+    }
+
+    #[test]
+    fn secrets_can_come_from_the_environment() {
+        // Variables that cargo sets for every test.
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            with_variables("https://${CARGO_PKG_NAME}:x@host/a?v=${CARGO_PKG_VERSION}&w").unwrap(),
+            format!("https://flip:x@host/a?v={version}&w")
+        );
+        for same in ["https://host/a?b", "https://host/${", "https://host/${a-b}", "https://host/${}/${x"] {
+            assert_eq!(with_variables(same).unwrap(), same);
+        }
+        let missing = with_variables("https://host/a?${FLIP_TEST_NO_SUCH_VARIABLE}").unwrap_err();
+        assert_eq!(missing, "the environment variable FLIP_TEST_NO_SUCH_VARIABLE is not set");
+        assert!(with_variables("https://host/a?...").unwrap_err().contains("with --set"));
     }
 }

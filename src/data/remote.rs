@@ -20,7 +20,9 @@ use reqwest::{StatusCode, Url};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
+use super::location::with_variables;
 use super::pulse::Pulse;
+use crate::outside;
 
 /// The first pause after a failure, and the longest.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -339,7 +341,8 @@ impl Transfer {
 }
 
 fn parse(url: &str) -> Result<Url, Refusal> {
-    Url::parse(url).map_err(|error| Refusal::Denied(format!("not a URL: {error}")))
+    let url = with_variables(url).map_err(Refusal::Denied)?;
+    Url::parse(&url).map_err(|error| Refusal::Denied(format!("not a URL: {error}")))
 }
 
 /// Where scheme and bucket of a URL end.
@@ -383,7 +386,8 @@ fn pause(failures: u64) -> Duration {
     doubled.min(LONGEST_PAUSE).mul_f64(0.75 + spread / 2.0)
 }
 
-/// An error with its causes: those of clients say only at the end what happened.
+/// An error with its causes: those of clients say only at the end what happened. They name the URL, or the one that a
+/// server sent the client on to; both may be signed.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -394,7 +398,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    outside::without_secrets(&text).into_owned()
 }
 
 #[cfg(test)]

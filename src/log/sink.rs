@@ -11,6 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::{LogError, LoggingConfig, Progress, Sink};
+use crate::terminal;
 
 /// Open files by path, so that a new configuration goes on with those it shares with the former one.
 pub type OpenFiles = HashMap<PathBuf, Arc<File>>;
@@ -93,7 +94,11 @@ impl Write for Line<'_> {
             let written = match output {
                 Output::Stderr(progress) => progress.write_above(line),
                 // Appended in one write: lines of several threads do not mix.
-                Output::File(file) => file.as_ref().write_all(&without_colour(line)),
+                Output::File(file) => {
+                    let plain = without_colour(line);
+                    let line = terminal::safe(&String::from_utf8_lossy(&plain)).into_owned();
+                    file.as_ref().write_all(line.as_bytes())
+                }
             };
             // One broken sink must not keep a line from the others.
             if let Err(error) = written {

@@ -5,8 +5,10 @@ use serde::Serialize;
 
 use super::read::options;
 use super::Recipe;
+use crate::outside;
 
-/// The fully resolved recipe, every default written out, as RON that reads back to an equal recipe.
+/// The fully resolved recipe, every default written out, as RON that reads back to an equal recipe, but for the secrets
+/// of URLs: a folder that is shown around or copied holds none.
 ///
 /// # Panics
 /// A recipe built in code holds a path that is not UTF-8; one that was read cannot.
@@ -23,15 +25,19 @@ pub fn written<T: Serialize>(document: &T) -> String {
     let text = options().to_string_pretty(document, pretty);
     let mut text = text.expect("everything a document holds has a RON form, except paths that are not UTF-8");
     text.push('\n');
-    text
+    outside::without_secrets(&text).into_owned()
 }
 
-/// The first line in which two recipes differ as they are written out: that of each. None where they are equal.
+/// The first line in which two recipes differ as they are written out: that of each. None where they are equal, or where
+/// only the secrets of URLs differ: a signature is another one every day, the data is the same.
 pub fn difference(one: &Recipe, other: &Recipe) -> Option<(String, String)> {
     if one == other {
         return None;
     }
     let (one, other) = (write(one), write(other));
+    if one == other {
+        return None;
+    }
     let first = one.lines().zip(other.lines()).find(|(one, other)| one != other);
     Some(first.map_or_else(Default::default, |(one, other)| (one.trim().into(), other.trim().into())))
 }

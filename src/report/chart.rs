@@ -9,6 +9,7 @@ use plotters::prelude::*;
 
 use super::history::Points;
 use super::page::escape;
+use crate::outside;
 
 /// Width and height, pixels.
 const SIZE: (u32, u32) = (480, 300);
@@ -72,10 +73,12 @@ pub(super) fn inked(svg: &str, title: &str) -> String {
     let style =
         "\n<style>.curve{color:#24292f}@media(prefers-color-scheme:dark){.curve{color:#d8dee6}}</style>";
     let svg = svg.replacen("<svg ", &open, 1).replace(INK_TEXT, "currentColor");
-    match svg.find('>') {
+    let svg = match svg.find('>') {
         Some(end) => format!("{}{style}{}", &svg[..=end], &svg[end + 1..]),
         None => svg,
-    }
+    };
+    // plotters escapes what has a meaning in XML; control characters are no XML at all.
+    outside::lines(&outside::without_secrets(&svg)).into_owned()
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;

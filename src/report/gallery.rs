@@ -18,7 +18,7 @@ pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
         let heading = if retrieval { "Top retrievals" } else { "Largest mistakes" };
         let Examples { kind, dataset, task, .. } = examples;
         let subject = Subject { kind, dataset, task }.to_string();
-        section(page, &format!("{heading}: {}", escape(&subject)));
+        section(page, &format!("{heading}: {subject}"));
         let when = escape(&title(titles, examples.stage));
         if retrieval {
             push(

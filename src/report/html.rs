@@ -98,8 +98,7 @@ fn begin(page: &mut String, name: &str, history: &History, rows: &[EvalRow]) {
         ("mean images/s", speed.is_finite().then(|| grouped(speed as u64))),
         ("training", (history.minutes() > 0.0).then(|| duration(history.minutes()))),
     ];
-    let shown = headline.map(|(what, value)| (escape(&what), value));
-    if let Some((what, value)) = &shown {
+    if let Some((what, value)) = &headline {
         all.insert(0, (what, Some(value.clone())));
     }
     facts(page, &all);

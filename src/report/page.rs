@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::ReportError;
+use crate::outside;
 use crate::whole_file;
 
 const STYLE: &str = include_str!("report.css");
@@ -21,7 +22,7 @@ pub(super) fn head(page: &mut String, title: &str) {
     );
 }
 
-/// The numbers that matter first; those that are not known are left out.
+/// The numbers that matter first, as text; those that are not known are left out.
 pub(super) fn facts(page: &mut String, facts: &[(&str, Option<String>)]) {
     if facts.iter().all(|(_, value)| value.is_none()) {
         return;
@@ -29,7 +30,7 @@ pub(super) fn facts(page: &mut String, facts: &[(&str, Option<String>)]) {
     page.push_str("<dl>\n");
     for (what, value) in facts {
         if let Some(value) = value {
-            push(page, format_args!("<div><dt>{what}</dt><dd>{}</dd></div>\n", escape(value)));
+            push(page, format_args!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(what), escape(value)));
         }
     }
     page.push_str("</dl>\n");
@@ -41,8 +42,9 @@ pub(super) fn finish(mut page: String, path: &Path) -> Result<(), ReportError> {
     whole_file::replace(path, page.as_bytes()).map_err(ReportError::io("write", path))
 }
 
+/// A heading, as text.
 pub(super) fn section(page: &mut String, heading: &str) {
-    push(page, format_args!("<h2>{heading}</h2>\n"));
+    push(page, format_args!("<h2>{}</h2>\n", escape(heading)));
 }
 
 pub(super) fn begin_table(page: &mut String, header: &[(String, bool)]) {
@@ -64,20 +66,9 @@ pub(super) fn push(page: &mut String, text: std::fmt::Arguments<'_>) {
     page.write_fmt(text).expect("writing into a String cannot fail");
 }
 
-/// Text as HTML text or as the value of an attribute in double quotes.
+/// Text from outside as HTML: as text or as the value of an attribute in double quotes, without the secrets of URLs.
 pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
+    outside::html(&outside::without_secrets(text)).into_owned()
 }
 
 /// Digits in groups of three.

@@ -2,6 +2,7 @@
 
 use super::evaluation::{comparisons, stages, EvalRow};
 use super::outline::title;
+use crate::outside;
 
 /// A row a metric, in the order of the evaluations; a column a stage that evaluated, so that before and
 /// after unmasking stand side by side. `titles` are those of [`super::stage_titles`]; a stage without one is
@@ -42,8 +43,10 @@ pub fn text(rows: &[EvalRow], titles: &[String]) -> String {
     align(&lines)
 }
 
-/// Words to the left, numbers to the right, a rule below the header.
+/// Words to the left, numbers to the right, a rule below the header. A cell stays on its line, whatever it holds.
 pub(super) fn align(lines: &[Vec<String>]) -> String {
+    let shown = |line: &Vec<String>| line.iter().map(|cell| outside::shown(cell).into_owned()).collect();
+    let lines: Vec<Vec<String>> = lines.iter().map(shown).collect();
     let widths: Vec<usize> = (0..lines[0].len())
         .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
         .collect();

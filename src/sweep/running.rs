@@ -13,6 +13,7 @@ use super::stored::{report, FAILURE};
 use super::study::{self, Study};
 use crate::interpreter::{self, InterpreterError};
 use crate::log::Progress;
+use crate::outside;
 use crate::recipe;
 use crate::report::{self, ReportError};
 use crate::run_folder::{Entry, RunFolder, RunFolderError};
@@ -95,7 +96,7 @@ pub fn run(
                 return Ok(run);
             }
             Err(error) => {
-                let message = error.to_string();
+                let message = outside::without_secrets(&error.to_string()).into_owned();
                 tracing::error!(target: "flip::sweep", "{name}, seed {}: {message}", cell.seed);
                 let path = cell.folder.join(FAILURE);
                 // The cell's folder may be what is broken.

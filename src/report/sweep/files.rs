@@ -6,6 +6,7 @@ use serde_json::{json, Value};
 
 use super::summary::Summary;
 use super::{Along, Metric, Outcome, Spent, Sweep};
+use crate::outside;
 use crate::report::ReportError;
 use crate::whole_file;
 
@@ -95,8 +96,12 @@ fn as_csv(sweep: &Sweep) -> Result<Vec<u8>, csv::Error> {
                     let numbers =
                         [spent.samples, spent.flops, spent.train_s, *value].map(|value| value.to_string());
                     let [samples, flops, train_s, value] = &numbers;
+                    // A line of the file is a line of the table.
+                    let texts = [&setting.name, &row.kind, &row.dataset, &row.task, name];
+                    let [setting, kind, dataset, task, name] =
+                        texts.map(|text| outside::shown(text).into_owned());
                     csv.write_record([
-                        &setting.name,
+                        &setting,
                         &cell.seed.to_string(),
                         outcome(&cell.outcome).0,
                         &row.stage.to_string(),
@@ -104,10 +109,10 @@ fn as_csv(sweep: &Sweep) -> Result<Vec<u8>, csv::Error> {
                         samples,
                         flops,
                         train_s,
-                        &row.kind,
-                        &row.dataset,
-                        &row.task,
-                        name,
+                        &kind,
+                        &dataset,
+                        &task,
+                        &name,
                         value,
                     ])?;
                 }

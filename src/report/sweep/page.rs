@@ -25,7 +25,7 @@ pub(super) fn write(
     }
     numbers(&mut page, sweep);
     if let (Some(metric), Some(summaries)) = (metric, summaries) {
-        section(&mut page, &escape(&metric.title()));
+        section(&mut page, &metric.title());
         outcome(&mut page, sweep, metric, summaries);
         if !charts.is_empty() {
             page.push_str("<div class=\"charts\">\n");
