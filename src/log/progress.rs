@@ -69,7 +69,8 @@ impl Progress {
             }
             Output::Lines(every) => {
                 let now = Instant::now();
-                let pace = Pace { began: now, from: 0, done: 0, said: now, message: String::new() };
+                let pace =
+                    Pace { started: now, began: now, from: 0, done: 0, said: now, message: String::new() };
                 Shown::Lines(*every, Mutex::new(pace))
             }
         };
@@ -110,6 +111,8 @@ enum Shown {
 /// What a plain line is computed from.
 #[derive(Debug)]
 struct Pace {
+    started: Instant,
+    /// Since then the speed is measured: since the line before.
     began: Instant,
     /// Done before `began`.
     from: u64,
@@ -130,6 +133,7 @@ impl Bar {
             Shown::Lines(_, pace) => {
                 let mut pace = lock(pace);
                 (pace.from, pace.done, pace.began) = (done, done, Instant::now());
+                pace.started = pace.began;
             }
         }
     }
@@ -140,7 +144,7 @@ impl Bar {
         match &self.shown {
             Shown::Bar(bar) => {
                 bar.set_position(done);
-                bar.set_message(format!(", {}", outside::shown(&message.to_string())));
+                bar.set_message(suffix(&outside::shown(&message.to_string())));
             }
             Shown::Lines(every, pace) => {
                 let mut pace = lock(pace);
@@ -149,6 +153,9 @@ impl Bar {
                 if pace.said.elapsed() >= *every {
                     pace.said = Instant::now();
                     let line = self.line(&pace);
+                    if done > pace.from {
+                        (pace.from, pace.began) = (done, pace.said);
+                    }
                     drop(pace);
                     tracing::info!(target: "flip::progress", "{line}");
                 }
@@ -166,7 +173,7 @@ impl Bar {
             }
             Shown::Lines(_, pace) => {
                 let pace = lock(pace);
-                (pace.done, pace.began.elapsed(), suffix(&pace.message))
+                (pace.done, pace.started.elapsed(), suffix(&pace.message))
             }
         };
         let elapsed = HumanDuration(elapsed);
@@ -211,7 +218,7 @@ mod tests {
     fn pace(from: u64, done: u64, seconds: u64) -> Pace {
         let now = Instant::now();
         let began = now.checked_sub(Duration::from_secs(seconds)).unwrap();
-        Pace { began, from, done, said: now, message: "loss 2.31".into() }
+        Pace { started: began, began, from, done, said: now, message: "loss 2.31".into() }
     }
 
     #[test]

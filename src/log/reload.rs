@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tracing::{span, Dispatch, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::{DefaultFields, JsonFields};
+use tracing_subscriber::fmt::format::{DefaultFields, JsonFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{self, FormatFields, FormattedFields};
 use tracing_subscriber::layer::{Context, Layer, Layered, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
@@ -155,11 +156,23 @@ impl Reload {
 /// Formats events and hands them to the sinks.
 fn lines(config: &LoggingConfig, sinks: Sinks) -> Lines {
     // Without internal errors: they are told with eprintln!, which panics where stderr is closed.
-    let lines = fmt::layer().with_writer(sinks).log_internal_errors(false);
+    let lines = fmt::layer().with_writer(sinks).with_timer(Seconds).log_internal_errors(false);
     match config.format {
         Format::Compact => lines.with_ansi(terminal::colours()).compact().boxed(),
         Format::Full => lines.with_ansi(terminal::colours()).boxed(),
         Format::Json => lines.with_ansi(false).json().boxed(),
+    }
+}
+
+/// The time in UTC, to the second.
+struct Seconds;
+
+impl FormatTime for Seconds {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        let mut exact = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut exact))?;
+        let second = exact.split(['.', 'Z']).next().unwrap_or_default();
+        write!(writer, "{second}Z")
     }
 }
 

@@ -95,7 +95,7 @@ fn begin(page: &mut String, name: &str, history: &History, rows: &[EvalRow]) {
     let mut all = vec![
         ("pairs seen", (history.samples() > 0).then(|| grouped(history.samples()))),
         ("last loss", history.last("loss").map(|loss| format!("{loss:.4}"))),
-        ("mean images/s", speed.is_finite().then(|| grouped(speed as u64))),
+        ("mean images/s", speed.is_finite().then(|| rate(speed))),
         ("training", (history.minutes() > 0.0).then(|| duration(history.minutes()))),
     ];
     if let Some((what, value)) = &headline {
@@ -110,6 +110,15 @@ pub fn duration(minutes: f64) -> String {
         minutes if minutes < 2.0 => format!("{:.0} s", minutes * 60.0),
         minutes if minutes < 120.0 => format!("{minutes:.1} min"),
         minutes => format!("{:.1} h", minutes / 60.0),
+    }
+}
+
+/// How many a second, with two digits at least: never 0 of something that goes on.
+pub fn rate(per_s: f64) -> String {
+    match per_s {
+        per_s if per_s >= 9.95 => grouped(per_s.round() as u64),
+        per_s if per_s >= 0.095 => format!("{per_s:.1}"),
+        per_s => format!("{per_s:.2}"),
     }
 }
 
@@ -220,4 +229,17 @@ fn figures(page: &mut String, curves: &[Curve]) {
         push(page, format_args!("<figure>{}</figure>\n", curve.svg));
     }
     page.push_str("</div>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_rate_is_not_zero() {
+        let expected = [(5120.4, "5,120"), (9.96, "10"), (0.44, "0.4"), (0.06, "0.06"), (0.0, "0.00")];
+        for (per_s, text) in expected {
+            assert_eq!(rate(per_s), text);
+        }
+    }
 }

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use evaluation::{ClassRow, ConfusionRow, EvalRow};
 pub use examples::{thumbnail, Answer, Example, Examples};
-pub use html::{duration, write};
+pub use html::{duration, rate, write};
 pub use mask_picture::{contact_sheet, Masked};
 pub use outline::stage_titles;
 pub use sheet::sheet;

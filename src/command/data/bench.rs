@@ -21,6 +21,7 @@ use crate::data::transform::Transform;
 use crate::data::webdataset::WebDataset;
 use crate::data::{AugmentConfig, Cursor, WebDatasetConfig};
 use crate::mask::{ImageMask, Ratio};
+use crate::report::rate;
 
 /// Captions that the tokenizer of the measurement is trained on.
 const CAPTIONS: usize = 1000;
@@ -83,7 +84,7 @@ pub fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<Outcome, Failure> 
         return Ok(Outcome::Done);
     }
     let Measured { images_per_s, ms_image, ms_decode, ms_decode_planes, threads, .. } = measured;
-    writeln!(out, "{images_per_s:.0} images/s on {threads} threads, {} skipped", measured.skipped)?;
+    writeln!(out, "{} images/s on {threads} threads, {} skipped", rate(images_per_s), measured.skipped)?;
     writeln!(out, "{ms_image:.3} ms of a thread for one image; decoding alone, on one thread:")?;
     writeln!(out, "{ms_decode:.3} ms to RGB by the general decoder")?;
     writeln!(out, "{ms_decode_planes:.3} ms to planes by the decoder for baseline JPEG")?;

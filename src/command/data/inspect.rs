@@ -204,7 +204,12 @@ fn table(inspection: &Inspection, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "duplicates  {} pictures repeat an earlier one", inspection.duplicates)?;
         let seconds = inspection.took.as_secs_f64().max(1e-9);
         let mib = inspection.bytes.sum as f64 / (1 << 20) as f64;
-        writeln!(out, "read        {:.0} images/s, {:.0} MiB/s", loaded as f64 / seconds, mib / seconds)?;
+        writeln!(
+            out,
+            "read        {} images/s, {:.0} MiB/s",
+            report::rate(loaded as f64 / seconds),
+            mib / seconds
+        )?;
     }
     if inspection.skipped.total() > 0 {
         writeln!(out, "\nskipped")?;
