@@ -89,7 +89,7 @@ fn arguments_and_names_of_files_do_not_steer_a_terminal() {
         &["data", "inspect", "absent\u{1b}[2J.tar"],
     ] {
         let done = flip(there.path(), arguments).output().unwrap();
-        assert_eq!(done.status.code(), Some(2), "{arguments:?}: {}", told(&done));
+        assert!(matches!(done.status.code(), Some(1 | 2)), "{arguments:?}: {}", told(&done));
         steers_nothing("an error", &told(&done));
     }
 }

@@ -47,9 +47,8 @@ fn holds_no_secret(folder: &Path) {
 
 /// A recipe that trains on shards behind a URL.
 fn recipe(folder: &Path, url: &str) {
-    let source = format!(
-        "WebDataset(shards: \"{url}\", storage: (cache: \"cache\", attempts: 1, stall_warning_s: 2.0, stall_limit_s: 5.0))"
-    );
+    let storage = "storage: (cache: \"cache\", attempts: 1, stall_warning_s: 2.0, stall_limit_s: 5.0)";
+    let source = format!("WebDataset(shards: \"{url}\"), {storage}");
     let text = RECIPE.replace("train: Scenes(size: 32, split: Train)", &format!("train: {source}"));
     assert!(text.contains(url));
     fs::write(folder.join("recipe.ron"), text).unwrap();

@@ -53,7 +53,7 @@ fn commands_that_write_files_have_written_them_when_their_output_is_full() {
     let run = finished_run().to_str().unwrap();
     fs::write(there.path().join("texts.txt"), "a red square\na blue circle\n").unwrap();
     for (out, arguments) in [
-        ("onnx/image.onnx", &["export", run, "--format", "onnx", "--out", "onnx"][..]),
+        ("onnx/image.onnx", &["export", run, "--to", "onnx", "--out", "onnx"][..]),
         ("texts.npy", &["embed", run, "--texts", "texts.txt", "--out", "texts.npy"]),
         ("compare.html", &["compare", run, run]),
         ("schema/recipe.json", &["schema", "export"]),
