@@ -6,6 +6,8 @@ use std::fmt;
 use super::filter::CHOSEN;
 use super::source::Skip;
 
+use crate::outside;
+
 /// Skips that are kept with their names, and logged one by one.
 const NAMED: u64 = 10;
 /// Of later ones, one in this many is logged.
@@ -50,6 +52,7 @@ impl Skipped {
     /// next in a thousand.
     pub(super) fn add_and_log(&mut self, skip: Skip, number: u64) {
         let Skip { reason, sample, detail } = &skip;
+        let (sample, detail) = (outside::shown(sample), outside::shown(detail));
         if reason.starts_with(CHOSEN) {
             tracing::debug!(target: "flip::data", number, reason, "left out {sample}: {detail}");
         } else if number <= NAMED || number.is_multiple_of(LOGGED_EVERY) {
@@ -69,7 +72,9 @@ impl fmt::Display for Skipped {
             write!(f, "{}{count} {reason}", if i == 0 { "" } else { ", " })?;
         }
         match self.first.first() {
-            Some(first) => write!(f, "; first: {}: {}", first.sample, first.detail),
+            Some(first) => {
+                write!(f, "; first: {}: {}", outside::shown(&first.sample), outside::shown(&first.detail))
+            }
             None => Ok(()),
         }
     }

@@ -96,7 +96,7 @@ impl Write for Line<'_> {
                 // Appended in one write: lines of several threads do not mix.
                 Output::File(file) => {
                     let plain = without_colour(line);
-                    let line = terminal::safe(&String::from_utf8_lossy(&plain)).into_owned();
+                    let line = terminal::safe(&String::from_utf8_lossy(&plain), false).into_owned();
                     file.as_ref().write_all(line.as_bytes())
                 }
             };

@@ -76,7 +76,7 @@ pub fn print_error(line: fmt::Arguments<'_>) {
 /// Writes whole lines to standard error.
 pub fn write_error(lines: &[u8]) -> io::Result<()> {
     let lines = String::from_utf8_lossy(lines);
-    write_all(&mut io::stderr().lock(), safe(&lines).as_bytes())
+    write_all(&mut io::stderr().lock(), safe(&lines, colours()).as_bytes())
 }
 
 /// Standard output as a whole.
@@ -155,7 +155,7 @@ impl Stdout {
         let written = match FAILURE.get() {
             // After a failure nothing more is written: a text with a hole in it is worse than none.
             Some(error) => Err(Unwritten(error.to_string())),
-            None => write_all(&mut out, safe(&lines).as_bytes()).map_err(remember),
+            None => write_all(&mut out, safe(&lines, out_colours()).as_bytes()).map_err(remember),
         };
         match written {
             Err(unwritten) if !self.goes_on => Err(io::Error::other(unwritten)),
@@ -220,9 +220,9 @@ fn waits(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Interrupted
 }
 
-/// Lines without the secrets of URLs, and without what steers a terminal, but for colours (`ESC [ ... m`). Escapes are
-/// spelled as JSON spells them, `\u001b`, so that JSON stays JSON.
-pub fn safe(lines: &str) -> Cow<'_, str> {
+/// Lines without the secrets of URLs, and without what steers a terminal, but for colours (`ESC [ ... m`) where they are
+/// `coloured`. Escapes are spelled as JSON spells them, `\u001b`, so that JSON stays JSON.
+pub fn safe(lines: &str, coloured: bool) -> Cow<'_, str> {
     let lines = outside::without_secrets(lines);
     if !lines.contains(|c: char| outside::steers(c) && c != '\n' && c != '\t') {
         return lines;
@@ -230,7 +230,7 @@ pub fn safe(lines: &str) -> Cow<'_, str> {
     let mut safe = String::with_capacity(lines.len() + 16);
     let mut rest = &*lines;
     while let Some(c) = rest.chars().next() {
-        let colour = colour(rest);
+        let colour = if coloured { colour(rest) } else { 0 };
         if colour > 0 {
             safe.push_str(&rest[..colour]);
             rest = &rest[colour..];
@@ -263,13 +263,20 @@ mod tests {
 
     #[test]
     fn lines_keep_colours_and_lose_everything_else_that_steers() {
-        assert_eq!(safe("\u{1b}[1;31merror\u{1b}[0m: x\n\ty\n"), "\u{1b}[1;31merror\u{1b}[0m: x\n\ty\n");
         assert_eq!(
-            safe("a\u{1b}]0;t\u{7}\u{1b}[2Jb\rc\u{9b}d\n"),
+            safe("\u{1b}[1;31merror\u{1b}[0m: x\n\ty\n", true),
+            "\u{1b}[1;31merror\u{1b}[0m: x\n\ty\n"
+        );
+        assert_eq!(
+            safe("a\u{1b}]0;t\u{7}\u{1b}[2Jb\rc\u{9b}d\n", true),
             "a\\u001b]0;t\\u0007\\u001b[2Jb\\u000dc\\u009bd\n"
         );
-        assert_eq!(safe("{\"a\":\"\u{7f}\"} https://h/a?sig=1\n"), "{\"a\":\"\\u007f\"} https://h/a?...\n");
-        assert_eq!(safe("\u{1b}["), "\\u001b[");
+        assert_eq!(
+            safe("{\"a\":\"\u{7f}\"} https://h/a?sig=1\n", true),
+            "{\"a\":\"\\u007f\"} https://h/a?...\n"
+        );
+        assert_eq!(safe("\u{1b}[", true), "\\u001b[");
+        assert_eq!(safe("\u{1b}[31m", false), "\\u001b[31m");
     }
 
     #[test]

@@ -143,7 +143,7 @@ fn pages_charts_and_tables_show_hostile_names_as_text() {
     }
 
     // Twice the same, so that there is something to compare.
-    let second = there.path().join("second\u{1b}[2J<script>");
+    let second = there.path().join("second\u{1b}[2J*`");
     fs::create_dir(&second).unwrap();
     for path in files(&run) {
         let to = second.join(path.strip_prefix(&run).unwrap());

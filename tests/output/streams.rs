@@ -37,7 +37,7 @@ fn commands_that_print_survive_a_closed_and_a_full_standard_output() {
         &["run", "--help"],
         &["validate", QUICKSTART],
         &["validate", QUICKSTART, "--json"],
-        &["sweep", QUICKSTART, "--set", "seed=1,2", "--plan"],
+        &["sweep", QUICKSTART, "--seeds", "2", "--plan"],
         &["data", "inspect", "a.tar"],
         &["data", "inspect", "a.tar", "--samples", "--json"],
         &["card", run],
