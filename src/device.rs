@@ -1,4 +1,8 @@
-//! Where a run computes, and which GPUs there are.
+//! Where a run computes, which GPUs there are, and how much memory.
+
+mod host_memory;
+
+pub use host_memory::{beyond_host, host_memory, HostMemory, MemoryLimit};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

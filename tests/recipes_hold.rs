@@ -83,7 +83,7 @@ fn a_broken_recipe_is_reported_as_json_too() {
         true,
         &mut out,
     );
-    assert!(matches!(failure, Err(Failure::Usage(message)) if message.contains("expected batch >= 1")));
+    assert!(matches!(failure, Err(Failure::Usage(message)) if message.contains("expected 1 <= batch")));
     let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(value["valid"], false);
     assert_eq!(value["errors"][0]["field"], "stages[0].batch");

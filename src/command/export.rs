@@ -8,6 +8,7 @@ use super::import::failure;
 use super::model_card::ModelCard;
 use super::{Failure, Outcome};
 use crate::checkpoint::run_of;
+use crate::command::number::whole;
 use crate::exchange::{self, Format, Outgoing};
 use crate::terminal::say;
 use crate::trained::Weights;
@@ -22,8 +23,9 @@ pub struct ExportArgs {
     /// Folder to make.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// ONNX: MiB of weights up to which an encoder is one file; more go into a file beside it [default: 1024].
-    #[arg(long, value_name = "MIB")]
+    /// ONNX: MiB of weights up to which an encoder is one file, 0 to 2047, which is what the format can hold; more go
+    /// into a file beside it [default: 1024].
+    #[arg(long, value_name = "MIB", value_parser = whole(0..=2047))]
     inline_mib: Option<usize>,
 }
 

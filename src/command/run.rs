@@ -13,6 +13,7 @@ use crate::kernel::isa::Isa;
 use crate::log::{LogError, Logging, LoggingConfig, Progress};
 use crate::ranks::{self, Member, Ranks};
 use crate::recipe::files;
+use crate::recipe::forecast::forecast;
 use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
 use crate::run_folder::{Entry, RunFolder};
@@ -93,6 +94,7 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
     }
 
     everything_is_here(&recipe, args.resume.then_some(root.as_path()))?;
+    fits_into_memory(&recipe, place.gpu.is_some() || members.len() > 1)?;
     not_its_own_start(&recipe, &root)?;
     logging_is_readable(args.logging.as_deref(), &root)?;
     let folder = RunFolder::enter(&root, entry).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -169,6 +171,16 @@ fn everything_is_here(recipe: &Recipe, resumed: Option<&Path>) -> Result<(), Fai
         Ok(())
     } else {
         Err(Failure::Usage(missing.join("\n")))
+    }
+}
+
+/// Refuses a run that this machine would end for want of memory. Of several ranks each needs less.
+fn fits_into_memory(recipe: &Recipe, elsewhere: bool) -> Result<(), Failure> {
+    let Some(host) = crate::device::host_memory() else { return Ok(()) };
+    let larger = super::memory::beyond(recipe, &forecast(recipe), elsewhere, host);
+    match larger.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Usage(larger.join("\n"))),
     }
 }
 

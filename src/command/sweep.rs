@@ -10,6 +10,7 @@ use serde_json::json;
 use super::run::{catch_signals, logging_is_readable};
 use super::validate::{flop, Broken};
 use super::{Failure, Outcome};
+use crate::command::number::whole;
 use crate::log::{Logging, Progress};
 use crate::recipe::{self, RecipeErrors};
 use crate::stage::Ended;
@@ -26,9 +27,10 @@ pub struct SweepArgs {
     /// override of every run.
     #[arg(long = "set", value_name = "PATH=V1,V2,...")]
     sets: Vec<String>,
-    /// Runs of each setting, with the recipe's seed and those that follow it [default: 1, or what the study says].
-    #[arg(long, value_name = "N")]
-    seeds: Option<NonZeroU64>,
+    /// Runs of each setting, with the recipe's seed and those that follow it, 1 to 10,000 [default: 1, or what the
+    /// study says]. A sweep has at most 10,000 runs: settings times seeds.
+    #[arg(long, value_name = "N", value_parser = whole(1..=10_000))]
+    seeds: Option<usize>,
     /// Folder of the sweep [default: runs/NAME-sweep, NAME being that of the recipe; runs/NAME of a study].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -65,7 +67,7 @@ fn listed(failed: &[sweep::running::Failed]) -> String {
 /// the others.
 pub fn sweep(args: &SweepArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
     let (mut read, root) = opened(args)?;
-    if let Some(seeds) = args.seeds {
+    if let Some(seeds) = args.seeds.and_then(|seeds| NonZeroU64::new(seeds as u64)) {
         read.study.seeds = seeds;
     }
     if args.charts_only {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Failure, Outcome};
+use crate::command::number::whole;
 use crate::data::captions::first_captions;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::webdataset::WebDataset;
@@ -22,11 +23,11 @@ pub enum TokenizerCommand {
 pub struct TrainArgs {
     /// Shards, for example 'data/{00000..00041}.tar'.
     pattern: String,
-    /// Most entries of the vocabulary; the model's text.vocab_size.
-    #[arg(long, default_value_t = 8_192)]
+    /// Most entries of the vocabulary, 1 to 1,048,576; the model's text.vocab_size.
+    #[arg(long, default_value_t = 8_192, value_parser = whole(1..=1 << 20))]
     vocab_size: usize,
-    /// Captions to learn from, taken from the start.
-    #[arg(long, default_value_t = 1_000_000)]
+    /// Captions to learn from, taken from the start, 1 to 100,000,000.
+    #[arg(long, default_value_t = 1_000_000, value_parser = whole(1..=100_000_000))]
     captions: usize,
     /// The file to write; a recipe names it as `tokenizer: Json("tokenizer.json")`.
     #[arg(long, default_value = "tokenizer.json")]

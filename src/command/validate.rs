@@ -1,12 +1,13 @@
 //! `flip validate`: what a recipe, or each setting of a study, will cost and need, told without building anything.
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
 
+use crate::command::number::whole;
+use crate::device;
 use crate::interpreter;
 use crate::recipe::cluster::{self, Cluster, ClusterError, ClusterForecast};
 use crate::recipe::files::{self, Presence};
@@ -15,7 +16,7 @@ use crate::recipe::{self, Compute, Precision, Recipe, RecipeError};
 use crate::sweep::study;
 use crate::terminal;
 
-use super::{Failure, Outcome};
+use super::{memory, Failure, Outcome};
 
 /// Everything about a recipe that is known before it runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,9 +40,9 @@ pub struct Report {
 /// Many devices to forecast for.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ClusterArgs {
-    /// Forecast the training stages on so many devices, one rank each.
-    #[arg(long, value_name = "N", requires_all = ["device", "link"])]
-    ranks: Option<NonZeroUsize>,
+    /// Forecast the training stages on so many devices, one rank each, 1 to 1,048,576.
+    #[arg(long, value_name = "N", requires_all = ["device", "link"], value_parser = whole(1..=1 << 20))]
+    ranks: Option<usize>,
     /// The device: a100, h100, h200 or b200.
     #[arg(long, value_name = "NAME", requires = "ranks")]
     device: Option<String>,
@@ -72,7 +73,7 @@ impl ClusterArgs {
         let device = cluster::device(name).map_err(usage)?;
         let link = cluster::link(speed).map_err(usage)?;
         let (measured, price) = (self.images_per_s, self.price);
-        Ok(Some(Cluster { ranks: ranks.get(), device, link, measured, price }))
+        Ok(Some(Cluster { ranks, device, link, measured, price }))
     }
 }
 
@@ -145,8 +146,13 @@ pub fn report(recipe: &Recipe) -> Report {
     let counts = recipe.model.parameter_counts();
     let flops = stages.iter().map(|stage| training(stage).map_or(Some(0.0), |plan| plan.flops)).sum();
     let files = files::inventory(recipe);
-    let refusal = interpreter::place(recipe).err().map(|error| error.to_string());
-    let warnings = refusal.into_iter().chain(files.iter().filter_map(warning)).collect();
+    let place = interpreter::place(recipe);
+    let larger = match (&place, device::host_memory()) {
+        (Ok(place), Some(host)) => memory::beyond(recipe, &stages, place.gpu.is_some(), host),
+        _ => Vec::new(),
+    };
+    let refusal = place.err().map(|error| error.to_string());
+    let warnings = refusal.into_iter().chain(larger).chain(files.iter().filter_map(warning)).collect();
     Report {
         recipe: recipe.name.clone(),
         valid: true,
@@ -161,7 +167,7 @@ pub fn report(recipe: &Recipe) -> Report {
     }
 }
 
-fn training(stage: &StageForecast) -> Option<&TrainingForecast> {
+pub(super) fn training(stage: &StageForecast) -> Option<&TrainingForecast> {
     match stage {
         StageForecast::Pretrain(plan) | StageForecast::Unmask(plan) => Some(plan),
         StageForecast::Evaluate { .. } => None,
@@ -318,7 +324,7 @@ pub(super) fn flop(value: f64) -> String {
 }
 
 /// Three digits and a binary prefix: `12.3 GiB`.
-fn bytes(value: f64) -> String {
+pub(super) fn bytes(value: f64) -> String {
     const PREFIXES: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let (value, prefix) = stepped(value, 1024.0, PREFIXES.len());
     format!("{value} {}", PREFIXES[prefix])

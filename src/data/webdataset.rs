@@ -24,7 +24,7 @@ pub struct WebDatasetConfig {
     pub shards: Files,
     /// Shards whose samples are shuffled together.
     #[serde(default = "shuffle_shards")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub shuffle_shards: usize,
     /// Whether training draws shards with replacement instead of taking each once an epoch. An epoch then has as
     /// many shards as there are. Evaluation takes each once all the same.

@@ -31,7 +31,7 @@ pub struct FewShotConfig {
     pub shots: Vec<usize>,
     /// Draws that are averaged.
     #[serde(default = "draws")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub draws: usize,
     /// The inverse strength of the penalty on large weights, as scikit-learn's `C`. Embeddings are of unit
     /// length.

@@ -18,7 +18,7 @@ pub struct HeldOutLossConfig {
     #[serde(default)]
     pub data: Option<SourceConfig>,
     /// Pairs that compete with each other; the last, smaller batch is left out.
-    #[schemars(range(min = 2))]
+    #[schemars(range(min = 2, max = 1_048_576))]
     pub batch: usize,
 }
 

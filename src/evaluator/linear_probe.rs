@@ -33,7 +33,7 @@ pub struct LinearProbeConfig {
     pub penalty: Penalty,
     /// Steps of L-BFGS, at most.
     #[serde(default = "iterations")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub iterations: usize,
 }
 

@@ -27,7 +27,7 @@ pub struct NearestNeighboursConfig {
     pub labels: LabelsConfig,
     /// Pictures that vote on each.
     #[serde(default = "k")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub k: usize,
     /// Votes count exp(similarity / temperature), as DINO's with 0.07. Default: all votes count the same.
     #[serde(default)]

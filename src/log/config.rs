@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -87,11 +88,11 @@ fn everything() -> Level {
 impl LoggingConfig {
     /// Reads `path`. Errors carry line and column.
     pub fn read(path: &Path) -> Result<Self, LogError> {
-        let text = fs::read_to_string(path).map_err(|source| LogError::Io {
-            action: "read",
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let failed = |source| LogError::Io { action: "read", path: path.to_path_buf(), source };
+        let mut text = String::new();
+        // Of something without an end, the first MiB is no logging file either.
+        let file = fs::File::open(path).map_err(failed)?;
+        file.take(1 << 20).read_to_string(&mut text).map_err(failed)?;
         Self::parse(&text, path)
     }
 

@@ -1,6 +1,7 @@
 //! The files that a recipe names: where they are, and what of them is here.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -152,7 +153,7 @@ fn classes_are_here(classes: &ClassesConfig) -> bool {
 pub fn missing(recipe: &Recipe, has: impl Fn(&str) -> bool) -> Vec<String> {
     inventory(recipe)
         .iter()
-        .filter(|presence| presence.found == 0 && !has(&presence.field))
+        .filter(|presence| presence.found == 0 && presence.complete && !has(&presence.field))
         .map(|presence| {
             let Presence { field, path, shards, .. } = presence;
             let problem = if *shards { "matches nothing" } else { "is not there" };
@@ -173,13 +174,21 @@ fn present(field: String, named: Named<'_>) -> Presence {
         Named::Shards(pattern) => (pattern.clone(), true),
     };
     let mut presence = Presence { field, path, shards, named: 1, found: 0, bytes: 0, complete: true };
-    let files = if shards { candidates(&presence.path) } else { vec![PathBuf::from(&presence.path)] };
-    presence.named = files.len();
-    let started = Instant::now();
+    let deadline = Instant::now() + PATIENCE;
+    let (literal, wild): (Vec<String>, Vec<String>) = match shards {
+        true => expanded(&presence.path).partition(|name| !is_wild(name)),
+        false => (vec![presence.path.clone()], Vec::new()),
+    };
+    presence.named = literal.len();
+    let mut files: Vec<PathBuf> = literal.into_iter().map(PathBuf::from).collect();
+    let (matching, complete) = matches_until(wild, deadline);
+    presence.named += matching.len();
+    presence.complete = complete;
+    files.extend(matching);
     // Of a folder that is absent, nothing has to be looked at.
     let mut absent: Option<&Path> = None;
     for (seen, file) in files.iter().enumerate() {
-        if seen % 64 == 63 && started.elapsed() > PATIENCE {
+        if seen % 64 == 63 && Instant::now() > deadline {
             presence.complete = false;
             break;
         }
@@ -199,20 +208,45 @@ fn present(field: String, named: Named<'_>) -> Presence {
 }
 
 fn any_exists(pattern: &str) -> bool {
-    candidates(pattern).iter().any(|file| file.exists())
+    expanded(pattern).any(|name| match is_wild(&name) {
+        true => matching(&name).next().is_some(),
+        false => Path::new(&name).exists(),
+    })
 }
 
-/// The paths that a shard pattern stands for: every expansion of its braces, and what matches its wildcards.
-fn candidates(shards: &str) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for name in pattern::expand(shards).unwrap_or_default() {
-        if name.contains(['*', '?', '[']) && !Path::new(&name).exists() {
-            files.extend(glob::glob(&name).into_iter().flatten().filter_map(Result::ok));
-        } else {
-            files.push(PathBuf::from(name));
+/// What the braces of a shard pattern stand for.
+fn expanded(shards: &str) -> impl Iterator<Item = String> {
+    pattern::expand(shards).unwrap_or_default().into_iter()
+}
+
+fn is_wild(name: &str) -> bool {
+    name.contains(['*', '?', '[']) && !Path::new(name).exists()
+}
+
+fn matching(name: &str) -> impl Iterator<Item = PathBuf> {
+    glob::glob(name).into_iter().flatten().filter_map(Result::ok)
+}
+
+/// What matches some wildcards, and whether that is all. A search of a whole disk cannot be stopped before its next
+/// match, so it has a thread of its own, which is left behind when the time is over.
+fn matches_until(names: Vec<String>, deadline: Instant) -> (Vec<PathBuf>, bool) {
+    if names.is_empty() {
+        return (Vec::new(), true);
+    }
+    let (send, receive) = mpsc::sync_channel(1024);
+    std::thread::spawn(move || {
+        let all = names.iter().flat_map(|name| matching(name));
+        // Nobody listens any more when the time is over.
+        let _ = all.into_iter().try_for_each(|path| send.send(path));
+    });
+    let mut found = Vec::new();
+    loop {
+        match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(path) => found.push(path),
+            Err(RecvTimeoutError::Disconnected) => return (found, true),
+            Err(RecvTimeoutError::Timeout) => return (found, false),
         }
     }
-    files
 }
 
 fn named(recipe: &mut Recipe) -> Vec<(String, Named<'_>)> {

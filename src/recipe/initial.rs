@@ -1,5 +1,6 @@
 //! The architecture of the checkpoint that a recipe starts from: a recipe with `init` need not repeat it.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::document::Document;
@@ -76,11 +77,12 @@ fn nothing_here(path: &Path) -> String {
 }
 
 fn text(path: &Path) -> Result<String, String> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.len() > LARGEST => {
-            Err(format!("{} bytes; expected a short text", metadata.len()))
-        }
-        _ => std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}")),
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(LARGEST + 1).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
+    match text.len() as u64 > LARGEST {
+        true => Err(format!("more than {LARGEST} bytes; expected a short text")),
+        false => Ok(text),
     }
 }
 

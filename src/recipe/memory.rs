@@ -25,6 +25,9 @@ pub struct Memory {
     pub total: f64,
 }
 
+/// Bytes up to which activations are counted exactly, far above what any machine has.
+const COUNTABLE: f64 = (1u64 << 52) as f64;
+
 /// Batches in memory at a time: the one in use, its copy in micro-batches, and two that are loaded ahead.
 const BATCHES: f64 = 4.0;
 
@@ -47,13 +50,17 @@ impl Memory {
     /// driver and the workspaces of its libraries, some hundred MiB.
     pub fn on_gpu(model: &ModelConfig, fusion: Fusion, update: &Update) -> Memory {
         let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
+        let of_host = Memory::of(model, Compute::Fused, fusion, update);
+        if of_host.activations > COUNTABLE {
+            return of_host;
+        }
         let held = machine_bytes(model, fusion.recompute, (batch, micro_batch), kept_patches, kept_tokens);
         let parameters = model.parameter_counts().total() as f64;
         Memory {
             parameters: 4.0 * parameters + (held.copies + held.loading) as f64,
             activations: held.arenas as f64,
             embeddings: held.loss as f64,
-            ..Memory::of(model, Compute::Fused, fusion, update)
+            ..of_host
         }
         .summed()
     }
@@ -75,7 +82,14 @@ impl Memory {
             (Compute::Fused, Precision::Bf16) => 2.0 * (parameters - table),
         };
         let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
+        // In each block the input of each token at least: what counts where the exact count would overflow.
+        let inputs = |width: usize, depth: usize, tokens: usize| {
+            4.0 * width as f64 * depth as f64 * tokens as f64 * micro_batch as f64
+        };
+        let least =
+            inputs(image.width, image.depth, kept_patches).max(inputs(text.width, text.depth, kept_tokens));
         let activations = match compute {
+            Compute::Fused if least > COUNTABLE => least,
             Compute::Reference => model.activation_bytes(kept_patches, kept_tokens, batch, micro_batch),
             Compute::Fused => {
                 arena_bytes(model, precision, recompute, micro_batch, kept_patches, kept_tokens) as f64
@@ -87,10 +101,15 @@ impl Memory {
             moments: 8.0 * parameters,
             activations,
             embeddings: 4.0 * 2.0 * 2.0 * batch as f64 * model.embed_dim as f64,
-            pictures: BATCHES * (batch * kept_patches * model.image.patch_values()) as f64,
+            pictures: BATCHES * batch as f64 * kept_patches as f64 * model.image.patch_values() as f64,
             total: 0.0,
         };
         memory.summed()
+    }
+
+    /// What of it is in the memory of the host where a GPU computes.
+    pub fn beside_gpu(&self) -> f64 {
+        self.pictures
     }
 
     /// Each part with its name.

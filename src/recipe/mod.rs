@@ -35,7 +35,7 @@ pub use error::{RecipeError, RecipeErrors};
 pub use field_path::{FieldPath, Segment};
 pub use initial::{model_of, ModelUnknown};
 pub use override_text::{Origin, Override};
-pub use read::{argument_error, read, read_overridden, read_text};
+pub use read::{argument_error, read, read_overridden, read_text, text};
 pub use schema::recipe_json;
 pub use suggest::nearest;
 pub use write::{difference, write, written};
@@ -72,8 +72,9 @@ pub struct Recipe {
     /// Whether the fused encoders keep what the backward pass needs, or compute it once more.
     #[serde(default)]
     pub recompute: Recompute,
-    /// CPU threads that compute. They change the speed and nothing else. Default: one a core.
+    /// CPU threads that compute, at most 1,024. They change the speed and nothing else. Default: one a core.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1_024))]
     pub threads: Option<std::num::NonZeroUsize>,
     /// Weights to start from. Default: random ones, as the seed says.
     #[serde(default)]

@@ -3,6 +3,7 @@
 //! The text is RON with two conveniences switched on: an optional value is written without `Some`, and the
 //! fields of a variant's struct stand directly in its parentheses: `Pretrain(length: Steps(100), ...)`.
 
+use std::io::Read;
 use std::path::Path;
 
 use ron::extensions::Extensions;
@@ -57,15 +58,27 @@ pub fn argument_error(recipe: &Path, set: &str, message: String) -> RecipeErrors
     RecipeErrors::new(document, vec![Problem::in_argument(0, 0..set.len(), message)])
 }
 
+/// The text of a file of at most 1 MiB.
+///
+/// # Errors
+/// It cannot be read, is longer, or is no text.
+pub fn text(path: &Path) -> Result<String, RecipeErrors> {
+    let name = path.display().to_string();
+    text_of(path)
+        .map_err(|(text, problem)| RecipeErrors::new(Document::new(&name, &text, &[]), vec![problem]))
+}
+
 /// The text of a file, or as much of it as is text and what is wrong with the rest.
 pub(super) fn text_of(path: &Path) -> Result<String, (String, Problem)> {
     let general = |message: String| (String::new(), Problem::general(message));
     let unreadable = |error: std::io::Error| general(format!("cannot be read: {error}"));
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > LARGEST {
-        return Err(general(format!("has {size} bytes; a recipe is a text of a few thousand")));
+    let mut bytes = Vec::new();
+    // A device or a pipe has no size that says how much there is to read.
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(general(format!("has more than {LARGEST} bytes; a recipe is a text of a few thousand")));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let byte = error.as_bytes()[valid];

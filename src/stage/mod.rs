@@ -79,9 +79,11 @@ pub struct PretrainConfig {
     /// How long.
     pub length: Duration,
     /// Pairs of one update, all of which compete with each other.
+    #[schemars(range(min = 1, max = 16_777_216))]
     pub batch: NonZeroUsize,
     /// Pairs encoded at a time; bounds memory, never changes the gradient. Default: the whole batch.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 16_777_216))]
     pub micro_batch: Option<NonZeroUsize>,
     /// Which patches are dropped: `Random(0.5)` as the paper, or `Keep` to train without a mask, as CLIP. It has no
     /// default, because a recipe without it would train at twice the cost, or a model of another kind, without a word.
@@ -111,9 +113,11 @@ pub struct UnmaskConfig {
     /// How long.
     pub length: Duration,
     /// Pairs of one update, all of which compete with each other.
+    #[schemars(range(min = 1, max = 16_777_216))]
     pub batch: NonZeroUsize,
     /// Pairs encoded at a time; bounds memory, never changes the gradient. Default: the whole batch.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 16_777_216))]
     pub micro_batch: Option<NonZeroUsize>,
     #[serde(default)]
     pub optimizer: OptimizerConfig,

@@ -1,11 +1,30 @@
 //! From axes to settings: every combination of their values, each with a name and a folder of its own.
 
+use std::collections::HashSet;
+
 use sha2::{Digest, Sha256};
 
 use crate::recipe::{alternatives, FieldPath, Origin, Override, Segment};
 
 /// Longest name of a folder, characters.
 const LONGEST: usize = 100;
+/// Most runs of a sweep: settings times seeds.
+pub const MOST_RUNS: u64 = 10_000;
+
+/// Refuses a grid of more runs than a sweep may have, before any of its settings is made.
+///
+/// # Errors
+/// There are more: in words, with the numbers that are multiplied.
+pub fn affordable(axes: &[Vec<Choice>], seeds: u64) -> Result<(), String> {
+    let factors = axes.iter().map(|axis| axis.len() as u64).chain([seeds]);
+    let runs = factors.clone().fold(1u64, u64::saturating_mul);
+    if runs <= MOST_RUNS {
+        return Ok(());
+    }
+    let factors: Vec<String> = factors.filter(|&factor| factor > 1).map(|f| f.to_string()).collect();
+    let more = if runs == u64::MAX { "at least " } else { "" };
+    Err(format!("expected at most {MOST_RUNS} runs, got {more}{runs} ({})", factors.join(" x ")))
+}
 
 /// One value of one axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +62,10 @@ pub fn values(text: &str, origin: Option<Origin>) -> Result<Vec<Choice>, String>
         (Some(path.clone()), value.to_owned())
     };
     let found = alternatives(values).map_err(|(_, message)| format!("in `{values}`: {message}"))?;
+    // More than one axis may have could also not be told apart in time.
+    if found.len() as u64 > MOST_RUNS {
+        return Err(format!("expected at most {MOST_RUNS} values, got {}", found.len()));
+    }
     let found = found.into_iter().map(|span| &values[span]);
     let mut choices = Vec::new();
     for value in found {
@@ -148,6 +171,7 @@ pub fn settings(fixed: &[Override], axes: &[Vec<Choice>]) -> Vec<Setting> {
             .collect();
     }
     let mut settings: Vec<Setting> = Vec::with_capacity(combinations.len());
+    let mut folders = HashSet::new();
     for (names, overrides) in combinations {
         let name = match names.is_empty() {
             true => "recipe".to_owned(),
@@ -155,7 +179,7 @@ pub fn settings(fixed: &[Override], axes: &[Vec<Choice>]) -> Vec<Setting> {
         };
         let folder = folder(&names.join(","));
         // Two names may differ in what no folder is called by.
-        let taken = settings.iter().any(|other| other.folder.eq_ignore_ascii_case(&folder));
+        let taken = !folders.insert(folder.to_ascii_lowercase());
         let folder = if taken { format!("{folder}-{}", digest(&name)) } else { folder };
         settings.push(Setting { name, folder, overrides });
     }
@@ -244,6 +268,24 @@ mod tests {
         assert!(folders[1].starts_with("a-b-") && folders[2].starts_with("A-b-"), "{folders:?}");
         let long = Choice::named(&"x".repeat(300), Vec::new());
         assert!(settings(&[], &[vec![long]])[0].folder.len() < 120);
+    }
+
+    #[test]
+    fn more_runs_than_a_sweep_may_have_are_refused_at_once() {
+        let began = std::time::Instant::now();
+        let axis = |n: usize| values(&format!("a.b={}", numbers(n)), None);
+        assert!(affordable(&[axis(100).unwrap(), axis(100).unwrap()], 1).is_ok());
+        let message = affordable(&[axis(100).unwrap(), axis(100).unwrap()], 80).unwrap_err();
+        assert_eq!(message, "expected at most 10000 runs, got 800000 (100 x 100 x 80)");
+        assert!(affordable(&[], 1_000_000_000).unwrap_err().contains("got 1000000000"));
+        let many = vec![axis(1000).unwrap(); 9];
+        assert!(affordable(&many, 1).unwrap_err().contains("at least"));
+        assert!(axis(200_000).unwrap_err().contains("at most 10000 values, got 200000"));
+        assert!(began.elapsed().as_secs() < 5);
+    }
+
+    fn numbers(n: usize) -> String {
+        (0..n).map(|i| i.to_string()).collect::<Vec<_>>().join(",")
     }
 
     #[test]

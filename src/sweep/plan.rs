@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::grid::Setting;
+use super::grid::{Setting, MOST_RUNS};
 use super::study::{violation, MetricConfig, Read, Study};
 use crate::interpreter;
 use crate::recipe::forecast::{forecast, StageForecast};
 use crate::recipe::validate::Violation;
 use crate::recipe::{self, files, nearest, Recipe, RecipeError, RecipeErrors};
+
+/// Different errors that are told at a time.
+const MOST_ERRORS: usize = 20;
 
 /// A sweep, ready to be run.
 #[derive(Debug)]
@@ -137,6 +140,9 @@ impl Plan {
             PlanErrors { recipe: study.recipe.clone(), settings: settings.len(), broken: Vec::new() };
         let mut recipes = Vec::with_capacity(settings.len());
         for setting in &settings {
+            if errors.broken.len() == MOST_ERRORS {
+                break;
+            }
             match recipe::read_overridden(&study.recipe, &setting.overrides) {
                 Ok(recipe) => recipes.push(recipe),
                 Err(wrong) => errors.add(&setting.name, What::Recipe(Box::new(wrong))),
@@ -150,6 +156,14 @@ impl Plan {
             if let Some((wrong, document)) = wrong.and_then(|wrong| Some((wrong, document.take()?))) {
                 errors.add(&setting.name, What::Recipe(Box::new(document.refuse(vec![wrong]))));
             }
+        }
+        let runs = (settings.len() as u64).saturating_mul(study.seeds.get());
+        if runs > MOST_RUNS {
+            let (settings, seeds) = (settings.len(), study.seeds);
+            let many = format!(
+                "expected at most {MOST_RUNS} runs, got {runs} ({settings} settings x {seeds} seeds)"
+            );
+            errors.add("seeds", What::Other(many));
         }
         if !errors.broken.is_empty() {
             return Err(errors);

@@ -32,8 +32,10 @@ pub struct Study {
     /// What is varied.
     #[serde(default)]
     pub axes: Vec<Axis>,
-    /// Runs of each setting: with the seed of the recipe and those that follow it.
+    /// Runs of each setting: with the seed of the recipe and those that follow it. A study has at most 10,000 runs:
+    /// settings times seeds.
     #[serde(default = "one")]
+    #[schemars(range(max = 10_000))]
     pub seeds: NonZeroU64,
     /// The setting, by its name, whose final result the others are timed to. Default: the first.
     #[serde(default)]
@@ -112,7 +114,8 @@ pub fn schema_json() -> String {
 
 /// Whether the file at `path` is a study and not a recipe.
 pub fn is_study(path: &Path) -> bool {
-    std::fs::read_to_string(path).is_ok_and(|text| recipe::looks_like(&text, "Study", "recipe"))
+    // What is no file, such as a pipe, can be read only once.
+    path.is_file() && recipe::text(path).is_ok_and(|text| recipe::looks_like(&text, "Study", "recipe"))
 }
 
 /// Reads and checks the study at `path`; `sets` are further axes (or, with a single value, overrides).
@@ -152,6 +155,9 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Read, RecipeErrors> {
     };
     study.axes.extend(sets.iter().cloned().map(Axis::Values));
     axes.extend(from_arguments);
+    if let Err(message) = grid::affordable(&axes, study.seeds.get()) {
+        return Err(described.refuse(vec![violation("axes", message)]));
+    }
     let settings = grid::settings(&fixed, &axes);
     if let Some(baseline) = &study.baseline {
         let names: Vec<&str> = settings.iter().map(|setting| setting.name.as_str()).collect();
@@ -178,6 +184,9 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Read, RecipeErrors> {
 /// An argument that makes no axis.
 pub fn of_arguments(name: String, recipe: &Path, sets: &[String]) -> Result<Read, RecipeErrors> {
     let axes = arguments(sets).map_err(|(set, message)| recipe::argument_error(recipe, &set, message))?;
+    if let (Err(message), Some(last)) = (grid::affordable(&axes, 1), sets.last()) {
+        return Err(recipe::argument_error(recipe, last, message));
+    }
     let settings = grid::settings(&[], &axes);
     let study = Study {
         name,
@@ -214,6 +223,10 @@ fn expanded(axis: &Axis, place: impl Fn(&str) -> Option<Origin>) -> Result<Vec<g
             if choices.is_empty() {
                 return Err("expected at least one setting".into());
             }
+            if choices.len() as u64 > grid::MOST_RUNS {
+                let most = grid::MOST_RUNS;
+                return Err(format!("expected at most {most} settings, got {}", choices.len()));
+            }
             Ok(choices)
         }
     }
@@ -232,7 +245,8 @@ fn check(study: &Study) -> Vec<Violation> {
     }
     for (index, axis) in study.axes.iter().enumerate() {
         let Axis::Settings(settings) = axis else { continue };
-        for (position, setting) in settings.iter().enumerate() {
+        // More than a study may have are refused elsewhere.
+        for (position, setting) in settings.iter().enumerate().take(grid::MOST_RUNS as usize) {
             let path = format!("axes[{index}][{position}].name");
             if setting.name.trim().is_empty() {
                 violations.push(violation(&path, "expected a name".into()));

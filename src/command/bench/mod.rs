@@ -12,6 +12,7 @@ use dfdx::prelude::*;
 use rand::{Rng, RngCore};
 use serde::Serialize;
 
+use crate::command::number::whole;
 use crate::device::DeviceConfig;
 use crate::interpreter;
 #[cfg(feature = "cuda")]
@@ -24,6 +25,7 @@ use crate::mask::{Captions, ImageMask, Ratio, TextMask};
 use crate::model::{machine_rates, ModelError};
 use crate::model::{Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, TextInput};
 use crate::optimizer::{AdamW, AdamWConfig};
+use crate::recipe::memory::{Memory, Update};
 use crate::recipe::{Compute, Fusion, Precision, Recipe};
 use crate::seed::{rng, Purpose};
 use crate::stage::Stage;
@@ -45,8 +47,8 @@ pub struct BenchArgs {
     /// Share of the patches dropped at random [default: the first training stage's mask].
     #[arg(long)]
     mask: Option<f64>,
-    /// Pairs of a step [default: the first training stage's].
-    #[arg(long)]
+    /// Pairs of a step, 2 to 1,048,576 [default: the first training stage's].
+    #[arg(long, value_parser = whole(2..=1 << 20))]
     batch: Option<usize>,
     /// Numbers inside the encoders [default: the recipe's].
     #[arg(long, ignore_case = true)]
@@ -57,8 +59,8 @@ pub struct BenchArgs {
     /// Where to compute: auto, cpu, cuda (the first GPU) or cuda:1 [default: the recipe's].
     #[arg(long, value_parser = device)]
     device: Option<DeviceConfig>,
-    /// Steps that are timed; medians are reported.
-    #[arg(long, default_value_t = 5)]
+    /// Steps that are timed, 1 to 1,000,000; medians are reported.
+    #[arg(long, default_value_t = 5, value_parser = whole(1..=1_000_000))]
     steps: usize,
     /// Print one JSON object, last and on one line.
     #[arg(long)]
@@ -153,6 +155,7 @@ pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
         ..recipe.clone()
     };
     let place = interpreter::place(&asked).map_err(|error| Failure::Usage(error.to_string()))?;
+    setting.fits_into_memory(&recipe.model, place.gpu)?;
     let measured = setting.measure(&recipe.model, recipe.seed, place.gpu)?;
     if args.json {
         say!("{}", serde_json::to_string(&measured)?);
@@ -204,11 +207,23 @@ impl Setting {
             ),
         };
         let batch = args.batch.unwrap_or(batch.get());
-        if batch < 2 || args.steps == 0 {
-            return Err(Failure::Usage("--batch must be at least 2 and --steps at least 1".into()));
+        if batch < 2 {
+            return Err(Failure::Usage("--batch must be at least 2".into()));
         }
         let fusion = Fusion { precision, ..recipe.fusion() };
         Ok(Setting { compute, fusion, image_mask, text_mask, batch, steps: args.steps })
+    }
+
+    /// Refuses what the CPU's memory cannot hold.
+    fn fits_into_memory(&self, model: &ModelConfig, gpu: Option<usize>) -> Result<(), Failure> {
+        let kept_patches = self.image_mask.kept(model.image.grid());
+        let kept_tokens = self.text_mask.kept(model.text.context);
+        let update = Update { kept_patches, kept_tokens, batch: self.batch, micro_batch: self.batch };
+        let needed = Memory::of(model, self.compute, self.fusion, &update).total;
+        match crate::device::beyond_host("a step", needed).filter(|_| gpu.is_none()) {
+            Some(message) => Err(Failure::Usage(format!("{message}; a smaller --batch needs less"))),
+            None => Ok(()),
+        }
     }
 
     /// On the CPU, or on the GPU of an ordinal.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
+use crate::command::number::{real, whole};
 use crate::command::{Failure, Outcome};
 use crate::data::captions::first_captions;
 use crate::data::cut::Cutter;
@@ -37,23 +38,23 @@ const DECODED: usize = 400;
 pub struct BenchArgs {
     /// Shards, for example 'data/{00000..00041}.tar'.
     pattern: String,
-    /// Side of the pictures handed over, pixels.
-    #[arg(long, default_value_t = 224)]
+    /// Side of the pictures handed over, pixels, 1 to 8192.
+    #[arg(long, default_value_t = 224, value_parser = whole(1..=8192))]
     size: usize,
-    /// Side of a patch, pixels.
-    #[arg(long, default_value_t = 16)]
+    /// Side of a patch, pixels, 1 to 8192.
+    #[arg(long, default_value_t = 16, value_parser = whole(1..=8192))]
     patch: usize,
     /// Share of the patches dropped at random; without it whole pictures are handed over.
     #[arg(long)]
     mask: Option<f64>,
-    /// Pairs of a batch.
-    #[arg(long, default_value_t = 64)]
+    /// Pairs of a batch, 1 to 1,048,576.
+    #[arg(long, default_value_t = 64, value_parser = whole(1..=1 << 20))]
     batch: usize,
-    /// Threads that read, decode and tokenize [default: one a core].
-    #[arg(long)]
+    /// Threads that read, decode and tokenize, 1 to 1024 [default: one a core].
+    #[arg(long, value_parser = whole(1..=1024))]
     threads: Option<usize>,
-    /// Time measured, seconds.
-    #[arg(long, default_value_t = 5.0)]
+    /// Time measured, seconds, 0 to 86,400.
+    #[arg(long, default_value_t = 5.0, value_parser = real(0.0..=86_400.0))]
     seconds: f64,
     /// Print one JSON object, last and on one line.
     #[arg(long)]
@@ -93,8 +94,12 @@ pub fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<Outcome, Failure> 
 
 fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
     let usage = |what: &str| Failure::Usage(what.into());
-    if args.size == 0 || args.patch == 0 || !args.size.is_multiple_of(args.patch) {
+    if !args.size.is_multiple_of(args.patch) {
         return Err(usage("--size must be a multiple of --patch"));
+    }
+    let pixels = 3.0 * args.batch as f64 * (args.size * args.size) as f64;
+    if let Some(message) = crate::device::beyond_host("the batch, four times", 4.0 * pixels) {
+        return Err(Failure::Usage(format!("{message}; a smaller --batch or --size needs less")));
     }
     let mask = args.mask.map(Ratio::try_from).transpose();
     let mask = mask.map_err(|error| Failure::Usage(format!("--mask: {error}")))?.map(ImageMask::Random);
@@ -133,7 +138,7 @@ fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
     }
     let began = Instant::now();
     let mut images = 0;
-    while began.elapsed() < Duration::from_secs_f64(args.seconds.clamp(0.0, 1e6)) {
+    while began.elapsed() < Duration::from_secs_f64(args.seconds) {
         images += loader.next()?.map_or(0, |batch| batch.keys.len() as u64);
     }
     let images_per_s = images as f64 / began.elapsed().as_secs_f64();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use crate::command::number::whole;
 use crate::command::{Failure, Outcome};
 use crate::data::cut::{Cutter, View};
 use crate::data::limits::LimitsConfig;
@@ -31,20 +32,20 @@ pub struct MaskArgs {
     /// Share of the patches dropped.
     #[arg(long, default_value_t = 0.5)]
     ratio: f64,
-    /// Side of the pictures, pixels.
-    #[arg(long, default_value_t = 224)]
+    /// Side of the pictures, pixels, 1 to 4096.
+    #[arg(long, default_value_t = 224, value_parser = whole(1..=4096))]
     size: usize,
-    /// Side of a patch, pixels.
-    #[arg(long, default_value_t = 16)]
+    /// Side of a patch, pixels, 1 to 4096.
+    #[arg(long, default_value_t = 16, value_parser = whole(1..=4096))]
     patch: usize,
-    /// How many pictures.
-    #[arg(long, default_value_t = 4)]
+    /// How many pictures, 1 to 64.
+    #[arg(long, default_value_t = 4, value_parser = whole(1..=64))]
     pictures: usize,
 }
 
 /// Writes a row for each picture: whole, then as each strategy leaves it.
 pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
-    if args.size == 0 || args.patch == 0 || !args.size.is_multiple_of(args.patch) {
+    if !args.size.is_multiple_of(args.patch) {
         return Err(Failure::Usage("--size must be a multiple of --patch".into()));
     }
     let ratio = Ratio::try_from(args.ratio).map_err(|error| Failure::Usage(format!("--ratio: {error}")))?;

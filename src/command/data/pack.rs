@@ -9,6 +9,7 @@ use clap::Args;
 use sha2::{Digest, Sha256};
 
 use super::loose::{self, ending, failed, Loose};
+use crate::command::number::whole;
 use crate::command::{Failure, Outcome};
 use crate::data::caption;
 use crate::data::skipped::Skipped;
@@ -33,8 +34,8 @@ pub struct PackArgs {
     /// Folder to write 00000.tar, 00001.tar, ... into.
     #[arg(long)]
     out: PathBuf,
-    /// Samples of a shard.
-    #[arg(long, default_value_t = 10_000)]
+    /// Samples of a shard, 1 to 10,000,000.
+    #[arg(long, default_value_t = 10_000, value_parser = whole(1..=10_000_000))]
     per_shard: usize,
     /// Whether a value of the table that begins with `"` ends at the next `"` [default: in .csv, not in .tsv].
     #[arg(long, value_name = "true|false")]

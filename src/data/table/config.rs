@@ -41,7 +41,7 @@ pub struct TableConfig {
     pub header: bool,
     /// Blocks of rows that are shuffled together; a block has at most 65,536 rows or about 8 MiB.
     #[serde(default = "shuffle_blocks")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub shuffle_blocks: usize,
     /// Whether training draws blocks with replacement instead of taking each once an epoch.
     #[serde(default)]
