@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome};
 use crate::checkpoint::{self, Name, TensorView};
+use crate::command::number::whole;
 use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::exchange::{self, ExchangeError, Format, ImportOptions, Imported};
 use crate::run_folder::{Entry, RunFolder};
@@ -25,18 +26,18 @@ pub struct ImportArgs {
     #[arg(long, value_enum)]
     from: Option<Origin>,
     /// Side of the pictures in pixels, where it shall be another; learned positions are resampled (bicubic,
-    /// antialiased).
-    #[arg(long, value_name = "PIXELS")]
+    /// antialiased). 1 to 8192.
+    #[arg(long, value_name = "PIXELS", value_parser = whole(1..=8192))]
     image_size: Option<usize>,
     /// A tokenizer.json, a vocab.txt, CLIP's bpe_simple_vocab_16e6.txt.gz, or a folder with vocab.json and
     /// merges.txt [default: what lies beside the weights].
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Attention heads of the image encoder, for FLIP checkpoints of sizes that are not the paper's.
-    #[arg(long, value_name = "N")]
+    /// Attention heads of the image encoder, for FLIP checkpoints of sizes that are not the paper's, 1 to 1024.
+    #[arg(long, value_name = "N", value_parser = whole(1..=1024))]
     image_heads: Option<usize>,
-    /// Attention heads of the text encoder, for FLIP checkpoints of sizes that are not the paper's.
-    #[arg(long, value_name = "N")]
+    /// Attention heads of the text encoder, for FLIP checkpoints of sizes that are not the paper's, 1 to 1024.
+    #[arg(long, value_name = "N", value_parser = whole(1..=1024))]
     text_heads: Option<usize>,
 }
 
@@ -61,7 +62,8 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
         text_heads: args.text_heads,
     };
     let mut imported = exchange::import(&args.source, &options).map_err(failure)?;
-    let tokenizer = imported.tokenizer.as_ref().map(Tokenizer::open).transpose()?;
+    let mut tokenizer = imported.tokenizer.as_ref().map(Tokenizer::open).transpose()?;
+    imported.notes.extend(tokenizer.as_mut().and_then(|tokenizer| as_trained_with(tokenizer, &imported)));
     let vocab_size = imported.config.text.vocab_size;
     if let Some(found) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&found| found > vocab_size) {
         return Err(Failure::Usage(format!(
@@ -106,6 +108,33 @@ fn write(folder: &RunFolder, imported: &Imported, source: &Path) -> Result<(), F
     Ok(())
 }
 
+/// Makes the tokenizer the one that the model was trained with, as far as the checkpoint tells; and a note where ids
+/// differ from those of its tool.
+fn as_trained_with(tokenizer: &mut Tokenizer, imported: &Imported) -> Option<String> {
+    let note = match imported.format {
+        Format::OpenClip if imported.built_in_tokenizer => match tokenizer.as_open_clips() {
+            Some(cleaning) => {
+                *tokenizer = cleaning;
+                return None;
+            }
+            None => {
+                "open_clip would read captions with its built-in tokenizer, which this one is not: compare ids before \
+                 trusting results"
+            }
+        },
+        Format::OpenClip => {
+            "open_clip cleans captions before this tokenizer (ftfy.fix_text, html.unescape twice, white space); here they \
+             are not cleaned: those with curly quotes, character references or mojibake get other ids"
+        }
+        Format::Transformers if !tokenizer.is_open_clips() && tokenizer.as_open_clips().is_some() => {
+            "captions are read as by transformers' CLIPTokenizer, without ftfy and character references; OpenAI and \
+             open_clip trained with both: --tokenizer bpe_simple_vocab_16e6.txt.gz reads them so"
+        }
+        _ => return None,
+    };
+    Some(note.into())
+}
+
 /// Which kind of tokenizer a path is, by its name.
 fn tokenizer_config(path: &Path) -> Result<TokenizerConfig, Failure> {
     let owned = path.to_path_buf();
@@ -128,6 +157,7 @@ pub(super) fn failure(error: ExchangeError) -> Failure {
         ExchangeError::NoCheckpoint { .. }
         | ExchangeError::Config { .. }
         | ExchangeError::Inexpressible { .. }
+        | ExchangeError::OtherConfig { .. }
         | ExchangeError::ReadOnly(_)
         | ExchangeError::WriteOnly(_)
         | ExchangeError::Occupied { .. } => Failure::Usage(error.to_string()),

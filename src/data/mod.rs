@@ -5,6 +5,7 @@ pub mod cache;
 pub mod caption;
 pub mod captions;
 pub mod cifar;
+mod cleaning;
 pub mod clip_benchmark;
 mod clip_bpe;
 mod colour;
@@ -94,8 +95,9 @@ pub struct DataConfig {
     /// How files are reached: cache, attempts, patience.
     #[serde(default)]
     pub storage: StorageConfig,
-    /// Threads that decode and tokenize. Default: one a core, at least one.
+    /// Threads that decode and tokenize, at most 1,024. Default: one a core, at least one.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1_024))]
     pub workers: Option<std::num::NonZeroUsize>,
 }
 
@@ -128,7 +130,7 @@ pub enum SourceConfig {
 #[serde(deny_unknown_fields)]
 pub struct ScenesConfig {
     /// Side of a picture, pixels; from the level `Clutter` on at least 32.
-    #[schemars(range(min = 8))]
+    #[schemars(range(min = 8, max = 4_096))]
     pub size: usize,
     /// Which combinations of attributes are shown.
     pub split: ScenesSplit,

@@ -11,7 +11,7 @@ use tokenizers::{
     PreTokenizer, Trainer,
 };
 
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{bytes_of, Tokenizer};
 use super::DataError;
 
 const PADDING: &str = "[PAD]";
@@ -20,7 +20,7 @@ const CONTINUES: &str = "##";
 
 /// A `vocab.txt`: one token a line, `[UNK]` among them. Nothing is added around captions.
 pub(super) fn open(path: &Path) -> Result<Tokenizer, DataError> {
-    let bytes = std::fs::read(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+    let bytes = bytes_of(path)?;
     let wrong = |what: String| {
         let path = path.display();
         DataError::Tokenizer(format!(
@@ -139,6 +139,27 @@ mod tests {
         assert_eq!(encode("", 2), (vec![0, 0], 0));
         assert_eq!(tokenizer.vocab_size(), 11);
         assert_eq!(tokenizer.end_id(), None);
+    }
+
+    /// By BertTokenizerFast of transformers: tests/data/tokens/make.py. It takes control tokens that a caption spells out for
+    /// themselves, which here are text.
+    #[test]
+    fn ids_are_those_of_transformers_bert() {
+        let tokenizer =
+            open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokens/vocab.txt")).unwrap();
+        let control = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+        let mut compared = 0;
+        for line in include_str!("../../tests/data/tokens/ids.jsonl").lines() {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = row["text"].as_str().unwrap();
+            if control.iter().any(|token| text.contains(token)) {
+                continue;
+            }
+            let expected: Vec<u32> = serde_json::from_value(row["bert"].clone()).unwrap();
+            assert_eq!(tokenizer.words(text).unwrap(), expected, "{text:?}");
+            compared += 1;
+        }
+        assert!(compared > 1000);
     }
 
     #[test]

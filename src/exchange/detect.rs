@@ -15,6 +15,23 @@ pub(super) struct Place {
     pub weights: Option<PathBuf>,
 }
 
+impl Place {
+    /// An error about tensors, with the other configuration of the folder, where there is one.
+    pub fn other_config(&self, error: ExchangeError) -> ExchangeError {
+        let (other, format, flag) = match self.format {
+            Format::OpenClip => (transformers::CONFIG, Format::Transformers, "transformers"),
+            Format::Transformers => (open_clip::CONFIG, Format::OpenClip, "open-clip"),
+            _ => return error,
+        };
+        match &error {
+            ExchangeError::Tensors { .. } if self.folder.join(other).is_file() => {
+                ExchangeError::OtherConfig { source: Box::new(error), other, format, flag }
+            }
+            _ => error,
+        }
+    }
+}
+
 /// Looks at the files of a folder, or of the folder of a file.
 pub(super) fn place(source: &Path, format: Option<Format>) -> Result<Place, ExchangeError> {
     let nothing = |reason: &str| {

@@ -41,6 +41,11 @@ pub enum ExchangeError {
     Broken { path: PathBuf, reason: String },
     #[error("{path}: these tensors do not fit its configuration:\n{mismatch}")]
     Tensors { path: PathBuf, mismatch: Mismatch },
+    /// The same where the configuration of another tool lies there too.
+    #[error(
+        "{source}\n{other} lies there too: if the weights are those of {format}, say so with --from {flag}"
+    )]
+    OtherConfig { source: Box<ExchangeError>, other: &'static str, format: Format, flag: &'static str },
     /// One tensor that is broken.
     #[error("{path}: tensor {tensor}: {reason}")]
     Tensor { path: PathBuf, tensor: String, reason: String },

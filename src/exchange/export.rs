@@ -6,7 +6,7 @@ use super::error::ExchangeError;
 use super::layout::{scatter, OriginalOf};
 use super::plain::{plain, Plain};
 use super::slot::slots;
-use super::tokenizer_files::{self, write_json};
+use super::tokenizer_files::{self, write_json, TokenizerFiles};
 use super::{onnx, open_clip, safetensors_file, transformers, Format};
 use crate::model::ModelConfig;
 use crate::parameter::{Mismatch, NamedTensor};
@@ -102,7 +102,9 @@ fn fill_onnx(folder: &Path, model: &Outgoing, weights: &onnx::Weights) -> Result
     onnx::write(folder, model.config, weights, model.inline)?;
     write_json(&folder.join(transformers::PREPROCESSOR), &transformers::preprocessor(model.config))?;
     match model.tokenizer {
-        Some(tokenizer) => tokenizer_files::write(folder, tokenizer, model.config)?,
+        Some(tokenizer) => {
+            notes.extend(tokenizer_files::write(folder, tokenizer, model.config)?.note(Format::Onnx));
+        }
         None => notes.push("no tokenizer.json: the folder has no tokenizer".into()),
     }
     write_card(folder, model.card)?;
@@ -122,8 +124,10 @@ fn fill(
     format: Format,
 ) -> Result<Vec<String>, ExchangeError> {
     let mut notes = plain.notes.clone();
+    let mut files = TokenizerFiles::None;
     if let Some(tokenizer) = model.tokenizer {
-        tokenizer_files::write(folder, tokenizer, &plain.config)?;
+        files = tokenizer_files::write(folder, tokenizer, &plain.config)?;
+        notes.extend(files.note(format));
     } else if format == Format::OpenClip && open_clip::has_built_in_tokenizer(&plain.config) {
         notes.push("no tokenizer.json: open_clip will take its built-in tokenizer".into());
     } else {
@@ -131,10 +135,7 @@ fn fill(
     }
     let original: OriginalOf = match format {
         Format::OpenClip => {
-            write_json(
-                &folder.join(open_clip::CONFIG),
-                &open_clip::config(&plain.config, model.tokenizer.is_some()),
-            )?;
+            write_json(&folder.join(open_clip::CONFIG), &open_clip::config(&plain.config, files))?;
             open_clip::original
         }
         Format::Transformers => {

@@ -88,6 +88,9 @@ pub struct Imported {
     /// The tokenizer, where one was found or given. Without one, `config.text.tokenizer` only says of which kind
     /// it would have to be.
     pub tokenizer: Option<TokenizerConfig>,
+    /// Whether it is open_clip's built-in tokenizer that the model was trained with: then captions are cleaned as
+    /// open_clip does, whatever the files of the tokenizer say.
+    pub built_in_tokenizer: bool,
     /// What a person should know, a sentence each.
     pub notes: Vec<String>,
 }
@@ -95,6 +98,7 @@ pub struct Imported {
 /// What a format makes of its own configuration.
 struct Described {
     config: ModelConfig,
+    built_in_tokenizer: bool,
     notes: Vec<String>,
 }
 
@@ -128,7 +132,7 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
         }
         Format::Onnx => return Err(ExchangeError::WriteOnly(place.format)),
     };
-    let Described { mut config, mut notes } = described;
+    let Described { mut config, built_in_tokenizer, mut notes } = described;
     let violations = config.check();
     if !violations.is_empty() {
         return Err(ExchangeError::config(
@@ -142,7 +146,11 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
         Format::FlipT5x => (flip_t5x::original, flip_t5x::is_constant),
         Format::Onnx => return Err(ExchangeError::WriteOnly(place.format)),
     };
-    let mut tensors = layout::gather(&place.folder, &config, original, constant, tensors.as_mut())?;
+    let gathered = layout::gather(&place.folder, &config, original, constant, tensors.as_mut());
+    let mut tensors = gathered.map_err(|error| match options.format {
+        None => place.other_config(error),
+        Some(_) => error,
+    })?;
     if let Some(size) = options.image_size.filter(|&size| size != config.image.size) {
         resize(&place.folder, &mut config, &mut tensors, size, &mut notes)?;
     }
@@ -154,7 +162,7 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
             config.text.tokenizer
         )),
     }
-    Ok(Imported { format: place.format, config, tensors, tokenizer, notes })
+    Ok(Imported { format: place.format, config, tensors, tokenizer, built_in_tokenizer, notes })
 }
 
 /// Brings the model to pictures of another size.

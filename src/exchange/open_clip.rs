@@ -8,6 +8,7 @@ use super::error::{ExchangeError, Obstacle};
 use super::layout::Original;
 use super::options::{read_object, Options};
 use super::slot::{InBlock, Slot, Tower};
+use super::tokenizer_files::TokenizerFiles;
 use super::Described;
 use crate::data::tokenizer::TokenizerConfig;
 use crate::model::{
@@ -48,6 +49,8 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
     // Only decides whether the logit scale is stored as a number or as a vector of one.
     model.ignore(&["nonscalar_logit_scale"]);
     let image = image_tower(&mut vision, quick, pixels);
+    // open_clip takes its own where none is named, or an empty one.
+    let built_in_tokenizer = text.text("hf_tokenizer_name").is_none_or(|name| name.is_empty());
     let text_tower = text_tower(&mut text, quick, &mut notes);
 
     let mut problems = Vec::new();
@@ -67,7 +70,7 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
         normalisation: Normalisation::MaxEps,
         logit_scale: LogitScaleConfig { init, clip: LogitScaleClip::AfterUpdate },
     };
-    Ok(Described { config, notes })
+    Ok(Described { config, built_in_tokenizer, notes })
 }
 
 fn preprocessing(file: &mut Options, notes: &mut Vec<String>) -> PixelNorm {
@@ -155,8 +158,6 @@ fn text_tower(text: &mut Options, quick: bool, notes: &mut Vec<String>) -> TextT
         );
     }
     text.ignore(&[
-        // Which tokenizer is a matter of the files beside the weights.
-        "hf_tokenizer_name",
         "tokenizer_mode",
         // Only of encoders of transformers.
         "hf_model_pretrained",
@@ -306,8 +307,8 @@ pub(super) fn obstacles(config: &ModelConfig) -> Vec<Obstacle> {
 }
 
 /// The configuration that [`describe`] reads as `config`, which has learned positions and no patch bias.
-/// `tokenizer` says whether tokenizer files lie beside it.
-pub(super) fn config(config: &ModelConfig, tokenizer: bool) -> Value {
+/// `tokenizer` is what lies beside it.
+pub(super) fn config(config: &ModelConfig, tokenizer: TokenizerFiles) -> Value {
     let (image, text) = (&config.image, &config.text);
     let quick = image.activation == Activation::QuickGelu;
     let mut vision_cfg = json!({
@@ -345,9 +346,12 @@ pub(super) fn config(config: &ModelConfig, tokenizer: bool) -> Value {
     if text.pool == TextPool::First {
         text_cfg["pool_type"] = "first".into();
     }
-    if tokenizer {
+    if tokenizer == TokenizerFiles::OpenClips || tokenizer == TokenizerFiles::Other {
         // Any name will do: from a local folder open_clip takes the files of that folder.
         text_cfg["hf_tokenizer_name"] = "local".into();
+    }
+    if tokenizer == TokenizerFiles::OpenClips {
+        text_cfg["tokenizer_kwargs"] = json!({ "clean": "lower" });
     }
     let mut model_cfg =
         json!({ "embed_dim": config.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg });

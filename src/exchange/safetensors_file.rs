@@ -22,6 +22,11 @@ use crate::whole_file;
 const LARGEST_HEADER: u64 = 100_000_000;
 /// Bytes converted at a time. A multiple of every element's size.
 const CHUNK: usize = 1 << 16;
+/// How a pickle becomes what is read here.
+const CONVERT: &str = "reading one can run code, so that is not done here. Where it is trusted, Python converts it: \
+                       import torch, safetensors.torch; w = torch.load(\"FILE\", map_location=\"cpu\", weights_only=True); \
+                       w = w.get(\"state_dict\", w); safetensors.torch.save_file({k.removeprefix(\"module.\"): \
+                       v.contiguous() for k, v in w.items()}, \"model.safetensors\")";
 /// Ending of the list of shards.
 const INDEX: &str = ".index.json";
 
@@ -155,10 +160,7 @@ fn find(folder: &Path, names: &[&str]) -> Result<PathBuf, ExchangeError> {
     }
     let reason = match (found.len(), pickled) {
         (1, _) => return Ok(found.remove(0)),
-        (0, Some(name)) => format!(
-            "the weights are in {name}, a Python pickle, which can run code when it is read; store them as safetensors \
-             first"
-        ),
+        (0, Some(name)) => format!("the weights are in {name}, a pickle of PyTorch; {CONVERT}"),
         (0, None) => format!("no weights here: expected {}", names.join(" or ")),
         (n, _) => format!("{n} safetensors files and none called {}; name one", names.join(" or ")),
     };
@@ -175,6 +177,9 @@ fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Exchange
     };
     let mut word = [0; 8];
     file.read_exact(&mut word).map_err(ExchangeError::io("read", path))?;
+    if let Some(what) = foreign(&word) {
+        return Err(broken(format!("not a safetensors file but {what}")));
+    }
     let header_length = u64::from_le_bytes(word);
     if header_length > after_word.min(LARGEST_HEADER) {
         return Err(broken(format!(
@@ -195,6 +200,17 @@ fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Exchange
         )));
     }
     Ok((metadata, 8 + header_length))
+}
+
+/// What a file is that begins with these bytes, where it is known and no safetensors file.
+fn foreign(start: &[u8; 8]) -> Option<String> {
+    match start {
+        // A zip archive, as torch.save writes since 1.6, or a bare pickle of protocol 2 to 5.
+        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => Some(format!("a pickle of PyTorch; {CONVERT}")),
+        b"version " => Some("a pointer of Git LFS; fetch the file itself with `git lfs pull`".into()),
+        [b'<', b'!' | b'h', ..] => Some("a page of HTML; was the download answered by an error?".into()),
+        _ => None,
+    }
 }
 
 /// Streams `elements` numbers, which the header has shown to be in the file.

@@ -1,4 +1,9 @@
-//! The tokenizer of a model as `AutoTokenizer` of transformers reads it from a folder.
+//! The tokenizer of a model as `AutoTokenizer` of transformers reads it from a folder, and in what open_clip and
+//! transformers then read captions in another way than training did.
+//!
+//! open_clip cleans every caption before any tokenizer (`ftfy.fix_text`, `html.unescape` twice, white space); no value
+//! of `tokenizer_kwargs.clean` leaves that out. transformers cleans none. So both give the ids of training only for the
+//! tokenizer that is open_clip's own, respectively for every other; for the rest a note names the option.
 
 use std::path::Path;
 
@@ -6,12 +11,62 @@ use serde_json::{json, Map, Value};
 
 use super::error::ExchangeError;
 use super::options::read_object;
+use super::Format;
 use crate::data::tokenizer::Tokenizer;
 use crate::model::{ModelConfig, TextPool};
 use crate::whole_file;
 
+/// Which tokenizer lies in an exported folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenizerFiles {
+    None,
+    /// The one that open_clip has built in, token by token.
+    BuiltIn,
+    /// open_clip's byte-pair encoding with another vocabulary.
+    OpenClips,
+    Other,
+}
+
+impl TokenizerFiles {
+    fn of(tokenizer: &Tokenizer) -> Self {
+        match (tokenizer.is_built_into_open_clip(), tokenizer.is_open_clips()) {
+            (true, _) => TokenizerFiles::BuiltIn,
+            (_, true) => TokenizerFiles::OpenClips,
+            _ => TokenizerFiles::Other,
+        }
+    }
+
+    /// For which captions the tool of `format` gets other ids than training had.
+    pub fn note(self, format: Format) -> Option<String> {
+        let some = "captions with curly quotes, HTML's character references (&amp;), mojibake, ligatures or control \
+                    characters";
+        match (self, format) {
+            (TokenizerFiles::None | TokenizerFiles::BuiltIn, Format::OpenClip) | (TokenizerFiles::None, _) => None,
+            (TokenizerFiles::OpenClips, Format::OpenClip) => Some(
+                "open_clip reads its byte-pair encoding with this vocabulary through transformers \
+                 (text_cfg.hf_tokenizer_name): a caption that spells out <start_of_text> or <end_of_text> gets other ids \
+                 there"
+                    .into(),
+            ),
+            (TokenizerFiles::Other, Format::OpenClip) => Some(format!(
+                "open_clip cleans captions before this tokenizer (ftfy.fix_text, html.unescape twice, white space), and \
+                 no value of text_cfg.tokenizer_kwargs.clean leaves that out: {some} get other ids there than in training"
+            )),
+            (TokenizerFiles::BuiltIn | TokenizerFiles::OpenClips, _) => Some(format!(
+                "training cleaned captions as open_clip does, and a tokenizer.json cannot say so: {some} get other ids \
+                 until they go through ftfy.fix_text and html.unescape twice"
+            )),
+            (TokenizerFiles::Other, _) => None,
+        }
+    }
+}
+
 /// Copies `tokenizer.json` into `folder` and says beside it what else transformers needs to know.
-pub(super) fn write(folder: &Path, source: &Path, config: &ModelConfig) -> Result<(), ExchangeError> {
+pub(super) fn write(
+    folder: &Path,
+    source: &Path,
+    config: &ModelConfig,
+) -> Result<TokenizerFiles, ExchangeError> {
     let tokenizer =
         Tokenizer::load(source).map_err(|error| ExchangeError::broken(source, error.to_string()))?;
     let contents = read_object(source)?;
@@ -38,7 +93,8 @@ pub(super) fn write(folder: &Path, source: &Path, config: &ModelConfig) -> Resul
             about.insert(role.into(), token.into());
         }
     }
-    write_json(&folder.join("tokenizer_config.json"), &Value::Object(about))
+    write_json(&folder.join("tokenizer_config.json"), &Value::Object(about))?;
+    Ok(TokenizerFiles::of(&tokenizer))
 }
 
 /// The token of an id, by the vocabulary of a tokenizer.json.

@@ -55,7 +55,7 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
         normalisation: Normalisation::MaxEps,
         logit_scale: LogitScaleConfig { init, clip: LogitScaleClip::AfterUpdate },
     };
-    Ok(Described { config, notes })
+    Ok(Described { config, built_in_tokenizer: false, notes })
 }
 
 /// How pictures are normalised, where the folder says it.

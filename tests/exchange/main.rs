@@ -11,4 +11,5 @@ mod open_clip;
 mod peers;
 mod start;
 mod support;
+mod tokens;
 mod transformers;

@@ -133,7 +133,7 @@ impl Checkpoint {
             logit_scale: LogitScaleConfig::default(),
         };
         let notes = self.step.map(|step| format!("step {step} of a run of the official code")).into_iter();
-        Ok(Described { config, notes: notes.collect() })
+        Ok(Described { config, built_in_tokenizer: false, notes: notes.collect() })
     }
 
     fn tower(
