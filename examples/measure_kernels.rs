@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use flip::kernel::activation::Activation;
-use flip::kernel::adamw::AdamW;
+use flip::kernel::adamw::{AdamW, Values};
 use flip::kernel::attention;
 use flip::kernel::contrastive::loss_and_gradients;
 use flip::kernel::element::{Bf16, Element};
@@ -18,7 +18,7 @@ use flip::kernel::gemm::epilogue::{Activate, ActivateBackward, Add, Grid, Write}
 use flip::kernel::gemm::{product, weight_gradient, Left, Packed, Right};
 use flip::kernel::isa::Isa;
 use flip::kernel::layer_norm;
-use flip::kernel::transformer::{Activations, Keep, Shape, Stack};
+use flip::kernel::transformer::{pack, Activations, Keep, Shape, Stack};
 use flip::kernel::Cpu;
 
 /// What a kernel is bound by.
@@ -201,12 +201,11 @@ fn whole_stack<E: Element>(m: &mut Measure, shape: Shape, batch: usize, tokens: 
         let factor = 1.0 / (entry.shape[0] as f32).sqrt();
         flat[entry.range.clone()].iter_mut().for_each(|x| *x *= factor);
     }
-    let load = |cpu: &Cpu| {
-        let mut stack = Stack::<E>::new(shape);
-        stack.load(cpu, &flat);
-        stack
-    };
-    let stacks = [(m.cpu.isa(), load(&m.cpu)), (m.plain.isa(), load(&m.plain))];
+    let packed = [&m.cpu, &m.plain].map(|cpu| pack::<E>(cpu, &shape, &flat));
+    let stacks = [
+        (m.cpu.isa(), Stack::of(shape, &flat, &packed[0])),
+        (m.plain.isa(), Stack::of(shape, &flat, &packed[1])),
+    ];
     let of = |cpu: &Cpu| if cpu.isa() == stacks[0].0 { &stacks[0].1 } else { &stacks[1].1 };
     let x = numbers(2, rows * shape.width);
     let run = |cpu: &Cpu, (a, gradients): &mut (Activations<E>, Vec<f32>)| {
@@ -230,17 +229,10 @@ fn whole_stack<E: Element>(m: &mut Measure, shape: Shape, batch: usize, tokens: 
 fn update_and_loss(m: &mut Measure, width: usize) {
     let n = 4 << 20;
     let update = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.2, t: 3, gradient: 1.0 };
-    type Three = (Vec<f32>, Vec<f32>, Vec<f32>);
-    let f = |cpu: &Cpu, (g, first, second): &mut Three| update.steps(cpu, first, second, g);
-    let start = (numbers(1, n), vec![0.0; n], vec![0.0; n]);
-    m.kernel(
-        "adamw without the parameters, 4 Mi, one thread",
-        Work::Bytes(24.0 * n as f64),
-        &start,
-        f,
-        |s| s.0.clone(),
-        1e-6,
-    );
+    type Four = [Vec<f32>; 4];
+    let f = |cpu: &Cpu, [p, m, v, g]: &mut Four| update.update(cpu, Values { p, m, v, g });
+    let start = [numbers(2, n), vec![0.0; n], vec![0.0; n], numbers(1, n)];
+    m.kernel("adamw, 4 Mi, one thread", Work::Bytes(32.0 * n as f64), &start, f, |s| s[0].clone(), 1e-6);
     for pairs in [16, 128, 4096] {
         let unit = |seed| {
             let mut x = numbers(seed, pairs * width);

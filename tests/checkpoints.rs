@@ -5,6 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use flip::checkpoint::{newest, prepare, read, retain, write, CheckpointError, Name, TensorView};
+use flip::model::Flip;
+use flip::optimizer::{AdamW, AdamWConfig};
+use flip::parameter::NamedTensor;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -529,4 +532,32 @@ fn later_snapshots_do_not_count_against_the_current_one() {
     retain(dir.path(), name(0, 200), one, &[]).unwrap();
     assert_eq!(listing(dir.path()), ["stage0-step00000200", "stage0-step00000300"]);
     assert_eq!(pick(dir.path()).0, Some(name(0, 200)));
+}
+
+/// The model that tests/data/checkpoints/earlier is of.
+const EARLIER: &str = r#"(
+    image: (size: 16, patch: 8, width: 8, depth: 1, heads: 2, positions: Learned, pre_norm: true),
+    text: (tokenizer: Train((captions: 50)), vocab_size: 60, context: 8, width: 8, depth: 1, heads: 2),
+    embed_dim: 8,
+)"#;
+
+#[test]
+fn a_checkpoint_of_an_earlier_commit_loads_as_it_was_written() {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/checkpoints/earlier/stage0-step00000003");
+    let snapshot = read(&folder).unwrap();
+    let by_name = |mut tensors: Vec<NamedTensor>| {
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        tensors
+    };
+    let (weights, state) = (snapshot.part("model").unwrap(), snapshot.part("optimizer").unwrap());
+    let device = dfdx::prelude::Cpu::default();
+    let mut model = Flip::<f32, _>::new(&device, &ron::from_str(EARLIER).unwrap(), 1).unwrap();
+    model.import(&weights).unwrap();
+    let optimizer =
+        AdamW::<f32, _>::import(&AdamWConfig::default(), &device, model.parameters(), &state).unwrap();
+    assert_eq!(optimizer.updates(), 3);
+    assert_eq!(by_name(model.export().unwrap()), weights);
+    assert_eq!(by_name(optimizer.export(model.parameters()).unwrap()), state);
+    assert!(weights.iter().chain(&state).all(|tensor| tensor.data.iter().any(|&x| x != 0.0)));
 }

@@ -63,10 +63,10 @@ fn inputs(config: &ModelConfig, grid: usize, seed: u64) -> (ImageInput, TextInpu
 fn random_model(config: &ModelConfig, seed: u64) -> Flip<f64, Cpu> {
     let mut model = Flip::new(&Cpu::default(), config, seed).unwrap();
     let mut rng = rng(seed, Purpose::Bench, 1, 0);
-    for parameter in model.parameters_mut() {
+    for (place, parameter) in model.parameters().to_vec().iter().enumerate() {
         let centre = if parameter.name.ends_with("scale") { 1.0 } else { 0.0 };
         let values: Vec<f32> = (0..parameter.len()).map(|_| centre + rng.gen_range(-0.5f32..0.5)).collect();
-        parameter.set(&values);
+        model.masters_mut().write_f32(place, &values).unwrap();
     }
     model
 }
@@ -77,7 +77,7 @@ fn check(config: &ModelConfig, micro_batches: usize, grid: usize) {
         (0..micro_batches).map(|k| inputs(config, grid, k as u64)).unzip();
     let step = model.loss_and_gradients(&images, &texts).unwrap();
     let gradients: Vec<Vec<f64>> =
-        model.parameters().iter().map(|parameter| step.gradients.get(&parameter.master).as_vec()).collect();
+        (0..model.parameters().len()).map(|place| step.gradients.read(place).unwrap()).collect();
 
     let mut rng = rng(1, Purpose::Bench, 2, 0);
     let mut worst: (f64, String) = (0.0, String::new());
@@ -88,14 +88,12 @@ fn check(config: &ModelConfig, micro_batches: usize, grid: usize) {
         coordinates.extend(largest);
         for i in coordinates {
             let mut loss_at = |offset: f64| {
-                let mut parameters = model.parameters_mut();
-                let master = &mut parameters[p].master;
-                let before = master.as_vec();
+                let before = model.masters().read(p).unwrap();
                 let mut moved = before.clone();
                 moved[i] += offset;
-                master.copy_from(&moved);
+                model.masters_mut().write(p, &moved).unwrap();
                 let loss = model.loss_and_gradients(&images, &texts).unwrap().loss;
-                model.parameters_mut()[p].master.copy_from(&before);
+                model.masters_mut().write(p, &before).unwrap();
                 loss
             };
             let difference = (loss_at(STEP) - loss_at(-STEP)) / (2.0 * STEP);

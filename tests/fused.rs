@@ -10,7 +10,6 @@ use flip::model::{
     TextInput,
 };
 use flip::optimizer::{clip_factor, global_norm, AdamW, AdamWConfig};
-use flip::parameter::Parameter;
 use flip::seed::{rng, Purpose};
 use rand::Rng;
 
@@ -65,10 +64,10 @@ fn composed(config: &ModelConfig) -> Flip<f32, Cpu> {
     let mut flip = Flip::new(&Cpu::default(), config, 11).unwrap();
     // Nothing stays zero or one: a forgotten bias or scale must show.
     let mut rng = rng(13, Purpose::Bench, 1, 0);
-    for parameter in flip.parameters_mut() {
-        let mut values = parameter.to_host().data;
+    for place in 0..flip.parameters().len() {
+        let mut values = flip.masters().read(place).unwrap();
         values.iter_mut().for_each(|value| *value += rng.gen_range(-0.05..0.05));
-        parameter.set(&values);
+        flip.masters_mut().write(place, &values).unwrap();
     }
     flip
 }
@@ -101,9 +100,9 @@ fn compare(recipe: &str, micro_batches: &[usize], grid: usize, mask: ImageMask, 
     for _ in 0..2 {
         let ours = fused.loss_and_gradients(&case.images, &case.texts).unwrap();
         assert!((ours.loss - theirs.loss).abs() <= loss, "loss {} for {}", ours.loss, theirs.loss);
-        for (a, b) in fused.parameters().into_iter().zip(oracle.parameters()) {
-            let of_fused = ours.gradients.get(&a.master).as_vec();
-            let of_composed = theirs.gradients.get(&b.master).as_vec();
+        for (place, a) in fused.parameters().iter().enumerate() {
+            let of_fused = ours.gradients.read(place).unwrap();
+            let of_composed = theirs.gradients.read(place).unwrap();
             let pairs = || of_fused.iter().zip(&of_composed).map(|(&x, &y)| (f64::from(x), f64::from(y)));
             let (apart, norm) = (length(pairs().map(|(x, y)| x - y)), length(pairs().map(|(_, y)| y)));
             let most = if a.name.ends_with("qkv.bias") {
@@ -149,7 +148,7 @@ fn weights_that_change_are_read_anew() {
     let mut fused = Cpu::fuse(composed(&config), Precision::F32.into()).unwrap();
     let before = fused.embed_images(&case.images[0]).unwrap();
     let other = Flip::<f32, Cpu>::new(&Cpu::default(), &config, 99).unwrap();
-    fused.import(&other.export()).unwrap();
+    fused.import(&other.export().unwrap()).unwrap();
     let after = fused.embed_images(&case.images[0]).unwrap();
     assert_ne!(before, after);
     let expected = other.embed_images(&case.images[0]).unwrap();
@@ -163,11 +162,11 @@ fn stepped(fusion: Fusion, case: &Case, config: &ModelConfig) -> (f64, Vec<Vec<f
     let mut last = (0.0, Vec::new(), Vec::new());
     for _ in 0..3 {
         let step = model.loss_and_gradients(&case.images, &case.texts).unwrap();
-        let of = |parameter: &Parameter<f32, Cpu>| step.gradients.get(&parameter.master).as_vec();
-        last = (step.loss, model.parameters().into_iter().map(of).collect(), Vec::new());
+        let of = |place: usize| step.gradients.read(place).unwrap();
+        last = (step.loss, (0..model.parameters().len()).map(of).collect(), Vec::new());
         optimizer.update(&mut model, step.gradients, 1e-2, 0.5).unwrap();
     }
-    last.2 = model.export().into_iter().flat_map(|tensor| tensor.data).collect();
+    last.2 = model.export().unwrap().into_iter().flat_map(|tensor| tensor.data).collect();
     last
 }
 
@@ -194,14 +193,14 @@ fn a_fused_update_is_the_composed_one() {
     let after = models.each_mut().map(|model| {
         let mut optimizer = AdamW::new(&AdamWConfig::default());
         for k in 0..4 {
-            let mut step = model.loss_and_gradients(&case.images, &case.texts).unwrap();
-            let norm = global_norm(model, &mut step.gradients).unwrap();
+            let step = model.loss_and_gradients(&case.images, &case.texts).unwrap();
+            let norm = global_norm(model, &step.gradients).unwrap();
             let factor = clip_factor(norm, 0.5);
             assert!(factor < 1.0, "clipping takes part");
             optimizer.update(model, step.gradients, 1e-3 * k as f64, factor).unwrap();
         }
-        let moments = optimizer.export(&model.parameters()).unwrap();
-        (model.export(), moments)
+        let moments = optimizer.export(model.parameters()).unwrap();
+        (model.export().unwrap(), moments)
     });
     for (a, b) in after[0].0.iter().zip(&after[1].0) {
         // Adam turns the rounding noise that is the gradient of key biases into whole steps.
@@ -255,7 +254,7 @@ fn steps_on_a_gpu_are_those_of_the_processor() {
                 let case = case(&config, micro_batches, 4, half());
                 let mut here = Cpu::fuse(composed(&config), Precision::Bf16.into()).unwrap();
                 let mut there = Flip::<f32, dfdx::tensor::Cuda>::new(&device, &config, 0).unwrap();
-                there.import(&here.export()).unwrap();
+                there.import(&here.export().unwrap()).unwrap();
                 let mut there = dfdx::tensor::Cuda::fuse(there, Precision::Bf16.into()).unwrap();
                 let case = [case];
                 let wanted = losses(&mut here, &case, false);
@@ -266,7 +265,7 @@ fn steps_on_a_gpu_are_those_of_the_processor() {
                 let cases = [200, 300].map(|pairs| self::case(&config, &[pairs, 4], 4, half()));
                 let again = || {
                     let mut model = Flip::<f32, dfdx::tensor::Cuda>::new(&device, &config, 0).unwrap();
-                    model.import(&here.export()).unwrap();
+                    model.import(&here.export().unwrap()).unwrap();
                     dfdx::tensor::Cuda::fuse(model, Precision::Bf16.into()).unwrap()
                 };
                 assert_eq!(losses(&mut again(), &cases, true), losses(&mut again(), &cases, false));
@@ -285,8 +284,8 @@ fn losses<D: GraphDevice>(model: &mut Flip<f32, D>, cases: &[Case], ahead: bool)
         if ahead {
             model.announce(&images[now], Some(&images[next]));
         }
-        let mut step = model.loss_and_gradients(&images[now][0], &cases[now].texts).unwrap();
-        let norm = global_norm(model, &mut step.gradients).unwrap();
+        let step = model.loss_and_gradients(&images[now][0], &cases[now].texts).unwrap();
+        let norm = global_norm(model, &step.gradients).unwrap();
         optimizer.update(model, step.gradients, 1e-4, clip_factor(norm, 10.0)).unwrap();
         step.loss
     });

@@ -5,7 +5,7 @@ use dfdx::prelude::*;
 use flip::mask::{ImageMask, Kept, Ratio};
 use flip::model::{Flip, GraphDevice, ImageInput, ModelConfig, OwnParts, PatchValues, Precision, TextInput};
 use flip::optimizer::{AdamW, AdamWConfig};
-use flip::parameter::{NamedTensor, Role};
+use flip::parameter::{Flat, NamedTensor, Role};
 use flip::ranks::{ring, tree, Alone, Kind, Owners, Parts, Ranks, RanksConfig, Together};
 use flip::seed::{rng, Purpose};
 use rand::Rng;
@@ -60,9 +60,12 @@ fn case(config: &ModelConfig, parts: usize, micro_batches: &[usize]) -> Case {
 /// Loss, and the bits of every gradient.
 type Learned = (u64, Vec<Vec<u32>>);
 
-fn learned(model: &Flip<f32, Cpu>, loss: f64, gradients: &Gradients<f32, Cpu>) -> Learned {
+fn learned(model: &Flip<f32, Cpu>, loss: f64, gradients: &Flat<f32, Cpu>) -> Learned {
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
-    (loss.to_bits(), model.parameters().iter().map(|p| bits(gradients.get(&p.master).as_vec())).collect())
+    (
+        loss.to_bits(),
+        (0..model.parameters().len()).map(|place| bits(gradients.read(place).unwrap())).collect(),
+    )
 }
 
 fn on(ranks: &dyn Ranks, how: How, (images, texts): &Case, batch: usize, keep: bool) -> Learned {
@@ -151,9 +154,9 @@ fn trained(ranks: &dyn Ranks, (images, texts): &Case) -> Trained {
         }
         optimizer.update_sharded(ranks, &owners, &mut model, step.gradients, 1e-2, 1.0).unwrap();
         let mut sent = 0;
-        for (place, parameter) in model.parameters().into_iter().enumerate() {
+        for (place, parameter) in model.parameters().iter().enumerate() {
             let weight = parameter.role == Role::Weight;
-            assert_eq!(parameter.given_up, weight && !owned(place), "{}", parameter.name);
+            assert_eq!(!model.masters().holds(place), weight && !owned(place), "{}", parameter.name);
             if owned(place) {
                 // Weights go round in halves of words.
                 let words = if weight { parameter.len().div_ceil(2) } else { parameter.len() };
@@ -164,15 +167,15 @@ fn trained(ranks: &dyn Ranks, (images, texts): &Case) -> Trained {
     }
     let embedded = model.embed_images(&images[0][0]).unwrap();
     let mut weights = Vec::new();
-    for (place, parameter) in model.parameters().into_iter().enumerate() {
-        let (name, shape) = (parameter.name.clone(), parameter.shape.clone());
+    for (place, parameter) in model.parameters().iter().enumerate() {
+        let (name, shape) = parameter.outline();
         let mut see = |values: &[f32]| {
             weights.push(NamedTensor { name: name.clone(), shape: shape.clone(), data: values.to_vec() });
         };
         model.show_first(ranks, Some(&owners), place, &mut see).unwrap();
     }
     if !shared {
-        assert_eq!(weights, model.export());
+        assert_eq!(weights, model.export().unwrap());
     }
     (losses, embedded, (ranks.rank() == 0).then_some(weights))
 }
@@ -216,8 +219,8 @@ fn parts_have_the_gradient_of_the_whole_batch() {
     let (images, texts): (Vec<_>, Vec<_>) = (case.0.concat(), case.1.concat());
     let whole = model.loss_and_gradients(&images, &texts).unwrap();
     assert!((f64::from_bits(loss) - whole.loss).abs() < 1e-6, "{} for {}", f64::from_bits(loss), whole.loss);
-    for (parameter, bits) in model.parameters().iter().zip(gradients) {
-        let expected = whole.gradients.get(&parameter.master).as_vec();
+    for ((place, parameter), bits) in model.parameters().iter().enumerate().zip(gradients) {
+        let expected = whole.gradients.read(place).unwrap();
         let length = expected.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         let apart = expected.iter().zip(bits).map(|(a, b)| f64::from(a - f32::from_bits(b)).powi(2));
         let apart = apart.sum::<f64>().sqrt();

@@ -23,6 +23,15 @@ pub struct AdamW {
     pub gradient: f64,
 }
 
+/// Neighbouring parameters with their moments and gradients, all of one length.
+#[derive(Debug)]
+pub struct Values<'a> {
+    pub p: &'a mut [f32],
+    pub m: &'a mut [f32],
+    pub v: &'a mut [f32],
+    pub g: &'a mut [f32],
+}
+
 /// The update's constants in f32.
 #[derive(Clone, Copy)]
 struct Constants {
@@ -36,6 +45,8 @@ struct Constants {
     /// 1 / sqrt(1 - b2^t).
     root: f32,
     eps: f32,
+    /// lr * decay: the share of itself that a parameter loses.
+    decay: f32,
 }
 
 impl AdamW {
@@ -50,21 +61,17 @@ impl AdamW {
             step: (self.lr / (1.0 - self.beta1.powi(t))) as f32,
             root: (1.0 / (1.0 - self.beta2.powi(t)).sqrt()) as f32,
             eps: self.eps as f32,
+            decay: (self.lr * self.decay) as f32,
         }
     }
 
-    /// Updates the moments `m`, `v` for the gradients `g`, all of one length, and turns `g` into the steps: what
-    /// parameters lose besides [`decay_of_update`](Self::decay_of_update) of themselves. The calling thread does it
-    /// alone: parameters are shared out, each to one.
-    pub fn steps(&self, cpu: &Cpu, m: &mut [f32], v: &mut [f32], g: &mut [f32]) {
-        assert!(m.len() == g.len() && v.len() == g.len(), "one gradient a moment");
+    /// Updates parameters and their moments, and leaves gradients of zero. The calling thread does it alone: values are
+    /// shared out in pieces of a size that stays in its cache.
+    pub fn update(&self, cpu: &Cpu, of: Values) {
+        let Values { p, m, v, g } = of;
+        assert!(p.len() == g.len() && m.len() == g.len() && v.len() == g.len(), "one gradient a parameter");
         let c = self.constants();
-        dispatch!(cpu.isa, l => steps(l, m, v, g, c));
-    }
-
-    /// The share of itself that a parameter loses in this update: lr * decay.
-    pub fn decay_of_update(&self) -> f64 {
-        self.lr * self.decay
+        dispatch!(cpu.isa, l => update(l, p, m, v, g, c));
     }
 
     /// The reference: one parameter in double precision.
@@ -79,14 +86,19 @@ impl AdamW {
 }
 
 #[inline(always)]
-fn steps<L: Lanes>(l: L, m: &mut [f32], v: &mut [f32], grad: &mut [f32], c: Constants) {
-    for i in (0..grad.len()).step_by(L::N) {
-        let g = l.mul(l.load(&grad[i..]), l.splat(c.gradient));
-        let new_m = l.fma(l.load(&m[i..]), l.splat(c.keep_m), l.mul(g, l.splat(c.add_m)));
-        let new_v = l.fma(l.load(&v[i..]), l.splat(c.keep_v), l.mul(l.mul(g, g), l.splat(c.add_v)));
+fn update<L: Lanes>(l: L, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &mut [f32], c: Constants) {
+    for i in (0..g.len()).step_by(L::N) {
+        let grad = l.mul(l.load(&g[i..]), l.splat(c.gradient));
+        let new_m = l.fma(l.load(&m[i..]), l.splat(c.keep_m), l.mul(grad, l.splat(c.add_m)));
+        let new_v = l.fma(l.load(&v[i..]), l.splat(c.keep_v), l.mul(l.mul(grad, grad), l.splat(c.add_v)));
         l.store(new_m, &mut m[i..]);
         l.store(new_v, &mut v[i..]);
+        l.store(l.zero(), &mut g[i..]);
         let divisor = l.fma(l.sqrt(new_v), l.splat(c.root), l.splat(c.eps));
-        l.store(l.div(l.mul(new_m, l.splat(c.step)), divisor), &mut grad[i..]);
+        let step = l.div(l.mul(new_m, l.splat(c.step)), divisor);
+        let before = l.load(&p[i..]);
+        // Rounded after each operation, as dfdx's own update does.
+        let loss = l.add(step, l.mul(l.splat(c.decay), before));
+        l.store(l.sub(before, loss), &mut p[i..]);
     }
 }

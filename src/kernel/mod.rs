@@ -60,8 +60,6 @@ pub struct Cpu {
     /// Packed operands that all threads read.
     left: Mutex<Scratch>,
     right: Mutex<Scratch>,
-    /// A weight that is in memory elsewhere.
-    weight: Mutex<Scratch>,
 }
 
 impl Cpu {
@@ -75,14 +73,7 @@ impl Cpu {
         }
         let threads = Threads::new(threads)?;
         let own = (0..threads.count()).map(|_| Mutex::default()).collect();
-        Ok(Cpu {
-            isa,
-            threads,
-            own,
-            left: Mutex::default(),
-            right: Mutex::default(),
-            weight: Mutex::default(),
-        })
+        Ok(Cpu { isa, threads, own, left: Mutex::default(), right: Mutex::default() })
     }
 
     /// Scratch memory of the thread `slot`.

@@ -4,9 +4,9 @@
 use dfdx::prelude::*;
 
 use super::config::Activation;
-use super::init::Made;
+use super::gradients::Leaves;
 use super::layer::{rows_of, LayerNorm, Linear, Matrix, Sequences};
-use crate::parameter::{rounded, walk_fields};
+use crate::parameter::{rounded, Ranges};
 
 /// Multi-head self-attention. The heads of q, k and v are contiguous groups of columns.
 #[derive(Debug, Clone)]
@@ -37,10 +37,6 @@ pub(crate) struct Block<E: Dtype, D: Storage<E>> {
     mlp: Mlp<E, D>,
 }
 
-walk_fields!(Attention { qkv, out });
-walk_fields!(Mlp { up, down });
-walk_fields!(Block { norm1, attention, norm2, mlp });
-
 /// Options of the blocks of a tower.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BlockOptions {
@@ -49,23 +45,27 @@ pub(crate) struct BlockOptions {
     pub norm_eps: f64,
 }
 
-impl<E: Dtype, D: Device<E>> Block<E, D> {
-    pub fn new(made: &mut Made<E, D>, name: &str, options: BlockOptions) -> Self {
+impl<E: Dtype, D: Ranges<E>> Block<E, D> {
+    pub fn new<T: Tape<E, D>>(
+        leaves: &mut Leaves<E, D, T>,
+        name: &str,
+        options: BlockOptions,
+    ) -> Result<Self, D::Err> {
         let BlockOptions { heads, activation, norm_eps } = options;
-        Block {
-            norm1: LayerNorm::new(made, &format!("{name}.norm1"), norm_eps),
+        Ok(Block {
+            norm1: LayerNorm::new(leaves, &format!("{name}.norm1"), norm_eps)?,
             attention: Attention {
-                qkv: Linear::new(made, &format!("{name}.attention.qkv")),
-                out: Linear::new(made, &format!("{name}.attention.out")),
+                qkv: Linear::new(leaves, &format!("{name}.attention.qkv"))?,
+                out: Linear::new(leaves, &format!("{name}.attention.out"))?,
                 heads,
             },
-            norm2: LayerNorm::new(made, &format!("{name}.norm2"), norm_eps),
+            norm2: LayerNorm::new(leaves, &format!("{name}.norm2"), norm_eps)?,
             mlp: Mlp {
-                up: Linear::new(made, &format!("{name}.mlp.up")),
-                down: Linear::new(made, &format!("{name}.mlp.down")),
+                up: Linear::new(leaves, &format!("{name}.mlp.up"))?,
+                down: Linear::new(leaves, &format!("{name}.mlp.down"))?,
                 activation,
             },
-        }
+        })
     }
 
     /// [batch * tokens, width] -> the same. `hidden` [batch, tokens, tokens] is added to the attention
@@ -83,13 +83,13 @@ impl<E: Dtype, D: Device<E>> Block<E, D> {
     }
 }
 
-impl<E: Dtype, D: Device<E>> Mlp<E, D> {
+impl<E: Dtype, D: Ranges<E>> Mlp<E, D> {
     fn forward<T: Tape<E, D>>(&self, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
         self.down.forward(self.activation.forward(self.up.forward(x)?)?)
     }
 }
 
-impl<E: Dtype, D: Device<E>> Attention<E, D> {
+impl<E: Dtype, D: Ranges<E>> Attention<E, D> {
     fn forward<T: Tape<E, D>>(
         &self,
         x: Matrix<E, D, T>,
@@ -125,10 +125,10 @@ impl<E: Dtype, D: Device<E>> Attention<E, D> {
     fn third<T: Tape<E, D>>(&self, which: usize, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
         let (rows, width) = *x.shape();
         let columns = which * width..(which + 1) * width;
-        let weight = self.qkv.weight.master.retaped::<T>().try_slice((0..width, columns.clone()))?;
+        let weight = self.qkv.weight.retaped::<T>().try_slice((0..width, columns.clone()))?;
         let y = x.try_matmul(weight)?;
         match &self.qkv.bias {
-            Some(bias) => y.try_add(rows_of(bias.master.retaped::<T>().try_slice((0..1, columns))?, rows)?),
+            Some(bias) => y.try_add(rows_of(bias.retaped::<T>().try_slice((0..1, columns))?, rows)?),
             None => Ok(y),
         }
     }

@@ -1,7 +1,7 @@
 //! What a model costs, known from its sizes alone.
 
 use super::config::{Activation, ModelConfig};
-use crate::parameter::{ParameterSpec, Role, Tower};
+use crate::parameter::{Parameter, Role, Tower};
 
 /// Trainable numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl ModelConfig {
     /// How many parameters the model has.
     pub fn parameter_counts(&self) -> ParameterCounts {
         let all = self.parameters();
-        let sum = |wanted: &dyn Fn(&ParameterSpec) -> bool| -> u64 {
+        let sum = |wanted: &dyn Fn(&Parameter) -> bool| -> u64 {
             all.iter().filter(|spec| wanted(spec)).map(|spec| spec.len() as u64).sum()
         };
         ParameterCounts {
@@ -141,12 +141,12 @@ mod tests {
             let counts = config.parameter_counts();
             let model = Flip::<f32, Cpu>::new(&Cpu::default(), &config, 0).unwrap();
             let of = |prefix: &str| -> u64 {
-                let ours = model.parameters().into_iter().filter(|p| p.name.starts_with(prefix));
+                let ours = model.parameters().iter().filter(|p| p.name.starts_with(prefix));
                 ours.map(|p| p.len() as u64).sum()
             };
             assert_eq!((counts.image, counts.text, counts.other), (of("image."), of("text."), 1));
             assert_eq!(counts.total(), of(""));
-            let weights = model.parameters().into_iter().filter(|p| p.role == Role::Weight);
+            let weights = model.parameters().iter().filter(|p| p.role == Role::Weight);
             assert_eq!(counts.weights, weights.map(|p| p.len() as u64).sum::<u64>());
             config.image.positions = ImagePositions::Learned;
             config.image.pre_norm = true;

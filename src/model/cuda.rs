@@ -1,22 +1,25 @@
 //! The model on an NVIDIA GPU: the composed graph, on dfdx's own Cuda kernels, or whole encoders on ours. Both launch on one
 //! stream.
 
+use std::ops::Range;
+
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{DevicePtr, DevicePtrMut, DeviceSlice, DriverError};
 use dfdx::prelude::*;
 use dfdx::tensor::{Cuda, CudaError};
 
-use super::lent::{fuse_on, Lends, Values};
+use super::lent::{fuse_on, Lends};
 use super::{Flip, Fusion, GraphDevice, ModelError};
 use crate::kernel::cuda::driver::Gpu;
 use crate::kernel::cuda::MachineError;
+use crate::parameter::{Ranges, Values};
 
 impl GraphDevice for Cuda {
     fn fuse(flip: Flip<f32, Cuda>, how: Fusion) -> Result<Flip<f32, Cuda>, ModelError> {
-        let device = flip.logit_scale.master.device().clone();
+        let device = flip.masters.device().clone();
         // Gradients and temporary tensors of a step use the memory of the step before.
         device.try_enable_cache().map_err(ModelError::device)?;
-        let storage: Values<Cuda> = device.try_alloc_len(1).map_err(ModelError::device)?;
+        let storage: Values<f32, Cuda> = device.try_alloc_len(1).map_err(ModelError::device)?;
         let fused = fuse_on(flip, Gpu::new(storage.device())?, how)?;
         let Fusion { precision, recompute, .. } = how;
         tracing::info!(target: "flip::model", ?precision, ?recompute, "fused encoders on the GPU");
@@ -26,17 +29,63 @@ impl GraphDevice for Cuda {
 
 // SAFETY: memory of the device, whose stream both launch on and free on.
 unsafe impl Lends<Gpu> for Cuda {
-    fn place(storage: &Values<Cuda>) -> (u64, usize) {
+    fn place(storage: &Values<f32, Cuda>) -> (u64, usize) {
         (*storage.device_ptr(), storage.len())
     }
-    fn place_mut(storage: &mut Values<Cuda>) -> (u64, usize) {
+    fn place_mut(storage: &mut Values<f32, Cuda>) -> (u64, usize) {
         (*storage.device_ptr_mut(), storage.len())
     }
     fn failed(error: &MachineError) -> CudaError {
-        let out_of_memory = error.to_string().contains("OUT_OF_MEMORY");
-        CudaError::Driver(DriverError(match out_of_memory {
-            true => CUresult::CUDA_ERROR_OUT_OF_MEMORY,
-            false => CUresult::CUDA_ERROR_UNKNOWN,
+        CudaError::Driver(DriverError(match error {
+            MachineError::OutOfMemory { .. } => CUresult::CUDA_ERROR_OUT_OF_MEMORY,
+            _ => CUresult::CUDA_ERROR_UNKNOWN,
         }))
+    }
+}
+
+impl Ranges<f32> for Cuda {
+    fn cut(&self, from: &Values<f32, Cuda>, range: Range<usize>) -> Result<Values<f32, Cuda>, CudaError> {
+        let mut cut: Values<f32, Cuda> = self.allocate(range.len())?;
+        if !range.is_empty() {
+            from.device().dtod_copy(&from.slice(range), &mut *cut)?;
+        }
+        Ok(cut)
+    }
+
+    fn paste(
+        &self,
+        to: &mut Values<f32, Cuda>,
+        at: usize,
+        from: &Values<f32, Cuda>,
+    ) -> Result<(), CudaError> {
+        let device = to.device();
+        if from.len() > 0 {
+            device.dtod_copy(&**from, &mut to.slice_mut(at..at + from.len()))?;
+        }
+        Ok(())
+    }
+
+    fn show(
+        &self,
+        from: &Values<f32, Cuda>,
+        range: Range<usize>,
+        see: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), CudaError> {
+        if range.is_empty() {
+            see(&[]);
+            return Ok(());
+        }
+        let mut values = vec![0.0; range.len()];
+        from.device().dtoh_sync_copy_into(&from.slice(range), &mut values)?;
+        see(&values);
+        Ok(())
+    }
+
+    fn write(&self, to: &mut Values<f32, Cuda>, at: usize, from: &[f32]) -> Result<(), CudaError> {
+        let device = to.device();
+        if !from.is_empty() {
+            device.htod_sync_copy_into(from, &mut to.slice_mut(at..at + from.len()))?;
+        }
+        Ok(())
     }
 }

@@ -4,23 +4,32 @@ use dfdx::prelude::*;
 
 use super::error::ModelError;
 use super::Flip;
-use crate::parameter::{Mismatch, NamedTensor, ParameterSpec};
+use crate::parameter::{Mismatch, NamedTensor, Parameter, Ranges};
 
-impl<E: Dtype, D: Device<E>> Flip<E, D> {
+impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
     /// Every parameter, copied to the host.
-    pub fn export(&self) -> Vec<NamedTensor> {
-        self.parameters().into_iter().map(|parameter| parameter.to_host()).collect()
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn export(&self) -> Result<Vec<NamedTensor>, ModelError> {
+        let tensor = |(place, parameter): (usize, &Parameter)| {
+            let (name, shape) = parameter.outline();
+            let data = self.masters().read_f32(place).map_err(ModelError::device)?;
+            Ok(NamedTensor { name, shape, data })
+        };
+        self.parameters().iter().enumerate().map(tensor).collect()
     }
 
     /// Overwrites every parameter with the tensor of its name. Nothing is changed unless the tensors are
     /// exactly the parameters: no name too few or too many, every shape as it should be.
     pub fn import(&mut self, tensors: &[NamedTensor]) -> Result<(), ModelError> {
-        let expected: Vec<_> = self.spec().iter().map(ParameterSpec::outline).collect();
+        let expected: Vec<_> = self.parameters().iter().map(Parameter::outline).collect();
         let tensors = Mismatch::pair(&expected, tensors).map_err(ModelError::Weights)?;
-        for (parameter, tensor) in self.parameters_mut().into_iter().zip(tensors) {
-            parameter.set(&tensor.data);
-        }
-        Ok(())
+        let masters = self.masters_mut();
+        let mut written = tensors.into_iter().enumerate();
+        written
+            .try_for_each(|(place, tensor)| masters.write_f32(place, &tensor.data))
+            .map_err(ModelError::device)
     }
 
     /// As [`import`](Self::import), of tensors of which one is in memory at a time: `there` are their names and shapes,
@@ -30,12 +39,12 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         there: impl Iterator<Item = (&'a str, Vec<usize>)>,
         mut read: impl FnMut(usize, &mut Vec<f32>) -> Result<(), F>,
     ) -> Result<(), F> {
-        let expected: Vec<_> = self.spec().iter().map(ParameterSpec::outline).collect();
+        let expected: Vec<_> = self.parameters().iter().map(Parameter::outline).collect();
         let places = Mismatch::places(&expected, there).map_err(ModelError::Weights)?;
         let mut values = Vec::new();
-        for (parameter, place) in self.parameters_mut().into_iter().zip(places) {
-            read(place, &mut values)?;
-            parameter.set(&values);
+        for (place, from) in places.into_iter().enumerate() {
+            read(from, &mut values)?;
+            self.masters_mut().write_f32(place, &values).map_err(ModelError::device)?;
         }
         Ok(())
     }

@@ -4,13 +4,13 @@ use dfdx::prelude::*;
 
 use super::block::{Block, BlockOptions};
 use super::config::{ImagePool, ImageTowerConfig, Normalisation};
-use super::init::Made;
+use super::gradients::Leaves;
 use super::input::ImageInput;
 use super::layer::{LayerNorm, Linear, Matrix, Sequences};
 use super::loss::unit_length;
 use super::spec::{CLASS_TOKEN, IMAGE_POSITIONS};
 use super::{patch, position};
-use crate::parameter::{walk_fields, Parameter};
+use crate::parameter::Ranges;
 
 /// Patch embedding, class token, positions, blocks, norm, pool, projection.
 #[derive(Debug, Clone)]
@@ -18,43 +18,45 @@ pub(crate) struct ImageTower<E: Dtype, D: Storage<E>> {
     /// [patch * patch * 3, width].
     patch: Linear<E, D>,
     /// [width].
-    class_token: Parameter<E, D>,
+    class_token: Matrix<E, D>,
     /// [1 + grid^2, width], the class token's first; none where they are computed.
-    positions: Option<Parameter<E, D>>,
+    positions: Option<Matrix<E, D>>,
     pre_norm: Option<LayerNorm<E, D>>,
     blocks: Vec<Block<E, D>>,
     norm: LayerNorm<E, D>,
     /// [width, embed_dim].
-    projection: Parameter<E, D>,
+    projection: Matrix<E, D>,
     config: ImageTowerConfig,
     normalisation: Normalisation,
 }
 
-walk_fields!(ImageTower { patch, class_token, positions, pre_norm, blocks, norm, projection });
-
-impl<E: Dtype, D: Device<E>> ImageTower<E, D> {
-    pub fn new(made: &mut Made<E, D>, config: &ImageTowerConfig, normalisation: Normalisation) -> Self {
+impl<E: Dtype, D: Ranges<E>> ImageTower<E, D> {
+    pub fn new<T: Tape<E, D>>(
+        leaves: &mut Leaves<E, D, T>,
+        config: &ImageTowerConfig,
+        normalisation: Normalisation,
+    ) -> Result<Self, D::Err> {
         let &ImageTowerConfig { heads, activation, norm_eps, .. } = config;
         let options = BlockOptions { heads, activation, norm_eps };
-        ImageTower {
-            patch: Linear::new(made, "image.patch"),
-            class_token: made.take(CLASS_TOKEN),
-            positions: made.find(IMAGE_POSITIONS),
-            pre_norm: LayerNorm::find(made, "image.pre_norm", norm_eps),
+        Ok(ImageTower {
+            patch: Linear::new(leaves, "image.patch")?,
+            class_token: leaves.take(CLASS_TOKEN)?,
+            positions: leaves.find(IMAGE_POSITIONS)?,
+            pre_norm: LayerNorm::find(leaves, "image.pre_norm", norm_eps)?,
             blocks: (0..config.depth)
-                .map(|i| Block::new(made, &format!("image.blocks.{i}"), options))
-                .collect(),
-            norm: LayerNorm::new(made, "image.norm", norm_eps),
-            projection: made.take("image.projection"),
+                .map(|i| Block::new(leaves, &format!("image.blocks.{i}"), options))
+                .collect::<Result<_, _>>()?,
+            norm: LayerNorm::new(leaves, "image.norm", norm_eps)?,
+            projection: leaves.take("image.projection")?,
             config: config.clone(),
             normalisation,
-        }
+        })
     }
 
-    /// Unit embeddings [batch, embed_dim] of a checked input. With an owned tape everything is recorded.
-    pub fn encode<T: Tape<E, D>>(&self, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
+    /// Unit embeddings [batch, embed_dim] of a checked input. Everything is recorded on `tape`, which the parameters come with.
+    pub fn encode<T: Tape<E, D>>(&self, tape: T, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
         let (batch, tokens, width) = (input.kept.batch, 1 + input.kept.kept, self.config.width);
-        let mut x = self.embed::<T>(input)?;
+        let mut x = self.embed(tape, input)?;
         if let Some(norm) = &self.pre_norm {
             x = norm.forward(x)?;
         }
@@ -71,22 +73,22 @@ impl<E: Dtype, D: Device<E>> ImageTower<E, D> {
                 self.norm.forward(x.try_reshape_like(&(batch, tokens, width))?.try_select(first)?)?
             }
         };
-        unit_length(pooled.try_matmul(self.projection.master.clone())?, self.normalisation)
+        unit_length(pooled.try_matmul(self.projection.clone())?, self.normalisation)
     }
 
     /// Class token and kept patches with their positions, [batch * (1 + kept), width].
-    fn embed<T: Tape<E, D>>(&self, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
+    fn embed<T: Tape<E, D>>(&self, tape: T, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
         let (kept, width) = (&input.kept, self.config.width);
         let (batch, tokens) = (kept.batch, 1 + kept.kept);
         let patches = patch::normalised(&input.patches, &self.config.pixels);
         let patches =
             self.device().try_tensor_from_vec(patches, (kept.ids.len(), self.config.patch_values()))?;
-        let mut x = self.patch.forward(patches.put_tape(T::default()))?;
+        let mut x = self.patch.forward(patches.put_tape(tape))?;
         if self.positions.is_none() {
             let rows = position::sin_cos(kept, input.grid, self.config.grid(), width);
             x = x.try_add(self.device().try_tensor_from_vec(rows, (kept.ids.len(), width))?)?;
         }
-        let class = self.class_token.master.retaped::<T>().try_reshape_like(&(width,))?;
+        let class = self.class_token.retaped::<T>().try_reshape_like(&(width,))?;
         let class = class.try_broadcast_like::<_, Axes2<0, 1>>(&(batch, 1, width))?;
         let x = x.try_reshape_like(&(batch, kept.kept, width))?;
         let x = (class, x).try_concat_along(Axis::<1>)?;
@@ -100,11 +102,11 @@ impl<E: Dtype, D: Device<E>> ImageTower<E, D> {
     /// Rows of the learned positions, the class token's first, [batch, 1 + kept, width].
     fn learned_positions<T: Tape<E, D>>(
         &self,
-        positions: &Parameter<E, D>,
+        positions: &Matrix<E, D>,
         input: &ImageInput,
     ) -> Result<Sequences<E, D, T>, D::Err> {
         let (kept, grid) = (&input.kept, self.config.grid());
-        let table = positions.master.retaped::<T>();
+        let table = positions.retaped::<T>();
         let table = if input.grid == grid {
             table
         } else {
@@ -120,6 +122,6 @@ impl<E: Dtype, D: Device<E>> ImageTower<E, D> {
     }
 
     fn device(&self) -> &D {
-        self.projection.master.device()
+        self.projection.device()
     }
 }

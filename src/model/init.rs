@@ -1,60 +1,32 @@
 //! Parameters at the start, as the official code draws them.
 
-use std::collections::HashMap;
-
 use dfdx::prelude::*;
 use rand::distributions::Uniform;
 use rand_distr::{Distribution, Normal};
 
-use crate::parameter::{rounded, Init, Parameter, ParameterSpec};
+use crate::parameter::{rounded, Init, Parameter};
 use crate::seed::{rng, Purpose};
 
 /// The first values of the parameter at a place of the list of all. Each has a generator of its own, keyed by its place, and
 /// draws in double precision, so that models in single and double precision start alike.
-fn first_values<E: Dtype>(spec: &ParameterSpec, place: usize, seed: u64) -> Vec<E> {
-    match spec.init {
-        Init::Uniform { bound } => drawn(spec, place, seed, Uniform::new_inclusive(-bound, bound)),
+pub(super) fn first_values<E: Dtype>(parameter: &Parameter, place: usize, seed: u64) -> Vec<E> {
+    match parameter.init {
+        Init::Uniform { bound } => drawn(parameter, place, seed, Uniform::new_inclusive(-bound, bound)),
         Init::Normal { deviation } => {
-            drawn(spec, place, seed, Normal::new(0.0, deviation).expect("a deviation is positive"))
+            drawn(parameter, place, seed, Normal::new(0.0, deviation).expect("a deviation is positive"))
         }
-        Init::Constant(value) => vec![rounded(value); spec.len()],
+        Init::Constant(value) => vec![rounded(value); parameter.len()],
     }
 }
 
 fn drawn<E: Dtype>(
-    spec: &ParameterSpec,
+    parameter: &Parameter,
     place: usize,
     seed: u64,
     distribution: impl Distribution<f64>,
 ) -> Vec<E> {
     let mut rng = rng(seed, Purpose::Init, place as u64, 0);
-    (0..spec.len()).map(|_| rounded(distribution.sample(&mut rng))).collect()
-}
-
-/// The parameters of a model that is being built, by name.
-pub(crate) struct Made<E: Dtype, D: Storage<E>>(HashMap<String, Parameter<E, D>>);
-
-impl<E: Dtype, D: Device<E>> Made<E, D> {
-    /// All parameters of a list with their first values.
-    pub fn new(device: &D, list: &[ParameterSpec], seed: u64) -> Result<Self, D::Err> {
-        let mut made = HashMap::with_capacity(list.len());
-        for (place, spec) in list.iter().enumerate() {
-            let master = device.try_tensor_from_vec(first_values(spec, place, seed), spec.matrix())?;
-            let (name, role, shape) = (spec.name.clone(), spec.role, spec.shape.clone());
-            made.insert(name.clone(), Parameter { name, role, shape, master, given_up: false });
-        }
-        Ok(Made(made))
-    }
-
-    /// The parameter of a name, where the model has one.
-    pub fn find(&mut self, name: &str) -> Option<Parameter<E, D>> {
-        self.0.remove(name)
-    }
-
-    /// The parameter of a name that every model has.
-    pub fn take(&mut self, name: &str) -> Parameter<E, D> {
-        self.find(name).unwrap_or_else(|| unreachable!("the list of parameters has no {name}"))
-    }
+    (0..parameter.len()).map(|_| rounded(distribution.sample(&mut rng))).collect()
 }
 
 #[cfg(test)]
@@ -78,7 +50,7 @@ mod tests {
         config.image.positions = ImagePositions::Learned;
         (config.image.width, config.text.width, config.text.vocab_size) = (128, 96, 500);
         let model = Flip::<f32, Cpu>::new(&Cpu::default(), &config, 1).unwrap();
-        let tensors = model.export();
+        let tensors = model.export().unwrap();
         let of = |name: &str| &tensors.iter().find(|tensor| tensor.name == name).unwrap().data;
         let uniform = |name: &str, bound: f64| {
             let (largest, deviation) = spread(of(name));
@@ -112,10 +84,11 @@ mod tests {
 
     #[test]
     fn the_seed_and_nothing_else_decides() {
-        let model = |seed| Flip::<f32, Cpu>::new(&Cpu::default(), &tiny_config(), seed).unwrap().export();
+        let model =
+            |seed| Flip::<f32, Cpu>::new(&Cpu::default(), &tiny_config(), seed).unwrap().export().unwrap();
         assert_eq!(model(5), model(5));
         assert_ne!(model(5), model(6));
         let double = Flip::<f64, Cpu>::new(&Cpu::default(), &tiny_config(), 5).unwrap();
-        assert_eq!(double.export(), model(5));
+        assert_eq!(double.export().unwrap(), model(5));
     }
 }

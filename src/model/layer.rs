@@ -2,8 +2,8 @@
 
 use dfdx::prelude::*;
 
-use super::init::Made;
-use crate::parameter::{walk_fields, Parameter};
+use super::gradients::Leaves;
+use crate::parameter::Ranges;
 
 /// Activations or a master: [rows, columns].
 pub type Matrix<E, D, T = NoneTape> = Tensor<(usize, usize), E, D, T>;
@@ -14,33 +14,31 @@ pub(crate) type Sequences<E, D, T = NoneTape> = Tensor<(usize, usize, usize), E,
 /// y = x W + b, W [inputs, outputs].
 #[derive(Debug, Clone)]
 pub(crate) struct Linear<E: Dtype, D: Storage<E>> {
-    pub weight: Parameter<E, D>,
-    pub bias: Option<Parameter<E, D>>,
+    pub weight: Matrix<E, D>,
+    pub bias: Option<Matrix<E, D>>,
 }
 
 /// Zero mean and unit variance along the width, then a learned scale and shift.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerNorm<E: Dtype, D: Storage<E>> {
-    pub scale: Parameter<E, D>,
-    pub shift: Parameter<E, D>,
+    scale: Matrix<E, D>,
+    shift: Matrix<E, D>,
     /// Added to the variance inside the square root.
     eps: f64,
 }
 
-walk_fields!(Linear { weight, bias });
-walk_fields!(LayerNorm { scale, shift });
-
-impl<E: Dtype, D: Device<E>> Linear<E, D> {
-    pub fn new(made: &mut Made<E, D>, name: &str) -> Self {
-        Linear { weight: made.take(&format!("{name}.weight")), bias: made.find(&format!("{name}.bias")) }
+impl<E: Dtype, D: Ranges<E>> Linear<E, D> {
+    pub fn new<T: Tape<E, D>>(leaves: &mut Leaves<E, D, T>, name: &str) -> Result<Self, D::Err> {
+        let weight = leaves.take(&format!("{name}.weight"))?;
+        Ok(Linear { weight, bias: leaves.find(&format!("{name}.bias"))? })
     }
 
     /// [rows, inputs] -> [rows, outputs].
     pub fn forward<T: Tape<E, D>>(&self, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
-        let y = x.try_matmul(self.weight.master.clone())?;
+        let y = x.try_matmul(self.weight.clone())?;
         match &self.bias {
             Some(bias) => {
-                let bias = rows_of(bias.master.clone(), y.shape().0)?;
+                let bias = rows_of(bias.clone(), y.shape().0)?;
                 y.try_add(bias)
             }
             None => Ok(y),
@@ -48,20 +46,26 @@ impl<E: Dtype, D: Device<E>> Linear<E, D> {
     }
 }
 
-impl<E: Dtype, D: Device<E>> LayerNorm<E, D> {
+impl<E: Dtype, D: Ranges<E>> LayerNorm<E, D> {
     /// The norm of a name, where the model has one.
-    pub fn find(made: &mut Made<E, D>, name: &str, eps: f64) -> Option<Self> {
-        let scale = made.find(&format!("{name}.scale"))?;
-        Some(LayerNorm { scale, shift: made.take(&format!("{name}.shift")), eps })
+    pub fn find<T: Tape<E, D>>(
+        leaves: &mut Leaves<E, D, T>,
+        name: &str,
+        eps: f64,
+    ) -> Result<Option<Self>, D::Err> {
+        let Some(scale) = leaves.find(&format!("{name}.scale"))? else { return Ok(None) };
+        Ok(Some(LayerNorm { scale, shift: leaves.take(&format!("{name}.shift"))?, eps }))
     }
 
-    pub fn new(made: &mut Made<E, D>, name: &str, eps: f64) -> Self {
-        Self::find(made, name, eps).unwrap_or_else(|| unreachable!("the list of parameters has no {name}"))
+    /// The norm of a name that every model has.
+    pub fn new<T: Tape<E, D>>(leaves: &mut Leaves<E, D, T>, name: &str, eps: f64) -> Result<Self, D::Err> {
+        let found = Self::find(leaves, name, eps)?;
+        Ok(found.unwrap_or_else(|| unreachable!("the list of parameters has no {name}")))
     }
 
     /// [rows, width] -> [rows, width].
     pub fn forward<T: Tape<E, D>>(&self, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
-        layer_norm(x, self.scale.master.clone(), self.shift.master.clone(), self.eps)
+        layer_norm(x, self.scale.clone(), self.shift.clone(), self.eps)
     }
 }
 

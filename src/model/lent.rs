@@ -1,41 +1,35 @@
-//! Whole encoders on a [`Machine`] as an engine of the graph, on a dfdx device whose storage that machine can use.
-//!
-//! dfdx keeps masters, gradients and moments, as on the CPU. It lends the storage of gradients and moments, which kernels
-//! read and write where they are, but not that of a tensor: values of a master come out, and an update goes in, through
-//! dfdx's own rules.
+//! Whole encoders on a [`Machine`] as an engine of the graph, on a dfdx device whose storage that machine can use: masters,
+//! gradients and moments are read and written where they lie.
 
-use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfdx::prelude::*;
 
 use super::agenda::{Agenda, Coming, Held};
-use super::engine::{Back, Engine, Moments, Node};
+use super::engine::{Back, Engine, LogitScale, Node, Update};
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
-use super::machine::{machine_lacks, MachineEncoders, MachineTower};
+use super::machine::{machine_lacks, MachineEncoders};
 use super::{Flip, Fusion, ModelError, Precision};
-use crate::kernel::adamw::{self, AdamW};
+use crate::kernel::adamw::cuda::Tensor as Updated;
 use crate::kernel::contrastive::cuda::add_scaled;
 use crate::kernel::cuda::phase::Phase;
 use crate::kernel::cuda::{Machine, MachineError, View, ViewMut};
 use crate::kernel::encoder::Pass;
 use crate::kernel::Cpu as Kernels;
-use crate::parameter::{blend, blend_into, Parameter, Role, Walk};
-
-/// What a device of dfdx holds the values of a tensor in.
-pub type Values<D> = <D as Storage<f32>>::Vec;
+use crate::parameter::{Flat, Layout, Parameter, Ranges, Tower, Values};
 
 /// A dfdx device that lends what it holds values in to the kernels of a machine.
 ///
 /// # Safety
 /// Kernels of `M` may read, and write after `place_mut`, as many numbers as are named at the address that is named, for as
 /// long as the storage lives, in the order in which dfdx and the machine are called.
-pub unsafe trait Lends<M: Machine>: Device<f32> {
+pub unsafe trait Lends<M: Machine>: Ranges<f32> {
     /// Where the values are, and how many.
-    fn place(storage: &Values<Self>) -> (u64, usize);
-    fn place_mut(storage: &mut Values<Self>) -> (u64, usize);
+    fn place(storage: &Values<f32, Self>) -> (u64, usize);
+    fn place_mut(storage: &mut Values<f32, Self>) -> (u64, usize);
     /// What dfdx says of an error of the machine.
     fn failed(error: &MachineError) -> Self::Err;
 }
@@ -56,37 +50,21 @@ pub fn fuse_on<D: Lends<M>, M: Machine + 'static>(
         return Err(ModelError::NoGpuKernels(lack));
     }
     let kernels = how.kernels()?;
-    let device = flip.logit_scale.master.device().clone();
     let encoders = MachineEncoders::new(&machine, &flip.config, how.recompute)?;
-    let stale = [AtomicBool::new(true), AtomicBool::new(true)];
+    let stale = Tower::ALL.map(|_| AtomicBool::new(true));
     let (encoders, ahead) = (Mutex::new(encoders), Mutex::default());
     let shared = Arc::new(Shared { machine, encoders, ahead, stale });
-    let (images, texts) = (flip.image.parameters(), flip.text.parameters());
-    let most = images.iter().chain(&texts).map(|parameter| parameter.len()).max().unwrap_or_default();
-    let places = [(MachineTower::Images, images), (MachineTower::Texts, texts)];
-    let places = places.into_iter().flat_map(|(tower, parameters)| {
-        let named = parameters.into_iter().map(|parameter| parameter.name.clone()).enumerate();
-        named.map(move |(i, name)| (name, (tower, i)))
-    });
-    flip.engine = Some(Arc::new(FusedOnMachine {
-        shared,
-        kernels,
-        embed_dim: flip.config.embed_dim,
-        places: places.collect(),
-        zeros: Storage::<f32>::try_alloc_len(&device, most).map_err(ModelError::device)?,
-    }));
+    let (embed_dim, parameters) = (flip.config.embed_dim, flip.parameters.clone());
+    flip.engine = Some(Arc::new(FusedOnMachine { shared, kernels, embed_dim, parameters }));
     Ok(flip)
 }
 
 /// Encoders and loss of a model on a machine.
-struct FusedOnMachine<D: Storage<f32>, M: Machine> {
+struct FusedOnMachine<M: Machine> {
     shared: Arc<Shared<M>>,
     kernels: Kernels,
     embed_dim: usize,
-    /// The tower of each parameter, and its number there.
-    places: HashMap<String, (MachineTower, usize)>,
-    /// As many as the longest parameter has.
-    zeros: Values<D>,
+    parameters: Arc<Vec<Parameter>>,
 }
 
 /// What is known of pictures before they are encoded.
@@ -104,10 +82,10 @@ struct Shared<M: Machine> {
     encoders: Mutex<MachineEncoders<M>>,
     ahead: Mutex<Ahead>,
     /// Whether the copies of a tower may be behind its masters.
-    stale: [AtomicBool; 2],
+    stale: [AtomicBool; Tower::ALL.len()],
 }
 
-impl<D: Storage<f32>, M: Machine> std::fmt::Debug for FusedOnMachine<D, M> {
+impl<M: Machine> std::fmt::Debug for FusedOnMachine<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("FusedOnMachine")
     }
@@ -119,22 +97,34 @@ fn told<D: Lends<M>, M: Machine>(error: MachineError) -> D::Err {
     D::failed(&error)
 }
 
-/// Reads a master into the velocity: v <- g + p.
-const LOOK: SgdConfig =
-    SgdConfig { lr: 0.0, momentum: Some(Momentum::Classic(0.0)), weight_decay: Some(WeightDecay::L2(1.0)) };
-
 /// # Safety
 /// The storage is neither dropped nor written for `'a` by anyone but kernels launched before.
-unsafe fn view<'a, D: Lends<M>, M: Machine>(storage: &Values<D>) -> View<'a, f32> {
+unsafe fn view<'a, D: Lends<M>, M: Machine>(storage: &Values<f32, D>) -> View<'a, f32> {
     let (address, len) = D::place(storage);
     View::new(address, len)
 }
 
 /// # Safety
 /// The storage is neither dropped nor used for `'a` by anyone but kernels launched before.
-unsafe fn view_mut<'a, D: Lends<M>, M: Machine>(storage: &mut Values<D>) -> ViewMut<'a, f32> {
+unsafe fn view_mut<'a, D: Lends<M>, M: Machine>(storage: &mut Values<f32, D>) -> ViewMut<'a, f32> {
     let (address, len) = D::place_mut(storage);
     ViewMut::new(address, len)
+}
+
+/// Ranges of one buffer, as a layout has them: apart from each other.
+///
+/// # Safety
+/// As of [`view_mut`].
+unsafe fn parts<'a, D: Lends<M>, M: Machine>(
+    storage: &mut Values<f32, D>,
+    ranges: impl Iterator<Item = Range<usize>>,
+) -> Vec<ViewMut<'a, f32>> {
+    let (address, len) = D::place_mut(storage);
+    let part = |range: Range<usize>| {
+        assert!(range.end <= len, "values {range:?} of {len}");
+        ViewMut::new(address + (range.start * size_of::<f32>()) as u64, range.len())
+    };
+    ranges.map(part).collect()
 }
 
 impl<M: Machine> Shared<M> {
@@ -142,8 +132,8 @@ impl<M: Machine> Shared<M> {
         self.encoders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stale(&self, tower: MachineTower) -> &AtomicBool {
-        &self.stale[(tower == MachineTower::Texts) as usize]
+    fn stale(&self, tower: Tower) -> &AtomicBool {
+        &self.stale[tower as usize]
     }
 
     fn ahead(&self) -> MutexGuard<'_, Ahead> {
@@ -178,65 +168,62 @@ impl<M: Machine> Shared<M> {
     fn load<D: Lends<M>>(
         &self,
         encoders: &mut MachineEncoders<M>,
-        tower: MachineTower,
-        parameters: &[&Parameter<f32, D>],
+        tower: Tower,
+        masters: &Flat<f32, D>,
+        parameters: &[Parameter],
     ) -> Result<(), D::Err> {
         if !self.stale(tower).load(Ordering::Acquire) {
             return Ok(());
         }
-        for (i, parameter) in parameters.iter().enumerate().filter(|(_, parameter)| !parameter.given_up) {
-            let mut values = Gradients::leaky();
-            blend(&mut values, parameter, 0.0, parameter.master.clone())?;
-            // SAFETY: `values` lives until the copy is launched, and frees its memory in the order of the stream.
-            let master = unsafe { view::<D, M>(values.get_or_alloc_mut(&parameter.master)?) };
-            encoders.copies(tower).load(&self.machine, i, master).map_err(told::<D, M>)?;
+        let first = first_of(parameters, tower);
+        // SAFETY: masters live until the copies are launched, and free their memory in the order of the stream.
+        let values = unsafe { view::<D, M>(masters.tower(tower)) };
+        for (place, range) in masters.layout().ranges(tower) {
+            let master = values.part(range.start, range.len());
+            let loaded = encoders.copies(tower).load(&self.machine, place - first, master);
+            loaded.map_err(told::<D, M>)?;
         }
         self.stale(tower).store(false, Ordering::Release);
         self.machine.mark(Phase::Copies).map_err(told::<D, M>)
     }
 }
 
-impl<D: Lends<M>, M: Machine + 'static> FusedOnMachine<D, M> {
-    /// Embeddings [batch, embed_dim] that `encode` leaves, as a node whose way back is that of its pass.
-    fn node(
+/// The place of a tower's first parameter.
+fn first_of(parameters: &[Parameter], tower: Tower) -> usize {
+    parameters.iter().position(|parameter| parameter.tower == tower).unwrap_or_default()
+}
+
+impl<M: Machine + 'static> FusedOnMachine<M> {
+    /// Embeddings [batch, embed_dim] that `encode` leaves, as a node whose backward pass is that of its pass.
+    fn node<D: Lends<M>>(
         &self,
-        tower: MachineTower,
-        parameters: &[&Parameter<f32, D>],
+        tower: Tower,
+        masters: &Flat<f32, D>,
         batch: usize,
         encode: impl FnOnce(&mut MachineEncoders<M>, &M, ViewMut<f32>) -> Result<Option<Pass<M>>, MachineError>,
     ) -> Result<Node<(usize, usize), f32, D>, D::Err> {
         let mut encoders = self.shared.lock();
-        self.shared.load(&mut encoders, tower, parameters)?;
-        let device = parameters[0].master.device();
-        let like = device.try_zeros_like(&(batch, self.embed_dim))?;
+        self.shared.load(&mut encoders, tower, masters, &self.parameters)?;
+        let like = masters.device().try_zeros_like(&(batch, self.embed_dim))?;
         let mut held = Gradients::leaky();
         // SAFETY: `held` lives until its values have been made a tensor, and nobody else has them.
         let z = unsafe { view_mut::<D, M>(held.get_or_alloc_mut(&like)?) };
         let pass = encode(&mut encoders, &self.shared.machine, z).map_err(told::<D, M>)?;
         let (forward, backward) = match tower {
-            MachineTower::Images => (Phase::Images, Phase::ImagesBack),
-            MachineTower::Texts => (Phase::Texts, Phase::TextsBack),
+            Tower::Image => (Phase::Images, Phase::ImagesBack),
+            _ => (Phase::Texts, Phase::TextsBack),
         };
         self.shared.machine.mark(forward).map_err(told::<D, M>)?;
         let value = held.get(&like);
-        let to = value.ghost();
-        let masters: Vec<_> =
-            parameters.iter().map(|parameter| (parameter.master.ghost(), parameter.len())).collect();
-        let (device, shared) = (device.clone(), self.shared.clone());
+        let (to, shared) = (value.ghost(), self.shared.clone());
         let back = pass.map(|pass| -> Back<f32, D> {
-            Box::new(move |gradients| {
-                // SAFETY: an entry stays where it is while others are made, and only these kernels use it.
-                let dz = unsafe { view::<D, M>(gradients.get_or_alloc_mut(&to)?) };
-                let mut views = Vec::with_capacity(masters.len());
-                for (master, len) in &masters {
-                    let own = gradients.get_or_alloc_mut(master)?;
-                    // dfdx takes a master that was given up for a single value.
-                    if D::place(own).1 != *len {
-                        *own = Storage::<f32>::try_alloc_len(&device, *len)?;
-                    }
-                    // SAFETY: as above; masters are apart from each other.
-                    views.push(unsafe { view_mut::<D, M>(own) });
-                }
+            Box::new(move |entries, all| {
+                // SAFETY: an entry stays where it is, and only these kernels use it.
+                let dz = unsafe { view::<D, M>(entries.get_or_alloc_mut(&to)?) };
+                let layout = all.layout().clone();
+                let ranges = layout.ranges(tower).map(|(_, range)| range);
+                // SAFETY: gradients live until what is launched here has run, and only these kernels use them.
+                let mut views = unsafe { parts::<D, M>(all.tower_mut(tower), ranges) };
                 let mut encoders = shared.lock();
                 let sent = encoders.send_back(&shared.machine, tower, pass, dz, &mut views);
                 let marked = sent.and_then(|()| shared.machine.mark(backward));
@@ -248,7 +235,7 @@ impl<D: Lends<M>, M: Machine + 'static> FusedOnMachine<D, M> {
     }
 }
 
-impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> {
+impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<M> {
     fn masters_change(&self) {
         self.shared.stale.iter().for_each(|stale| stale.store(true, Ordering::Release));
     }
@@ -257,63 +244,20 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
         true
     }
 
-    fn load(
-        &self,
-        images: &[&Parameter<f32, D>],
-        texts: &[&Parameter<f32, D>],
-        supply: &mut dyn FnMut(&mut [f32]),
-    ) -> Result<(), D::Err> {
-        let (machine, mut encoders) = (&self.shared.machine, self.shared.lock());
-        for (tower, parameters) in [(MachineTower::Images, images), (MachineTower::Texts, texts)] {
-            self.shared.stale(tower).store(true, Ordering::Release);
-            self.shared.load(&mut encoders, tower, parameters)?;
-            let weights = parameters.iter().enumerate();
-            for (i, parameter) in weights.filter(|(_, parameter)| parameter.role == Role::Weight) {
-                let mut values = match parameter.given_up {
-                    true => vec![0.0; parameter.len()],
-                    false => parameter.master.as_vec(),
-                };
-                supply(&mut values);
-                let values = machine.upload(&values).map_err(told::<D, M>)?;
-                encoders.copies(tower).load(machine, i, machine.view(&values)).map_err(told::<D, M>)?;
-            }
+    fn load(&self, masters: &Flat<f32, D>) -> Result<(), D::Err> {
+        let mut encoders = self.shared.lock();
+        for tower in [Tower::Image, Tower::Text] {
+            self.shared.load(&mut encoders, tower, masters, &self.parameters)?;
         }
         Ok(())
     }
 
-    fn take_gradient(
-        &self,
-        parameter: &Parameter<f32, D>,
-        gradients: &mut Gradients<f32, D>,
-    ) -> Result<Vec<f32>, D::Err> {
-        // SAFETY: the entry lives until its values have been read.
-        let own = unsafe { view::<D, M>(gradients.get_or_alloc_mut(&parameter.master)?) };
-        let mut values = self.shared.machine.read(own).map_err(told::<D, M>)?;
-        values.resize(parameter.len(), 0.0);
-        Ok(values)
-    }
-
-    fn put_gradient(
-        &self,
-        parameter: &Parameter<f32, D>,
-        gradients: &mut Gradients<f32, D>,
-        values: Vec<f32>,
-    ) -> Result<(), D::Err> {
-        // SAFETY: the entry lives until its values have been written.
-        let own = unsafe { view_mut::<D, M>(gradients.get_or_alloc_mut(&parameter.master)?) };
-        self.shared.machine.write(own, &values).map_err(told::<D, M>)
-    }
-
-    fn show(
-        &self,
-        parameter: &Parameter<f32, D>,
-        held: &mut Gradients<f32, D>,
-        see: &mut dyn FnMut(&[f32]),
-    ) -> Result<(), D::Err> {
-        // SAFETY: the entry lives until its values have been read.
-        let own = unsafe { view::<D, M>(held.get_or_alloc_mut(&parameter.master)?) };
-        see(&self.shared.machine.read(own).map_err(told::<D, M>)?);
-        Ok(())
+    fn copy_weight(&self, place: usize, values: &[f32]) -> Result<(), D::Err> {
+        let tower = self.parameters[place].tower;
+        let i = place - first_of(&self.parameters, tower);
+        let (machine, mut encoders) = (&self.shared.machine, self.shared.lock());
+        let values = machine.upload(values).map_err(told::<D, M>)?;
+        encoders.copies(tower).load(machine, i, machine.view(&values)).map_err(told::<D, M>)
     }
 
     fn kernels(&self) -> &Kernels {
@@ -338,92 +282,78 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
 
     fn images(
         &self,
-        parameters: &[&Parameter<f32, D>],
+        masters: &Flat<f32, D>,
         input: &ImageInput,
         record: bool,
     ) -> Result<Node<(usize, usize), f32, D>, D::Err> {
-        let node =
-            self.node(MachineTower::Images, parameters, input.kept.batch, |encoders, machine, z| {
-                encoders.encode_images(machine, input, z, record)
-            })?;
+        let node = self.node(Tower::Image, masters, input.kept.batch, |encoders, machine, z| {
+            encoders.encode_images(machine, input, z, record)
+        })?;
         self.shared.look_ahead(input, record).map_err(told::<D, M>)?;
         Ok(node)
     }
 
     fn texts(
         &self,
-        parameters: &[&Parameter<f32, D>],
+        masters: &Flat<f32, D>,
         input: &TextInput,
         record: bool,
     ) -> Result<Node<(usize, usize), f32, D>, D::Err> {
-        self.node(MachineTower::Texts, parameters, input.kept.batch, |encoders, machine, z| {
+        self.node(Tower::Text, masters, input.kept.batch, |encoders, machine, z| {
             encoders.encode_texts(machine, input, z, record)
         })
     }
 
-    fn square_sum(
-        &self,
-        parameters: &[&Parameter<f32, D>],
-        gradients: &mut Gradients<f32, D>,
-    ) -> Result<f64, D::Err> {
-        let mut views = Vec::with_capacity(parameters.len());
-        for parameter in parameters {
-            // SAFETY: an entry stays where it is while others are made, and is only read.
-            views.push(unsafe { view::<D, M>(gradients.get_or_alloc_mut(&parameter.master)?) });
-        }
+    fn square_sum(&self, gradients: &Flat<f32, D>, places: &[usize]) -> Result<f64, D::Err> {
+        let views = places.iter().map(|&place| {
+            let range = gradients.layout().range(place).unwrap_or_default();
+            // SAFETY: gradients live until their sum has been read, and are only read.
+            let all = unsafe { view::<D, M>(gradients.tower(self.parameters[place].tower)) };
+            all.part(range.start, range.len())
+        });
         let machine = &self.shared.machine;
         let sum = self.shared.lock().update.sum_of_squares(machine, views).map_err(told::<D, M>)?;
         machine.mark(Phase::Norm).map_err(told::<D, M>)?;
         Ok(sum)
     }
 
-    fn adamw(
-        &self,
-        parameters: Vec<&mut Parameter<f32, D>>,
-        moments: Moments<'_, f32, D>,
-        mut gradients: Gradients<f32, D>,
-        rule: &dyn Fn(Role) -> AdamW,
-    ) -> Result<(), D::Err> {
-        self.masters_change();
-        let Some(first) = parameters.first() else { return Ok(()) };
-        // Steps do not depend on the decay, which is all that differs from role to role.
-        let of_all = rule(first.role);
-        let mut tensors = Vec::with_capacity(parameters.len());
-        for parameter in &parameters {
-            let master = &parameter.master;
-            // SAFETY: an entry stays where it is while others are made, and only this update uses it.
-            let m = unsafe { view_mut::<D, M>(moments.first.get_or_alloc_mut(master)?) };
-            // SAFETY: as above.
-            let v = unsafe { view_mut::<D, M>(moments.second.get_or_alloc_mut(master)?) };
-            // SAFETY: as above.
-            let g = unsafe { view_mut::<D, M>(gradients.get_or_alloc_mut(master)?) };
-            tensors.push(adamw::cuda::Moments { m, v, g });
-        }
-        self.shared.lock().update.steps(&self.shared.machine, &tensors, &of_all).map_err(told::<D, M>)?;
-        drop(tensors);
+    fn adamw(&self, update: Update<'_, f32, D>) -> Result<(), D::Err> {
+        let Update { masters, moments: [first, second], gradients, rule } = update;
+        let own = first.layout().clone();
+        let layouts = [masters.layout().clone(), own.clone(), own.clone(), gradients.layout().clone()];
         let mut encoders = self.shared.lock();
-        let mut loaded = [0, 0];
-        for parameter in parameters {
-            // p -= step + decay * p. Without momentum, what stands in its place is left as it is.
-            let descent = SgdConfig {
-                lr: 1.0,
-                momentum: None,
-                weight_decay: Some(WeightDecay::Decoupled(rule(parameter.role).decay_of_update())),
+        let mut tensors = Vec::with_capacity(self.parameters.len());
+        for tower in Tower::ALL {
+            let held = |layout: &Layout| -> Vec<Range<usize>> {
+                let all = layout.ranges(tower);
+                all.filter(|(place, _)| own.range(*place).is_some()).map(|(_, range)| range).collect()
             };
-            let unused = moments.first.get_or_alloc_mut(&parameter.master)?;
-            let step = gradients.get_or_alloc_mut(&parameter.master)?;
-            descent.try_update(&mut parameter.master, unused, step)?;
-            let Some(&(tower, i)) = self.places.get(&parameter.name) else { continue };
-            // The values once more, where the step was: v <- 0 v + (0 + p), as in `blend`, which would copy a master that it
-            // cannot change. dfdx reads as many zeros as the master has values.
-            LOOK.try_update(&mut parameter.master, step, &self.zeros)?;
-            // SAFETY: the entry lives until the copy is launched, and frees its memory in the order of the stream.
-            let master = unsafe { view::<D, M>(step) };
-            encoders.copies(tower).load(&self.shared.machine, i, master).map_err(told::<D, M>)?;
-            loaded[(tower == MachineTower::Texts) as usize] += 1;
+            let [p, m, v, g] = layouts.each_ref().map(|layout| held(layout).into_iter());
+            // SAFETY: all of them live until the update has been launched, in the order of the stream, and only it uses them.
+            let (p, m) = unsafe {
+                (parts::<D, M>(masters.tower_mut(tower), p), parts::<D, M>(first.tower_mut(tower), m))
+            };
+            // SAFETY: as above.
+            let (v, g) = unsafe {
+                (parts::<D, M>(second.tower_mut(tower), v), parts::<D, M>(gradients.tower_mut(tower), g))
+            };
+            let places = own.ranges(tower).map(|(place, _)| place);
+            for ((place, (p, m)), (v, g)) in places.zip(p.into_iter().zip(m)).zip(v.into_iter().zip(g)) {
+                let decays = self.parameters[place].role.decays();
+                let copy = (tower != Tower::Loss).then(|| {
+                    let i = place - first_of(&self.parameters, tower);
+                    // SAFETY: copies are apart from each other, live as long as the encoders do, and only the update uses them.
+                    unsafe { encoders.copies(tower).target(&self.shared.machine, i) }
+                });
+                tensors.push(Updated { p, m, v, g, copy, decays });
+            }
         }
-        for (tower, loaded) in [MachineTower::Images, MachineTower::Texts].into_iter().zip(loaded) {
-            if loaded == encoders.copies(tower).count() {
+        // What differs from role to role is the decay, which is that of weights or none.
+        let rule = rule(crate::parameter::Role::Weight);
+        encoders.update.adamw(&self.shared.machine, &tensors, &rule).map_err(told::<D, M>)?;
+        for tower in Tower::ALL {
+            let all = self.parameters.iter().filter(|parameter| parameter.tower == tower).count();
+            if own.ranges(tower).count() == all {
                 self.shared.stale(tower).store(false, Ordering::Release);
             }
         }
@@ -434,52 +364,60 @@ impl<D: Lends<M>, M: Machine + 'static> Engine<f32, D> for FusedOnMachine<D, M> 
         &self,
         images: &Matrix<f32, D>,
         texts: &Matrix<f32, D>,
-        logit_scale: &Parameter<f32, D>,
-        scale: f64,
-        learning: bool,
+        logit_scale: LogitScale,
     ) -> Result<Node<(), f32, D>, D::Err> {
-        let mut z = Gradients::leaky();
-        blend_into(&mut z, images, 0.0, images.clone())?;
-        blend_into(&mut z, texts, 0.0, texts.clone())?;
-        let mut own = Gradients::leaky();
-        let factor = scale.exp();
+        let (mut z_images, mut z_texts) = (storage_of(images)?, storage_of(texts)?);
+        let device = images.device();
+        let zeros = |of: &Matrix<f32, D>| device.allocate(of.shape().0 * of.shape().1);
+        let (mut dimages, mut dtexts) = (zeros(images)?, zeros(texts)?);
+        let factor = logit_scale.value.exp();
         let loss = {
-            // SAFETY: an entry stays where it is while others are made, and only these kernels use it.
-            let of_images = unsafe { view_mut::<D, M>(own.get_or_alloc_mut(images)?) };
+            // SAFETY: they live until the loss has been read, and only these kernels use them.
+            let to = unsafe { (view_mut::<D, M>(&mut dimages), view_mut::<D, M>(&mut dtexts)) };
             // SAFETY: as above.
-            let of_texts = unsafe { view_mut::<D, M>(own.get_or_alloc_mut(texts)?) };
-            // SAFETY: as above.
-            let z_images = unsafe { view::<D, M>(z.get_or_alloc_mut(images)?) };
-            // SAFETY: as above.
-            let z_texts = unsafe { view::<D, M>(z.get_or_alloc_mut(texts)?) };
-            let (to, from) = ((of_images, of_texts), (z_images, z_texts));
-            let mut encoders = self.shared.lock();
-            let width = images.shape().1;
+            let from = unsafe { (view_mut::<D, M>(&mut z_images), view_mut::<D, M>(&mut z_texts)) };
+            let (mut encoders, width) = (self.shared.lock(), images.shape().1);
+            let from = (from.0.read(), from.1.read());
             encoders.loss.loss_and_gradients(&self.shared.machine, to, from, factor as f32, width)
         };
         let loss = loss.map_err(told::<D, M>)?;
-        let value = images.device().try_tensor_from_vec(vec![loss.loss as f32], ())?;
+        let value = device.try_tensor_from_vec(vec![loss.loss as f32], ())?;
         // The parameter is the logarithm of the factor. Where it does not learn, its gradient is zero.
-        let of_scale = if learning { loss.dscale * factor } else { 0.0 };
-        // SAFETY: as above.
-        let held = unsafe { view_mut::<D, M>(own.get_or_alloc_mut(&logit_scale.master)?) };
-        self.shared.machine.write(held, &[of_scale as f32]).map_err(told::<D, M>)?;
+        let of_scale = if logit_scale.learns { loss.dscale * factor } else { 0.0 };
+        let mut dscale = device.allocate(1)?;
+        device.write(&mut dscale, 0, &[of_scale as f32])?;
         let (to, to_images, to_texts) = (value.ghost(), images.ghost(), texts.ghost());
-        let to_scale = logit_scale.master.ghost();
         let shared = self.shared.clone();
-        let back: Back<f32, D> = Box::new(move |gradients| {
+        let back: Back<f32, D> = Box::new(move |entries, all| {
             let machine = &shared.machine;
             // SAFETY: an entry stays where it is while others are made, and only these kernels use it.
-            let outer = unsafe { view::<D, M>(gradients.get_or_alloc_mut(&to)?) };
-            for of in [&to_images, &to_texts, &to_scale] {
+            let outer = unsafe { view::<D, M>(entries.get_or_alloc_mut(&to)?) };
+            for (of, from) in [(&to_images, &dimages), (&to_texts, &dtexts)] {
                 // SAFETY: as above.
-                let from = unsafe { view::<D, M>(own.get_or_alloc_mut(of)?) };
-                // SAFETY: as above.
-                let into = unsafe { view_mut::<D, M>(gradients.get_or_alloc_mut(of)?) };
-                add_scaled(machine, into, from, outer).map_err(told::<D, M>)?;
+                let into = unsafe { view_mut::<D, M>(entries.get_or_alloc_mut(of)?) };
+                // SAFETY: it frees its memory in the order of the stream.
+                add_scaled(machine, into, unsafe { view::<D, M>(from) }, outer).map_err(told::<D, M>)?;
             }
+            // SAFETY: gradients live until what is launched here has run, and only this kernel uses this one.
+            let into = unsafe { view_mut::<D, M>(all.tower_mut(Tower::Loss)) };
+            // SAFETY: it frees its memory in the order of the stream.
+            add_scaled(machine, into, unsafe { view::<D, M>(&dscale) }, outer).map_err(told::<D, M>)?;
             machine.mark(Phase::Loss).map_err(told::<D, M>)
         });
         Ok(Node { value, back: Some(back) })
     }
+}
+
+/// The values of a tensor as storage that lends its memory. dfdx lends that of a tensor to nobody, but moves a velocity by
+/// it: v <- 0 v + (0 + values).
+fn storage_of<D: Ranges<f32>>(tensor: &Matrix<f32, D>) -> Result<Values<f32, D>, D::Err> {
+    let look = SgdConfig {
+        lr: 0.0,
+        momentum: Some(Momentum::Classic(0.0)),
+        weight_decay: Some(WeightDecay::L2(1.0)),
+    };
+    let len = tensor.shape().0 * tensor.shape().1;
+    let (mut values, nothing) = (tensor.device().allocate(len)?, tensor.device().allocate(len)?);
+    look.try_update(&mut tensor.clone(), &mut values, &nothing)?;
+    Ok(values)
 }

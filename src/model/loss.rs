@@ -6,7 +6,7 @@ use dfdx::prelude::*;
 
 use super::config::{LogitScaleClip, Normalisation};
 use super::layer::Matrix;
-use crate::parameter::{rounded, Parameter};
+use crate::parameter::rounded;
 
 /// The logit scale stays within [0, ln 100].
 pub const LOGIT_SCALE_RANGE: [f64; 2] = [0.0, 4.605170185988092];
@@ -30,11 +30,11 @@ pub(crate) fn unit_length<E: Dtype, D: Device<E>, T: Tape<E, D>>(
 pub(crate) fn contrastive<E: Dtype, D: Device<E>, T: Tape<E, D>>(
     images: Matrix<E, D, T>,
     texts: Matrix<E, D, T>,
-    logit_scale: &Parameter<E, D>,
+    logit_scale: Matrix<E, D, T>,
     clip: LogitScaleClip,
 ) -> Result<Tensor<(), E, D, T>, D::Err> {
     let shape = *images.shape();
-    let scale = logit_scale.master.retaped::<T>().try_reshape_like(&())?;
+    let scale = logit_scale.try_reshape_like(&())?;
     let scale = match clip {
         LogitScaleClip::Forward => scale.try_clamp(LOGIT_SCALE_RANGE[0], LOGIT_SCALE_RANGE[1])?,
         LogitScaleClip::AfterUpdate => scale,
@@ -104,23 +104,20 @@ impl LogSumExp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parameter::Role;
 
     /// Loss and gradient of the image embeddings, with the factor 100.
     fn at_100(images: &[f32], texts: &[f32], n: usize) -> (f32, Vec<f32>) {
         let device = Cpu::default();
         let matrix = |values: &[f32]| device.tensor_from_vec(values.to_vec(), (n, values.len() / n));
-        let logit_scale = Parameter {
-            name: "logit_scale".into(),
-            role: Role::LogitScale,
-            shape: vec![1],
-            master: matrix(&vec![100f32.ln(); n]).try_slice((0..1, 0..1)).unwrap(),
-            given_up: false,
-        };
+        let logit_scale = device.tensor_from_vec(vec![100f32.ln()], (1, 1));
         let (images, texts) = (matrix(images), matrix(texts));
-        let loss =
-            contrastive(images.leaky_trace(), texts.leaky_trace(), &logit_scale, LogitScaleClip::AfterUpdate)
-                .unwrap();
+        let loss = contrastive(
+            images.leaky_trace(),
+            texts.leaky_trace(),
+            logit_scale.retaped(),
+            LogitScaleClip::AfterUpdate,
+        )
+        .unwrap();
         let value = loss.as_vec()[0];
         (value, loss.backward().get(&images).as_vec())
     }

@@ -1,8 +1,6 @@
 //! Both encoders, the loss and the update on a machine: [`encoder`](crate::kernel::encoder) for what a recipe says, without
 //! a graph. Products are of bfloat16.
 
-use std::collections::BTreeSet;
-
 use super::config::{ImagePool, ImagePositions, ModelConfig, Recompute, TextPool};
 use super::fused::{image_shape, keep, length, text_shape};
 use super::input::{ImageInput, PatchValues, TextInput};
@@ -20,21 +18,15 @@ use crate::kernel::encoder::{HeadSizes, Pass};
 use crate::kernel::transformer::cuda::lacking;
 use crate::kernel::transformer::Keep;
 use crate::mask::Kept;
+use crate::parameter::Tower;
 
-/// Both encoders and what they share. Parameters and their gradients come in the order of the model's walk over a tower.
+/// Both encoders and what they share. Parameters and their gradients come in the order of the list.
 pub struct MachineEncoders<M: Machine> {
     images: ImageEncoder<M>,
     texts: TextEncoder<M>,
     pub loss: Contrastive<M>,
     pub update: Update<M>,
     config: ModelConfig,
-}
-
-/// A tower of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MachineTower {
-    Images,
-    Texts,
 }
 
 /// Why a machine cannot compute the encoders of a model; `None` where it can.
@@ -97,11 +89,12 @@ impl<M: Machine> MachineEncoders<M> {
         })
     }
 
-    /// The copies of a tower's parameters that kernels read.
-    pub fn copies(&mut self, tower: MachineTower) -> &mut Copies<M> {
+    /// The copies of an encoder's parameters that kernels read.
+    pub fn copies(&mut self, tower: Tower) -> &mut Copies<M> {
         match tower {
-            MachineTower::Images => &mut self.images.copies,
-            MachineTower::Texts => &mut self.texts.copies,
+            Tower::Image => &mut self.images.copies,
+            Tower::Text => &mut self.texts.copies,
+            Tower::Loss => unreachable!("the loss has no copies"),
         }
     }
 
@@ -171,14 +164,14 @@ impl<M: Machine> MachineEncoders<M> {
     pub fn send_back(
         &mut self,
         machine: &M,
-        tower: MachineTower,
+        tower: Tower,
         pass: Pass<M>,
         dz: View<f32>,
         gradients: &mut [ViewMut<f32>],
     ) -> Result<(), MachineError> {
         match tower {
-            MachineTower::Images => self.images.backward(machine, pass, dz, gradients),
-            MachineTower::Texts => self.texts.backward(machine, pass, dz, gradients),
+            Tower::Image => self.images.backward(machine, pass, dz, gradients),
+            _ => self.texts.backward(machine, pass, dz, gradients),
         }
     }
 }
@@ -205,9 +198,6 @@ pub fn machine_rates<M: Machine>(
 pub struct MachineBytes {
     /// What kernels read of parameters.
     pub copies: usize,
-    /// What is held while a copy is made: a master, zeros and the way between, of each length once, as dfdx keeps what it
-    /// has freed for the next step.
-    pub loading: usize,
     /// Arenas of both encoders, and the memory that pictures arrive in.
     pub arenas: usize,
     /// Embeddings of the batch, their gradients, and scratch memory of the loss.
@@ -224,7 +214,6 @@ pub fn machine_bytes(
 ) -> MachineBytes {
     let (images, texts) = (image_sizes(config), text_sizes(config));
     let parameters: Vec<_> = images.parameters().into_iter().chain(texts.parameters()).collect();
-    let lengths: BTreeSet<usize> = parameters.iter().map(|&(_, len)| len).collect();
     let arenas =
         |keep| images.bytes(pairs, kept_patches, images.grid, keep) + texts.bytes(pairs, kept_tokens, keep);
     // Several micro-batches are encoded twice, the first time without a way back, in arenas of their own.
@@ -233,7 +222,6 @@ pub fn machine_bytes(
     let embeddings = 8 * batch * config.embed_dim * size_of::<f32>();
     MachineBytes {
         copies: parameters.iter().map(|&(reads, len)| reads.bytes(len)).sum(),
-        loading: 3 * size_of::<f32>() * lengths.iter().sum::<usize>(),
         arenas: arenas(keep(true, recompute)) + first + images.incoming_bytes(pairs, kept_patches),
         loss: embeddings + tiles::bytes(batch),
     }

@@ -5,6 +5,9 @@
 //! Everything here is composed of dfdx operations: it is the readable reference that faster kernels are
 //! held against.
 //!
+//! Parameters are a list (`spec`); their values, gradients and moments lie in one buffer for each encoder, as ranges
+//! ([`Flat`]). For a pass the composed graph makes tensors of the ranges (`gradients`); kernels use them where they lie.
+//!
 //! Activations are [rows, width], a row a token; matrices are [inputs, outputs], y = x W + b.
 
 mod activation;
@@ -19,6 +22,7 @@ mod engine;
 mod error;
 mod exchange;
 mod fused;
+mod gradients;
 mod image;
 mod init;
 mod input;
@@ -40,7 +44,7 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dfdx::prelude::*;
 
@@ -51,9 +55,9 @@ pub use cost::ParameterCounts;
 pub use error::{ModelError, Violation};
 pub use input::{ImageInput, PatchValues, TextInput};
 pub use layer::{layer_norm, Matrix};
-pub use lent::{fuse_on, Lends, Values};
+pub use lent::{fuse_on, Lends};
 pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
-pub use machine::{machine_bytes, machine_lacks, machine_rates, MachineBytes, MachineEncoders, MachineTower};
+pub use machine::{machine_bytes, machine_lacks, machine_rates, MachineBytes, MachineEncoders};
 pub use parts::OwnParts;
 pub use patch::gather_patches;
 pub use position::sin_cos_table;
@@ -64,18 +68,20 @@ use crate::kernel::cuda::phase::Phase;
 use crate::kernel::element::Bf16;
 use crate::kernel::isa::Isa;
 use crate::kernel::Cpu as Kernels;
-use crate::parameter::{host_f32, walk_fields, widened, Parameter, ParameterSpec, Walk};
-pub(crate) use engine::{Engine, Moments};
+use crate::parameter::{host_f32, rounded, widened, Flat, Layout, Parameter, Ranges, Tower, Values};
+use engine::LogitScale;
+pub(crate) use engine::{Engine, Update};
 pub use fused::arena_bytes;
 use fused::Fused;
+use gradients::{Leaves, TapeGradients};
 use image::ImageTower;
-use init::Made;
+use init::first_values;
 use loss::contrastive;
 use spec::LOGIT_SCALE;
 use text::TextTower;
 
 /// A device that trains: every operation of the graph, in single precision, and perhaps kernels of our own.
-pub trait GraphDevice: Device<f32> {
+pub trait GraphDevice: Ranges<f32> {
     /// Makes a model compute whole encoders at a time, on kernels of our own.
     fn fuse(flip: Flip<f32, Self>, how: Fusion) -> Result<Flip<f32, Self>, ModelError>;
 }
@@ -87,8 +93,10 @@ impl GraphDevice for Cpu {
         let (isa, threads) = (kernels.isa().name(), kernels.threads().count());
         tracing::info!(target: "flip::model", isa, threads, ?precision, ?recompute, "fused encoders");
         flip.engine = Some(match precision {
-            Precision::F32 => Arc::new(Fused::<f32>::new(kernels, &flip.config, recompute)),
-            Precision::Bf16 => Arc::new(Fused::<Bf16>::new(kernels, &flip.config, recompute)),
+            Precision::F32 => Arc::new(Fused::<f32>::new(kernels, &flip.config, &flip.parameters, recompute)),
+            Precision::Bf16 => {
+                Arc::new(Fused::<Bf16>::new(kernels, &flip.config, &flip.parameters, recompute))
+            }
         });
         Ok(flip)
     }
@@ -110,20 +118,24 @@ impl Fusion {
 /// Image encoder, text encoder and the learnable temperature.
 #[derive(Debug, Clone)]
 pub struct Flip<E: Dtype, D: Storage<E>> {
-    image: ImageTower<E, D>,
-    text: TextTower<E, D>,
-    logit_scale: Parameter<E, D>,
     config: ModelConfig,
-    spec: Arc<Vec<ParameterSpec>>,
+    parameters: Arc<Vec<Parameter>>,
+    /// Values of the parameters; where masters are shared out, of those that this rank keeps.
+    masters: Flat<E, D>,
     /// Computes instead of the composed graph, where there is one.
     engine: Option<Arc<dyn Engine<E, D>>>,
     /// Whether each master of a weight is on one rank alone.
     shared_out: bool,
+    /// Of all parameters, as gradients lie on every rank.
+    gradient_layout: Arc<Layout>,
+    spare: Spare<E, D>,
 }
 
-walk_fields!(Flip { image, text, logit_scale });
+/// Gradients that an update has used up: zeros, for the next step to add to. Fresh memory would have to be mapped page by
+/// page in every step, which takes longer than the update itself.
+type Spare<E, D> = Arc<Mutex<[Option<Values<E, D>>; Tower::ALL.len()]>>;
 
-impl<E: Dtype, D: Device<E>> Flip<E, D> {
+impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
     /// A model with initial weights, a function of `seed` alone. Fails on sizes that
     /// [`ModelConfig::check`] objects to, and where the device has no room.
     pub fn new(device: &D, config: &ModelConfig, seed: u64) -> Result<Self, ModelError> {
@@ -131,16 +143,20 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         if !violations.is_empty() {
             return Err(ModelError::Sizes(violations));
         }
-        let spec = config.parameters();
-        let mut made = Made::new(device, &spec, seed).map_err(ModelError::device)?;
+        let parameters = config.parameters();
+        let layout = Arc::new(Layout::new(&parameters, |_| true));
+        let mut masters = Flat::zeros(device, layout.clone()).map_err(ModelError::device)?;
+        for (place, parameter) in parameters.iter().enumerate() {
+            masters.write(place, &first_values(parameter, place, seed)).map_err(ModelError::device)?;
+        }
         Ok(Flip {
-            image: ImageTower::new(&mut made, &config.image, config.normalisation),
-            text: TextTower::new(&mut made, &config.text, config.normalisation),
-            logit_scale: made.take(LOGIT_SCALE),
             config: config.clone(),
-            spec: Arc::new(spec),
+            parameters: Arc::new(parameters),
+            masters,
             engine: None,
             shared_out: false,
+            gradient_layout: layout,
+            spare: Arc::default(),
         })
     }
 
@@ -150,30 +166,44 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     }
 
     /// Names, sizes and kinds of the parameters, in the order of all that is made of them.
-    pub fn spec(&self) -> &[ParameterSpec] {
-        &self.spec
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
     }
 
-    /// Every parameter, in a fixed order.
-    pub fn parameters(&self) -> Vec<&Parameter<E, D>> {
-        let mut all = Vec::new();
-        self.walk(&mut |parameter| all.push(parameter));
-        all
+    /// Values of the parameters.
+    pub fn masters(&self) -> &Flat<E, D> {
+        &self.masters
     }
 
-    /// Every parameter, in the same order. Copies of them that kernels read are made anew before the next use.
-    pub fn parameters_mut(&mut self) -> Vec<&mut Parameter<E, D>> {
+    /// Values of the parameters. Copies of them that kernels read are made anew before the next use.
+    pub fn masters_mut(&mut self) -> &mut Flat<E, D> {
         if let Some(engine) = &self.engine {
             engine.masters_change();
         }
-        let mut all = Vec::new();
-        self.walk_mut(&mut |parameter| all.push(parameter));
-        all
+        &mut self.masters
     }
 
-    /// The parameters of the image and of the text encoder.
-    fn towers(&self) -> (Vec<&Parameter<E, D>>, Vec<&Parameter<E, D>>) {
-        (self.image.parameters(), self.text.parameters())
+    /// Zeros for the gradients of the parameters of these towers, laid out as those of all are.
+    fn zero_gradients(&self, towers: &[Tower]) -> Result<Flat<E, D>, D::Err> {
+        let (device, layout) = (self.masters.device(), self.gradient_layout.clone());
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut zeros = |tower: Tower| match towers.contains(&tower) {
+            true => match spare[tower as usize].take() {
+                Some(zeros) => Ok(zeros),
+                None => device.allocate(layout.len(tower)),
+            },
+            false => device.allocate(0),
+        };
+        let towers = [zeros(Tower::Image)?, zeros(Tower::Text)?, zeros(Tower::Loss)?];
+        Ok(Flat::new(device, layout.clone(), towers))
+    }
+
+    /// Keeps gradients of all parameters that were used up for the next step: they are zeros.
+    pub(crate) fn give_back(&self, gradients: Flat<E, D>) {
+        if *gradients.layout() == self.gradient_layout {
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            *spare = gradients.into_towers().map(Some);
+        }
     }
 
     /// What computes instead of the composed graph, where there is something.
@@ -216,31 +246,43 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     /// Unit embeddings of pictures, [batch, embed_dim] on the host. Nothing is recorded.
     pub fn embed_images(&self, input: &ImageInput) -> Result<Vec<f32>, ModelError> {
         input.check(self.config.image.patch)?;
-        let z = self.encode_images::<NoneTape>(input).map_err(ModelError::device)?;
+        let z = self.encode_images::<NoneTape>(input, None).map_err(ModelError::device)?;
         Ok(host_f32(&z))
     }
 
     /// Unit embeddings of captions, [batch, embed_dim] on the host. Nothing is recorded.
     pub fn embed_texts(&self, input: &TextInput) -> Result<Vec<f32>, ModelError> {
         input.check(self.config.text.context, self.config.text.vocab_size)?;
-        let z = self.encode_texts::<NoneTape>(input).map_err(ModelError::device)?;
+        let z = self.encode_texts::<NoneTape>(input, None).map_err(ModelError::device)?;
         Ok(host_f32(&z))
     }
 
-    /// Unit embeddings of a checked input, on a tape of their own or on none.
-    fn encode_images<T: Tape<E, D>>(&self, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
-        match &self.engine {
-            None => self.image.encode(input),
-            Some(engine) => Ok(engine.images(&self.image.parameters(), input, T::OWNS_TAPE)?.taped()),
+    /// Unit embeddings of a checked input, on a tape of their own or on none; nodes add to `gradients`.
+    fn encode_images<T: Tape<E, D>>(
+        &self,
+        input: &ImageInput,
+        gradients: Option<&TapeGradients<E, D>>,
+    ) -> Result<Matrix<E, D, T>, D::Err> {
+        if let Some(engine) = &self.engine {
+            return Ok(engine.images(&self.masters, input, T::OWNS_TAPE)?.on(T::default(), gradients));
         }
+        let mut leaves = Leaves::<E, D, T>::new(&self.parameters, &self.masters, gradients);
+        let tower = ImageTower::new(&mut leaves, &self.config.image, self.config.normalisation)?;
+        tower.encode(leaves.tape, input)
     }
 
-    /// Unit embeddings of a checked input, on a tape of their own or on none.
-    fn encode_texts<T: Tape<E, D>>(&self, input: &TextInput) -> Result<Matrix<E, D, T>, D::Err> {
-        match &self.engine {
-            None => self.text.encode(input),
-            Some(engine) => Ok(engine.texts(&self.text.parameters(), input, T::OWNS_TAPE)?.taped()),
+    /// As [`encode_images`](Self::encode_images), of captions.
+    fn encode_texts<T: Tape<E, D>>(
+        &self,
+        input: &TextInput,
+        gradients: Option<&TapeGradients<E, D>>,
+    ) -> Result<Matrix<E, D, T>, D::Err> {
+        if let Some(engine) = &self.engine {
+            return Ok(engine.texts(&self.masters, input, T::OWNS_TAPE)?.on(T::default(), gradients));
         }
+        let mut leaves = Leaves::<E, D, T>::new(&self.parameters, &self.masters, gradients);
+        let tower = TextTower::new(&mut leaves, &self.config.text, self.config.normalisation)?;
+        tower.encode(leaves.tape, input)
     }
 
     /// The contrastive loss, on the tape of both sides.
@@ -248,26 +290,40 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         &self,
         images: Matrix<E, D, T>,
         texts: Matrix<E, D, T>,
+        gradients: &TapeGradients<E, D>,
     ) -> Result<Tensor<(), E, D, T>, D::Err> {
-        let clip = self.config.logit_scale.clip;
-        let Some(engine) = &self.engine else { return contrastive(images, texts, &self.logit_scale, clip) };
+        let Some(engine) = &self.engine else {
+            let mut leaves = Leaves::<E, D, T>::new(&self.parameters, &self.masters, Some(gradients));
+            let logit_scale = leaves.take(LOGIT_SCALE)?.put_tape(leaves.tape);
+            return contrastive(images, texts, logit_scale, self.config.logit_scale.clip);
+        };
         let (images, tape) = images.split_tape();
         let (texts, other) = texts.split_tape();
-        let learning = self.logit_scale_learns();
-        let node = engine.loss(&images, &texts, &self.logit_scale, self.logit_scale(), learning)?;
-        Ok(node.on(tape.merge(other)))
+        let scale = LogitScale { value: self.logit_scale(), learns: self.logit_scale_learns() };
+        Ok(engine.loss(&images, &texts, scale)?.on(tape.merge(other), Some(gradients)))
+    }
+
+    /// Place of the logit scale among the parameters: the last.
+    fn logit_scale_place(&self) -> usize {
+        self.parameters.len() - 1
+    }
+
+    /// The parameter itself; not a number where the device cannot be read.
+    fn raw_logit_scale(&self) -> f64 {
+        let values = self.masters.read(self.logit_scale_place());
+        values.ok().and_then(|values| values.first().copied()).map_or(f64::NAN, widened)
     }
 
     /// Whether the logit scale has a gradient: clipped in the forward pass, it has none outside of its range.
     fn logit_scale_learns(&self) -> bool {
-        let raw = self.logit_scale.master.as_vec().first().map_or(0.0, |&x| widened(x));
+        let raw = self.raw_logit_scale();
         let inside = (LOGIT_SCALE_RANGE[0]..=LOGIT_SCALE_RANGE[1]).contains(&raw);
         self.config.logit_scale.clip == LogitScaleClip::AfterUpdate || inside
     }
 
     /// The natural log of the factor on the cosines, as the forward pass uses it.
     pub fn logit_scale(&self) -> f64 {
-        let value = self.logit_scale.master.as_vec().first().map_or(0.0, |&x| widened(x));
+        let value = self.raw_logit_scale();
         match self.config.logit_scale.clip {
             LogitScaleClip::Forward => value.clamp(LOGIT_SCALE_RANGE[0], LOGIT_SCALE_RANGE[1]),
             LogitScaleClip::AfterUpdate => value,
@@ -275,14 +331,19 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
     }
 
     /// Brings the logit scale back into its range where the recipe wants that after every update.
-    pub fn clip_logit_scale(&mut self) {
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn clip_logit_scale(&mut self) -> Result<(), ModelError> {
         if self.config.logit_scale.clip == LogitScaleClip::AfterUpdate {
             let [least, most] = LOGIT_SCALE_RANGE;
             let value = self.logit_scale();
             if !(least..=most).contains(&value) {
-                self.logit_scale.set(&[value.clamp(least, most) as f32]);
+                let (place, clipped) = (self.logit_scale_place(), rounded(value.clamp(least, most)));
+                self.masters_mut().write(place, &[clipped]).map_err(ModelError::device)?;
             }
         }
+        Ok(())
     }
 
     /// The loss, on the host, of n pairs of embeddings that all compete with each other; no gradients.

@@ -6,19 +6,21 @@
 //! sent back.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use dfdx::prelude::*;
 
-use super::engine::{Engine, Node};
+use super::engine::Node;
 use super::error::ModelError;
+use super::gradients::TapeGradients;
 use super::input::{ImageInput, TextInput};
-use super::replay::{run_back, LossAndGradients, Recorded, Seconds};
+use super::replay::{run_back, send_back, LossAndGradients, Recorded, Seconds};
 use super::ring_loss::{ring_loss, RingLoss};
 use super::Flip;
 use crate::kernel::isa::Isa;
 use crate::kernel::Cpu as Kernels;
-use crate::parameter::{blend, Parameter, Walk};
+use crate::parameter::{Flat, Layout, Ranges, Tower};
 use crate::ranks::tree::{node_sum, nodes, sum, summed_own};
 use crate::ranks::{Owners, Parts, Ranks, RanksError};
 
@@ -33,26 +35,23 @@ pub struct OwnParts<'a> {
     pub keep: bool,
 }
 
-/// An encoder.
-#[derive(Clone, Copy)]
-enum Tower {
-    Image,
-    Text,
-}
-
 /// A recorded forward pass.
 enum Kept<D: Storage<f32>> {
     Node(Node<(usize, usize), f32, D>),
     Taped(Recorded<f32, D>),
 }
 
-/// The gradient of each parameter of a tower.
-type OfTower = Vec<Vec<f32>>;
+/// An encoder on the parts of this rank.
+struct OfTower<'a, D: Storage<f32>> {
+    tower: Tower,
+    own: OwnParts<'a>,
+    /// What recorded passes add to.
+    gradients: TapeGradients<f32, D>,
+    /// Recorded passes of all micro-batches where they are kept, part by part.
+    kept: Vec<Vec<Kept<D>>>,
+}
 
-/// Embeddings of all micro-batches of this rank, and their recorded passes where they are kept, part by part.
-type Encoded<D> = (Vec<f32>, Vec<Vec<Kept<D>>>);
-
-impl<D: Device<f32>> Flip<f32, D> {
+impl<D: Ranges<f32>> Flip<f32, D> {
     /// Loss and gradients of the batch whose parts the ranks have.
     ///
     /// # Errors
@@ -65,8 +64,8 @@ impl<D: Device<f32>> Flip<f32, D> {
     ) -> Result<LossAndGradients<f32, D>, ModelError> {
         self.check(parts, &own)?;
         let began = Instant::now();
-        let (z_images, kept_images) = self.encode(Tower::Image, &own)?;
-        let (z_texts, kept_texts) = self.encode(Tower::Text, &own)?;
+        let (z_images, images) = self.encode(Tower::Image, own)?;
+        let (z_texts, texts) = self.encode(Tower::Text, own)?;
         let factor = self.logit_scale().exp();
         let width = self.config.embed_dim;
         let alone;
@@ -83,17 +82,17 @@ impl<D: Device<f32>> Flip<f32, D> {
             ring_loss(ranks, kernels, parts, z, factor as f32, width)?;
         let forward = began.elapsed();
 
-        let of_images = self.send_back_parts(Tower::Image, parts, &own, kept_images, &dimages)?;
+        let of_images = self.send_back_parts(images, parts, &dimages)?;
         let (of_images, of_texts) = std::thread::scope(|scope| {
-            let owners = self.owners(Tower::Image, own.owners);
+            let wanted = self.wanted(Tower::Image, own.owners);
             let exchange = move || {
                 let from = began.elapsed();
-                let summed = wanted_sum(ranks, parts, of_images, owners);
+                let summed = wanted_sum(ranks, parts, of_images, wanted);
                 (summed, from, began.elapsed())
             };
             let exchange = scope.spawn(exchange);
             let from = began.elapsed();
-            let of_texts = self.send_back_parts(Tower::Text, parts, &own, kept_texts, &dtexts);
+            let of_texts = self.send_back_parts(texts, parts, &dtexts);
             let to = began.elapsed();
             let (of_images, sent_from, sent_to) =
                 exchange.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -105,18 +104,12 @@ impl<D: Device<f32>> Flip<f32, D> {
             );
             Ok::<_, ModelError>((of_images?, of_texts?))
         })?;
-        let of_texts = wanted_sum(ranks, parts, of_texts, self.owners(Tower::Text, own.owners))?;
+        let of_texts = wanted_sum(ranks, parts, of_texts, self.wanted(Tower::Text, own.owners))?;
 
-        let mine = |place: usize| own.owners.is_none_or(|owners| owners.owner(place) == ranks.rank());
-        let mut gradients = Gradients::leaky();
-        for (tower, sums) in [(Tower::Image, of_images), (Tower::Text, of_texts)] {
-            let sums = self.places(tower).zip(self.tower(tower)).zip(sums);
-            for ((_, parameter), sum) in sums.filter(|((place, _), _)| mine(*place)) {
-                self.put_gradient(parameter, &mut gradients, sum)?;
-            }
-        }
+        let mut gradients = self.sums(ranks, own.owners, of_images, of_texts).map_err(ModelError::device)?;
         let of_scale = if self.logit_scale_learns() { dscale * factor } else { 0.0 };
-        self.put_gradient(&self.logit_scale, &mut gradients, vec![of_scale as f32])?;
+        let written = gradients.write(self.logit_scale_place(), &[of_scale as f32]);
+        written.map_err(ModelError::device)?;
         let backward = (began.elapsed() - forward).as_secs_f64();
         let seconds = Seconds { forward: forward.as_secs_f64(), backward };
         Ok(LossAndGradients { loss, logit_scale: self.logit_scale(), gradients, seconds })
@@ -138,35 +131,48 @@ impl<D: Device<f32>> Flip<f32, D> {
         Ok(())
     }
 
-    fn tower(&self, tower: Tower) -> Vec<&Parameter<f32, D>> {
-        match tower {
-            Tower::Image => self.image.parameters(),
-            Tower::Text => self.text.parameters(),
+    /// Sums over all parts as gradients of those parameters that this rank wants; that of the logit scale is zero.
+    fn sums(
+        &self,
+        ranks: &dyn Ranks,
+        owners: Option<&Owners>,
+        of_images: Vec<f32>,
+        of_texts: Vec<f32>,
+    ) -> Result<Flat<f32, D>, D::Err> {
+        let device = self.masters.device();
+        let Some(owners) = owners else {
+            let [_, _, of_scale] = self.zero_gradients(&[Tower::Loss])?.into_towers();
+            let towers = [device.hold(of_images)?, device.hold(of_texts)?, of_scale];
+            return Ok(Flat::new(device, self.gradient_layout.clone(), towers));
+        };
+        let own = Layout::new(self.parameters(), |place| owners.owner(place) == ranks.rank());
+        let mut gradients = Flat::zeros(device, Arc::new(own))?;
+        for (tower, sums) in [(Tower::Image, of_images), (Tower::Text, of_texts)] {
+            let (layout, mut rest) = (gradients.layout().clone(), sums.as_slice());
+            for (place, range) in layout.ranges(tower) {
+                let (sum, behind) = rest.split_at(range.len());
+                gradients.write(place, sum)?;
+                rest = behind;
+            }
         }
+        Ok(gradients)
     }
 
-    /// Where a tower's parameters are in the walk over the model.
-    fn places(&self, tower: Tower) -> Range<usize> {
-        let images = self.image.parameters().len();
-        match tower {
-            Tower::Image => 0..images,
-            Tower::Text => images..images + self.text.parameters().len(),
-        }
+    /// Where the gradients of a tower lie, and the owner of each where there are owners.
+    fn wanted(&self, tower: Tower, owners: Option<&Owners>) -> Wanted {
+        let (places, ranges): (Vec<usize>, Vec<_>) = self.gradient_layout.ranges(tower).unzip();
+        (ranges, owners.map(|owners| places.into_iter().map(|place| owners.owner(place)).collect()))
     }
 
-    /// The owner of each parameter of a tower.
-    fn owners(&self, tower: Tower, owners: Option<&Owners>) -> Option<Vec<usize>> {
-        owners.map(|owners| self.places(tower).map(|place| owners.owner(place)).collect())
-    }
-
-    /// Encodes every micro-batch of this rank.
-    fn encode(&self, tower: Tower, own: &OwnParts<'_>) -> Result<Encoded<D>, ModelError> {
-        let (mut z, mut kept) = (Vec::new(), Vec::new());
+    /// Embeddings of every micro-batch of this rank.
+    fn encode<'a>(&self, tower: Tower, own: OwnParts<'a>) -> Result<(Vec<f32>, OfTower<'a, D>), ModelError> {
+        let mut of_tower = OfTower { tower, own, gradients: TapeGradients::empty(), kept: Vec::new() };
+        let mut z = Vec::new();
         for part in 0..own.images.len() {
             let mut of_part = Vec::new();
             for unit in 0..own.images[part].len() {
                 if own.keep {
-                    let recorded = self.record(tower, own, part, unit)?;
+                    let recorded = self.record(&of_tower, part, unit)?;
                     z.extend(match &recorded {
                         Kept::Node(node) => node.value.as_vec(),
                         Kept::Taped(z) => z.as_vec(),
@@ -174,35 +180,25 @@ impl<D: Device<f32>> Flip<f32, D> {
                     of_part.push(recorded);
                 } else {
                     let embedded = match tower {
-                        Tower::Image => self.encode_images::<NoneTape>(&own.images[part][unit]),
-                        Tower::Text => self.encode_texts::<NoneTape>(&own.texts[part][unit]),
+                        Tower::Image => self.encode_images::<NoneTape>(&own.images[part][unit], None),
+                        _ => self.encode_texts::<NoneTape>(&own.texts[part][unit], None),
                     };
                     z.extend(embedded.map_err(ModelError::device)?.as_vec());
                 }
             }
-            kept.push(of_part);
+            of_tower.kept.push(of_part);
         }
-        Ok((z, kept))
+        Ok((z, of_tower))
     }
 
     /// A micro-batch, recorded.
-    fn record(
-        &self,
-        tower: Tower,
-        own: &OwnParts<'_>,
-        part: usize,
-        unit: usize,
-    ) -> Result<Kept<D>, ModelError> {
-        let engine: Option<&dyn Engine<f32, D>> = self.engine.as_deref();
-        let recorded = match (tower, engine) {
-            (Tower::Image, Some(engine)) => {
-                engine.images(&self.tower(tower), &own.images[part][unit], true).map(Kept::Node)
-            }
-            (Tower::Text, Some(engine)) => {
-                engine.texts(&self.tower(tower), &own.texts[part][unit], true).map(Kept::Node)
-            }
-            (Tower::Image, None) => self.encode_images(&own.images[part][unit]).map(Kept::Taped),
-            (Tower::Text, None) => self.encode_texts(&own.texts[part][unit]).map(Kept::Taped),
+    fn record(&self, of: &OfTower<'_, D>, part: usize, unit: usize) -> Result<Kept<D>, ModelError> {
+        let (images, texts) = (&of.own.images[part][unit], &of.own.texts[part][unit]);
+        let recorded = match (of.tower, self.engine.as_deref()) {
+            (Tower::Image, Some(engine)) => engine.images(&self.masters, images, true).map(Kept::Node),
+            (_, Some(engine)) => engine.texts(&self.masters, texts, true).map(Kept::Node),
+            (Tower::Image, None) => self.encode_images(images, Some(&of.gradients)).map(Kept::Taped),
+            (_, None) => self.encode_texts(texts, Some(&of.gradients)).map(Kept::Taped),
         };
         recorded.map_err(ModelError::device)
     }
@@ -211,88 +207,62 @@ impl<D: Device<f32>> Flip<f32, D> {
     /// are the gradients of all of its embeddings, [rows, embed_dim].
     fn send_back_parts(
         &self,
-        tower: Tower,
+        mut of: OfTower<'_, D>,
         parts: &Parts,
-        own: &OwnParts<'_>,
-        kept: Vec<Vec<Kept<D>>>,
         wanted: &[f32],
-    ) -> Result<Vec<OfTower>, ModelError> {
+    ) -> Result<Vec<Vec<f32>>, ModelError> {
         let mine = parts.own();
-        let mut kept = kept.into_iter();
+        let mut kept = std::mem::take(&mut of.kept).into_iter();
         let of_part = parts.rows() * self.config.embed_dim;
-        let mut leaf = |part: usize| -> Result<OfTower, ModelError> {
+        let mut leaf = |part: usize| -> Result<Vec<f32>, ModelError> {
             let at = part - mine.start;
             let wanted = &wanted[at * of_part..(at + 1) * of_part];
-            self.send_back_part(tower, own, at, kept.next().unwrap_or_default(), wanted)
+            self.send_back_part(&of, at, kept.next().unwrap_or_default(), wanted)
         };
         nodes(parts.count(), &mine).into_iter().map(|node| node_sum(node, &mut leaf)).collect()
     }
 
     fn send_back_part(
         &self,
-        tower: Tower,
-        own: &OwnParts<'_>,
+        of: &OfTower<'_, D>,
         part: usize,
         kept: Vec<Kept<D>>,
         wanted: &[f32],
-    ) -> Result<OfTower, ModelError> {
-        let mut gradients = Gradients::leaky();
-        let units = own.images[part].len();
+    ) -> Result<Vec<f32>, ModelError> {
+        of.gradients.put(self.zero_gradients(&[of.tower]).map_err(ModelError::device)?);
         let mut rest = wanted;
         let mut kept = kept.into_iter();
-        for unit in 0..units {
-            let rows = own.images[part][unit].kept.batch;
-            let (of_unit, after) = rest.split_at(rows * self.config.embed_dim);
+        for (unit, images) in of.own.images[part].iter().enumerate() {
+            let (of_unit, after) = rest.split_at(images.kept.batch * self.config.embed_dim);
             rest = after;
             let recorded = match kept.next() {
                 Some(recorded) => recorded,
-                None => self.record(tower, own, part, unit)?,
+                None => self.record(of, part, unit)?,
             };
-            match (recorded, tower) {
-                (Kept::Node(node), _) => run_back(std::iter::once(Ok(node)), of_unit, &mut gradients),
-                (Kept::Taped(z), Tower::Image) => {
-                    self.send_back(&self.image, std::iter::once(Ok(z)), of_unit, &mut gradients)
-                }
-                (Kept::Taped(z), Tower::Text) => {
-                    self.send_back(&self.text, std::iter::once(Ok(z)), of_unit, &mut gradients)
-                }
+            match recorded {
+                Kept::Node(node) => of.gradients.add(|all| run_back(std::iter::once(Ok(node)), of_unit, all)),
+                Kept::Taped(z) => send_back(std::iter::once(Ok(z)), of_unit),
             }
             .map_err(ModelError::device)?;
         }
-        let of_each = self.tower(tower).into_iter().map(|parameter| match &self.engine {
-            Some(engine) => engine.take_gradient(parameter, &mut gradients),
-            None => {
-                gradients.try_alloc_for(&parameter.master).map(|()| gradients.get(&parameter.master).as_vec())
-            }
-        });
-        of_each.map(|gradient| gradient.map_err(ModelError::device)).collect()
-    }
-
-    fn put_gradient(
-        &self,
-        parameter: &Parameter<f32, D>,
-        gradients: &mut Gradients<f32, D>,
-        values: Vec<f32>,
-    ) -> Result<(), ModelError> {
-        let put = match &self.engine {
-            Some(engine) => engine.put_gradient(parameter, gradients, values),
-            None => (parameter.master.device())
-                .try_tensor_from_vec(values, *parameter.master.shape())
-                .and_then(|values| blend(gradients, parameter, 0.0, values)),
-        };
-        put.map_err(ModelError::device)
+        let mut gradients = of.gradients.take();
+        let taken = self.masters.device().take(gradients.tower_mut(of.tower));
+        taken.map_err(ModelError::device)
     }
 }
+
+/// Ranges of gradients, and their owners where there are some.
+type Wanted = (Vec<Range<usize>>, Option<Vec<usize>>);
 
 /// The sum over all parts: of every gradient, or of those that this rank owns.
 fn wanted_sum(
     ranks: &dyn Ranks,
     parts: &Parts,
-    own: Vec<OfTower>,
-    owners: Option<Vec<usize>>,
-) -> Result<OfTower, RanksError> {
+    own: Vec<Vec<f32>>,
+    (ranges, owners): Wanted,
+) -> Result<Vec<f32>, RanksError> {
     match owners {
-        None => sum(ranks, parts, own),
-        Some(owners) => summed_own(ranks, parts, own, &owners),
+        None => sum(ranks, parts, own, ranges),
+        Some(owners) => summed_own(ranks, parts, own, ranges, &owners),
     }
 }

@@ -9,10 +9,11 @@ use dfdx::prelude::*;
 
 use super::engine::Node;
 use super::error::ModelError;
+use super::gradients::TapeGradients;
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
 use super::Flip;
-use crate::parameter::{blend, blend_into, widened, Walk};
+use crate::parameter::{widened, Flat, Ranges, Tower};
 
 /// What one step learns about a batch.
 #[derive(Debug)]
@@ -21,8 +22,7 @@ pub struct LossAndGradients<E: Dtype, D: Storage<E>> {
     pub loss: f64,
     /// See [`Flip::logit_scale`].
     pub logit_scale: f64,
-    /// An entry for every parameter's master.
-    pub gradients: Gradients<E, D>,
+    pub gradients: Flat<E, D>,
     /// How long it took.
     pub seconds: Seconds,
 }
@@ -36,16 +36,12 @@ pub struct Seconds {
     pub backward: f64,
 }
 
-/// A loss, its gradients, and when the way back to them began.
-struct Derivatives<E: Dtype, D: Storage<E>> {
-    loss: f64,
-    gradients: Gradients<E, D>,
-    from: Instant,
-}
+/// A loss, and when the way back from it began.
+type LossAt = (f64, Instant);
 
 pub(super) type Recorded<E, D> = Matrix<E, D, OwnedTape<E, D>>;
 
-impl<E: Dtype, D: Device<E>> Flip<E, D> {
+impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
     /// Loss and gradients of the batch made of all micro-batches; `images[i]` and `texts[i]` are the same
     /// pairs. A single one is encoded once, several twice.
     pub fn loss_and_gradients(
@@ -63,58 +59,72 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
             text.check(self.config.text.context, self.config.text.vocab_size)?;
         }
         let began = Instant::now();
-        let Derivatives { loss, gradients, from } = match (images, texts) {
-            ([images], [texts]) => self.at_once(images, texts),
-            _ => self.replayed(images, texts),
+        let gradients = TapeGradients::empty();
+        gradients.put(self.zero_gradients(&Tower::ALL).map_err(ModelError::device)?);
+        let (loss, from) = match (images, texts) {
+            ([images], [texts]) => self.at_once(images, texts, &gradients),
+            _ => self.replayed(images, texts, &gradients),
         }
         .map_err(ModelError::device)?;
         let seconds =
             Seconds { forward: (from - began).as_secs_f64(), backward: from.elapsed().as_secs_f64() };
+        let gradients = gradients.take();
         Ok(LossAndGradients { loss, logit_scale: self.logit_scale(), gradients, seconds })
     }
 
-    fn at_once(&self, images: &ImageInput, texts: &TextInput) -> Result<Derivatives<E, D>, D::Err> {
-        self.backward_of_loss(self.encode_images(images)?, self.encode_texts(texts)?)
+    fn at_once(
+        &self,
+        images: &ImageInput,
+        texts: &TextInput,
+        gradients: &TapeGradients<E, D>,
+    ) -> Result<LossAt, D::Err> {
+        let images = self.encode_images(images, Some(gradients))?;
+        let texts = self.encode_texts(texts, Some(gradients))?;
+        let (_, at) = self.backward_of_loss(images, texts, gradients)?;
+        Ok(at)
     }
 
-    fn replayed(&self, images: &[ImageInput], texts: &[TextInput]) -> Result<Derivatives<E, D>, D::Err> {
-        let z_images = self.gathered(images.iter().map(|input| self.encode_images::<NoneTape>(input)))?;
-        let z_texts = self.gathered(texts.iter().map(|input| self.encode_texts::<NoneTape>(input)))?;
-        let Derivatives { loss, gradients: of_loss, from } =
-            self.backward_of_loss(z_images.retaped(), z_texts.retaped())?;
-
-        let mut gradients = Gradients::leaky();
-        blend(&mut gradients, &self.logit_scale, 0.0, of_loss.get(&self.logit_scale.master))?;
-        let (of_images, of_texts) = (of_loss.get(&z_images).as_vec(), of_loss.get(&z_texts).as_vec());
+    fn replayed(
+        &self,
+        images: &[ImageInput],
+        texts: &[TextInput],
+        gradients: &TapeGradients<E, D>,
+    ) -> Result<LossAt, D::Err> {
+        let z_images = images.iter().map(|input| self.encode_images::<NoneTape>(input, None));
+        let z_images = self.gathered(z_images)?;
+        let z_texts = texts.iter().map(|input| self.encode_texts::<NoneTape>(input, None));
+        let z_texts = self.gathered(z_texts)?;
+        let (of_loss, at) = self.backward_of_loss(z_images.retaped(), z_texts.retaped(), gradients)?;
+        let (dimages, dtexts) = (of_loss.get(&z_images).as_vec(), of_loss.get(&z_texts).as_vec());
         drop((z_images, z_texts, of_loss));
         match &self.engine {
             None => {
-                let parts = images.iter().map(|input| self.encode_images(input));
-                self.send_back(&self.image, parts, &of_images, &mut gradients)?;
-                let parts = texts.iter().map(|input| self.encode_texts(input));
-                self.send_back(&self.text, parts, &of_texts, &mut gradients)?;
+                let parts = images.iter().map(|input| self.encode_images(input, Some(gradients)));
+                send_back(parts, &dimages)?;
+                let parts = texts.iter().map(|input| self.encode_texts(input, Some(gradients)));
+                send_back(parts, &dtexts)?;
             }
             Some(engine) => {
-                let parameters = self.image.parameters();
-                let nodes = images.iter().map(|input| engine.images(&parameters, input, true));
-                run_back(nodes, &of_images, &mut gradients)?;
-                let parameters = self.text.parameters();
-                let nodes = texts.iter().map(|input| engine.texts(&parameters, input, true));
-                run_back(nodes, &of_texts, &mut gradients)?;
+                let nodes = images.iter().map(|input| engine.images(&self.masters, input, true));
+                gradients.add(|all| run_back(nodes, &dimages, all))?;
+                let nodes = texts.iter().map(|input| engine.texts(&self.masters, input, true));
+                gradients.add(|all| run_back(nodes, &dtexts, all))?;
             }
         }
-        Ok(Derivatives { loss, gradients, from })
+        Ok(at)
     }
 
+    /// The loss of recorded embeddings; what is left on their tape are the gradients of the embeddings.
     fn backward_of_loss(
         &self,
         images: Recorded<E, D>,
         texts: Recorded<E, D>,
-    ) -> Result<Derivatives<E, D>, D::Err> {
-        let loss = self.loss(images, texts)?;
+        gradients: &TapeGradients<E, D>,
+    ) -> Result<(Gradients<E, D>, LossAt), D::Err> {
+        let loss = self.loss(images, texts, gradients)?;
         let value = loss.as_vec().first().map_or(f64::NAN, |&x| widened(x));
         let from = Instant::now();
-        Ok(Derivatives { loss: value, gradients: loss.try_backward()?, from })
+        Ok((loss.try_backward()?, (value, from)))
     }
 
     /// The embeddings of all micro-batches, [batch, embed_dim].
@@ -128,55 +138,46 @@ impl<E: Dtype, D: Device<E>> Flip<E, D> {
         }
         let width = self.config.embed_dim;
         let rows = all.len() / width;
-        self.logit_scale.master.device().try_tensor_from_vec(all, (rows, width))
-    }
-
-    /// Adds to `gradients` what the recorded embeddings `parts` of `tower` contribute, where `wanted`
-    /// [batch, embed_dim] is the loss's gradient of all of them. Every part has a tape of its own, so
-    /// that one part's activations are freed before the next is encoded.
-    pub(super) fn send_back(
-        &self,
-        tower: &impl Walk<E, D>,
-        parts: impl Iterator<Item = Result<Recorded<E, D>, D::Err>>,
-        mut wanted: &[E],
-        gradients: &mut Gradients<E, D>,
-    ) -> Result<(), D::Err> {
-        for z in parts {
-            let z = z?;
-            let shape = *z.shape();
-            let (of_part, rest) = wanted.split_at(shape.0 * shape.1);
-            wanted = rest;
-            // d <z, wanted> / dz = wanted.
-            let of_part = z.device().try_tensor_from_vec(of_part.to_vec(), shape)?;
-            let product: Tensor<(), E, D, _> = z.try_mul(of_part)?.try_sum()?;
-            let part = product.try_backward()?;
-            let mut outcome = Ok(());
-            tower.walk(&mut |parameter| {
-                if outcome.is_ok() {
-                    outcome = blend(gradients, parameter, 1.0, part.get(&parameter.master));
-                }
-            });
-            outcome?;
-        }
-        Ok(())
+        self.masters.device().try_tensor_from_vec(all, (rows, width))
     }
 }
 
-/// Runs nodes back, each on its own and straight into `gradients`, where `wanted` [batch, embed_dim] is the loss's
+/// Runs recorded embeddings backward, where `wanted` [batch, embed_dim] is the loss's gradient of all of them. Every part has
+/// a tape of its own, so that one part's activations are freed before the next is encoded.
+pub(super) fn send_back<E: Dtype, D: Device<E>>(
+    parts: impl Iterator<Item = Result<Recorded<E, D>, D::Err>>,
+    mut wanted: &[E],
+) -> Result<(), D::Err> {
+    for z in parts {
+        let z = z?;
+        let shape = *z.shape();
+        let (of_part, rest) = wanted.split_at(shape.0 * shape.1);
+        wanted = rest;
+        // d <z, wanted> / dz = wanted.
+        let of_part = z.device().try_tensor_from_vec(of_part.to_vec(), shape)?;
+        let product: Tensor<(), E, D, _> = z.try_mul(of_part)?.try_sum()?;
+        product.try_backward()?;
+    }
+    Ok(())
+}
+
+/// Runs nodes backward, each on its own and straight into `gradients`, where `wanted` [batch, embed_dim] is the loss's
 /// gradient of all their results.
-pub(super) fn run_back<E: Dtype, D: Device<E>>(
+pub(super) fn run_back<E: Dtype, D: Ranges<E>>(
     nodes: impl Iterator<Item = Result<Node<(usize, usize), E, D>, D::Err>>,
     mut wanted: &[E],
-    gradients: &mut Gradients<E, D>,
+    gradients: &mut Flat<E, D>,
 ) -> Result<(), D::Err> {
     for node in nodes {
         let Node { value, back } = node?;
         let shape = *value.shape();
         let (of_part, rest) = wanted.split_at(shape.0 * shape.1);
         wanted = rest;
-        blend_into(gradients, &value, 0.0, value.device().try_tensor_from_vec(of_part.to_vec(), shape)?)?;
+        let mut entries = Gradients::leaky();
+        let dz = entries.get_or_alloc_mut(&value)?;
+        value.device().write(dz, 0, of_part)?;
         if let Some(back) = back {
-            back(gradients)?;
+            back(&mut entries, gradients)?;
         }
     }
     Ok(())

@@ -1,24 +1,24 @@
 //! Parameters on several ranks: all alike, or the masters of weights on one rank each, where the others have only the
 //! rounded copies that products read (ZeRO, arXiv 1910.02054, in whole tensors).
 
-use dfdx::prelude::*;
+use std::sync::Arc;
 
 use super::error::ModelError;
 use super::Flip;
 use crate::kernel::element::Bf16;
-use crate::parameter::{Parameter, Role};
+use crate::parameter::{Layout, Ranges, Role};
 use crate::ranks::{cut, cut_mut, hand, Owners, Ranks, RanksError};
 
-impl<D: Device<f32>> Flip<f32, D> {
+impl<D: Ranges<f32>> Flip<f32, D> {
     /// Gives every rank the parameters of rank 0.
     ///
     /// # Errors
     /// The exchange fails.
-    pub fn share(&mut self, ranks: &dyn Ranks) -> Result<(), RanksError> {
+    pub fn share(&mut self, ranks: &dyn Ranks) -> Result<(), ModelError> {
         if ranks.count() == 1 {
             return Ok(());
         }
-        let owners = Owners::first(self.spec().len());
+        let owners = Owners::first(self.parameters().len());
         self.spread_whole(ranks, &owners)
     }
 
@@ -34,13 +34,11 @@ impl<D: Device<f32>> Flip<f32, D> {
     /// Kernels do not compute with copies of the weights: in f32, masters are what they read. Or the device fails.
     pub fn share_out(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
         let engine = self.engine().filter(|engine| engine.copies_weights()).ok_or(ModelError::NoCopies)?;
-        let (images, texts) = self.towers();
-        engine.load(&images, &texts, &mut |_| {}).map_err(ModelError::device)?;
-        for (place, parameter) in self.parameters_mut().into_iter().enumerate() {
-            if parameter.role == Role::Weight && owners.owner(place) != ranks.rank() {
-                parameter.give_up().map_err(ModelError::device)?;
-            }
-        }
+        engine.load(&self.masters).map_err(ModelError::device)?;
+        let kept =
+            |place: usize| self.parameters[place].role != Role::Weight || owners.owner(place) == ranks.rank();
+        let layout = Arc::new(Layout::new(&self.parameters, kept));
+        self.masters = self.masters.laid_out(layout).map_err(ModelError::device)?;
         self.shared_out = true;
         Ok(())
     }
@@ -52,48 +50,43 @@ impl<D: Device<f32>> Flip<f32, D> {
     /// The exchange or the device fails.
     pub fn spread(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
         self.spread_whole(ranks, owners)?;
-        match self.engine() {
-            Some(engine) if self.shared_out => {
-                let mut weights = self.weights().into_iter();
-                let mut outcome = Ok(());
-                let (images, texts) = self.towers();
-                let mut supply = |values: &mut [f32]| {
-                    if let (Some(place), Ok(())) = (weights.next(), &outcome) {
-                        outcome = hand_round(ranks, owners.owner(place), values);
-                    }
-                };
-                engine.load(&images, &texts, &mut supply).map_err(ModelError::device)?;
-                Ok(outcome?)
+        let Some(engine) = self.engine().filter(|_| self.shared_out) else { return Ok(()) };
+        for place in self.weights() {
+            let mut values = match self.masters.holds(place) {
+                true => self.masters.read(place).map_err(ModelError::device)?,
+                false => vec![0.0; self.parameters[place].len()],
+            };
+            hand_round(ranks, owners.owner(place), &mut values)?;
+            if !self.masters.holds(place) {
+                engine.copy_weight(place, &values).map_err(ModelError::device)?;
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Those whose masters every rank has, a few at a time.
-    fn spread_whole(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), RanksError> {
-        let shared_out = self.shared_out;
-        let mut of_ranks: Vec<Vec<&mut Parameter<f32, D>>> = (0..ranks.count()).map(|_| Vec::new()).collect();
-        for (place, parameter) in self.parameters_mut().into_iter().enumerate() {
-            if !(shared_out && parameter.role == Role::Weight) {
-                of_ranks[owners.owner(place)].push(parameter);
-            }
-        }
+    fn spread_whole(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
+        let whole = |place: &usize| !(self.shared_out && self.parameters[*place].role == Role::Weight);
+        let whole: Vec<usize> = (0..self.parameters.len()).filter(whole).collect();
         let mut values = Vec::new();
-        for (from, mut rest) in of_ranks.into_iter().enumerate() {
+        for from in 0..ranks.count() {
+            let mut rest: Vec<usize> =
+                whole.iter().copied().filter(|&place| owners.owner(place) == from).collect();
             while !rest.is_empty() {
-                let together = together(rest.iter().map(|parameter| parameter.len()));
-                let bundle: Vec<_> = rest.drain(..together).collect();
-                let lengths: Vec<usize> = bundle.iter().map(|parameter| parameter.len()).collect();
+                let together = together(rest.iter().map(|&place| self.parameters[place].len()));
+                let bundle: Vec<usize> = rest.drain(..together).collect();
+                let lengths: Vec<usize> = bundle.iter().map(|&place| self.parameters[place].len()).collect();
                 values.resize(lengths.iter().sum(), 0.0);
                 if ranks.rank() == from {
-                    for (parameter, values) in bundle.iter().zip(cut_mut(&mut values, &lengths)) {
-                        parameter.master.copy_into(values);
+                    for (&place, to) in bundle.iter().zip(cut_mut(&mut values, &lengths)) {
+                        let read = self.masters.show(place, &mut |own| to.copy_from_slice(own));
+                        read.map_err(ModelError::device)?;
                     }
                 }
                 ranks.broadcast(from, &mut values)?;
                 if ranks.rank() != from {
-                    for (parameter, values) in bundle.into_iter().zip(cut(&values, &lengths)) {
-                        parameter.master.copy_from(values);
+                    for (place, values) in bundle.into_iter().zip(cut(&values, &lengths)) {
+                        self.masters_mut().write(place, values).map_err(ModelError::device)?;
                     }
                 }
             }
@@ -101,7 +94,7 @@ impl<D: Device<f32>> Flip<f32, D> {
         Ok(())
     }
 
-    /// Shows rank 0 the values of the parameter at a place in the walk, wherever its master is. Called by all ranks; the
+    /// Shows rank 0 the values of the parameter at a place of the list, wherever its master is. Called by all ranks; the
     /// others see nothing.
     ///
     /// # Errors
@@ -112,15 +105,18 @@ impl<D: Device<f32>> Flip<f32, D> {
         owners: Option<&Owners>,
         place: usize,
         see: &mut dyn FnMut(&[f32]),
-    ) -> Result<(), RanksError> {
-        let parameter = self.parameters()[place];
+    ) -> Result<(), ModelError> {
+        let parameter = &self.parameters[place];
         let shared_out = self.shared_out && parameter.role == Role::Weight;
         let from = owners.filter(|_| shared_out).map_or(0, |owners| owners.owner(place));
         let (first, own) = (ranks.rank() == 0, ranks.rank() == from);
-        let mut values = vec![0.0; if first || own { parameter.len() } else { 0 }];
-        if own {
-            parameter.master.copy_into(&mut values);
+        if first && own {
+            return self.masters.show(place, see).map_err(ModelError::device);
         }
+        let mut values = match own {
+            true if from != 0 => self.masters.read(place).map_err(ModelError::device)?,
+            _ => vec![0.0; if first { parameter.len() } else { 0 }],
+        };
         if from != 0 {
             hand(ranks, from, 0, &mut values)?;
         }
@@ -130,10 +126,10 @@ impl<D: Device<f32>> Flip<f32, D> {
         Ok(())
     }
 
-    /// Places of the weights in the walk over the model: those that engines are supplied with, in the same order.
+    /// Places of the weights in the list of parameters.
     fn weights(&self) -> Vec<usize> {
-        let all = self.spec().iter().enumerate();
-        all.filter(|(_, spec)| spec.role == Role::Weight).map(|(place, _)| place).collect()
+        let all = self.parameters.iter().enumerate();
+        all.filter(|(_, parameter)| parameter.role == Role::Weight).map(|(place, _)| place).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //! the optimizer and its shards all read it.
 
 use super::config::{ImagePositions, ModelConfig};
-use crate::parameter::{Init, ParameterSpec, Role, Tower};
+use crate::parameter::{Init, Parameter, Role, Tower};
 
 /// Deviation of tokens, class token and learned positions.
 const TOKEN_DEVIATION: f64 = 0.02;
@@ -21,7 +21,7 @@ pub(crate) const LOGIT_SCALE: &str = "logit_scale";
 impl ModelConfig {
     /// Every parameter: the image encoder's, the text encoder's, the logit scale. Initial values are those of the official
     /// code: Xavier-uniform matrices, normal tokens and positions, zero biases, unit norms.
-    pub fn parameters(&self) -> Vec<ParameterSpec> {
+    pub fn parameters(&self) -> Vec<Parameter> {
         let (image, text) = (&self.image, &self.text);
         let mut list = List { tower: Tower::Image, all: Vec::new() };
         list.matrix("image.patch.weight", image.patch_values(), image.width);
@@ -60,12 +60,12 @@ impl ModelConfig {
 /// The list as far as it goes, and the tower that comes next.
 struct List {
     tower: Tower,
-    all: Vec<ParameterSpec>,
+    all: Vec<Parameter>,
 }
 
 impl List {
     fn add(&mut self, name: &str, role: Role, shape: Vec<usize>, init: Init) {
-        self.all.push(ParameterSpec { name: name.into(), tower: self.tower, role, shape, init });
+        self.all.push(Parameter { name: name.into(), tower: self.tower, role, shape, init });
     }
 
     /// A matrix [inputs, outputs], uniform within +-sqrt(6 / (inputs + outputs)) (Xavier).

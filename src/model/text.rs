@@ -5,55 +5,57 @@ use dfdx::prelude::*;
 
 use super::block::{Block, BlockOptions};
 use super::config::{Normalisation, TextPool, TextTowerConfig};
-use super::init::Made;
+use super::gradients::Leaves;
 use super::input::TextInput;
 use super::layer::{LayerNorm, Matrix, Sequences};
 use super::loss::unit_length;
 use super::spec::{TEXT_POSITIONS, TOKENS};
-use crate::parameter::{rounded, walk_fields, Parameter};
+use crate::parameter::{rounded, Ranges};
 
 /// Token embedding, positions, blocks, norm, pool, projection.
 #[derive(Debug, Clone)]
 pub(crate) struct TextTower<E: Dtype, D: Storage<E>> {
     /// [vocab_size, width].
-    tokens: Parameter<E, D>,
+    tokens: Matrix<E, D>,
     /// [context, width].
-    positions: Parameter<E, D>,
+    positions: Matrix<E, D>,
     blocks: Vec<Block<E, D>>,
     norm: LayerNorm<E, D>,
     /// [width, embed_dim].
-    projection: Parameter<E, D>,
+    projection: Matrix<E, D>,
     config: TextTowerConfig,
     normalisation: Normalisation,
 }
 
-walk_fields!(TextTower { tokens, positions, blocks, norm, projection });
-
-impl<E: Dtype, D: Device<E>> TextTower<E, D> {
-    pub fn new(made: &mut Made<E, D>, config: &TextTowerConfig, normalisation: Normalisation) -> Self {
+impl<E: Dtype, D: Ranges<E>> TextTower<E, D> {
+    pub fn new<T: Tape<E, D>>(
+        leaves: &mut Leaves<E, D, T>,
+        config: &TextTowerConfig,
+        normalisation: Normalisation,
+    ) -> Result<Self, D::Err> {
         let &TextTowerConfig { heads, activation, norm_eps, .. } = config;
         let options = BlockOptions { heads, activation, norm_eps };
-        TextTower {
-            tokens: made.take(TOKENS),
-            positions: made.take(TEXT_POSITIONS),
+        Ok(TextTower {
+            tokens: leaves.take(TOKENS)?,
+            positions: leaves.take(TEXT_POSITIONS)?,
             blocks: (0..config.depth)
-                .map(|i| Block::new(made, &format!("text.blocks.{i}"), options))
-                .collect(),
-            norm: LayerNorm::new(made, "text.norm", norm_eps),
-            projection: made.take("text.projection"),
+                .map(|i| Block::new(leaves, &format!("text.blocks.{i}"), options))
+                .collect::<Result<_, _>>()?,
+            norm: LayerNorm::new(leaves, "text.norm", norm_eps)?,
+            projection: leaves.take("text.projection")?,
             config: config.clone(),
             normalisation,
-        }
+        })
     }
 
-    /// Unit embeddings [batch, embed_dim] of a checked input. With an owned tape everything is recorded.
-    pub fn encode<T: Tape<E, D>>(&self, input: &TextInput) -> Result<Matrix<E, D, T>, D::Err> {
+    /// Unit embeddings [batch, embed_dim] of a checked input. Everything is recorded on `tape`, which the parameters come with.
+    pub fn encode<T: Tape<E, D>>(&self, tape: T, input: &TextInput) -> Result<Matrix<E, D, T>, D::Err> {
         let (batch, kept, width) = (input.kept.batch, input.kept.kept, self.config.width);
         let rows = |ids: &[u32]| {
             self.device().try_tensor_from_vec(ids.iter().map(|&id| id as usize).collect(), (ids.len(),))
         };
-        let tokens = self.tokens.master.retaped::<T>().try_gather(rows(&input.tokens)?)?;
-        let positions = self.positions.master.retaped::<T>().try_gather(rows(&input.kept.ids)?)?;
+        let tokens = self.tokens.clone().put_tape(tape).try_gather(rows(&input.tokens)?)?;
+        let positions = self.positions.retaped::<T>().try_gather(rows(&input.kept.ids)?)?;
         let mut x: Matrix<E, D, T> = tokens.try_add(positions)?;
         let hidden = self.config.causal.then(|| self.hidden(input)).transpose()?;
         for block in &self.blocks {
@@ -69,7 +71,7 @@ impl<E: Dtype, D: Device<E>> TextTower<E, D> {
                 self.norm.forward(x.try_reshape_like(&(batch, kept, width))?.try_select(places)?)?
             }
         };
-        unit_length(pooled.try_matmul(self.projection.master.clone())?, self.normalisation)
+        unit_length(pooled.try_matmul(self.projection.clone())?, self.normalisation)
     }
 
     /// What a token may not see, [batch, kept, kept]: minus infinity for those that come later in the
@@ -87,7 +89,7 @@ impl<E: Dtype, D: Device<E>> TextTower<E, D> {
     }
 
     fn device(&self) -> &D {
-        self.projection.master.device()
+        self.projection.device()
     }
 }
 

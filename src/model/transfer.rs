@@ -86,7 +86,7 @@ mod tests {
         config.image.positions = ImagePositions::Learned;
         let mut larger = config.clone();
         larger.image.size *= 2;
-        let weights = Flip::<f32, Cpu>::new(&Cpu::default(), &config, 3).unwrap().export();
+        let weights = Flip::<f32, Cpu>::new(&Cpu::default(), &config, 3).unwrap().export().unwrap();
         let mut moved = weights.clone();
         assert!(config.resample_positions(&mut moved, &larger).unwrap().contains("resampled"));
         let mut model = Flip::<f32, Cpu>::new(&Cpu::default(), &larger, 4).unwrap();

@@ -6,13 +6,15 @@
 //!
 //! A composed model is updated by dfdx's own rule, a fused one by [kernels](crate::kernel::adamw).
 
-use dfdx::optim::{AdamConfig, WeightDecay};
+use std::sync::Arc;
+
+use dfdx::optim::{AdamConfig, Momentum, SgdConfig, WeightDecay};
 use dfdx::prelude::*;
 
 use super::config::AdamWConfig;
 use crate::kernel::adamw as kernel;
-use crate::model::{Engine, Flip, ModelError, Moments};
-use crate::parameter::{blend, host_f32, rounded, Mismatch, NamedTensor, Parameter, Role};
+use crate::model::{Flip, ModelError, Update};
+use crate::parameter::{Flat, Layout, Mismatch, NamedTensor, Parameter, Ranges, Role};
 use crate::ranks::RanksError;
 
 /// The number of updates is exported as two numbers, of 2^24 and of 1: single precision counts no further.
@@ -44,15 +46,15 @@ impl OptimizerError {
 #[derive(Debug)]
 pub struct AdamW<E: Dtype, D: Storage<E>> {
     config: AdamWConfig,
-    first: Gradients<E, D>,
-    second: Gradients<E, D>,
+    /// First and second, of those parameters that are updated here; none before the first update.
+    moments: Option<[Flat<E, D>; 2]>,
     updates: u64,
 }
 
-impl<E: Dtype, D: Device<E>> AdamW<E, D> {
+impl<E: Dtype, D: Ranges<E>> AdamW<E, D> {
     /// No moments, no updates.
     pub fn new(config: &AdamWConfig) -> Self {
-        AdamW { config: config.clone(), first: Gradients::leaky(), second: Gradients::leaky(), updates: 0 }
+        AdamW { config: config.clone(), moments: None, updates: 0 }
     }
 
     /// Updates seen so far.
@@ -61,42 +63,40 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
     }
 
     /// Moves every parameter of a model at learning rate `lr`, by its gradient times `factor` (what clipping
-    /// leaves of it, see [`clip_factor`](super::clip_factor)). A parameter without a gradient has one of zero.
+    /// leaves of it, see [`clip_factor`](super::clip_factor)).
     pub fn update(
         &mut self,
         model: &mut Flip<E, D>,
-        gradients: Gradients<E, D>,
+        gradients: Flat<E, D>,
         lr: f64,
         factor: f64,
     ) -> Result<(), OptimizerError> {
         self.update_some(model, |_| true, gradients, lr, factor)
     }
 
-    /// As [`update`](Self::update), of those parameters alone that are `wanted`, by their places in the walk over the model;
+    /// As [`update`](Self::update), of those parameters alone that are `wanted`, by their places in the list of all;
     /// there are no moments of the others.
     pub fn update_some(
         &mut self,
         model: &mut Flip<E, D>,
         wanted: impl Fn(usize) -> bool,
-        mut gradients: Gradients<E, D>,
+        mut gradients: Flat<E, D>,
         lr: f64,
         factor: f64,
     ) -> Result<(), OptimizerError> {
-        let engine = model.engine();
-        let own = model.parameters_mut().into_iter().enumerate();
-        let parameters: Vec<_> =
-            own.filter(|(place, _)| wanted(*place)).map(|(_, parameter)| parameter).collect();
-        let Some(engine) = engine else {
-            for parameter in parameters.iter().filter(|_| factor != 1.0) {
-                let nothing = parameter.master.device().try_zeros_like(&parameter.master);
-                let nothing = nothing.map_err(OptimizerError::device)?;
-                blend(&mut gradients, parameter, factor, nothing).map_err(OptimizerError::device)?;
-            }
-            return self.compose(parameters, &mut gradients, lr);
-        };
+        let device = model.masters().device().clone();
+        self.allocate(&device, model.parameters(), wanted).map_err(OptimizerError::device)?;
         self.updates += 1;
+        let Some(moments) = &mut self.moments else { return Ok(()) };
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         let t = self.updates;
+        let Some(engine) = model.engine() else {
+            let rule = AdamConfig { lr, betas: [beta1, beta2], eps, weight_decay: None };
+            let step = Composed { rule, weight_decay, t, factor };
+            let parameters = model.parameters().to_vec();
+            let composed = step.update(&parameters, model.masters_mut(), moments, &mut gradients);
+            return composed.map_err(OptimizerError::device);
+        };
         let rule = |role: Role| kernel::AdamW {
             lr,
             beta1,
@@ -106,54 +106,36 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
             t,
             gradient: factor,
         };
-        let moments = Moments { first: &mut self.first, second: &mut self.second };
-        engine.adamw(parameters, moments, gradients, &rule).map_err(OptimizerError::device)
-    }
-
-    /// The update composed of dfdx's own, parameter by parameter.
-    fn compose(
-        &mut self,
-        parameters: Vec<&mut Parameter<E, D>>,
-        gradients: &mut Gradients<E, D>,
-        lr: f64,
-    ) -> Result<(), OptimizerError> {
-        self.updates += 1;
-        // From some thousand updates on, the bias corrections are 1 anyway.
-        let t = i32::try_from(self.updates).unwrap_or(i32::MAX);
-        for parameter in parameters {
-            let decay = parameter.role.decays().then_some(WeightDecay::Decoupled(self.config.weight_decay));
-            let rule = AdamConfig {
-                lr,
-                betas: [self.config.beta1, self.config.beta2],
-                eps: self.config.eps,
-                weight_decay: decay,
-            };
-            Self::step(rule, t, parameter, &mut self.first, &mut self.second, gradients)
-                .map_err(OptimizerError::device)?;
+        let masters = model.masters_mut();
+        let update = Update { masters, moments, gradients: &mut gradients, rule: &rule };
+        let whole = update.moments[0].layout() == update.gradients.layout();
+        engine.adamw(update).map_err(OptimizerError::device)?;
+        if whole {
+            model.give_back(gradients);
         }
         Ok(())
     }
 
-    fn step(
-        rule: AdamConfig,
-        t: i32,
-        parameter: &mut Parameter<E, D>,
-        first: &mut Gradients<E, D>,
-        second: &mut Gradients<E, D>,
-        gradients: &mut Gradients<E, D>,
+    /// Has moments of those parameters that are `wanted`: zeros, where there are none yet.
+    fn allocate(
+        &mut self,
+        device: &D,
+        parameters: &[Parameter],
+        wanted: impl Fn(usize) -> bool,
     ) -> Result<(), D::Err> {
-        let first = first.get_or_alloc_mut(&parameter.master)?;
-        let second = second.get_or_alloc_mut(&parameter.master)?;
-        let gradient = gradients.get_or_alloc_mut(&parameter.master)?;
-        rule.try_update(t, &mut parameter.master, first, second, gradient)
+        if self.moments.is_none() {
+            let layout = Arc::new(Layout::new(parameters, wanted));
+            self.moments = Some([Flat::zeros(device, layout.clone())?, Flat::zeros(device, layout)?]);
+        }
+        Ok(())
     }
 
     /// Both moments of every parameter and the number of updates, copied to the host.
-    pub fn export(&mut self, parameters: &[&Parameter<E, D>]) -> Result<Vec<NamedTensor>, OptimizerError> {
+    pub fn export(&self, parameters: &[Parameter]) -> Result<Vec<NamedTensor>, OptimizerError> {
         let mut tensors = Vec::with_capacity(2 * parameters.len() + 1);
         for (index, (name, shape)) in Self::outline(parameters).into_iter().enumerate() {
             let mut data = Vec::new();
-            self.show(None, parameters, index, &mut |values| data = values.to_vec())?;
+            self.show(parameters, index, &mut |values| data = values.to_vec())?;
             tensors.push(NamedTensor { name, shape, data });
         }
         Ok(tensors)
@@ -161,7 +143,7 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
 
     /// Name and shape of each tensor of the state: the first moments of all parameters, the second ones, the number of
     /// updates.
-    pub fn outline(parameters: &[&Parameter<E, D>]) -> Vec<(String, Vec<usize>)> {
+    pub fn outline(parameters: &[Parameter]) -> Vec<(String, Vec<usize>)> {
         let of_each = |prefix: &'static str| {
             parameters.iter().map(move |p| (format!("{prefix}{}", p.name), p.shape.clone()))
         };
@@ -169,110 +151,155 @@ impl<E: Dtype, D: Device<E>> AdamW<E, D> {
         of_each(FIRST).chain(of_each(SECOND)).chain(count).collect()
     }
 
-    /// Shows a tensor of the [outline](Self::outline), by its place there; where an engine lends it, without a copy.
+    /// Shows a tensor of the [outline](Self::outline), by its place there.
     pub(super) fn show(
-        &mut self,
-        engine: Option<&dyn Engine<E, D>>,
-        parameters: &[&Parameter<E, D>],
+        &self,
+        parameters: &[Parameter],
         index: usize,
         see: &mut dyn FnMut(&[f32]),
     ) -> Result<(), OptimizerError> {
-        let moments = if index < parameters.len() { &mut self.first } else { &mut self.second };
-        let Some(parameter) = parameters.iter().cycle().take(2 * parameters.len()).nth(index) else {
+        if index == 2 * parameters.len() {
             see(&[self.updates / COUNT_BASE, self.updates % COUNT_BASE].map(|n| n as f32));
             return Ok(());
-        };
-        match engine {
-            Some(engine) => engine.show(parameter, moments, see).map_err(OptimizerError::device),
-            None => {
-                moments.try_alloc_for(&parameter.master).map_err(OptimizerError::device)?;
-                see(&host_f32(&moments.get(&parameter.master)));
-                Ok(())
-            }
         }
+        let (which, place) = (index / parameters.len(), index % parameters.len());
+        match &self.moments {
+            Some(moments) => see(&moments[which].read_f32(place).map_err(OptimizerError::device)?),
+            None => see(&vec![0.0; parameters[place].len()]),
+        }
+        Ok(())
     }
 
-    /// The state that [`AdamW::export`] wrote for the same parameters.
+    /// The state that [`AdamW::export`] wrote for the same parameters, on a device.
     pub fn import(
         config: &AdamWConfig,
-        parameters: &[&Parameter<E, D>],
+        device: &D,
+        parameters: &[Parameter],
         tensors: &[NamedTensor],
     ) -> Result<Self, OptimizerError> {
         let expected = Self::outline(parameters);
         let tensors = Mismatch::pair(&expected, tensors).map_err(OptimizerError::State)?;
-        let mut state = Self::new(config);
+        let mut state = Self::for_some(config, device, parameters, |_| true)?;
         for (index, tensor) in tensors.into_iter().enumerate() {
-            state.fill(None, parameters, index, tensor.data.clone())?;
+            state.fill(parameters, index, &tensor.data)?;
         }
+        Ok(state)
+    }
+
+    /// A state that has yet to be filled, with moments of those parameters that are `wanted`.
+    pub(super) fn for_some(
+        config: &AdamWConfig,
+        device: &D,
+        parameters: &[Parameter],
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Self, OptimizerError> {
+        let mut state = Self::new(config);
+        state.allocate(device, parameters, wanted).map_err(OptimizerError::device)?;
         Ok(state)
     }
 
     /// Takes the values of a tensor of the [outline](Self::outline), by its place there.
     pub(super) fn fill(
         &mut self,
-        engine: Option<&dyn Engine<E, D>>,
-        parameters: &[&Parameter<E, D>],
+        parameters: &[Parameter],
         index: usize,
-        values: Vec<f32>,
+        values: &[f32],
     ) -> Result<(), OptimizerError> {
-        let moments = if index < parameters.len() { &mut self.first } else { &mut self.second };
-        let Some(parameter) = parameters.iter().cycle().take(2 * parameters.len()).nth(index) else {
+        if index == 2 * parameters.len() {
             self.updates = values.iter().fold(0, |n, &digit| n * COUNT_BASE + digit as u64);
             return Ok(());
-        };
-        let filled = match engine {
-            Some(engine) => engine.put_gradient(parameter, moments, values),
-            None => fill(moments, parameter, &values),
-        };
-        filled.map_err(OptimizerError::device)
+        }
+        let (which, place) = (index / parameters.len(), index % parameters.len());
+        let Some(moments) = &mut self.moments else { return Ok(()) };
+        moments[which].write_f32(place, values).map_err(OptimizerError::device)
     }
 }
 
-fn fill<E: Dtype, D: Device<E>>(
-    moments: &mut Gradients<E, D>,
-    parameter: &Parameter<E, D>,
-    values: &[f32],
-) -> Result<(), D::Err> {
-    let values = values.iter().map(|&x| rounded(f64::from(x))).collect();
-    let values = parameter.master.device().try_tensor_from_vec(values, *parameter.master.shape())?;
-    blend(moments, parameter, 0.0, values)
+/// An update composed of dfdx's own, parameter by parameter.
+struct Composed {
+    /// Without decay, which depends on the parameter.
+    rule: AdamConfig,
+    weight_decay: f64,
+    t: u64,
+    /// Factor on every gradient.
+    factor: f64,
+}
+
+impl Composed {
+    fn update<E: Dtype, D: Ranges<E>>(
+        &self,
+        parameters: &[Parameter],
+        masters: &mut Flat<E, D>,
+        [first, second]: &mut [Flat<E, D>; 2],
+        gradients: &mut Flat<E, D>,
+    ) -> Result<(), D::Err> {
+        // From some thousand updates on, the bias corrections are 1 anyway.
+        let t = i32::try_from(self.t).unwrap_or(i32::MAX);
+        let device = masters.device().clone();
+        let own = first.layout().clone();
+        let updated = parameters.iter().enumerate().filter(|(place, _)| own.range(*place).is_some());
+        for (place, parameter) in updated {
+            let weight_decay = parameter.role.decays().then_some(WeightDecay::Decoupled(self.weight_decay));
+            let rule = AdamConfig { weight_decay, ..self.rule };
+            let mut gradient = gradients.cut(place)?;
+            if self.factor != 1.0 {
+                // dfdx has no product of bare storage, but a velocity: v <- 0 + factor v.
+                let scale =
+                    SgdConfig { lr: 0.0, momentum: Some(Momentum::Classic(self.factor)), weight_decay: None };
+                let (mut unmoved, nothing) =
+                    (device.allocate(parameter.len())?, device.allocate(parameter.len())?);
+                device.sgd_kernel(&scale, &mut unmoved, &mut gradient, &nothing)?;
+            }
+            let (mut p, mut m, mut v) = (masters.cut(place)?, first.cut(place)?, second.cut(place)?);
+            device.adam_kernel(t, &rule, &mut p, &mut m, &mut v, &gradient)?;
+            masters.paste(place, &p)?;
+            first.paste(place, &m)?;
+            second.paste(place, &v)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parameter::{Init, Tower};
 
-    fn parameter(role: Role, values: &[f64]) -> Parameter<f64, Cpu> {
-        let master = Cpu::default().tensor_from_vec(values.to_vec(), (1, values.len()));
-        Parameter { name: format!("{role:?}"), role, shape: vec![values.len()], master, given_up: false }
+    fn parameter(role: Role, len: usize) -> Parameter {
+        let init = Init::Constant(0.0);
+        Parameter { name: format!("{role:?}"), tower: Tower::Text, role, shape: vec![len], init }
     }
 
-    fn gradients(parameters: &[Parameter<f64, Cpu>], k: u64) -> Gradients<f64, Cpu> {
-        let mut gradients = Gradients::leaky();
-        for parameter in parameters {
-            let values = (0..parameter.len()).map(|i| ((i as u64 + 3 * k) as f64).sin()).collect();
-            let values = parameter.master.device().tensor_from_vec(values, *parameter.master.shape());
-            blend(&mut gradients, parameter, 1.0, values).unwrap();
-        }
-        gradients
+    fn flat<E: Dtype>(parameters: &[Parameter], values: &[&[E]]) -> Flat<E, Cpu>
+    where
+        Cpu: Ranges<E>,
+    {
+        let layout = Arc::new(Layout::new(parameters, |_| true));
+        let mut flat = Flat::zeros(&Cpu::default(), layout).unwrap();
+        values.iter().enumerate().for_each(|(place, values)| flat.write(place, values).unwrap());
+        flat
     }
 
-    fn values(parameters: &[Parameter<f64, Cpu>]) -> Vec<Vec<f64>> {
-        parameters.iter().map(|parameter| parameter.master.as_vec()).collect()
+    fn composed(config: &AdamWConfig, t: u64) -> Composed {
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = *config;
+        let rule = AdamConfig { lr: 0.01, betas: [beta1, beta2], eps, weight_decay: None };
+        Composed { rule, weight_decay, t, factor: 1.0 }
     }
 
     #[test]
     fn follows_the_formula_and_spares_biases_from_decay() {
         let config = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.2 };
-        let mut parameters = [parameter(Role::Weight, &[0.5, -2.0]), parameter(Role::Bias, &[1.5])];
-        let mut optimizer = AdamW::new(&config);
-        let mut expected = values(&parameters);
+        let parameters = [parameter(Role::Weight, 2), parameter(Role::Bias, 1)];
+        let mut masters = flat(&parameters, &[&[0.5f64, -2.0], &[1.5]]);
+        let mut state = [(); 2].map(|()| flat::<f64>(&parameters, &[]));
+        let mut expected = [vec![0.5, -2.0], vec![1.5]];
         let mut moments = [[0.0f64; 2]; 3];
-        for k in 0..5 {
-            let mut step = gradients(&parameters, k);
-            optimizer.compose(parameters.iter_mut().collect(), &mut step, 0.01).unwrap();
+        for k in 0..5u64 {
+            let of = |i: usize| ((i as u64 + 3 * k) as f64).sin();
+            let mut gradients = flat(&parameters, &[&[of(0), of(1)], &[of(0)]]);
+            composed(&config, k + 1).update(&parameters, &mut masters, &mut state, &mut gradients).unwrap();
             for (at, (i, p)) in [(0, 0), (0, 1), (1, 0)].into_iter().enumerate() {
-                let g = ((p as u64 + 3 * k) as f64).sin();
+                let g = of(p);
                 let [m, v] = &mut moments[at];
                 *m = 0.9 * *m + 0.1 * g;
                 *v = 0.95 * *v + 0.05 * g * g;
@@ -282,50 +309,50 @@ mod tests {
                 expected[i][p] -= 0.01 * (u + decay);
             }
         }
-        for (got, expected) in values(&parameters).concat().into_iter().zip(expected.concat()) {
+        let got = [0, 1].map(|place| masters.read(place).unwrap()).concat();
+        for (got, expected) in got.into_iter().zip(expected.concat()) {
             assert!((got - expected).abs() < 1e-14, "{got} for {expected}");
         }
     }
 
     #[test]
     fn goes_on_from_its_exported_state() {
-        let config = AdamWConfig::default();
-        let start = || {
-            let master = Cpu::default().tensor_from_vec(vec![0.5f32, -2.0], (1, 2));
-            [Parameter { name: "p".into(), role: Role::Weight, shape: vec![2], master, given_up: false }]
+        let (config, parameters) = (AdamWConfig::default(), [parameter(Role::Weight, 2)]);
+        let start = || flat(&parameters, &[&[0.5f32, -2.0]]);
+        let step = |masters: &mut Flat<f32, Cpu>, optimizer: &mut AdamW<f32, Cpu>, k: usize| {
+            let mut gradients = flat(&parameters, &[&[0.3 * k as f32 - 1.0, 0.7]]);
+            optimizer.updates += 1;
+            let (step, moments) = (composed(&config, optimizer.updates), optimizer.moments.as_mut().unwrap());
+            step.update(&parameters, masters, moments, &mut gradients).unwrap();
         };
-        let step = |parameters: &mut [Parameter<f32, Cpu>], optimizer: &mut AdamW<f32, Cpu>, k: usize| {
-            let mut gradients = Gradients::leaky();
-            let values = Cpu::default().tensor_from_vec(vec![0.3 * k as f32 - 1.0, 0.7], (1, 2));
-            blend(&mut gradients, &parameters[0], 1.0, values).unwrap();
-            optimizer.compose(parameters.iter_mut().collect(), &mut gradients, 0.01).unwrap();
-        };
-        let (mut whole, mut optimizer) = (start(), AdamW::new(&config));
+        let fresh = || AdamW::for_some(&config, &Cpu::default(), &parameters, |_| true).unwrap();
+        let (mut whole, mut optimizer) = (start(), fresh());
         (0..6).for_each(|k| step(&mut whole, &mut optimizer, k));
 
-        let (mut halves, mut optimizer) = (start(), AdamW::new(&config));
+        let (mut halves, mut optimizer) = (start(), fresh());
         (0..3).for_each(|k| step(&mut halves, &mut optimizer, k));
-        let state = optimizer.export(&[&halves[0]]).unwrap();
-        let mut optimizer = AdamW::import(&config, &[&halves[0]], &state).unwrap();
+        let state = optimizer.export(&parameters).unwrap();
+        let mut optimizer = AdamW::import(&config, &Cpu::default(), &parameters, &state).unwrap();
         assert_eq!(optimizer.updates(), 3);
         (3..6).for_each(|k| step(&mut halves, &mut optimizer, k));
-        assert_eq!(whole[0].to_host(), halves[0].to_host());
+        assert_eq!(whole.read(0).unwrap(), halves.read(0).unwrap());
     }
 
     #[test]
     fn counts_further_than_single_precision() {
         let config = AdamWConfig::default();
-        let mut optimizer = AdamW::<f32, Cpu> { updates: 3 * COUNT_BASE + 5, ..AdamW::new(&config) };
+        let optimizer = AdamW::<f32, Cpu> { updates: 3 * COUNT_BASE + 5, ..AdamW::new(&config) };
         let state = optimizer.export(&[]).unwrap();
-        assert_eq!(AdamW::<f32, Cpu>::import(&config, &[], &state).unwrap().updates(), 3 * COUNT_BASE + 5);
+        let again = AdamW::<f32, Cpu>::import(&config, &Cpu::default(), &[], &state).unwrap();
+        assert_eq!(again.updates(), 3 * COUNT_BASE + 5);
     }
 
     #[test]
     fn names_what_is_missing() {
-        let parameters = [parameter(Role::Weight, &[0.5])];
-        let error = AdamW::import(&AdamWConfig::default(), &[&parameters[0]], &[]).unwrap_err();
+        let parameters = [parameter(Role::Weight, 1)];
+        let import = AdamW::<f32, Cpu>::import(&AdamWConfig::default(), &Cpu::default(), &parameters, &[]);
         assert_eq!(
-            error.to_string(),
+            import.unwrap_err().to_string(),
             "these tensors are not the state of this model's optimizer:\n\
              adamw.first.Weight: missing\nadamw.second.Weight: missing\nadamw.updates: missing"
         );

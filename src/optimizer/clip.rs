@@ -3,45 +3,45 @@
 use dfdx::prelude::*;
 
 use crate::model::Flip;
-use crate::parameter::{widened, Parameter};
+use crate::parameter::{widened, Flat, Parameter, Ranges};
 
 /// The Euclidean norm of all gradients of a model together.
-pub fn global_norm<E: Dtype, D: Device<E>>(
+pub fn global_norm<E: Dtype, D: Ranges<E>>(
     model: &Flip<E, D>,
-    gradients: &mut Gradients<E, D>,
+    gradients: &Flat<E, D>,
 ) -> Result<f64, D::Err> {
+    let all: Vec<usize> = (0..model.parameters().len()).collect();
     let squares = match model.engine() {
-        Some(engine) => engine.square_sum(&model.parameters(), gradients)?,
-        None => square_sum(&model.parameters(), gradients)?,
+        Some(engine) => engine.square_sum(gradients, &all)?,
+        None => square_sum(model.parameters(), gradients, &all)?,
     };
     Ok(squares.sqrt())
 }
 
-/// The sum of the squares of the gradient of each parameter that stands at one of these `places` of the walk over the model.
-/// The sum over all, in the order of the walk, is the square of [`global_norm`].
-pub fn squares<E: Dtype, D: Device<E>>(
+/// The sum of the squares of the gradient of each parameter that stands at one of these `places` of the list.
+/// The sum over all, in the order of the list, is the square of [`global_norm`].
+pub fn squares<E: Dtype, D: Ranges<E>>(
     model: &Flip<E, D>,
     places: &[usize],
-    gradients: &mut Gradients<E, D>,
+    gradients: &Flat<E, D>,
 ) -> Result<Vec<f64>, D::Err> {
-    let parameters = model.parameters();
-    let own = places.iter().map(|&place| parameters[place]);
-    own.map(|parameter| match model.engine() {
-        Some(engine) => engine.square_sum(&[parameter], gradients),
-        None => square_sum(&[parameter], gradients),
-    })
-    .collect()
+    let of_each = places.iter().map(|place| match model.engine() {
+        Some(engine) => engine.square_sum(gradients, &[*place]),
+        None => square_sum(model.parameters(), gradients, &[*place]),
+    });
+    of_each.collect()
 }
 
 /// Squares are summed row by row on the device and then in double precision.
-fn square_sum<E: Dtype, D: Device<E>>(
-    parameters: &[&Parameter<E, D>],
-    gradients: &mut Gradients<E, D>,
+fn square_sum<E: Dtype, D: Ranges<E>>(
+    parameters: &[Parameter],
+    gradients: &Flat<E, D>,
+    places: &[usize],
 ) -> Result<f64, D::Err> {
     let mut sum = 0.0;
-    for parameter in parameters {
-        gradients.try_alloc_for(&parameter.master)?;
-        let squares = gradients.get(&parameter.master).try_square()?.try_sum::<(usize,), Axis<1>>()?;
+    for &place in places {
+        let gradient = gradients.tensor(place, parameters[place].matrix())?;
+        let squares = gradient.try_square()?.try_sum::<(usize,), Axis<1>>()?;
         sum += squares.as_vec().into_iter().map(widened).sum::<f64>();
     }
     Ok(sum)
@@ -58,29 +58,25 @@ pub fn clip_factor(norm: f64, max: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::parameter::{blend, Role};
+    use crate::parameter::{Init, Layout, Role, Tower};
 
     #[test]
     fn the_norm_is_over_all_parameters_and_only_larger_ones_are_scaled_down() {
-        let device = Cpu::default();
-        let parameters = [(2, vec![3.0f32, 0.0]), (1, vec![4.0])].map(|(n, values)| {
-            let parameter = Parameter {
-                name: "p".into(),
-                role: Role::Weight,
-                shape: vec![n],
-                master: device.tensor_from_vec(vec![0.0f32; n], (1, n)),
-                given_up: false,
-            };
-            (parameter, device.tensor_from_vec(values, (1, n)))
+        let values = [vec![3.0f32, 0.0], vec![4.0]];
+        let parameters = values.clone().map(|values| Parameter {
+            name: "p".into(),
+            tower: Tower::Image,
+            role: Role::Weight,
+            shape: vec![values.len()],
+            init: Init::Constant(0.0),
         });
-        let mut gradients = Gradients::leaky();
-        for (parameter, value) in &parameters {
-            blend(&mut gradients, parameter, 1.0, value.clone()).unwrap();
-        }
-        let parameters: Vec<&Parameter<f32, Cpu>> =
-            parameters.iter().map(|(parameter, _)| parameter).collect();
-        assert_eq!(square_sum(&parameters, &mut gradients).unwrap(), 25.0);
+        let layout = Arc::new(Layout::new(&parameters, |_| true));
+        let mut gradients = Flat::zeros(&Cpu::default(), layout).unwrap();
+        values.iter().enumerate().for_each(|(place, values)| gradients.write(place, values).unwrap());
+        assert_eq!(square_sum(&parameters, &gradients, &[0, 1]).unwrap(), 25.0);
         assert_eq!([clip_factor(5.0, 10.0), clip_factor(5.0, 5.0), clip_factor(5.0, 0.5)], [1.0, 1.0, 0.1]);
     }
 }

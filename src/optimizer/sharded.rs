@@ -1,24 +1,22 @@
 //! Norm, update and state where each rank has the moments of some parameters only. What comes out is what one rank computes
 //! that has them all.
 
-use dfdx::prelude::*;
-
 use super::adamw::{AdamW, OptimizerError};
 use super::clip::squares;
 use super::config::AdamWConfig;
 use crate::model::Flip;
-use crate::parameter::Mismatch;
+use crate::parameter::{Flat, Mismatch, Ranges};
 use crate::ranks::{hand, Owners, Ranks, RanksError};
 
 /// The Euclidean norm of all gradients, of which each rank has those of its own parameters.
 ///
 /// # Errors
 /// The device or an exchange fails.
-pub fn sharded_norm<D: Device<f32>>(
+pub fn sharded_norm<D: Ranges<f32>>(
     ranks: &dyn Ranks,
     owners: &Owners,
     model: &Flip<f32, D>,
-    gradients: &mut Gradients<f32, D>,
+    gradients: &Flat<f32, D>,
 ) -> Result<f64, OptimizerError> {
     let mine: Vec<usize> = owners.places(ranks.rank()).collect();
     let own = squares(model, &mine, gradients).map_err(OptimizerError::device)?;
@@ -39,7 +37,7 @@ pub fn sharded_norm<D: Device<f32>>(
     Ok(of_each.iter().fold(0.0, |sum, square| sum + square).sqrt())
 }
 
-impl<D: Device<f32>> AdamW<f32, D> {
+impl<D: Ranges<f32>> AdamW<f32, D> {
     /// Updates the parameters of this rank and gives them to the others.
     ///
     /// # Errors
@@ -49,7 +47,7 @@ impl<D: Device<f32>> AdamW<f32, D> {
         ranks: &dyn Ranks,
         owners: &Owners,
         model: &mut Flip<f32, D>,
-        gradients: Gradients<f32, D>,
+        gradients: Flat<f32, D>,
         lr: f64,
         factor: f64,
     ) -> Result<(), OptimizerError> {
@@ -64,14 +62,14 @@ impl<D: Device<f32>> AdamW<f32, D> {
     /// # Errors
     /// The device or an exchange fails.
     pub fn show_first(
-        &mut self,
+        &self,
         ranks: &dyn Ranks,
         owners: Option<&Owners>,
         model: &Flip<f32, D>,
         index: usize,
         see: &mut dyn FnMut(&[f32]),
     ) -> Result<(), OptimizerError> {
-        let (engine, parameters) = (model.engine(), model.parameters());
+        let parameters = model.parameters();
         let place = index % parameters.len();
         // The number of updates is the same on all of them.
         let moments = owners.filter(|_| index < 2 * parameters.len());
@@ -79,13 +77,13 @@ impl<D: Device<f32>> AdamW<f32, D> {
         let first = ranks.rank() == 0;
         if from == 0 {
             return match first {
-                true => self.show(engine.as_deref(), &parameters, index, see),
+                true => self.show(parameters, index, see),
                 false => Ok(()),
             };
         }
         let mut values = Vec::new();
         if ranks.rank() == from {
-            self.show(engine.as_deref(), &parameters, index, &mut |own| values = own.to_vec())?;
+            self.show(parameters, index, &mut |own| values = own.to_vec())?;
         } else if first {
             values.resize(parameters[place].len(), 0.0);
         }
@@ -110,13 +108,14 @@ impl<D: Device<f32>> AdamW<f32, D> {
         there: impl Iterator<Item = (&'a str, Vec<usize>)>,
         mut read: impl FnMut(usize, &mut Vec<f32>) -> Result<(), F>,
     ) -> Result<Self, F> {
-        let (engine, parameters) = (model.engine(), model.parameters());
-        let (rank, outline) = (ranks.rank(), AdamW::outline(&parameters));
+        let parameters = model.parameters();
+        let (rank, outline) = (ranks.rank(), Self::outline(parameters));
         let places = match rank {
             0 => Mismatch::places(&outline, there).map_err(OptimizerError::State)?,
             _ => Vec::new(),
         };
-        let mut state = AdamW::new(config);
+        let wanted = |place: usize| owners.is_none_or(|owners| owners.owner(place) == rank);
+        let mut state = Self::for_some(config, model.masters().device(), parameters, wanted)?;
         for (index, (_, shape)) in outline.iter().enumerate() {
             let moments = owners.filter(|_| index < 2 * parameters.len());
             let to = moments.map(|owners| owners.owner(index % parameters.len()));
@@ -133,7 +132,7 @@ impl<D: Device<f32>> AdamW<f32, D> {
             };
             handed.map_err(OptimizerError::from)?;
             if to.is_none_or(|to| to == rank) {
-                state.fill(engine.as_deref(), &parameters, index, values)?;
+                state.fill(parameters, index, &values)?;
             }
         }
         Ok(state)

@@ -1,24 +1,26 @@
-//! Tensors that lie anywhere in memory, as one row of values, and the pieces in which parts of it are exchanged.
+//! Ranges of one buffer, as a row of values without anything between them, and the pieces in which parts of it are
+//! exchanged.
 
 use std::ops::Range;
 
-/// Where in the row each tensor begins.
+/// Where in the row, and where in the buffer, each range begins.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// The first value of each tensor, and the end.
+    ranges: Vec<Range<usize>>,
+    /// The first value of each range, and the end.
     starts: Vec<usize>,
 }
 
 impl Row {
-    /// The row of these tensors, one after the other.
-    pub fn of(tensors: &[Vec<f32>]) -> Row {
+    /// The row of these ranges, one after the other.
+    pub fn of(ranges: Vec<Range<usize>>) -> Row {
         let mut starts = vec![0];
         let mut end = 0;
-        starts.extend(tensors.iter().map(|tensor| {
-            end += tensor.len();
+        starts.extend(ranges.iter().map(|range| {
+            end += range.len();
             end
         }));
-        Row { starts }
+        Row { ranges, starts }
     }
 
     /// All values.
@@ -26,33 +28,28 @@ impl Row {
         self.starts.last().copied().unwrap_or_default()
     }
 
-    /// Each tensor's place in the row.
-    pub fn places(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.starts.windows(2).map(|pair| pair[0]..pair[1])
-    }
-
-    /// The tensors that have values of a piece, which of theirs, and which of the piece.
-    fn cover<'a>(
-        &'a self,
-        piece: &'a Range<usize>,
-    ) -> impl Iterator<Item = (usize, Range<usize>, Range<usize>)> + 'a {
+    /// The parts of the buffer that have values of a piece, in order.
+    fn cover<'a>(&'a self, piece: &'a Range<usize>) -> impl Iterator<Item = Range<usize>> + 'a {
         let first = self.starts.partition_point(|&start| start <= piece.start).saturating_sub(1);
-        let places = self.places().enumerate().skip(first).take_while(|(_, place)| place.start < piece.end);
-        places.filter_map(|(tensor, place)| {
-            let (from, to) = (place.start.max(piece.start), place.end.min(piece.end));
-            (from < to)
-                .then(|| (tensor, from - place.start..to - place.start, from - piece.start..to - piece.start))
+        let all = self.starts.windows(2).zip(&self.ranges).skip(first);
+        all.take_while(|(place, _)| place[0] < piece.end).filter_map(|(place, range)| {
+            let (from, to) = (place[0].max(piece.start), place[1].min(piece.end));
+            (from < to).then(|| range.start + from - place[0]..range.start + to - place[0])
         })
     }
 
     /// Appends the values of a piece.
-    pub fn read(&self, tensors: &[Vec<f32>], piece: &Range<usize>, to: &mut Vec<f32>) {
-        self.cover(piece).for_each(|(tensor, own, _)| to.extend_from_slice(&tensors[tensor][own]));
+    pub fn read(&self, buffer: &[f32], piece: &Range<usize>, to: &mut Vec<f32>) {
+        self.cover(piece).for_each(|own| to.extend_from_slice(&buffer[own]));
     }
 
     /// Overwrites the values of a piece.
-    pub fn write(&self, tensors: &mut [Vec<f32>], piece: &Range<usize>, from: &[f32]) {
-        self.cover(piece).for_each(|(tensor, own, of)| tensors[tensor][own].copy_from_slice(&from[of]));
+    pub fn write(&self, buffer: &mut [f32], piece: &Range<usize>, mut from: &[f32]) {
+        for own in self.cover(piece) {
+            let (values, rest) = from.split_at(own.len());
+            buffer[own].copy_from_slice(values);
+            from = rest;
+        }
     }
 }
 
@@ -84,9 +81,9 @@ mod tests {
 
     #[test]
     fn pieces_cover_every_slice_once_and_read_what_was_written() {
-        let lengths = [3, 1, 0, 5, 2];
-        let mut tensors: Vec<Vec<f32>> = lengths.iter().map(|&length| vec![0.0; length]).collect();
-        let row = Row::of(&tensors);
+        // Of any order, one of them empty, with room between them.
+        let row = Row::of(vec![8..11, 0..1, 4..4, 12..17, 2..4]);
+        let mut buffer = vec![-1.0; 18];
         assert_eq!(row.len(), 11);
         for most in 1..12 {
             let mut seen = [0; 11];
@@ -94,16 +91,19 @@ mod tests {
                 for piece in pieces {
                     assert!(piece.len() <= most);
                     let values: Vec<f32> = piece.clone().map(|at| (100 * most + at) as f32).collect();
-                    row.write(&mut tensors, &piece, &values);
+                    row.write(&mut buffer, &piece, &values);
                     let mut read = Vec::new();
-                    row.read(&tensors, &piece, &mut read);
+                    row.read(&buffer, &piece, &mut read);
                     assert_eq!(read, values);
                     piece.for_each(|at| seen[at] += 1);
                 }
             }
             assert_eq!(seen, [1; 11]);
-            let all: Vec<f32> = (0..11).map(|at| (100 * most + at) as f32).collect();
-            assert_eq!(tensors.concat(), all);
+            let at = |i: usize| (100 * most + i) as f32;
+            let (room, rest) = ([-1.0; 1], [-1.0; 4]);
+            let want = [&[at(3)][..], &room, &[at(9), at(10)], &rest, &[at(0), at(1), at(2)], &room];
+            let want = [want.concat(), (4..9).map(at).collect(), room.to_vec()].concat();
+            assert_eq!(buffer, want);
         }
     }
 }

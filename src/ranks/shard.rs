@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-/// The owner of each parameter, by its place in the walk over the model. Parameters are not cut.
+/// The owner of each parameter, by its place in the list of parameters. Parameters are not cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owners {
     of: Vec<usize>,

@@ -4,8 +4,8 @@
 //! adds up the nodes that lie within its own parts; what remains is added up by one rank for each slice of the values.
 //! So every value is the same sum, in the same order, on any number of ranks.
 //!
-//! Values are those of tensors, which stay where they are: what ranks send goes in pieces, and sums are written where the
-//! first of a rank's own nodes has its values. Beside these, a rank holds a few pieces.
+//! Values lie in ranges of one buffer for each node, and stay where they are: what ranks send goes in pieces, and sums are
+//! written where the first of a rank's own nodes has its values. Beside these, a rank holds a few pieces.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -37,21 +37,17 @@ fn collect(node: Node, own: &Range<usize>, found: &mut Vec<Node>) {
     }
 }
 
-/// The tensors of a node, of what `leaf` computes for each of its parts, called in their order. So many of them are held at
+/// The buffer of a node, of what `leaf` computes for each of its parts, called in their order. So many of them are held at
 /// a time as the node is deep.
 ///
 /// # Errors
 /// Those of `leaf`.
-pub fn node_sum<E>(
-    node: Node,
-    leaf: &mut impl FnMut(usize) -> Result<Vec<Vec<f32>>, E>,
-) -> Result<Vec<Vec<f32>>, E> {
+pub fn node_sum<E>(node: Node, leaf: &mut impl FnMut(usize) -> Result<Vec<f32>, E>) -> Result<Vec<f32>, E> {
     if node.1 - node.0 == 1 {
         return leaf(node.0);
     }
     let mut sum = node_sum((node.0, middle(node)), leaf)?;
-    let other = node_sum((middle(node), node.1), leaf)?;
-    sum.iter_mut().zip(other).for_each(|(sum, other)| add(sum, &other));
+    add(&mut sum, &node_sum((middle(node), node.1), leaf)?);
     Ok(sum)
 }
 
@@ -64,85 +60,95 @@ pub fn slice(len: usize, rank: usize, ranks: usize) -> Range<usize> {
     rank * len / ranks..(rank + 1) * len / ranks
 }
 
-/// The sum over all parts, on every rank. `own` are the tensors of each of this rank's [`nodes`].
+/// The sum over all parts of the values in these ranges, on every rank. `own` are the buffers of this rank's [`nodes`].
 ///
 /// # Errors
 /// The exchange fails.
-pub fn sum(ranks: &dyn Ranks, parts: &Parts, own: Vec<Vec<Vec<f32>>>) -> Result<Vec<Vec<f32>>, RanksError> {
-    sum_in(piece(ranks.count()), ranks, parts, own)
+pub fn sum(
+    ranks: &dyn Ranks,
+    parts: &Parts,
+    own: Vec<Vec<f32>>,
+    ranges: Vec<Range<usize>>,
+) -> Result<Vec<f32>, RanksError> {
+    sum_in(piece(ranks.count()), ranks, parts, own, Row::of(ranges))
 }
 
 fn sum_in(
     most: usize,
     ranks: &dyn Ranks,
     parts: &Parts,
-    own: Vec<Vec<Vec<f32>>>,
-) -> Result<Vec<Vec<f32>>, RanksError> {
-    let len = own.first().map_or(0, |tensors| Row::of(tensors).len());
-    let slices: Vec<Range<usize>> = (0..ranks.count()).map(|rank| slice(len, rank, ranks.count())).collect();
-    let mut sums = add_up(most, ranks, parts, own, &slices, true)?;
-    spread(most, ranks, &mut sums, &slices)?;
+    own: Vec<Vec<f32>>,
+    row: Row,
+) -> Result<Vec<f32>, RanksError> {
+    let slices: Vec<Range<usize>> =
+        (0..ranks.count()).map(|rank| slice(row.len(), rank, ranks.count())).collect();
+    let mut sums = add_up(most, ranks, parts, own, &row, &slices)?;
+    spread(most, ranks, &mut sums, &row, &slices)?;
     Ok(sums)
 }
 
-/// The sum over all parts of the tensors that this rank owns, where `owners` are the ranks that want each; the others come
-/// back empty, and are freed as soon as they have been sent.
+/// The sum over all parts of the values in those ranges that this rank owns, where `owners` are the ranks that want each: the
+/// ranges of this rank side by side, in their order. The memory of the others is freed.
 ///
 /// # Errors
 /// The exchange fails.
 pub fn summed_own(
     ranks: &dyn Ranks,
     parts: &Parts,
-    own: Vec<Vec<Vec<f32>>>,
+    own: Vec<Vec<f32>>,
+    ranges: Vec<Range<usize>>,
     owners: &[usize],
-) -> Result<Vec<Vec<f32>>, RanksError> {
-    summed_own_in(piece(ranks.count()), ranks, parts, own, owners)
+) -> Result<Vec<f32>, RanksError> {
+    summed_own_in(piece(ranks.count()), ranks, parts, own, ranges, owners)
 }
 
 fn summed_own_in(
     most: usize,
     ranks: &dyn Ranks,
     parts: &Parts,
-    mut own: Vec<Vec<Vec<f32>>>,
+    own: Vec<Vec<f32>>,
+    ranges: Vec<Range<usize>>,
     owners: &[usize],
-) -> Result<Vec<Vec<f32>>, RanksError> {
-    // Side by side, the tensors of a rank are a slice.
+) -> Result<Vec<f32>, RanksError> {
+    // Side by side, the ranges of a rank are a slice.
     let mut order: Vec<usize> = (0..owners.len()).collect();
-    order.sort_by_key(|&tensor| owners[tensor]);
-    for tensors in &mut own {
-        *tensors = order.iter().map(|&tensor| std::mem::take(&mut tensors[tensor])).collect();
-    }
-    let Some(first) = own.first() else { return Ok(Vec::new()) };
+    order.sort_by_key(|&range| owners[range]);
     let mut end = 0;
     let slice = |rank: usize| {
         let start = end;
-        let held = order.iter().zip(first).filter(|(&tensor, _)| owners[tensor] == rank);
-        end += held.map(|(_, values)| values.len()).sum::<usize>();
+        end += order
+            .iter()
+            .filter(|&&range| owners[range] == rank)
+            .map(|&range| ranges[range].len())
+            .sum::<usize>();
         start..end
     };
     let slices: Vec<Range<usize>> = (0..ranks.count()).map(slice).collect();
-    let mut sums = vec![Vec::new(); owners.len()];
-    for (tensor, sum) in order.into_iter().zip(add_up(most, ranks, parts, own, &slices, false)?) {
-        sums[tensor] = sum;
+    let row = Row::of(order.iter().map(|&range| ranges[range].clone()).collect());
+    let mut sums = add_up(most, ranks, parts, own, &row, &slices)?;
+    let (rank, mut end) = (ranks.rank(), 0);
+    for (range, _) in ranges.into_iter().zip(owners).filter(|(_, &owner)| owner == rank) {
+        sums.copy_within(range.clone(), end);
+        end += range.len();
     }
+    sums.truncate(end);
+    sums.shrink_to_fit();
     Ok(sums)
 }
 
-/// Adds this rank's slice up, in pieces of at most `most` values. Where not `all` are kept, tensors beyond the slice come
-/// back empty; else as they were.
+/// Adds this rank's slice up, in pieces of at most `most` values. What is beyond it stays as it was.
 fn add_up(
     most: usize,
     ranks: &dyn Ranks,
     parts: &Parts,
-    mut own: Vec<Vec<Vec<f32>>>,
+    mut own: Vec<Vec<f32>>,
+    row: &Row,
     slices: &[Range<usize>],
-    all: bool,
-) -> Result<Vec<Vec<f32>>, RanksError> {
-    if ranks.count() == 1 && own.len() == 1 {
-        return Ok(own.swap_remove(0));
+) -> Result<Vec<f32>, RanksError> {
+    if own.is_empty() || ranks.count() == 1 && own.len() == 1 {
+        return Ok(own.pop().unwrap_or_default());
     }
-    let Some(first) = own.first() else { return Ok(Vec::new()) };
-    let (rank, row) = (ranks.rank(), Row::of(first));
+    let rank = ranks.rank();
     let of_ranks: Vec<Vec<Node>> =
         (0..ranks.count()).map(|rank| nodes(parts.count(), &parts.of_rank(rank))).collect();
     let (mut send, mut receive) = (Vec::new(), Vec::new());
@@ -152,7 +158,7 @@ fn add_up(
         // As many as in the first round, and no more: growing by doubling would take twice the memory.
         send.reserve_exact(pieces.iter().map(Range::len).sum::<usize>() * own.len());
         for piece in &pieces {
-            own.iter().for_each(|tensors| row.read(tensors, piece, &mut send));
+            own.iter().for_each(|buffer| row.read(buffer, piece, &mut send));
         }
         let sent: Vec<usize> = pieces.iter().map(|piece| piece.len() * own.len()).collect();
         let received: Vec<usize> = of_ranks.iter().map(|nodes| nodes.len() * mine).collect();
@@ -163,17 +169,6 @@ fn add_up(
             let held: BTreeMap<Node, &[f32]> = nodes.zip(receive.chunks_exact(mine)).collect();
             row.write(&mut own[0], &pieces[rank], &held_sum((0, parts.count()), &held));
         }
-        for (tensor, place) in row.places().enumerate() {
-            let meets = |slice: &Range<usize>| place.start < slice.end && slice.start < place.end;
-            let sent = slices
-                .iter()
-                .zip(&pieces)
-                .all(|(slice, piece)| !meets(slice) || piece.end >= place.end.min(slice.end));
-            let wanted = usize::from(all || meets(&slices[rank]));
-            if sent {
-                own.iter_mut().skip(wanted).for_each(|tensors| tensors[tensor] = Vec::new());
-            }
-        }
     }
     Ok(own.swap_remove(0))
 }
@@ -182,17 +177,18 @@ fn add_up(
 fn spread(
     most: usize,
     ranks: &dyn Ranks,
-    tensors: &mut [Vec<f32>],
+    sums: &mut [f32],
+    row: &Row,
     slices: &[Range<usize>],
 ) -> Result<(), RanksError> {
     if ranks.count() == 1 {
         return Ok(());
     }
-    let (rank, row) = (ranks.rank(), Row::of(tensors));
+    let rank = ranks.rank();
     let (mut send, mut receive) = (Vec::new(), Vec::new());
     for mut pieces in rounds(slices, most) {
         send.clear();
-        row.read(tensors, &pieces[rank], &mut send);
+        row.read(sums, &pieces[rank], &mut send);
         // What is its own lies there already.
         pieces[rank] = 0..0;
         let to: Vec<&[f32]> =
@@ -201,7 +197,7 @@ fn spread(
         receive.resize(received.iter().sum(), 0.0);
         ranks.exchange(&to, &mut cut_mut(&mut receive, &received))?;
         for (piece, values) in pieces.iter().zip(cut(&receive, &received)) {
-            row.write(tensors, piece, values);
+            row.write(sums, piece, values);
         }
     }
     Ok(())
@@ -261,11 +257,11 @@ mod tests {
         }
     }
 
-    /// Tensors of these lengths for each part.
-    fn leaf_of(lengths: &[usize]) -> impl Fn(usize) -> Vec<Vec<f32>> + '_ {
+    /// A buffer of so many values for each part.
+    fn leaf_of(length: usize) -> impl Fn(usize) -> Vec<f32> {
         move |part| {
             let value = |i: usize| ((part * 50 + i) as f32).sin() * 1e3f32.powi(part as i32 % 3);
-            lengths.iter().map(|&length| (0..length).map(|i| value(7 * length + i)).collect()).collect()
+            (0..length).map(value).collect()
         }
     }
 
@@ -281,31 +277,37 @@ mod tests {
 
     #[test]
     fn sums_in_pieces_of_any_size_are_the_same_and_take_the_bytes_of_the_formula() {
-        let (parts_of, lengths) = (6, [4, 1, 9, 20, 3]);
-        let leaf = leaf_of(&lengths);
+        // Side by side with room between them.
+        let (parts_of, ranges) = (6, [0..4, 6..7, 10..19, 20..40, 50..53]);
+        let leaf = leaf_of(55);
         let config = RanksConfig { parts: NonZeroUsize::new(parts_of), ..Default::default() };
         let whole = node_sum((0, parts_of), &mut |part| Ok::<_, ()>(leaf(part))).unwrap();
         for count in 1..=5 {
-            let owners: Vec<usize> = (0..lengths.len()).map(|tensor| (7 - tensor) % 3 % count).collect();
+            let owners: Vec<usize> = (0..ranges.len()).map(|range| (7 - range) % 3 % count).collect();
             for most in [1, 3, 8, 1000] {
-                let (whole, leaf, owners) = (&whole, &leaf, &owners);
+                let (whole, leaf, owners, ranges) = (&whole, &leaf, &owners, &ranges.to_vec());
                 on_each(count, |ranks| {
                     let parts = Parts::of(&config, parts_of, 1, ranks).unwrap();
-                    let own = || -> Vec<Vec<Vec<f32>>> {
+                    let own = || -> Vec<Vec<f32>> {
                         let nodes = nodes(parts_of, &parts.own()).into_iter();
                         let sum = |node| node_sum(node, &mut |part| Ok::<_, ()>(leaf(part))).unwrap();
                         nodes.map(sum).collect()
                     };
-                    let sums = sum_in(most, ranks, &parts, own()).unwrap();
-                    assert_eq!(&sums, whole, "{count} ranks, pieces of {most}");
+                    let sums = sum_in(most, ranks, &parts, own(), Row::of(ranges.clone())).unwrap();
+                    for range in ranges {
+                        assert_eq!(
+                            sums[range.clone()],
+                            whole[range.clone()],
+                            "{count} ranks, pieces of {most}"
+                        );
+                    }
                     let sent = ranks.traffic().sent(Kind::Exchange);
                     assert_eq!(sent, bytes_sent(&parts, 37, ranks.rank(), count));
-                    let sums = summed_own_in(most, ranks, &parts, own(), owners).unwrap();
-                    for (place, sum) in sums.iter().enumerate() {
-                        let mine = owners[place] == ranks.rank();
-                        let expected = if mine { whole[place].as_slice() } else { &[] };
-                        assert_eq!(sum, expected, "{count} ranks, pieces of {most}, tensor {place}");
-                    }
+                    let sums = summed_own_in(most, ranks, &parts, own(), ranges.clone(), owners).unwrap();
+                    let rank = ranks.rank();
+                    let own = ranges.iter().zip(owners).filter(|(_, &owner)| owner == rank);
+                    let want: Vec<f32> = own.flat_map(|(range, _)| &whole[range.clone()]).copied().collect();
+                    assert_eq!(sums, want, "{count} ranks, pieces of {most}");
                 });
             }
         }
@@ -313,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_sum_is_the_same_to_the_last_bit_however_its_parts_are_held() {
-        let leaf = leaf_of(&[50]);
+        let leaf = leaf_of(50);
         for parts in [1, 2, 3, 4, 6, 7, 12] {
             let mut count = 0;
             let whole = node_sum((0, parts), &mut |part| {
@@ -331,8 +333,8 @@ mod tests {
                     }
                 }
                 let held: BTreeMap<Node, &[f32]> =
-                    held.iter().map(|(&node, sum)| (node, sum[0].as_slice())).collect();
-                assert_eq!(held_sum((0, parts), &held), whole[0], "{parts} parts on {ranks} ranks");
+                    held.iter().map(|(&node, sum)| (node, sum.as_slice())).collect();
+                assert_eq!(held_sum((0, parts), &held), whole, "{parts} parts on {ranks} ranks");
             }
         }
     }

@@ -57,7 +57,7 @@ impl Memory {
         let held = machine_bytes(model, fusion.recompute, (batch, micro_batch), kept_patches, kept_tokens);
         let parameters = model.parameter_counts().total() as f64;
         Memory {
-            parameters: 4.0 * parameters + (held.copies + held.loading) as f64,
+            parameters: 4.0 * parameters + held.copies as f64,
             activations: held.arenas as f64,
             embeddings: held.loss as f64,
             ..of_host

@@ -146,11 +146,11 @@ pub fn train<D: GraphDevice>(
             let next = ahead.as_ref().and_then(|next| next.as_ref().ok());
             run.model.announce(&current.images, next.map(|next| &next.images));
         }
-        let mut update = loss_and_gradients(run, plan, &parts, owners.as_ref(), &current)?;
+        let update = loss_and_gradients(run, plan, &parts, owners.as_ref(), &current)?;
         let batches = current.into_batches();
         let norm = match &owners {
-            None => global_norm(&run.model, &mut update.gradients).map_err(device)?,
-            Some(owners) => sharded_norm(run.ranks, owners, &run.model, &mut update.gradients)?,
+            None => global_norm(&run.model, &update.gradients).map_err(device)?,
+            Some(owners) => sharded_norm(run.ranks, owners, &run.model, &update.gradients)?,
         };
         if !update.loss.is_finite() || !norm.is_finite() {
             return Err(StageError::NotFinite {
@@ -173,7 +173,7 @@ pub fn train<D: GraphDevice>(
                 optimizer.update_sharded(run.ranks, owners, model, update.gradients, lr, factor)?;
             }
         }
-        run.model.clip_logit_scale();
+        run.model.clip_logit_scale()?;
 
         run.position.step += 1;
         run.position.global_step += 1;
@@ -287,7 +287,7 @@ impl OwnLoaders {
 
 /// The parameters whose state each rank keeps, where it is shared out.
 fn owners<D: GraphDevice>(run: &Run<'_, D>) -> Option<Owners> {
-    let lengths: Vec<usize> = run.model.spec().iter().map(|parameter| parameter.len()).collect();
+    let lengths: Vec<usize> = run.model.parameters().iter().map(|parameter| parameter.len()).collect();
     let sharded = run.ranks_config.shard != Shard::Nothing && run.ranks.count() > 1;
     sharded.then(|| Owners::of(&lengths, run.ranks.count()))
 }

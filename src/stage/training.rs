@@ -15,7 +15,7 @@ use crate::duration::Duration;
 use crate::log::{Metrics, MetricsConfig, Progress, Timing};
 use crate::model::{Flip, GraphDevice, ModelConfig};
 use crate::optimizer::AdamW;
-use crate::parameter::ParameterSpec;
+use crate::parameter::Parameter;
 use crate::ranks::{Owners, Ranks, RanksConfig};
 use crate::report::EventWriter;
 use crate::run_folder::RunFolder;
@@ -166,13 +166,13 @@ impl<D: GraphDevice> Run<'_, D> {
         let (model, ranks) = (&self.model, self.ranks);
         let mut parts = vec![Part {
             stem: MODEL,
-            outline: model.spec().iter().map(ParameterSpec::outline).collect(),
+            outline: model.parameters().iter().map(Parameter::outline).collect(),
             show: Box::new(|place, see| Ok(model.show_first(ranks, owners, place, see)?)),
         }];
         if let Some(optimizer) = optimizer {
             parts.push(Part {
                 stem: OPTIMIZER,
-                outline: AdamW::outline(&model.parameters()),
+                outline: AdamW::<f32, D>::outline(model.parameters()),
                 show: Box::new(|index, see| Ok(optimizer.show_first(ranks, owners, model, index, see)?)),
             });
         }

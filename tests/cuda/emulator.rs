@@ -15,7 +15,8 @@ use flip::kernel::cuda::phase::Phase;
 use flip::kernel::cuda::product::{ByColumns, Epilogue, Kind, Product};
 use flip::kernel::cuda::{Launch, Machine, MachineError, Number, View, ViewMut};
 use flip::kernel::element::Bf16;
-use flip::model::{Lends, Values};
+use flip::model::Lends;
+use flip::parameter::Values;
 use libloading::Library;
 
 pub struct Emulator {
@@ -313,10 +314,10 @@ impl Machine for Emulator {
 
 // SAFETY: the emulator's kernels use the memory of this process, and run when they are launched.
 unsafe impl Lends<Emulator> for Cpu {
-    fn place(storage: &Values<Cpu>) -> (u64, usize) {
+    fn place(storage: &Values<f32, Cpu>) -> (u64, usize) {
         (storage.as_ptr() as u64, storage.len())
     }
-    fn place_mut(storage: &mut Values<Cpu>) -> (u64, usize) {
+    fn place_mut(storage: &mut Values<f32, Cpu>) -> (u64, usize) {
         (storage.as_mut_ptr() as u64, storage.len())
     }
     fn failed(_: &MachineError) -> CpuError {

@@ -1,6 +1,8 @@
-use flip::kernel::adamw::cuda::{pieces, steps, Moments};
-use flip::kernel::adamw::AdamW;
+use flip::kernel::adamw::cuda::{self, pieces, Tensor};
+use flip::kernel::adamw::{AdamW, Values};
+use flip::kernel::cuda::copies::Target;
 use flip::kernel::cuda::Machine;
+use flip::kernel::element::Bf16;
 use flip::kernel::global_norm::cuda::{sum_of_squares, Pieces};
 
 use crate::bound::*;
@@ -24,62 +26,92 @@ fn sum_of_squares_is_that() {
     });
 }
 
+/// Values of a parameter and what an update of it reads and writes.
+struct Updated<M: Machine> {
+    p: M::Buffer<f32>,
+    m: M::Buffer<f32>,
+    v: M::Buffer<f32>,
+    half: M::Buffer<Bf16>,
+    float: M::Buffer<f32>,
+}
+
+impl<M: Machine> Updated<M> {
+    fn new(machine: &M, p: &[f32]) -> Self {
+        let zeros = || machine.zeros::<f32>(p.len()).unwrap();
+        let half = machine.zeros::<Bf16>(p.len()).unwrap();
+        Updated { p: machine.upload(p).unwrap(), m: zeros(), v: zeros(), half, float: zeros() }
+    }
+}
+
+/// One launch; every second tensor decays and has a half copy, the others one of floats.
+fn update<M: Machine>(machine: &M, all: &mut [Updated<M>], gradients: &mut [M::Buffer<f32>], rule: &AdamW) {
+    let tensors = all.iter_mut().zip(gradients).enumerate().map(|(i, (of, g))| Tensor {
+        p: machine.view_mut(&mut of.p),
+        m: machine.view_mut(&mut of.m),
+        v: machine.view_mut(&mut of.v),
+        g: machine.view_mut(g),
+        copy: Some(match i % 2 {
+            0 => Target::Half(machine.view_mut(&mut of.half)),
+            _ => Target::Float(machine.view_mut(&mut of.float)),
+        }),
+        decays: i % 2 == 0,
+    });
+    let table = machine.upload(&pieces(&tensors.collect::<Vec<_>>())).unwrap();
+    // SAFETY: the tensors are alive.
+    unsafe { cuda::update(machine, machine.view(&table), rule) }.unwrap();
+}
+
 #[test]
-fn steps_follow_the_formula_over_many_tensors_and_updates() {
+fn updates_follow_the_formula_over_many_tensors() {
     // One shorter than a block, one of several pieces.
     let lengths = [1, 197, 40_000];
     each_machine!(machine => {
-        let zeros = |n: &usize| machine.zeros::<f32>(*n).unwrap();
-        let (mut m, mut v): (Vec<_>, Vec<_>) = (lengths.iter().map(zeros).collect(), lengths.iter().map(zeros).collect());
-        let mut wanted: Vec<[Vec<f64>; 2]> = lengths.iter().map(|&n| [vec![0.0; n], vec![0.0; n]]).collect();
+        let start: Vec<Vec<f32>> = lengths.iter().map(|&n| numbers(7, n)).collect();
+        let mut all: Vec<_> = start.iter().map(|p| Updated::new(machine, p)).collect();
+        let zeros = |p: &Vec<f32>| [exact(p), vec![0.0; p.len()], vec![0.0; p.len()]];
+        let mut wanted: Vec<[Vec<f64>; 3]> = start.iter().map(zeros).collect();
         for t in 1..=4 {
             let rule = AdamW { lr: 1e-3 * t as f64, beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.2, t, gradient: 0.5 };
             let gradients: Vec<Vec<f32>> = lengths.iter().map(|&n| numbers(t as u32 + n as u32, n)).collect();
             let mut g: Vec<_> = gradients.iter().map(|g| machine.upload(g).unwrap()).collect();
-            let tensors: Vec<Moments> = (m.iter_mut().zip(&mut v).zip(&mut g))
-                .map(|((m, v), g)| Moments { m: machine.view_mut(m), v: machine.view_mut(v), g: machine.view_mut(g) })
-                .collect();
-            let table = machine.upload(&pieces(&tensors)).unwrap();
-            // SAFETY: the tensors are alive.
-            unsafe { steps(machine, machine.view(&table), &rule) }.unwrap();
-            for (i, [m, v]) in wanted.iter_mut().enumerate() {
-                let mut taken = vec![0.0; m.len()];
-                for (j, taken) in taken.iter_mut().enumerate() {
-                    rule.reference(taken, &mut m[j], &mut v[j], gradients[i][j] as f64);
-                    // A parameter of zero decays by nothing: what is left is the step.
-                    *taken = -*taken;
+            update(machine, &mut all, &mut g, &rule);
+            for (i, [p, m, v]) in wanted.iter_mut().enumerate() {
+                let rule = AdamW { decay: if i % 2 == 0 { rule.decay } else { 0.0 }, ..rule };
+                for j in 0..p.len() {
+                    rule.reference(&mut p[j], &mut m[j], &mut v[j], gradients[i][j] as f64);
                 }
-                close::<f32>("steps", &exact(&down(machine, &g[i])), &taken, 4, rule.lr);
+                assert!(down(machine, &g[i]).iter().all(|&g| g == 0.0), "gradients of zero are left");
             }
         }
-        for (i, [of_m, of_v]) in wanted.iter().enumerate() {
-            close::<f32>("first moments", &exact(&down(machine, &m[i])), of_m, 4, 1.0);
-            close::<f32>("second moments", &exact(&down(machine, &v[i])), of_v, 4, 1.0);
+        for (i, (of, [p, m, v])) in all.iter().zip(&wanted).enumerate() {
+            let now = down(machine, &of.p);
+            close::<f32>("parameters", &exact(&now), p, 12, 1.0);
+            close::<f32>("first moments", &exact(&down(machine, &of.m)), m, 4, 1.0);
+            close::<f32>("second moments", &exact(&down(machine, &of.v)), v, 4, 1.0);
+            match i % 2 {
+                0 => assert_eq!(down(machine, &of.half), stored::<Bf16>(&now)),
+                _ => assert_eq!(down(machine, &of.float), now),
+            }
         }
     });
 }
 
 #[test]
-fn steps_are_those_of_the_processor() {
+fn updates_are_those_of_the_processor() {
     let n = 20_000;
     let [cpu, _] = one_and_two();
     each_machine!(machine => {
-        let zeros = || machine.zeros::<f32>(n).unwrap();
-        let (mut m, mut v) = (zeros(), zeros());
-        let (mut same_m, mut same_v) = (vec![0.0f32; n], vec![0.0f32; n]);
+        let (mut p, mut m, mut v) = (numbers(5, n), vec![0.0f32; n], vec![0.0f32; n]);
+        let mut all = [Updated::new(machine, &p)];
         for t in 1..=3 {
             let rule = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.2, t, gradient: 0.5 };
-            let mut want = numbers(t as u32, n);
-            let mut g = machine.upload(&want).unwrap();
-            rule.steps(&cpu, &mut same_m, &mut same_v, &mut want);
-            let moments =
-                Moments { m: machine.view_mut(&mut m), v: machine.view_mut(&mut v), g: machine.view_mut(&mut g) };
-            let table = machine.upload(&pieces(&[moments])).unwrap();
-            // SAFETY: the tensors are alive.
-            unsafe { steps(machine, machine.view(&table), &rule) }.unwrap();
-            close::<f32>("steps", &exact(&down(machine, &g)), &exact(&want), 4, 1e-3);
-            close::<f32>("first moments", &exact(&down(machine, &m)), &exact(&same_m), 4, 1.0);
-            close::<f32>("second moments", &exact(&down(machine, &v)), &exact(&same_v), 4, 1.0);
+            let mut same = numbers(t as u32, n);
+            let mut g = [machine.upload(&same).unwrap()];
+            rule.update(&cpu, Values { p: &mut p, m: &mut m, v: &mut v, g: &mut same });
+            update(machine, &mut all, &mut g, &rule);
+            close::<f32>("parameters", &exact(&down(machine, &all[0].p)), &exact(&p), 4, 1.0);
+            close::<f32>("first moments", &exact(&down(machine, &all[0].m)), &exact(&m), 4, 1.0);
+            close::<f32>("second moments", &exact(&down(machine, &all[0].v)), &exact(&v), 4, 1.0);
         }
     });
 }

@@ -93,7 +93,8 @@ fn a_table_gives_rows_and_gets_their_sum() {
     let (table, positions) = (stored::<Bf16>(&numbers(1, vocabulary * width)), numbers(2, 3 * width));
     let dx = numbers(3, 2 * ids.len() * width);
     let (mut x, mut gradient) = (vec![0.0; ids.len() * width], vec![1.0f32; table.len()]);
-    tokens::gather(&processor(), &mut x, &table, &ids, &positions, &places, width);
+    let masters: Vec<f32> = table.iter().map(|x| x.to_f32()).collect();
+    tokens::gather::<Bf16>(&processor(), &mut x, &masters, &ids, &positions, &places, width);
     tokens::scatter_add(&processor(), &mut gradient, &ids, &dx, |r| 2 * r, width);
     each_machine!(machine => {
         let (from, at) = (machine.upload(&table).unwrap(), machine.upload(&positions).unwrap());

@@ -39,15 +39,16 @@ struct Run {
 
 fn on_the_processor<E: Element>(shape: Shape, batch: usize, tokens: usize) -> Run {
     let [_, cpu] = one_and_two();
-    let mut stack = on_cpu::Stack::<E>::new(shape);
-    stack.load(&cpu, &parameters(&shape));
+    let (layout, flat) = (Layout::new(&shape), parameters(&shape));
+    let packed = on_cpu::pack::<E>(&cpu, &shape, &flat);
+    let stack = on_cpu::Stack::of(shape, &flat, &packed);
     let mut activations = on_cpu::Activations::<E>::new(&shape, batch, tokens, Keep::Everything);
     activations.x.copy_from_slice(&numbers(2, batch * tokens * shape.width));
-    let mut gradients = vec![0.0; stack.layout().len()];
+    let mut gradients = vec![0.0; layout.len()];
     stack.forward(&cpu, &mut activations);
     let x = activations.x.clone();
     activations.dx().copy_from_slice(&numbers(3, x.len()));
-    stack.backward(&cpu, &mut activations, &mut stack.layout().split(&mut gradients));
+    stack.backward(&cpu, &mut activations, &mut layout.split(&mut gradients));
     Run { x, dx: activations.dx().to_vec(), gradients }
 }
 

@@ -84,7 +84,7 @@ pub fn open_clip_folder(folder: &Path, change: impl FnOnce(&mut Value)) {
 pub fn model(config: &ModelConfig) -> (Flip<f32, Cpu>, Vec<NamedTensor>) {
     let mut model = Flip::new(&Cpu::default(), config, 3).unwrap();
     let mut rng = flip::seed::rng(3, flip::seed::Purpose::Bench, 0, 0);
-    let mut tensors = model.export();
+    let mut tensors = model.export().unwrap();
     for value in tensors.iter_mut().flat_map(|tensor| &mut tensor.data) {
         *value += rng.gen_range(-0.1..0.1);
     }

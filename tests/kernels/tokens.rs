@@ -85,7 +85,7 @@ fn a_table_gets_the_sum_of_its_rows() {
     for cpu in processors() {
         let (table, positions) = (numbers(1, vocabulary * width), numbers(2, 3 * width));
         let mut x = vec![0.0; ids.len() * width];
-        gather(&cpu, &mut x, &table, &ids, &positions, &places, width);
+        gather::<f32>(&cpu, &mut x, &table, &ids, &positions, &places, width);
         for (r, row) in x.chunks(width).enumerate() {
             for (c, &x) in row.iter().enumerate() {
                 assert_eq!(x, table[ids[r] as usize * width + c] + positions[places[r] as usize * width + c]);

@@ -1,6 +1,6 @@
 use flip::kernel::activation::Activation;
 use flip::kernel::element::{Bf16, Element};
-use flip::kernel::transformer::{reference, Activations, Keep, Part, Shape, Stack};
+use flip::kernel::transformer::{pack, reference, Activations, Keep, Layout, Part, Shape, Stack};
 use flip::kernel::Cpu;
 
 use super::bound::*;
@@ -13,9 +13,10 @@ fn shape(causal: bool) -> Shape {
 }
 
 /// Parameters of a size that keeps the stream near one.
-fn parameters<E: Element>(stack: &Stack<E>) -> Vec<f32> {
-    let mut flat = numbers(1, stack.layout().len());
-    for entry in stack.layout().entries() {
+fn parameters<E: Element>(shape: &Shape) -> Vec<f32> {
+    let layout = Layout::new(shape);
+    let mut flat = numbers(1, layout.len());
+    for entry in layout.entries() {
         let part = &mut flat[entry.range.clone()];
         match entry.part {
             Part::Norm1Scale | Part::Norm2Scale => part.iter_mut().for_each(|x| *x = 1.0 + 0.3 * *x),
@@ -33,15 +34,16 @@ struct Run {
 }
 
 fn run<E: Element>(cpu: &Cpu, shape: Shape, batch: usize, tokens: usize, keep: Keep) -> Run {
-    let mut stack = Stack::<E>::new(shape);
-    stack.load(cpu, &parameters(&stack));
+    let (layout, flat) = (Layout::new(&shape), parameters::<E>(&shape));
+    let packed = pack::<E>(cpu, &shape, &flat);
+    let stack = Stack::of(shape, &flat, &packed);
     let mut activations = Activations::<E>::new(&shape, batch, tokens, keep);
     activations.x.copy_from_slice(&numbers(2, batch * tokens * shape.width));
-    let mut gradients = vec![0.0; stack.layout().len()];
+    let mut gradients = vec![0.0; layout.len()];
     stack.forward(cpu, &mut activations);
     let x = activations.x.clone();
     activations.dx().copy_from_slice(&numbers(3, x.len()));
-    stack.backward(cpu, &mut activations, &mut stack.layout().split(&mut gradients));
+    stack.backward(cpu, &mut activations, &mut layout.split(&mut gradients));
     Run { x, dx: activations.dx().to_vec(), gradients }
 }
 
@@ -56,8 +58,7 @@ fn against_reference<E: Element>(cpu: &Cpu, causal: bool, bound: f64) {
     let shape = shape(causal);
     let (batch, tokens) = (sized(3, 1), sized(9, 3));
     let got = run::<E>(cpu, shape, batch, tokens, Keep::Everything);
-    let stack = Stack::<E>::new(shape);
-    let flat = exact(&parameters(&stack));
+    let flat = exact(&parameters::<E>(&shape));
     let n = batch * tokens * shape.width;
     let (x, dx, gradients) =
         reference::forward_and_backward(&shape, &flat, &exact(&numbers(2, n)), &exact(&numbers(3, n)), batch);
@@ -66,7 +67,7 @@ fn against_reference<E: Element>(cpu: &Cpu, causal: bool, bound: f64) {
         let distance = distance(got, want);
         assert!(distance < bound, "{what}: {name} is off by {distance:e}");
     }
-    for entry in stack.layout().entries() {
+    for entry in Layout::new(&shape).entries() {
         let (mut got, mut want) = (&got.gradients[entry.range.clone()], &gradients[entry.range.clone()]);
         if entry.part == Part::QkvBias {
             // The bias of keys cancels in the softmax: its gradient is zero but for rounding.
@@ -117,7 +118,7 @@ fn one_thread_and_two_agree_bit_by_bit() {
 #[cfg_attr(miri, ignore = "arithmetic without unsafe code")]
 fn reference_matches_finite_differences() {
     let shape = Shape { width: 4, depth: 2, heads: 2, hidden: 8, ..shape(true) };
-    let flat = exact(&parameters(&Stack::<f32>::new(shape)));
+    let flat = exact(&parameters::<f32>(&shape));
     let (x, dout) = (exact(&numbers(2, 24)), exact(&numbers(3, 24)));
     let (_, dx, gradients) = reference::forward_and_backward(&shape, &flat, &x, &dout, 2);
     let value = |flat: &[f64], x: &[f64]| -> f64 {

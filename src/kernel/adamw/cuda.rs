@@ -1,49 +1,60 @@
-//! AdamW on a GPU: the moments of all parameters in one launch. Parameters are somebody else's, so their gradients become
-//! the steps that they take.
+//! AdamW on a GPU: parameters, moments and copies of all tensors in one launch, which leaves gradients of zero.
 
 use super::AdamW;
+use crate::kernel::cuda::copies::Target;
 use crate::kernel::cuda::{Launch, Machine, MachineError, View, ViewMut};
 
 const BLOCK: u32 = 256;
 /// Values of a piece.
 const PIECE: usize = 1 << 14;
 /// Words of a piece, as the source declares it.
-const WORDS: usize = 4;
+const WORDS: usize = 8;
 
-/// The moments and the gradient of a parameter that somebody else keeps, all of one length.
+/// A parameter with its moments, its gradient and the copy that products read, all of one length.
 #[derive(Debug)]
-pub struct Moments<'a> {
+pub struct Tensor<'a> {
+    pub p: ViewMut<'a, f32>,
     pub m: ViewMut<'a, f32>,
     pub v: ViewMut<'a, f32>,
     pub g: ViewMut<'a, f32>,
+    pub copy: Option<Target<'a>>,
+    /// Whether the decay of the rule is applied.
+    pub decays: bool,
 }
 
-/// The table that [`steps`] reads: the tensors in pieces, 32 bytes for 16,384 parameters.
-pub fn pieces(tensors: &[Moments]) -> Vec<u64> {
+/// The table that [`update`] reads: the tensors in pieces, 64 bytes for 16,384 parameters.
+pub fn pieces(tensors: &[Tensor]) -> Vec<u64> {
     let mut words = Vec::new();
-    for Moments { m, v, g } in tensors {
+    for Tensor { p, m, v, g, copy, decays } in tensors {
         let n = g.len();
-        assert!(m.len() == n && v.len() == n, "one gradient a moment");
+        assert!(p.len() == n && m.len() == n && v.len() == n, "one gradient a parameter");
+        let (half, float) = match copy {
+            Some(Target::Half(half)) => (Some(half.address()), None),
+            Some(Target::Float(float)) => (None, Some(float.address())),
+            None => (None, None),
+        };
         for at in (0..n).step_by(PIECE) {
-            words.extend([m, v, g].map(|view| view.address() + (at * size_of::<f32>()) as u64));
-            words.push(PIECE.min(n - at) as u64);
+            let behind = |address: u64, size: usize| address + (at * size) as u64;
+            words.extend([p, m, v, g].map(|view| behind(view.address(), size_of::<f32>())));
+            words.push(half.map_or(0, |address| behind(address, size_of::<u16>())));
+            words.push(float.map_or(0, |address| behind(address, size_of::<f32>())));
+            words.extend([PIECE.min(n - at) as u64, u64::from(*decays)]);
         }
     }
     words
 }
 
-/// Updates the moments of all tensors of `pieces`, a table of [`pieces`], and turns their gradients into steps: what
-/// parameters lose besides [`decay_of_update`](AdamW::decay_of_update) of themselves.
+/// Updates all tensors of `pieces`, a table of [`pieces`]: 34 bytes a parameter where there is a half copy.
 ///
 /// # Safety
 /// The tensors that the table was made of are alive, and nobody else uses them.
-pub unsafe fn steps<M: Machine>(
+pub unsafe fn update<M: Machine>(
     machine: &M,
     pieces: View<'_, u64>,
     rule: &AdamW,
 ) -> Result<(), MachineError> {
     let c = rule.constants();
-    let launch = Launch::new("adamw", "adamw_steps", pieces.len() / WORDS, BLOCK).input(pieces);
-    let numbers = [c.gradient, c.keep_m, c.add_m, c.keep_v, c.add_v, c.step, c.root, c.eps];
+    let launch = Launch::new("adamw", "adamw_update", pieces.len() / WORDS, BLOCK).input(pieces);
+    let numbers = [c.gradient, c.keep_m, c.add_m, c.keep_v, c.add_v, c.step, c.root, c.eps, c.decay];
     machine.launch(numbers.into_iter().fold(launch, Launch::number))
 }

@@ -1,7 +1,7 @@
 //! Copies of parameters as kernels read them: what products multiply by, and what is added beside it, in [`Bf16`]; what
 //! meets the residual stream in f32. One piece of memory for each kind of number.
 
-use super::{Machine, MachineError, View};
+use super::{Machine, MachineError, View, ViewMut};
 use crate::kernel::element::Bf16;
 use crate::kernel::patches;
 
@@ -21,6 +21,13 @@ impl Reads {
                 Reads::Float => size_of::<f32>(),
             }
     }
+}
+
+/// The memory of a copy.
+#[derive(Debug)]
+pub enum Target<'a> {
+    Half(ViewMut<'a, Bf16>),
+    Float(ViewMut<'a, f32>),
 }
 
 /// A parameter's place in the memory of its kind.
@@ -79,6 +86,24 @@ impl<M: Machine> Copies<M> {
     pub fn float(&self, machine: &M, i: usize) -> View<'_, f32> {
         let Place { at, len, .. } = self.place(i, Reads::Float);
         machine.view(&self.floats).part(at, len)
+    }
+
+    /// Where the copy of parameter `i` is written.
+    ///
+    /// # Safety
+    /// The copies live for `'a`, and nobody else uses this one.
+    pub unsafe fn target<'a>(&mut self, machine: &M, i: usize) -> Target<'a> {
+        let Place { reads, at, len } = self.places[i];
+        match reads {
+            Reads::Half => {
+                let mut all = machine.view_mut(&mut self.halves);
+                Target::Half(ViewMut::new(all.part(at, len).address(), len))
+            }
+            Reads::Float => {
+                let mut all = machine.view_mut(&mut self.floats);
+                Target::Float(ViewMut::new(all.part(at, len).address(), len))
+            }
+        }
     }
 
     /// Copies the master of parameter `i`.

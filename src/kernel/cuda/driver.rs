@@ -73,7 +73,10 @@ unsafe impl Send for Gpu {}
 unsafe impl Sync for Gpu {}
 
 fn failed(at: &str) -> impl FnOnce(result::DriverError) -> MachineError + '_ {
-    move |error| MachineError::Failed { at: at.into(), why: format!("{:?}", error.0) }
+    move |error| match error.0 {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => MachineError::OutOfMemory { at: at.into() },
+        why => MachineError::Failed { at: at.into(), why: format!("{why:?}") },
+    }
 }
 
 impl Gpu {

@@ -63,6 +63,10 @@ impl Number for Bf16 {}
 pub enum MachineError {
     #[error("the GPU failed at {at}: {why}")]
     Failed { at: String, why: String },
+    #[error(
+        "the GPU has no room left at {at}: a smaller batch or micro_batch, or recompute: Blocks, needs less"
+    )]
+    OutOfMemory { at: String },
     #[error("the GPU has no kernel {0}; this binary was put together wrongly")]
     NoKernel(&'static str),
 }

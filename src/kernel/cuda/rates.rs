@@ -2,6 +2,7 @@
 //!
 //! GB/s counts what a kernel must read and write once; TFLOP/s, of attention, its products without what is computed anew.
 
+use super::copies::Target;
 use super::{Machine, MachineError};
 use crate::kernel::adamw::AdamW;
 use crate::kernel::attention::cuda::Saved;
@@ -199,11 +200,12 @@ fn of_products<M: Machine>(machine: &M, sizes: &Sizes, time: &mut Time) -> Resul
     })
 }
 
-/// The norm of all gradients, and the moments of an update.
+/// The norm of all gradients, and an update.
 fn of_updates<M: Machine>(machine: &M, sizes: &Sizes, time: &mut Time) -> Result<(), MachineError> {
     let n = sizes.parameters;
     let zeros = || machine.zeros::<f32>(n);
-    let (mut m, mut v, mut g) = (zeros()?, zeros()?, zeros()?);
+    let (mut p, mut m, mut v, mut g) = (zeros()?, zeros()?, zeros()?, zeros()?);
+    let mut half = machine.zeros::<Bf16>(n)?;
     let pieces = global_norm::cuda::Pieces::new([machine.view(&g)]);
     let table = machine.upload(pieces.words())?;
     let mut partial = machine.zeros::<f64>(pieces.words().len() / 2)?;
@@ -214,14 +216,17 @@ fn of_updates<M: Machine>(machine: &M, sizes: &Sizes, time: &mut Time) -> Result
         unsafe { global_norm::cuda::sum_of_squares(machine, total, partial, machine.view(&table)) }
     })?;
     let rule = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, decay: 0.2, t: 1, gradient: 1.0 };
-    let moments = adamw::cuda::Moments {
+    let tensor = adamw::cuda::Tensor {
+        p: machine.view_mut(&mut p),
         m: machine.view_mut(&mut m),
         v: machine.view_mut(&mut v),
         g: machine.view_mut(&mut g),
+        copy: Some(Target::Half(machine.view_mut(&mut half))),
+        decays: true,
     };
-    let table = machine.upload(&adamw::cuda::pieces(&[moments]))?;
-    time("adamw", 24 * n, 0.0, &mut || {
+    let table = machine.upload(&adamw::cuda::pieces(&[tensor]))?;
+    time("adamw", 34 * n, 0.0, &mut || {
         // SAFETY: the tensors are alive and used by nobody else.
-        unsafe { adamw::cuda::steps(machine, machine.view(&table), &rule) }
+        unsafe { adamw::cuda::update(machine, machine.view(&table), &rule) }
     })
 }

@@ -106,25 +106,84 @@ impl<E: Element> Packed<E> {
         let (k, n, width) = (self.k, self.n, panel_width(cpu));
         let groups = k.div_ceil(E::GROUP);
         let panels = self.groups.room::<u32>(n.div_ceil(width) * groups * width);
-        cpu.threads.each(panels.chunks_mut(groups * width).enumerate(), |_, (p, panel)| {
-            dispatch!(cpu.isa, l => {
-                let columns = width.min(n - p * width);
-                let mut pair = [E::default(); 2 * MAX_COLUMNS];
-                for (g, to) in panel.chunks_exact_mut(width).enumerate() {
-                    let rows = E::GROUP.min(k - g * E::GROUP);
-                    for (i, pair) in pair.chunks_exact_mut(MAX_COLUMNS).take(rows).enumerate() {
-                        let row = &from[(g * E::GROUP + i) * n + p * width..][..columns];
-                        convert(l, &mut pair[..columns], row);
-                    }
-                    pack::panel_from_rows(to, &pair, MAX_COLUMNS, rows, columns, width);
-                }
-            })
-        });
+        cpu.threads.each(
+            panels.chunks_mut(groups * width).enumerate(),
+            |_, (p, panel)| dispatch!(cpu.isa, l => pack_panel::<_, E>(l, panel, from, k, n, p, width)),
+        );
+    }
+
+    /// For packing some rows at a time.
+    pub fn rows(&mut self, cpu: &Cpu) -> PackedRows<'_, E> {
+        let (k, n, width) = (self.k, self.n, panel_width(cpu));
+        let words = n.div_ceil(width) * k.div_ceil(E::GROUP) * width;
+        let panels = self.groups.room::<u32>(words).as_mut_ptr();
+        PackedRows { panels, k, n, width, of: std::marker::PhantomData }
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.groups.bytes()
+    }
+}
+
+/// A packed matrix whose rows several threads write.
+#[derive(Debug)]
+pub struct PackedRows<'a, E> {
+    panels: *mut u32,
+    k: usize,
+    n: usize,
+    width: usize,
+    of: std::marker::PhantomData<&'a mut E>,
+}
+
+// SAFETY: what is behind the pointer is borrowed for as long as this lives, and written by `pack` alone.
+unsafe impl<E: Send> Send for PackedRows<'_, E> {}
+// SAFETY: as above; who calls `pack` sees to it that no two calls write the same rows.
+unsafe impl<E: Sync> Sync for PackedRows<'_, E> {}
+
+impl<E: Element> PackedRows<'_, E> {
+    /// Rounds the rows from `first` on, a multiple of [`Element::GROUP`], and lays them out. The calling thread does it alone.
+    ///
+    /// # Safety
+    /// No other call writes any of these rows at the same time.
+    pub unsafe fn pack(&self, cpu: &Cpu, first: usize, from: &[f32]) {
+        let &PackedRows { panels, k, n, width, .. } = self;
+        let rows = from.len() / n;
+        assert!(
+            first.is_multiple_of(E::GROUP) && first + rows <= k,
+            "rows {first} to {} of {k}",
+            first + rows
+        );
+        let (all, own) = (k.div_ceil(E::GROUP), rows.div_ceil(E::GROUP));
+        for p in 0..n.div_ceil(width) {
+            let at = (p * all + first / E::GROUP) * width;
+            // SAFETY: within the panels, of which these rows are the caller's.
+            let lines = unsafe { std::slice::from_raw_parts_mut(panels.add(at), own * width) };
+            dispatch!(cpu.isa, l => pack_panel::<_, E>(l, lines, from, rows, n, p, width));
+        }
+    }
+}
+
+/// The `p`-th panel of `from`, [k, n] row-major, rounded.
+#[inline(always)]
+fn pack_panel<L: Lanes, E: Element>(
+    l: L,
+    panel: &mut [u32],
+    from: &[f32],
+    k: usize,
+    n: usize,
+    p: usize,
+    width: usize,
+) {
+    let columns = width.min(n - p * width);
+    let mut pair = [E::default(); 2 * MAX_COLUMNS];
+    for (g, to) in panel.chunks_exact_mut(width).enumerate() {
+        let rows = E::GROUP.min(k - g * E::GROUP);
+        for (i, pair) in pair.chunks_exact_mut(MAX_COLUMNS).take(rows).enumerate() {
+            let row = &from[(g * E::GROUP + i) * n + p * width..][..columns];
+            convert(l, &mut pair[..columns], row);
+        }
+        pack::panel_from_rows(to, &pair, MAX_COLUMNS, rows, columns, width);
     }
 }
 

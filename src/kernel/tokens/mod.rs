@@ -80,7 +80,7 @@ pub fn patch_rows<E: Element>(
 pub fn gather<E: Element>(
     cpu: &Cpu,
     x: &mut [f32],
-    table: &[E],
+    table: &[f32],
     ids: &[u32],
     positions: &[f32],
     places: &[u32],
@@ -94,7 +94,7 @@ pub fn gather<E: Element>(
             let table = &table[id as usize * width..][..width];
             let position = &positions[place as usize * width..][..width];
             for ((x, a), b) in x.iter_mut().zip(table).zip(position) {
-                *x = a.to_f32() + b;
+                *x = E::from_f32(*a).to_f32() + b;
             }
         }
     });

@@ -9,12 +9,12 @@ use crate::kernel::layer_norm::{self, Saved};
 use crate::kernel::patches;
 use crate::kernel::Cpu;
 
-impl<E: Element> Stack<E> {
+impl<E: Element> Stack<'_, E> {
     /// Turns the gradient of the output in `activations.dx()` into that of the tokens, in place; adds the
     /// gradients of all parameters to `gradients`, one slice an entry of the layout. Uses up what the forward
     /// pass saved.
     pub fn backward(&self, cpu: &Cpu, activations: &mut Activations<E>, gradients: &mut [&mut [f32]]) {
-        assert_eq!(gradients.len(), self.layout.entries().len(), "gradients of a stack");
+        assert_eq!(gradients.len(), self.shape.depth * Part::ALL.len(), "gradients of a stack");
         let Activations { x, dx, rounded, .. } = activations;
         patches::from_floats(cpu, rounded, gradient(x, dx));
         let stream = activations.x.len();
@@ -30,7 +30,7 @@ impl<E: Element> Stack<E> {
     }
 }
 
-impl<E: Element> Block<E> {
+impl<E: Element> Block<'_, E> {
     fn backward(
         &self,
         cpu: &Cpu,
@@ -65,13 +65,13 @@ impl<E: Element> Block<E> {
         let x = Left::ScaledColumns {
             data: &saved.normal2,
             stride: width,
-            scale: &norm2.scale,
-            shift: &norm2.shift,
+            scale: norm2.scale,
+            shift: norm2.shift,
         };
         weight_gradient(cpu, dw, Some(db), x, (dhidden, hidden), (rows, width, hidden));
         let (dscale, dshift) = pair(gradients, index, Part::Norm2Scale);
         let norm = Saved { normal: &saved.normal2, rstd: &saved.rstd2 };
-        layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm2.scale);
+        layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, norm2.scale);
 
         let to = Write { to: Grid::new(dmixed, width), bias: None };
         out.weight.backward(cpu, &to, Left::whole(rounded, width), rows);
@@ -88,12 +88,12 @@ impl<E: Element> Block<E> {
         let x = Left::ScaledColumns {
             data: &saved.normal1,
             stride: width,
-            scale: &norm1.scale,
-            shift: &norm1.shift,
+            scale: norm1.scale,
+            shift: norm1.shift,
         };
         weight_gradient(cpu, dw, Some(db), x, (dqkv, 3 * width), (rows, width, 3 * width));
         let (dscale, dshift) = pair(gradients, index, Part::Norm1Scale);
         let norm = Saved { normal: &saved.normal1, rstd: &saved.rstd1 };
-        layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, &norm1.scale);
+        layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, norm1.scale);
     }
 }

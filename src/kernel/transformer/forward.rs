@@ -6,7 +6,7 @@ use crate::kernel::gemm::Left;
 use crate::kernel::layer_norm;
 use crate::kernel::Cpu;
 
-impl<E: Element> Stack<E> {
+impl<E: Element> Stack<'_, E> {
     /// Runs all blocks over `activations.x`, in place.
     pub fn forward(&self, cpu: &Cpu, activations: &mut Activations<E>) {
         let stream = activations.x.len();
@@ -20,7 +20,7 @@ impl<E: Element> Stack<E> {
     }
 }
 
-impl<E: Element> Block<E> {
+impl<E: Element> Block<'_, E> {
     /// One block; what it saves goes to `saved[slot]`.
     pub(super) fn forward(&self, cpu: &Cpu, shape: &Shape, activations: &mut Activations<E>, slot: usize) {
         let Activations { batch, tokens, x, saved, rounded, normed, wide, .. } = activations;
@@ -29,7 +29,7 @@ impl<E: Element> Block<E> {
         let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
 
         let Block { norm1, qkv, out, norm2, up, down } = self;
-        let (scale, shift) = (&norm1.scale, &norm1.shift);
+        let (scale, shift) = (norm1.scale, norm1.shift);
         layer_norm::forward(
             cpu,
             normed,
@@ -40,14 +40,14 @@ impl<E: Element> Block<E> {
             shift,
             shape.norm_eps,
         );
-        let to = Write { to: Grid::new(&mut saved.qkv, 3 * width), bias: Some(&qkv.bias) };
+        let to = Write { to: Grid::new(&mut saved.qkv, 3 * width), bias: Some(qkv.bias) };
         qkv.weight.forward(cpu, &to, Left::whole(normed, width), rows);
         let (attention, mixed) = (shape.attention(*batch, *tokens), &mut wide[..rows * width]);
         attention::forward(cpu, mixed, &mut saved.lse, &saved.qkv, attention);
-        let to = Add { to: Grid::new(x, width), bias: Some(&out.bias) };
+        let to = Add { to: Grid::new(x, width), bias: Some(out.bias) };
         out.weight.forward(cpu, &to, Left::whole(mixed, width), rows);
 
-        let (scale, shift) = (&norm2.scale, &norm2.shift);
+        let (scale, shift) = (norm2.scale, norm2.shift);
         layer_norm::forward(
             cpu,
             normed,
@@ -62,11 +62,11 @@ impl<E: Element> Block<E> {
         let to = Activate {
             before: Grid::new(&mut saved.hidden, hidden),
             after: Grid::new(wide, hidden),
-            bias: &up.bias,
+            bias: up.bias,
             activation: shape.activation,
         };
         up.weight.forward(cpu, &to, Left::whole(normed, width), rows);
-        let to = Add { to: Grid::new(x, width), bias: Some(&down.bias) };
+        let to = Add { to: Grid::new(x, width), bias: Some(down.bias) };
         down.weight.forward(cpu, &to, Left::whole(wide, hidden), rows);
     }
 }

@@ -22,7 +22,8 @@ pub use layout::{Entry, Layout, Part};
 use super::activation::Activation;
 use super::attention::Attention;
 use super::element::Element;
-use super::gemm::weight::{Master, Weight};
+use super::gemm::weight::Weight;
+use super::gemm::Packed;
 use super::Cpu;
 
 /// Sizes of a stack.
@@ -52,117 +53,88 @@ impl Shape {
 }
 
 /// A linear layer as kernels read it.
-#[derive(Debug, Clone)]
-pub struct Linear<E> {
+#[derive(Debug, Clone, Copy)]
+pub struct Linear<'a, E> {
     /// [in, out].
-    pub weight: Weight<E>,
-    pub bias: Vec<f32>,
+    pub weight: Weight<'a, E>,
+    pub bias: &'a [f32],
 }
 
 /// A LayerNorm's parameters.
-#[derive(Debug, Clone)]
-pub struct Norm {
-    pub scale: Vec<f32>,
-    pub shift: Vec<f32>,
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    pub scale: &'a [f32],
+    pub shift: &'a [f32],
 }
 
 /// The parameters of one block.
-#[derive(Debug, Clone)]
-struct Block<E> {
-    norm1: Norm,
-    qkv: Linear<E>,
-    out: Linear<E>,
-    norm2: Norm,
-    up: Linear<E>,
-    down: Linear<E>,
+#[derive(Debug, Clone, Copy)]
+struct Block<'a, E> {
+    norm1: Norm<'a>,
+    qkv: Linear<'a, E>,
+    out: Linear<'a, E>,
+    norm2: Norm<'a>,
+    up: Linear<'a, E>,
+    down: Linear<'a, E>,
 }
 
-/// The parameters of all blocks, as products read them.
-#[derive(Debug, Clone)]
-pub struct Stack<E> {
+/// The parameters of all blocks, where they lie.
+#[derive(Debug)]
+pub struct Stack<'a, E> {
     shape: Shape,
-    layout: Layout,
-    blocks: Vec<Block<E>>,
+    blocks: Vec<Block<'a, E>>,
 }
 
-impl<E: Element> Stack<E> {
-    /// Parameters that have yet to be loaded.
-    pub fn new(shape: Shape) -> Self {
-        let norm = || Norm { scale: vec![0.0; shape.width], shift: vec![0.0; shape.width] };
-        let linear = |k, n| Linear { weight: Weight::new(k, n), bias: vec![0.0; n] };
-        let block = || Block {
-            norm1: norm(),
-            qkv: linear(shape.width, 3 * shape.width),
-            out: linear(shape.width, shape.width),
-            norm2: norm(),
-            up: linear(shape.width, shape.hidden),
-            down: linear(shape.hidden, shape.width),
+impl<'a, E: Element> Stack<'a, E> {
+    /// `vector` and `weight` say where a part of a block is.
+    pub fn new(
+        shape: Shape,
+        vector: impl Fn(usize, Part) -> &'a [f32],
+        weight: impl Fn(usize, Part) -> Weight<'a, E>,
+    ) -> Self {
+        let linear = |i, of, bias| Linear { weight: weight(i, of), bias: vector(i, bias) };
+        let norm = |i, scale, shift| Norm { scale: vector(i, scale), shift: vector(i, shift) };
+        let block = |i| Block {
+            norm1: norm(i, Part::Norm1Scale, Part::Norm1Shift),
+            qkv: linear(i, Part::QkvWeight, Part::QkvBias),
+            out: linear(i, Part::OutWeight, Part::OutBias),
+            norm2: norm(i, Part::Norm2Scale, Part::Norm2Shift),
+            up: linear(i, Part::UpWeight, Part::UpBias),
+            down: linear(i, Part::DownWeight, Part::DownBias),
         };
-        Stack { shape, layout: Layout::new(&shape), blocks: (0..shape.depth).map(|_| block()).collect() }
+        Stack { blocks: (0..shape.depth).map(block).collect(), shape }
+    }
+
+    /// As [`new`](Self::new), of one buffer in which all lie as [`Layout`] says, and of a copy of each weight in order.
+    pub fn of(shape: Shape, flat: &'a [f32], packed: &'a [Packed<E>]) -> Self {
+        let layout = Layout::new(&shape);
+        assert_eq!(flat.len(), layout.len(), "parameters of a stack");
+        let weights = Part::ALL.into_iter().filter(|part| part.is_weight());
+        let order: Vec<Part> = weights.collect();
+        Stack::new(
+            shape,
+            |i, part| &flat[layout.range(i, part)],
+            |i, part| {
+                let at = order.iter().position(|&weight| weight == part).unwrap_or_default();
+                Weight::packed(&packed[i * order.len() + at])
+            },
+        )
     }
 
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
-
-    /// Where each parameter is in a flat buffer of all.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    /// Reads all parameters from a flat buffer.
-    pub fn load(&mut self, cpu: &Cpu, flat: &[f32]) {
-        assert_eq!(flat.len(), self.layout.len(), "parameters of a stack");
-        for i in 0..self.blocks.len() {
-            for part in Part::ALL {
-                self.load_part(cpu, i, part, &flat[self.layout.range(i, part)]);
-            }
-        }
-    }
-
-    /// Reads one parameter. Weights are rounded and packed.
-    pub fn load_part(&mut self, cpu: &Cpu, block: usize, part: Part, from: &[f32]) {
-        let block = &mut self.blocks[block];
-        match part {
-            Part::Norm1Scale => block.norm1.scale.copy_from_slice(from),
-            Part::Norm1Shift => block.norm1.shift.copy_from_slice(from),
-            Part::QkvWeight => block.qkv.weight.pack(cpu, from),
-            Part::QkvBias => block.qkv.bias.copy_from_slice(from),
-            Part::OutWeight => block.out.weight.pack(cpu, from),
-            Part::OutBias => block.out.bias.copy_from_slice(from),
-            Part::Norm2Scale => block.norm2.scale.copy_from_slice(from),
-            Part::Norm2Shift => block.norm2.shift.copy_from_slice(from),
-            Part::UpWeight => block.up.weight.pack(cpu, from),
-            Part::UpBias => block.up.bias.copy_from_slice(from),
-            Part::DownWeight => block.down.weight.pack(cpu, from),
-            Part::DownBias => block.down.bias.copy_from_slice(from),
-        }
-    }
-
-    /// As [`load_part`](Self::load_part) of a weight, which products then read where it is. Of f32 products alone.
-    pub fn lend_part(&mut self, block: usize, part: Part, master: Master) {
-        match self.blocks[block].weight(part) {
-            Some(weight) => weight.lend(master),
-            None => unreachable!("{part:?} is no weight"),
-        }
-    }
-
-    /// Gives back all weights that were lent; they have to be lent anew.
-    pub fn release(&mut self) {
-        for block in &mut self.blocks {
-            Part::ALL.into_iter().for_each(|part| block.weight(part).into_iter().for_each(Weight::release));
-        }
-    }
 }
 
-impl<E> Block<E> {
-    fn weight(&mut self, part: Part) -> Option<&mut Weight<E>> {
-        match part {
-            Part::QkvWeight => Some(&mut self.qkv.weight),
-            Part::OutWeight => Some(&mut self.out.weight),
-            Part::UpWeight => Some(&mut self.up.weight),
-            Part::DownWeight => Some(&mut self.down.weight),
-            _ => None,
-        }
-    }
+/// Copies of the weights in a buffer of all parameters, rounded and laid out, in order.
+pub fn pack<E: Element>(cpu: &Cpu, shape: &Shape, flat: &[f32]) -> Vec<Packed<E>> {
+    let layout = Layout::new(shape);
+    let weights = layout.entries().iter().filter(|entry| entry.part.is_weight());
+    let copy = |entry: &Entry| {
+        let [k, n] = entry.shape;
+        let mut packed = Packed::zeroed(cpu, k, n);
+        packed.pack(cpu, &flat[entry.range.clone()]);
+        packed
+    };
+    weights.map(copy).collect()
 }

@@ -2,45 +2,54 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dfdx::tensor::Cpu;
-
 use super::memory::{Arenas, Purpose};
-use super::tower::{Head, HeadSaved, Masters, Places, Recorded, Supply};
+use super::tower::{Head, HeadSaved, PooledTokens, Recorded};
+use super::values::{find, place, Parameters};
 use super::{image_shape, length};
 use crate::kernel::element::Element;
 use crate::kernel::gemm::epilogue::Grid;
-use crate::kernel::gemm::{product, weight_gradient, Left, Packed, Right};
+use crate::kernel::gemm::{weight_gradient, Left};
 use crate::kernel::layer_norm::{self, Saved};
 use crate::kernel::tokens::{self, PatchTokens};
-use crate::kernel::transformer::{Activations, Norm, Stack};
+use crate::kernel::transformer::{Activations, Norm, Part};
 use crate::kernel::{patches, Cpu as Kernels};
 use crate::mask::Kept;
-use crate::model::config::{ImagePool, ImagePositions, ModelConfig, Recompute};
+use crate::model::config::{ImagePool, ModelConfig, Recompute};
 use crate::model::input::{ImageInput, PatchValues};
 use crate::model::position;
+use crate::model::spec::{CLASS_TOKEN, IMAGE_POSITIONS};
 use crate::parameter::Parameter;
 
-/// Weights as kernels read them, and memory.
-#[derive(Debug, Clone)]
+/// The image encoder: options, places of its parameters, and memory.
+#[derive(Debug)]
 pub(super) struct FusedImages<K> {
     config: ModelConfig,
-    /// [patch * patch * 3, width].
-    patch: Packed<K>,
-    patch_bias: Option<Vec<f32>>,
-    class_token: Vec<f32>,
-    /// [1 + grid^2, width], the class token's first, where they are learned.
-    positions: Option<Vec<f32>>,
-    pre_norm: Option<Norm>,
-    stack: Stack<K>,
-    head: Head<K>,
+    places: Places,
+    head: Head,
     arenas: Arenas<K>,
     /// Sin-cos positions of the grid that was last asked for.
-    sin_cos: Arc<Mutex<Option<(usize, Arc<Vec<f32>>)>>>,
+    sin_cos: Mutex<Option<(usize, Arc<Vec<f32>>)>>,
+}
+
+/// Places of parameters in the list of all; none of what the model lacks.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    /// [patch * patch * 3, width].
+    patch: usize,
+    patch_bias: Option<usize>,
+    class_token: usize,
+    /// [1 + grid^2, width], the class token's first, where they are learned.
+    positions: Option<usize>,
+    /// The scale; its shift is behind it.
+    pre_norm: Option<usize>,
+    /// The first of the blocks.
+    stack: usize,
 }
 
 /// What the backward pass needs besides the arena.
 struct Pass<K: Element> {
-    tower: Arc<FusedImages<K>>,
+    encoder: Arc<FusedImages<K>>,
+    parameters: Parameters<K>,
     purpose: Purpose,
     arena: Activations<K>,
     /// [batch * kept, patch * patch * 3].
@@ -52,53 +61,34 @@ struct Pass<K: Element> {
 }
 
 impl<K: Element> FusedImages<K> {
-    pub fn new(kernels: &Kernels, config: &ModelConfig, recompute: Recompute) -> Self {
-        let (image, shape) = (&config.image, image_shape(config));
-        let width = image.width;
-        let norm = || Norm { scale: vec![0.0; width], shift: vec![0.0; width] };
+    pub fn new(config: &ModelConfig, parameters: &[Parameter], recompute: Recompute) -> Self {
+        let norm = place(parameters, "image.norm.scale");
         FusedImages {
-            patch: Packed::zeroed(kernels, image.patch_values(), width),
-            patch_bias: image.patch_bias.then(|| vec![0.0; width]),
-            class_token: vec![0.0; width],
-            positions: (image.positions == ImagePositions::Learned).then(Vec::new),
-            pre_norm: image.pre_norm.then(norm),
-            stack: Stack::new(shape),
-            head: Head::zeroed(
-                kernels,
-                width,
-                config.embed_dim,
-                image.norm_eps as f32,
-                length(config.normalisation),
-            ),
+            places: Places {
+                patch: place(parameters, "image.patch.weight"),
+                patch_bias: find(parameters, "image.patch.bias"),
+                class_token: place(parameters, CLASS_TOKEN),
+                positions: find(parameters, IMAGE_POSITIONS),
+                pre_norm: find(parameters, "image.pre_norm.scale"),
+                stack: norm - config.image.depth * Part::ALL.len(),
+            },
+            head: Head {
+                norm_eps: config.image.norm_eps as f32,
+                length: length(config.normalisation),
+                norm,
+                projection: place(parameters, "image.projection"),
+            },
             arenas: Arenas::new(recompute),
-            sin_cos: Arc::default(),
+            sin_cos: Mutex::default(),
             config: config.clone(),
         }
     }
 
-    /// Copies the masters, given in the order of the model's walk.
-    pub fn load(&mut self, kernels: &Kernels, parameters: &[&Parameter<f32, Cpu>], supply: Supply<'_>) {
-        let mut masters = Masters::new(parameters, supply);
-        masters.weight(|values| self.patch.pack(kernels, values));
-        if let Some(bias) = &mut self.patch_bias {
-            *bias = masters.read().to_vec();
-        }
-        self.class_token = masters.read().to_vec();
-        if let Some(positions) = &mut self.positions {
-            *positions = masters.read().to_vec();
-        }
-        if let Some(norm) = &mut self.pre_norm {
-            *norm = masters.norm();
-        }
-        masters.stack(kernels, &mut self.stack);
-        self.head.norm = masters.norm();
-        masters.weight(|values| self.head.projection.pack(kernels, values));
-    }
-
-    /// Unit embeddings [batch, embed_dim], and the way back where `record`.
+    /// Unit embeddings [batch, embed_dim], and the backward pass where `record`.
     pub fn forward(
         self: Arc<Self>,
         kernels: &Kernels,
+        parameters: Parameters<K>,
         input: &ImageInput,
         record: bool,
     ) -> (Vec<f32>, Option<Box<dyn Recorded>>) {
@@ -106,7 +96,8 @@ impl<K: Element> FusedImages<K> {
         let kept = &input.kept;
         let (rows, tokens) = (kept.ids.len(), 1 + kept.kept);
         let purpose = Purpose { batch: kept.batch, tokens, record };
-        let mut arena = self.arenas.take(self.stack.shape(), purpose);
+        let stack = parameters.stack(image_shape(&self.config), self.places.stack);
+        let mut arena = self.arenas.take(stack.shape(), purpose);
 
         let mut pixels = vec![K::default(); rows * values];
         match &input.patches {
@@ -117,34 +108,29 @@ impl<K: Element> FusedImages<K> {
             }
             PatchValues::Floats(floats) => patches::from_floats(kernels, &mut pixels, floats),
         }
-        let table = self.table(input.grid);
-        let (class_position, of_patches) = match &self.positions {
+        let table = self.table(&parameters, input.grid);
+        let (class_position, of_patches) = match self.places.positions {
             Some(_) => (Some(&table[..width]), &table[width..]),
             None => (None, &table[..]),
         };
         let to = PatchTokens {
             to: Grid::new(&mut arena.x, width),
-            bias: self.patch_bias.as_deref(),
+            bias: self.places.patch_bias.map(|bias| parameters.vector(bias)),
             positions: of_patches,
             ids: &kept.ids,
             kept: kept.kept,
             prefix: 1,
             width,
         };
-        product(
-            kernels,
-            &to,
-            Left::whole(&pixels, values),
-            Right::Packed(&self.patch),
-            (rows, values, width),
-        );
-        let mut class = self.class_token.clone();
+        parameters.weight(self.places.patch).forward(kernels, &to, Left::whole(&pixels, values), rows);
+        let mut class = parameters.vector(self.places.class_token).to_vec();
         if let Some(position) = class_position {
             class.iter_mut().zip(position).for_each(|(class, position)| *class += position);
         }
         tokens::class_token(&mut arena.x, &class, tokens);
 
-        let pre_norm = self.pre_norm.as_ref().map(|Norm { scale, shift }| {
+        let pre_norm = self.places.pre_norm.map(|norm| {
+            let Norm { scale, shift } = parameters.norm(norm);
             let mut y = vec![0.0; arena.x.len()];
             let mut normal = vec![K::default(); y.len()];
             let mut rstd = vec![0.0; kept.batch * tokens];
@@ -153,31 +139,33 @@ impl<K: Element> FusedImages<K> {
             arena.x.copy_from_slice(&y);
             (normal, rstd)
         });
-        self.stack.forward(kernels, &mut arena);
-        let (z, head) = self.head.forward(kernels, &arena.x, tokens, &self.places(kept.batch));
+        stack.forward(kernels, &mut arena);
+        let pooled = self.pooled(kept.batch);
+        let (z, head) = self.head.forward(kernels, &parameters, &arena.x, tokens, &pooled);
         if !record {
             self.arenas.give_back(purpose, arena);
             return (z, None);
         }
         let pass = Pass {
             purpose,
+            parameters,
             arena,
             patches: pixels,
             kept: kept.clone(),
             grid: input.grid,
             pre_norm,
             head,
-            tower: self,
+            encoder: self,
         };
         (z, Some(Box::new(pass)))
     }
 
     /// Positions of the patches of a picture of `grid` x `grid`, [grid^2, width]; learned ones with a row for
     /// the class token before them.
-    fn table(&self, grid: usize) -> Arc<Vec<f32>> {
+    fn table(&self, parameters: &Parameters<K>, grid: usize) -> Arc<Vec<f32>> {
         let (own, width) = (self.config.image.grid(), self.config.image.width);
-        match &self.positions {
-            Some(positions) if grid == own => Arc::new(positions.clone()),
+        match self.places.positions.map(|positions| parameters.vector(positions)) {
+            Some(positions) if grid == own => Arc::new(positions.to_vec()),
             Some(positions) => {
                 let mut table = vec![0.0; (1 + grid * grid) * width];
                 let matrix = position::resampling::<f32>(grid, own);
@@ -200,16 +188,11 @@ impl<K: Element> FusedImages<K> {
         }
     }
 
-    fn places(&self, batch: usize) -> Places {
+    fn pooled(&self, batch: usize) -> PooledTokens {
         match self.config.image.pool {
             ImagePool::Mean => None,
             ImagePool::ClassToken => Some(vec![0; batch]),
         }
-    }
-
-    /// Keeps no master, so that they can be changed in place.
-    pub fn release(&mut self) {
-        self.stack.release();
     }
 
     /// Bytes of the arenas that are not in use.
@@ -242,38 +225,42 @@ fn add_rows(to: &mut [f32], shares: &[f32], table: &[f32]) {
 
 impl<K: Element> Recorded for Pass<K> {
     fn backward(self: Box<Self>, kernels: &Kernels, of_z: &[f32], gradients: &mut [&mut [f32]]) {
-        let Pass { tower, purpose, mut arena, patches, kept, grid, pre_norm, head } = *self;
-        let (width, values) = (tower.config.image.width, tower.config.image.patch_values());
+        let Pass { encoder, parameters, purpose, mut arena, patches, kept, grid, pre_norm, head } = *self;
+        let (width, values) = (encoder.config.image.width, encoder.config.image.patch_values());
+        let places = encoder.places;
         let (rows, tokens) = (kept.ids.len(), purpose.tokens);
         let [before @ .., dscale, dshift, dprojection] = gradients else {
             unreachable!("an image encoder has a norm and a projection")
         };
-        let (before, dstack) = before.split_at_mut(before.len() - tower.stack.layout().entries().len());
+        let blocks = encoder.config.image.depth * Part::ALL.len();
+        let (before, dstack) = before.split_at_mut(before.len() - blocks);
         let mut before = before.iter_mut();
         let mut next = |there: bool| there.then(|| before.next()).flatten().map(|slice| &mut **slice);
         let (Some(dpatch), dbias, Some(dclass), mut dpositions, dpre_scale, dpre_shift) = (
             next(true),
-            next(tower.patch_bias.is_some()),
+            next(places.patch_bias.is_some()),
             next(true),
-            next(tower.positions.is_some()),
-            next(tower.pre_norm.is_some()),
-            next(tower.pre_norm.is_some()),
+            next(places.positions.is_some()),
+            next(places.pre_norm.is_some()),
+            next(places.pre_norm.is_some()),
         ) else {
             unreachable!("an image encoder has a patch embedding and a class token")
         };
 
-        let places = tower.places(kept.batch);
+        let pooled = encoder.pooled(kept.batch);
         let of_head = [&mut **dscale, dshift, dprojection];
-        tower.head.backward(kernels, arena.dx(), of_head, of_z, &head, tokens, &places);
-        tower.stack.backward(kernels, &mut arena, dstack);
+        encoder.head.backward(kernels, &parameters, arena.dx(), of_head, of_z, &head, tokens, &pooled);
+        let stack = parameters.stack(image_shape(&encoder.config), places.stack);
+        stack.backward(kernels, &mut arena, dstack);
         if let (Some((normal, rstd)), Some(norm), Some(dscale), Some(dshift)) =
-            (&pre_norm, &tower.pre_norm, dpre_scale, dpre_shift)
+            (&pre_norm, places.pre_norm, dpre_scale, dpre_shift)
         {
             let (dx, dy) = arena.dx_and_room();
             patches::from_floats(kernels, dy, dx);
             dx.fill(0.0);
             let saved = Saved { normal, rstd };
-            layer_norm::backward(kernels, dx, None, dscale, dshift, dy, saved, &norm.scale);
+            let scale = parameters.vector(norm);
+            layer_norm::backward(kernels, dx, None, dscale, dshift, dy, saved, scale);
         }
 
         let (dx, dy) = arena.dx_and_room();
@@ -288,11 +275,11 @@ impl<K: Element> Recorded for Pass<K> {
             dtable[..width].copy_from_slice(&of_class);
             let source = |r: usize| r / kept.kept * tokens + 1 + r % kept.kept;
             tokens::scatter_add(kernels, &mut dtable[width..], &kept.ids, dx, source, width);
-            tower.resample_back(dpositions, &dtable, grid);
+            encoder.resample_back(dpositions, &dtable, grid);
         }
         tokens::patch_rows(kernels, dy, dx, kept.kept, 1, width);
         let x = Left::Columns { data: &patches, stride: values };
         weight_gradient(kernels, dpatch, dbias, x, (dy, width), (rows, values, width));
-        tower.arenas.give_back(purpose, arena);
+        encoder.arenas.give_back(purpose, arena);
     }
 }

@@ -1,6 +1,6 @@
 //! Activations, taken once for a batch size and a number of tokens and used again in every step.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::kernel::element::Element;
 use crate::kernel::transformer::{Activations, Keep, Shape};
@@ -17,7 +17,7 @@ pub(super) struct Purpose {
 /// Arenas that are not in use.
 #[derive(Debug)]
 pub(super) struct Arenas<K> {
-    free: Arc<Mutex<Free<K>>>,
+    free: Mutex<Free<K>>,
     recompute: Recompute,
 }
 
@@ -36,12 +36,6 @@ impl<K> Default for Free<K> {
     }
 }
 
-impl<K> Clone for Arenas<K> {
-    fn clone(&self) -> Self {
-        Arenas { free: self.free.clone(), recompute: self.recompute }
-    }
-}
-
 /// What a forward pass keeps.
 pub(in crate::model) fn keep(record: bool, recompute: Recompute) -> Keep {
     match (record, recompute) {
@@ -56,7 +50,7 @@ const KEPT: usize = 2;
 
 impl<K: Element> Arenas<K> {
     pub fn new(recompute: Recompute) -> Self {
-        Arenas { free: Arc::default(), recompute }
+        Arenas { free: Mutex::default(), recompute }
     }
 
     /// Bytes of the arenas that are not in use.

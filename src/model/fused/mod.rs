@@ -1,134 +1,74 @@
-//! The encoders and the loss on the kernels of the CPU: each one node of the dfdx tape. dfdx keeps the 32-bit
-//! masters, the tape and the gradients; here are copies of the weights as products read them (the mirror, which is
-//! of bf16 alone: in f32, products read the masters), activations, and both passes.
+//! The encoders and the loss on the kernels of the CPU: each one node of the dfdx tape. Kernels read the masters where they
+//! lie, and of weights in bfloat16 the mirror: copies as products read them. Here are the mirror, activations, and both passes.
 
 mod image;
 mod memory;
 mod text;
 mod tower;
 mod update;
+mod values;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use dfdx::prelude::*;
 
 use super::config::{Activation, ModelConfig, Normalisation, Precision, Recompute};
-use super::engine::{Back, Engine, Moments, Node};
+use super::engine::{Back, Engine, LogitScale, Node, Update};
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
 use crate::kernel::element::{Bf16, Element};
 use crate::kernel::transformer::{Activations, Shape as StackShape};
 use crate::kernel::unit_norm::Length;
-use crate::kernel::{activation, adamw, contrastive, Cpu as Kernels};
-use crate::parameter::{Parameter, Role};
+use crate::kernel::{activation, contrastive, Cpu as Kernels};
+use crate::parameter::{Flat, Parameter, Tower};
 use image::FusedImages;
 pub(super) use memory::keep;
 use text::FusedTexts;
 use tower::Recorded;
-use update::Spare;
-
-/// An encoder whose mirror may be behind its masters.
-#[derive(Debug)]
-struct Mirrored<T> {
-    tower: Mutex<Arc<T>>,
-    stale: AtomicBool,
-}
+use values::Mirror;
 
 /// Both encoders, in the number type `K` inside.
 #[derive(Debug)]
 pub(crate) struct Fused<K: Element> {
     kernels: Arc<Kernels>,
-    images: Mirrored<FusedImages<K>>,
-    texts: Mirrored<FusedTexts<K>>,
-    spare: Spare,
-}
-
-impl<T: Clone> Mirrored<T> {
-    fn new(tower: T) -> Self {
-        Mirrored { tower: Mutex::new(Arc::new(tower)), stale: AtomicBool::new(true) }
-    }
-
-    /// The encoder, with whatever weights it has.
-    fn tower(&self) -> Arc<T> {
-        self.tower.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Says that the masters are about to change, or have changed.
-    fn outdate(&self, release: impl FnOnce(&mut T)) {
-        let mut tower = self.tower.lock().unwrap_or_else(PoisonError::into_inner);
-        // A tape that was never run back may hold it: dfdx then changes a copy of the masters.
-        Arc::get_mut(&mut tower).map(release);
-        self.stale.store(true, Ordering::Release);
-    }
-
-    /// The encoder with the weights of its masters, loaded where they have changed.
-    fn current(&self, load: impl FnOnce(&mut T)) -> Arc<T> {
-        let mut tower: MutexGuard<'_, Arc<T>> = self.tower.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.stale.swap(false, Ordering::AcqRel) {
-            // Cloned only while a tape that was never run back still holds it.
-            load(Arc::make_mut(&mut tower));
-        }
-        tower.clone()
-    }
-
-    /// Loads the encoder anew.
-    fn renew(&self, load: impl FnOnce(&mut T)) {
-        self.stale.store(true, Ordering::Release);
-        self.current(load);
-    }
+    parameters: Arc<Vec<Parameter>>,
+    mirror: Mirror<K>,
+    images: Arc<FusedImages<K>>,
+    texts: Arc<FusedTexts<K>>,
 }
 
 impl<K: Element> Fused<K> {
-    pub fn new(kernels: Arc<Kernels>, config: &ModelConfig, recompute: Recompute) -> Self {
+    pub fn new(
+        kernels: Arc<Kernels>,
+        config: &ModelConfig,
+        parameters: &Arc<Vec<Parameter>>,
+        recompute: Recompute,
+    ) -> Self {
         Fused {
-            images: Mirrored::new(FusedImages::new(&kernels, config, recompute)),
-            texts: Mirrored::new(FusedTexts::new(&kernels, config, recompute)),
-            spare: Spare::default(),
+            mirror: Mirror::new(&kernels, parameters),
+            images: Arc::new(FusedImages::new(config, parameters, recompute)),
+            texts: Arc::new(FusedTexts::new(config, parameters, recompute)),
+            parameters: parameters.clone(),
             kernels,
         }
     }
 
-    /// Embeddings as a node whose way back is that of `recorded`.
+    /// Embeddings as a node whose backward pass is that of `recorded`.
     fn node(
         &self,
-        parameters: &[&Parameter<f32, Cpu>],
+        tower: Tower,
+        device: &Cpu,
         z: Vec<f32>,
         batch: usize,
         recorded: Option<Box<dyn Recorded>>,
     ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
-        let first = parameters.first();
-        let device = first.map_or_else(Cpu::default, |parameter| parameter.master.device().clone());
         let width = z.len() / batch;
         let value = device.try_tensor_from_vec(z, (batch, width))?;
-        let to = value.ghost();
-        let masters: Vec<_> =
-            parameters.iter().map(|parameter| (parameter.master.ghost(), parameter.len())).collect();
-        let (kernels, spare) = (self.kernels.clone(), self.spare.clone());
+        let (to, kernels) = (value.ghost(), self.kernels.clone());
         let back = recorded.map(|recorded| -> Back<f32, Cpu> {
-            Box::new(move |gradients| {
-                let of_z = gradients.get_or_alloc_mut(&to)?.to_vec();
-                // dfdx lends one gradient at a time, the backward pass wants all of them: they are taken out
-                // and put back.
-                let mut taken = Vec::with_capacity(masters.len());
-                for (master, len) in &masters {
-                    let own = gradients.get_or_alloc_mut(master)?;
-                    let mut spare = spare.lock();
-                    let zeros = spare.get_or_alloc_mut(master)?;
-                    // Those that were taken are empty until the update gives them back.
-                    if !zeros.is_empty() {
-                        **own = std::mem::take(&mut **zeros);
-                    }
-                    let mut gradient = std::mem::take(&mut **own);
-                    // dfdx takes a master that was given up for a single value.
-                    gradient.resize(*len, 0.0);
-                    taken.push(gradient);
-                }
-                let mut slices: Vec<&mut [f32]> = taken.iter_mut().map(Vec::as_mut_slice).collect();
-                recorded.backward(&kernels, &of_z, &mut slices);
-                for ((master, _), gradient) in masters.iter().zip(taken) {
-                    **gradients.get_or_alloc_mut(master)? = gradient;
-                }
+            Box::new(move |entries, all| {
+                let dz = entries.get_or_alloc_mut(&to)?;
+                recorded.backward(&kernels, dz, &mut values::gradients(all, tower));
                 Ok(())
             })
         });
@@ -138,52 +78,20 @@ impl<K: Element> Fused<K> {
 
 impl<K: Element> Engine<f32, Cpu> for Fused<K> {
     fn masters_change(&self) {
-        self.images.outdate(FusedImages::release);
-        self.texts.outdate(FusedTexts::release);
+        self.mirror.lock().stale = true;
     }
 
     fn copies_weights(&self) -> bool {
         K::GROUP > 1
     }
 
-    fn load(
-        &self,
-        images: &[&Parameter<f32, Cpu>],
-        texts: &[&Parameter<f32, Cpu>],
-        supply: &mut dyn FnMut(&mut [f32]),
-    ) -> Result<(), CpuError> {
-        self.images.renew(|tower| tower.load(&self.kernels, images, Some(&mut *supply)));
-        self.texts.renew(|tower| tower.load(&self.kernels, texts, Some(&mut *supply)));
+    fn load(&self, masters: &Flat<f32, Cpu>) -> Result<(), CpuError> {
+        self.mirror.current(&self.kernels, masters);
         Ok(())
     }
 
-    fn take_gradient(
-        &self,
-        parameter: &Parameter<f32, Cpu>,
-        gradients: &mut Gradients<f32, Cpu>,
-    ) -> Result<Vec<f32>, CpuError> {
-        let mut values = std::mem::take(&mut **gradients.get_or_alloc_mut(&parameter.master)?);
-        values.resize(parameter.len(), 0.0);
-        Ok(values)
-    }
-
-    fn put_gradient(
-        &self,
-        parameter: &Parameter<f32, Cpu>,
-        gradients: &mut Gradients<f32, Cpu>,
-        values: Vec<f32>,
-    ) -> Result<(), CpuError> {
-        **gradients.get_or_alloc_mut(&parameter.master)? = values;
-        Ok(())
-    }
-
-    fn show(
-        &self,
-        parameter: &Parameter<f32, Cpu>,
-        held: &mut Gradients<f32, Cpu>,
-        see: &mut dyn FnMut(&[f32]),
-    ) -> Result<(), CpuError> {
-        see(held.get_or_alloc_mut(&parameter.master)?);
+    fn copy_weight(&self, place: usize, values: &[f32]) -> Result<(), CpuError> {
+        self.mirror.copy(&self.kernels, place, values);
         Ok(())
     }
 
@@ -192,67 +100,54 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
     }
 
     fn arena_bytes(&self) -> usize {
-        self.images.tower().arena_bytes() + self.texts.tower().arena_bytes()
+        self.images.arena_bytes() + self.texts.arena_bytes()
     }
 
-    fn square_sum(
-        &self,
-        parameters: &[&Parameter<f32, Cpu>],
-        gradients: &mut Gradients<f32, Cpu>,
-    ) -> Result<f64, CpuError> {
-        update::square_sum(&self.kernels, parameters, gradients)
+    fn square_sum(&self, gradients: &Flat<f32, Cpu>, places: &[usize]) -> Result<f64, CpuError> {
+        Ok(update::square_sum(&self.kernels, &self.parameters, gradients, places))
     }
 
-    fn adamw(
-        &self,
-        parameters: Vec<&mut Parameter<f32, Cpu>>,
-        moments: Moments<'_, f32, Cpu>,
-        gradients: Gradients<f32, Cpu>,
-        rule: &dyn Fn(Role) -> adamw::AdamW,
-    ) -> Result<(), CpuError> {
-        self.masters_change();
-        update::adamw(&self.kernels, &self.spare, parameters, moments, gradients, rule)
+    fn adamw(&self, update: Update<'_, f32, Cpu>) -> Result<(), CpuError> {
+        update::adamw(&self.kernels, &self.parameters, &self.mirror, update);
+        Ok(())
     }
 
     fn images(
         &self,
-        parameters: &[&Parameter<f32, Cpu>],
+        masters: &Flat<f32, Cpu>,
         input: &ImageInput,
         record: bool,
     ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
-        let tower = self.images.current(|tower| tower.load(&self.kernels, parameters, None));
-        let (z, recorded) = tower.clone().forward(&self.kernels, input, record);
-        self.node(parameters, z, input.kept.batch, recorded)
+        let parameters = self.mirror.current(&self.kernels, masters);
+        let (z, recorded) = self.images.clone().forward(&self.kernels, parameters, input, record);
+        self.node(Tower::Image, masters.device(), z, input.kept.batch, recorded)
     }
 
     fn texts(
         &self,
-        parameters: &[&Parameter<f32, Cpu>],
+        masters: &Flat<f32, Cpu>,
         input: &TextInput,
         record: bool,
     ) -> Result<Node<(usize, usize), f32, Cpu>, CpuError> {
-        let tower = self.texts.current(|tower| tower.load(&self.kernels, parameters, None));
-        let table = &parameters[0].master;
-        let (z, recorded) = tower.clone().forward(&self.kernels, table, input, record);
-        self.node(parameters, z, input.kept.batch, recorded)
+        let parameters = self.mirror.current(&self.kernels, masters);
+        let (z, recorded) = self.texts.clone().forward(&self.kernels, parameters, input, record);
+        self.node(Tower::Text, masters.device(), z, input.kept.batch, recorded)
     }
 
     fn loss(
         &self,
         images: &Matrix<f32, Cpu>,
         texts: &Matrix<f32, Cpu>,
-        logit_scale: &Parameter<f32, Cpu>,
-        scale: f64,
-        learning: bool,
+        logit_scale: LogitScale,
     ) -> Result<Node<(), f32, Cpu>, CpuError> {
         let width = images.shape().1;
         let (z_images, z_texts) = (images.as_vec(), texts.as_vec());
-        let (mut of_images, mut of_texts) = (vec![0.0; z_images.len()], vec![0.0; z_texts.len()]);
-        let factor = scale.exp();
+        let (mut dimages, mut dtexts) = (vec![0.0; z_images.len()], vec![0.0; z_texts.len()]);
+        let factor = logit_scale.value.exp();
         let loss = contrastive::loss_and_gradients(
             &self.kernels,
-            &mut of_images,
-            &mut of_texts,
+            &mut dimages,
+            &mut dtexts,
             &z_images,
             &z_texts,
             factor as f32,
@@ -260,17 +155,16 @@ impl<K: Element> Engine<f32, Cpu> for Fused<K> {
         );
         let value = images.device().try_tensor_from_vec(vec![loss.loss as f32], ())?;
         let (to, to_images, to_texts) = (value.ghost(), images.ghost(), texts.ghost());
-        let to_scale = logit_scale.master.ghost();
-        let back: Back<f32, Cpu> = Box::new(move |gradients| {
-            let outer = gradients.get_or_alloc_mut(&to)?[0];
+        let back: Back<f32, Cpu> = Box::new(move |entries, all| {
+            let outer = entries.get_or_alloc_mut(&to)?[0];
             let scaled = |into: &mut [f32], from: &[f32]| {
                 into.iter_mut().zip(from).for_each(|(into, from)| *into += outer * from);
             };
-            scaled(gradients.get_or_alloc_mut(&to_images)?, &of_images);
-            scaled(gradients.get_or_alloc_mut(&to_texts)?, &of_texts);
+            scaled(entries.get_or_alloc_mut(&to_images)?, &dimages);
+            scaled(entries.get_or_alloc_mut(&to_texts)?, &dtexts);
             // The parameter is the logarithm of the factor. Where it does not learn, its gradient is zero.
-            let of_scale = if learning { loss.dscale * factor } else { 0.0 };
-            scaled(gradients.get_or_alloc_mut(&to_scale)?, &[of_scale as f32]);
+            let dscale = if logit_scale.learns { loss.dscale * factor } else { 0.0 };
+            scaled(all.tower_mut(Tower::Loss), &[dscale as f32]);
             Ok(())
         });
         Ok(Node { value, back: Some(back) })

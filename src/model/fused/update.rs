@@ -1,112 +1,93 @@
-//! The update of all parameters on kernels, and the memory of gradients from one step to the next.
+//! The update of all parameters on kernels: one pass over masters, moments and gradients, piece by piece. While a piece is in
+//! the cache its gradient is made zero, and the copy that products read of it is written.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use dfdx::tensor::Cpu;
 
-use dfdx::prelude::*;
-use dfdx::tensor::Storage;
-
-use crate::kernel::adamw::AdamW;
+use super::values::{split, Mirror};
+use crate::kernel::adamw::{AdamW, Values};
+use crate::kernel::element::Element;
+use crate::kernel::gemm::PackedRows;
 use crate::kernel::{global_norm, Cpu as Kernels};
-use crate::model::engine::Moments;
-use crate::parameter::{Parameter, Role};
+use crate::model::engine::Update;
+use crate::parameter::{Flat, Parameter, Tower};
 
-/// Memory of gradients that were used up: zeros, for the next step to add to. Fresh memory would have to be
-/// mapped page by page in every step, which takes longer than the update itself.
-#[derive(Clone)]
-pub(super) struct Spare(Arc<Mutex<Gradients<f32, Cpu>>>);
+/// Values of a piece: four times 64 KiB, in the second-level cache of any processor.
+const PIECE: usize = 16 << 10;
 
-impl Default for Spare {
-    fn default() -> Self {
-        Spare(Arc::new(Mutex::new(Gradients::leaky())))
-    }
+/// Neighbouring values of one parameter.
+struct Piece<'a, K> {
+    rule: AdamW,
+    values: Values<'a>,
+    /// Where their copy belongs, and the first of their rows.
+    copy: Option<(&'a PackedRows<'a, K>, usize)>,
 }
 
-impl std::fmt::Debug for Spare {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Spare")
-    }
-}
-
-impl Spare {
-    /// Zeros by master; an empty entry is in use.
-    pub fn lock(&self) -> MutexGuard<'_, Gradients<f32, Cpu>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The sum of the squares of all gradients; a parameter without a gradient has one of zero.
+/// The sum of the squares of the gradients at these places.
 pub(super) fn square_sum(
     kernels: &Kernels,
-    parameters: &[&Parameter<f32, Cpu>],
-    gradients: &mut Gradients<f32, Cpu>,
-) -> Result<f64, CpuError> {
-    let mut sum = 0.0;
-    for parameter in parameters {
-        sum += global_norm::sum_of_squares(kernels, gradients.get_or_alloc_mut(&parameter.master)?);
-    }
-    Ok(sum)
+    parameters: &[Parameter],
+    gradients: &Flat<f32, Cpu>,
+    places: &[usize],
+) -> f64 {
+    let of = |&place: &usize| {
+        let range = gradients.layout().range(place).unwrap_or_default();
+        global_norm::sum_of_squares(kernels, &gradients.tower(parameters[place].tower)[range])
+    };
+    places.iter().map(of).fold(0.0, |sum, square| sum + square)
 }
 
-/// What dfdx holds the values of a gradient in.
-type Values = <Cpu as Storage<f32>>::Vec;
-
-/// A parameter with its moments and gradient, taken out of dfdx for the time of an update.
-struct Lent<'a> {
-    parameter: &'a mut Parameter<f32, Cpu>,
-    rule: AdamW,
-    first: Values,
-    second: Values,
-    gradient: Values,
-}
-
-/// The values that `from` holds for a parameter; none are left there.
-fn take(from: &mut Gradients<f32, Cpu>, parameter: &Parameter<f32, Cpu>) -> Result<Values, CpuError> {
-    let held = from.get_or_alloc_mut(&parameter.master)?;
-    let values = std::mem::take(&mut **held);
-    let nothing = held.clone();
-    let mut taken = std::mem::replace(held, nothing);
-    *taken = values;
-    Ok(taken)
-}
-
-/// One update of every parameter, each by one thread.
-pub(super) fn adamw(
+/// One update of the parameters whose moments there are.
+pub(super) fn adamw<K: Element>(
     kernels: &Kernels,
-    spare: &Spare,
-    parameters: Vec<&mut Parameter<f32, Cpu>>,
-    moments: Moments<'_, f32, Cpu>,
-    mut gradients: Gradients<f32, Cpu>,
-    rule: &dyn Fn(Role) -> AdamW,
-) -> Result<(), CpuError> {
-    let mut lent = Vec::with_capacity(parameters.len());
-    for parameter in parameters {
-        let first = take(moments.first, parameter)?;
-        let second = take(moments.second, parameter)?;
-        let gradient = take(&mut gradients, parameter)?;
-        lent.push(Lent { rule: rule(parameter.role), first, second, gradient, parameter });
-    }
-    // The largest first, so that threads finish together.
-    lent.sort_by_key(|lent| std::cmp::Reverse(lent.gradient.len()));
-    let failed = Mutex::new(Ok(()));
-    kernels.threads().each(lent.iter_mut(), |_, lent| {
-        let Lent { parameter, rule, first, second, gradient } = lent;
-        rule.steps(kernels, first, second, gradient);
-        // dfdx lends the storage of a master to nobody, but takes steps itself: p -= step + decay * p.
-        let descent = SgdConfig {
-            lr: 1.0,
-            momentum: None,
-            weight_decay: Some(WeightDecay::Decoupled(rule.decay_of_update())),
+    parameters: &[Parameter],
+    mirror: &Mirror<K>,
+    update: Update<'_, f32, Cpu>,
+) {
+    let Update { masters, moments: [first, second], gradients, rule } = update;
+    let mut state = mirror.lock();
+    let state = &mut *state;
+    let copies: Vec<Option<PackedRows<K>>> = std::sync::Arc::make_mut(&mut state.copies)
+        .iter_mut()
+        .map(|copy| copy.as_mut().map(|copy| copy.rows(kernels)))
+        .collect();
+    let layouts = [masters.layout().clone(), gradients.layout().clone(), first.layout().clone()];
+    let [of_masters, of_gradients, own] = &layouts;
+    let mut pieces = Vec::new();
+    let towers = masters.towers_mut().into_iter().zip(gradients.towers_mut());
+    let towers = towers.zip(first.towers_mut().into_iter().zip(second.towers_mut()));
+    for (tower, ((p, g), (m, v))) in Tower::ALL.into_iter().zip(towers) {
+        let held = |place: usize| own.range(place).is_some();
+        let wanted = |layout: &crate::parameter::Layout| {
+            layout.ranges(tower).filter(|(place, _)| held(*place)).collect::<Vec<_>>().into_iter()
         };
-        // Without momentum, what stands in its place is left as it is.
-        if let Err(error) = descent.try_update(&mut parameter.master, first, gradient) {
-            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+        let (p, g) = (split(p, wanted(of_masters)), split(g, wanted(of_gradients)));
+        let (m, v) = (split(m, own.ranges(tower)), split(v, own.ranges(tower)));
+        for ((((place, p), (_, m)), (_, v)), (_, g)) in p.into_iter().zip(m).zip(v).zip(g) {
+            let (rows, columns) = parameters[place].matrix();
+            let copy = copies[place].as_ref();
+            let step = match copy {
+                // Whole rows, as many as products take together.
+                Some(_) => (PIECE / columns / K::GROUP).max(1) * K::GROUP * columns,
+                None => PIECE.min(rows * columns),
+            };
+            let rule = rule(parameters[place].role);
+            let values =
+                p.chunks_mut(step).zip(m.chunks_mut(step)).zip(v.chunks_mut(step)).zip(g.chunks_mut(step));
+            pieces.extend(values.enumerate().map(|(i, (((p, m), v), g))| Piece {
+                rule,
+                values: Values { p, m, v, g },
+                copy: copy.map(|copy| (copy, i * step / columns)),
+            }));
         }
-        gradient.fill(0.0);
-    });
-    for Lent { parameter, first, second, gradient, .. } in lent {
-        *moments.first.get_or_alloc_mut(&parameter.master)? = first;
-        *moments.second.get_or_alloc_mut(&parameter.master)? = second;
-        *spare.lock().get_or_alloc_mut(&parameter.master)? = gradient;
     }
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+    kernels.threads().each(pieces, |_, piece| {
+        let Piece { rule, values: Values { p, m, v, g }, copy } = piece;
+        rule.update(kernels, Values { p: &mut *p, m, v, g });
+        if let Some((copy, first)) = copy {
+            // SAFETY: pieces are apart from each other, and each is taken once.
+            unsafe { copy.pack(kernels, first, p) };
+        }
+    });
+    let updated = |place: usize| own.range(place).is_some();
+    state.stale = !(0..copies.len()).filter(|&place| copies[place].is_some()).all(updated);
 }
