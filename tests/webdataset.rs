@@ -10,7 +10,7 @@ use flip::data::limits::LimitsConfig;
 use flip::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
 use flip::data::patience::Patience;
 use flip::data::share::Share;
-use flip::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
+use flip::data::source::{LoadError, Order, Picture, Raw, Skip, Source, Ticket};
 use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
 use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataError, SourceConfig};
@@ -236,8 +236,8 @@ impl Source for Made {
         Ok((index < self.samples).then_some(ticket))
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
-        (self.load)(ticket.index)
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
+        (self.load)(ticket.index).map_err(LoadError::Skip)
     }
 }
 

@@ -3,21 +3,19 @@
 //! Nothing that an archive says is trusted: a declared size is compared with the length of the file before
 //! anything is read, names are only names, and no link is followed.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
+use super::disk::OpenFile;
+use super::mistaken::Mistaken;
 use super::source::Defect;
+use super::sparse::{PaxSparse, Sparse};
 
 /// Tar is made of blocks of this many bytes.
 const BLOCK: u64 = 512;
 /// Bytes read at once where a header is expected: small members and their headers come along.
 const READ_AHEAD: usize = 8 * BLOCK as usize;
-/// Longest name or extended header that is read, bytes.
-const LONGEST_EXTENSION: u64 = 64 * 1024;
-
-/// How files begin that are packed in a way that is not read; gzip and zstd are unpacked before.
-const PACKINGS: [(&[u8], &str); 3] = [(b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"\x04\x22\x4d\x18", "lz4")];
+/// Longest name, extended header or map of holes that is read, bytes.
+const LONGEST_EXTENSION: u64 = 1 << 20;
 
 /// A regular file inside an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,27 +24,54 @@ pub struct Member {
     pub name: String,
     /// Where its body begins, bytes from the start of the archive.
     pub offset: u64,
-    /// Length of its body.
+    /// Length of its body, holes included.
     pub bytes: u64,
+    /// A checksum of the header in front of the body; `None` where something else is there.
+    pub(super) mark: Option<u32>,
+    /// What is stored of the body, where it has holes.
+    pub(super) sparse: Option<Sparse>,
 }
 
 /// Where an archive stops being one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// `shard_truncated`, `shard_header`, `shard_compressed` or `shard_unreadable`.
+    /// `shard_truncated`, `shard_header`, `shard_compressed` or `shard_other`.
     pub defect: Defect,
     /// The member whose body is cut, where the damage lies in one.
     pub member: Option<String>,
 }
 
+/// Why a walk ends early.
+#[derive(Debug)]
+pub enum WalkError {
+    /// What was read is no archive from there on.
+    Damage(Damage),
+    /// The file could not be read: that says nothing of the archive.
+    Io(io::Error),
+}
+
+impl From<Damage> for WalkError {
+    fn from(damage: Damage) -> Self {
+        WalkError::Damage(damage)
+    }
+}
+
+impl From<io::Error> for WalkError {
+    fn from(error: io::Error) -> Self {
+        WalkError::Io(error)
+    }
+}
+
 /// The regular files of an archive in its order; links, folders, pipes and devices are passed over. The
 /// walk ends at the first block of zeros, at the end of the file, or after one damage.
 pub struct Walk<'f> {
-    file: &'f File,
+    file: &'f OpenFile,
     length: u64,
     /// Where the next header is.
     at: u64,
     done: bool,
+    /// Whether the zeros that end an archive were come by.
+    ended: bool,
     ahead: Vec<u8>,
     ahead_at: u64,
 }
@@ -56,29 +81,40 @@ struct Header {
     name: Vec<u8>,
     kind: u8,
     bytes: u64,
-    sparse_continues: bool,
+    mark: u32,
+    sparse: Option<Sparse>,
+}
+
+/// What extension headers say of the member behind them.
+#[derive(Default)]
+struct Extensions {
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+    sparse: PaxSparse,
 }
 
 impl<'f> Walk<'f> {
     /// # Errors
     /// The length of the file cannot be told.
-    pub fn new(file: &'f File) -> io::Result<Self> {
-        let length = file.metadata()?.len();
-        Ok(Walk { file, length, at: 0, done: false, ahead: Vec::new(), ahead_at: 0 })
+    pub fn new(file: &'f OpenFile) -> io::Result<Self> {
+        let length = file.length()?;
+        Ok(Walk { file, length, at: 0, done: false, ended: false, ahead: Vec::new(), ahead_at: 0 })
+    }
+
+    /// Whether the archive has its end. Some writers leave it out; a file that was cut lacks it, too.
+    pub(super) fn has_end(&self) -> bool {
+        self.ended
     }
 
     /// The next member, following extension headers to the one they describe.
-    fn member(&mut self) -> Result<Option<Member>, Damage> {
-        let mut long_name = None;
-        let mut long_size = None;
+    fn member(&mut self) -> Result<Option<Member>, WalkError> {
+        let mut known = Extensions::default();
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
-            let name = |long: Option<Vec<u8>>, short: Vec<u8>| {
-                String::from_utf8_lossy(&long.unwrap_or(short)).into_owned()
-            };
+            let regular = matches!(header.kind, b'0' | b'7' | 0 | b'S');
             // As other readers: a link, device, folder or pipe has no body whatever its size field says.
             let bodiless = matches!(header.kind, b'1'..=b'6');
-            let bytes = if bodiless { 0 } else { long_size.unwrap_or(header.bytes) };
+            let bytes = if bodiless { 0 } else { known.size.unwrap_or(header.bytes) };
             let offset = self.at;
             let end = offset.checked_add(bytes).filter(|&end| end <= self.length);
             let Some(end) = end else {
@@ -86,56 +122,66 @@ impl<'f> Walk<'f> {
                     "a member declares {bytes} bytes where the file has {}",
                     self.length.saturating_sub(offset)
                 );
-                let member = matches!(header.kind, b'0' | b'7' | 0).then(|| name(long_name, header.name));
-                return Err(Damage { defect: Defect::new("shard_truncated", detail), member });
+                let member = regular.then(|| name(known.name, header.name));
+                return Err(Damage { defect: Defect::new("shard_truncated", detail), member }.into());
             };
             self.at = end.div_ceil(BLOCK).saturating_mul(BLOCK);
             match header.kind {
                 b'L' => {
                     let mut text = self.extension(offset, bytes)?;
                     text.truncate(text.iter().position(|&byte| byte == 0).unwrap_or(text.len()));
-                    long_name = Some(text);
+                    known.name = Some(text);
                 }
                 b'x' => {
                     let records = self.extension(offset, bytes)?;
-                    for (key, value) in pax_records(&records) {
-                        match key {
-                            b"path" => long_name = Some(value.to_vec()),
-                            b"size" => {
-                                long_size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok())
-                            }
-                            _ => {}
-                        }
-                    }
+                    known.take(&records).map_err(|what| bad(offset, what))?;
                 }
                 // Long link names and global headers describe nothing that is needed here.
                 b'K' | b'g' => {}
-                b'0' | b'7' | 0 => {
-                    return Ok(Some(Member { name: name(long_name, header.name), offset, bytes }))
-                }
-                _ => (long_name, long_size) = (None, None),
+                _ if regular => return self.regular(header, known, offset, bytes).map(Some),
+                _ => known = Extensions::default(),
             }
         }
     }
 
+    /// A regular file whose stored bytes begin at `offset`.
+    fn regular(
+        &self,
+        header: Header,
+        known: Extensions,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<Member, WalkError> {
+        let wrong = |what: String| bad(offset, what);
+        let name = name(known.name, header.name);
+        let (sparse, map) = if header.sparse.is_some() {
+            (header.sparse, 0)
+        } else if known.sparse.map_is_in_body() {
+            let body = self.read(offset, bytes.min(LONGEST_EXTENSION))?;
+            let (sparse, taken) = known.sparse.finish_with(&body).map_err(wrong)?;
+            (Some(sparse), taken.div_ceil(BLOCK) * BLOCK)
+        } else {
+            (known.sparse.finish().map_err(wrong)?, 0)
+        };
+        let Some(sparse) = sparse else {
+            return Ok(Member { name, offset, bytes, mark: Some(header.mark), sparse: None });
+        };
+        let sparse = sparse.check(bytes.saturating_sub(map)).map_err(wrong)?;
+        Ok(Member { name, offset: offset + map, bytes: sparse.real, mark: None, sparse: Some(sparse) })
+    }
+
     /// Reads the header at the current place and moves past it; `None` at the end of the archive.
-    fn header(&mut self) -> Result<Option<Header>, Damage> {
+    fn header(&mut self) -> Result<Option<Header>, WalkError> {
         let at = self.at;
         let Some(block) = self.block(at)? else { return Ok(None) };
         if block.iter().all(|&byte| byte == 0) {
+            self.ended = true;
             return Ok(None);
         }
-        let bad = |what: &str| {
-            let packing = PACKINGS.iter().find(|(magic, _)| at == 0 && block.starts_with(magic));
-            let defect = if let Some((_, packing)) = packing {
-                let detail = format!("the file is compressed with {packing}; use gzip, zstd, or plain tar");
-                Defect::new("shard_compressed", detail)
-            } else if at == 0 {
-                Defect::new("shard_header", format!("the file does not begin with a tar header ({what})"))
-            } else {
-                Defect::new("shard_header", format!("no valid tar header at byte {at} ({what})"))
-            };
-            Damage { defect, member: None }
+        let bad = |what: &str| match Mistaken::of(&block).filter(|_| at == 0) {
+            Some(mistaken) => instead(mistaken),
+            None if at == 0 => header_damage(format!("the file does not begin with a tar header ({what})")),
+            None => header_damage(format!("no valid tar header at byte {at} ({what})")),
         };
         let parsed = tar::Header::from_byte_slice(&block);
         let sum: u32 = block
@@ -145,35 +191,35 @@ impl<'f> Walk<'f> {
             .map(|(i, &byte)| u32::from(if (148..156).contains(&i) { b' ' } else { byte }))
             .sum();
         if parsed.cksum().ok() != Some(sum) {
-            return Err(bad("its checksum is wrong"));
+            return Err(bad("its checksum is wrong").into());
         }
-        let header = Header {
+        let gnu = parsed.as_gnu().filter(|_| parsed.entry_type().is_gnu_sparse());
+        let mut sparse = gnu.map(Sparse::of_gnu).transpose().map_err(|what| bad(&what))?;
+        let mut continues = gnu.is_some_and(|gnu| gnu.is_extended());
+        self.at += BLOCK;
+        while let (true, Some(sparse)) = (continues, &mut sparse) {
+            let Some(block) = self.block(self.at)? else { break };
+            continues = sparse.add_block(&block).map_err(|what| bad(&what))?;
+            self.at += BLOCK;
+        }
+        Ok(Some(Header {
             name: parsed.path_bytes().into_owned(),
             kind: parsed.entry_type().as_byte(),
             bytes: parsed.entry_size().map_err(|_| bad("its size is not a number"))?,
-            sparse_continues: parsed.entry_type().is_gnu_sparse()
-                && parsed.as_gnu().is_some_and(|gnu| gnu.is_extended()),
-        };
-        self.at += BLOCK;
-        let mut continues = header.sparse_continues;
-        while continues {
-            let Some(block) = self.block(self.at)? else { break };
-            // GNU's sparse map says in byte 504 whether another block of it follows.
-            continues = block[504] != 0;
-            self.at += BLOCK;
-        }
-        Ok(Some(header))
+            mark: mark(&block),
+            sparse,
+        }))
     }
 
     /// The block at this place; `None` at the end of the file.
-    fn block(&mut self, at: u64) -> Result<Option<[u8; BLOCK as usize]>, Damage> {
+    fn block(&mut self, at: u64) -> Result<Option<[u8; BLOCK as usize]>, WalkError> {
         let unread = self.length.saturating_sub(at);
         let known = at.checked_sub(self.ahead_at).unwrap_or(self.ahead.len() as u64);
         if known + BLOCK.min(unread) > self.ahead.len() as u64 {
             let wanted = unread.min(READ_AHEAD as u64) as usize;
             self.ahead.resize(wanted, 0);
             self.ahead_at = at;
-            self.file.read_exact_at(&mut self.ahead, at).map_err(unreadable)?;
+            self.file.read_exact_at(&mut self.ahead, at)?;
         }
         let start = (at - self.ahead_at) as usize;
         let here = &self.ahead[start..self.ahead.len().min(start + BLOCK as usize)];
@@ -181,27 +227,75 @@ impl<'f> Walk<'f> {
             Ok(block) => Ok(Some(block)),
             // Some writers do not fill the last block.
             Err(_) if here.iter().all(|&byte| byte == 0) => Ok(None),
-            Err(_) => Err(Damage {
-                defect: Defect::new("shard_truncated", "the file ends inside a tar header"),
-                member: None,
-            }),
+            Err(_) => Err(match Mistaken::of(here).filter(|_| at == 0) {
+                Some(mistaken) => instead(mistaken),
+                None => Damage {
+                    defect: Defect::new("shard_truncated", "the file ends inside a tar header"),
+                    member: None,
+                },
+            }
+            .into()),
         }
     }
 
     /// The body of a header that describes the next one.
-    fn extension(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, Damage> {
+    fn extension(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, WalkError> {
         if bytes > LONGEST_EXTENSION {
-            let detail = format!("an extended header of {bytes} bytes at byte {offset}");
-            return Err(Damage { defect: Defect::new("shard_header", detail), member: None });
+            let detail = format!(
+                "an extended header of {bytes} bytes at byte {offset}; at most {LONGEST_EXTENSION} are read"
+            );
+            return Err(header_damage(detail).into());
         }
+        Ok(self.read(offset, bytes)?)
+    }
+
+    fn read(&self, offset: u64, bytes: u64) -> io::Result<Vec<u8>> {
         let mut body = vec![0; bytes as usize];
-        self.file.read_exact_at(&mut body, offset).map_err(unreadable)?;
+        self.file.read_exact_at(&mut body, offset)?;
         Ok(body)
     }
 }
 
+impl Extensions {
+    /// Takes the records of a PAX header.
+    fn take(&mut self, records: &[u8]) -> Result<(), String> {
+        for (key, value) in pax_records(records) {
+            match key {
+                // The name of a member with holes is here; its header has one that was made up.
+                b"path" | b"GNU.sparse.name" => self.name = Some(value.to_vec()),
+                b"size" => self.size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()),
+                _ if key.starts_with(b"GNU.sparse.") => self.sparse.take(key, value)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name(long: Option<Vec<u8>>, short: Vec<u8>) -> String {
+    String::from_utf8_lossy(&long.unwrap_or(short)).into_owned()
+}
+
+/// A checksum of a block, to know it again by.
+pub(super) fn mark(block: &[u8]) -> u32 {
+    crc32c::crc32c(block)
+}
+
+fn header_damage(detail: String) -> Damage {
+    Damage { defect: Defect::new("shard_header", detail), member: None }
+}
+
+fn bad(at: u64, what: String) -> Damage {
+    header_damage(format!("{what}, before byte {at}"))
+}
+
+fn instead(mistaken: Mistaken) -> Damage {
+    let reason = if matches!(mistaken, Mistaken::Packed(_)) { "shard_compressed" } else { "shard_other" };
+    Damage { defect: Defect::new(reason, mistaken.to_string()), member: None }
+}
+
 impl Iterator for Walk<'_> {
-    type Item = Result<Member, Damage>;
+    type Item = Result<Member, WalkError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {
@@ -211,10 +305,6 @@ impl Iterator for Walk<'_> {
         self.done = !matches!(item, Some(Ok(_)));
         item
     }
-}
-
-fn unreadable(error: io::Error) -> Damage {
-    Damage { defect: Defect::new("shard_unreadable", error.to_string()), member: None }
 }
 
 /// The records `LENGTH KEY=VALUE\n` of an extended header; stops at the first malformed one.
@@ -232,13 +322,16 @@ fn pax_records(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Seek, Write};
+    use std::io::Write;
 
     fn walk(bytes: &[u8]) -> Vec<Result<Member, Damage>> {
-        let mut file = tempfile::tempfile().unwrap();
+        let mut file = OpenFile::temporary(&std::env::temp_dir()).unwrap();
         file.write_all(bytes).unwrap();
-        file.rewind().unwrap();
-        Walk::new(&file).unwrap().collect()
+        let damage = |error| match error {
+            WalkError::Damage(damage) => damage,
+            WalkError::Io(error) => panic!("{error}"),
+        };
+        Walk::new(&file).unwrap().map(|member| member.map_err(damage)).collect()
     }
 
     fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {

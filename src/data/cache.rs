@@ -12,10 +12,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 
+use super::attempts::fixed;
+
 /// Extension of whole files.
 const WHOLE: &str = "whole";
 /// Extension of files that are being written; whoever writes one holds a lock on it.
 const PART: &str = "part";
+/// A file of a length that nobody knows takes room in steps of this many bytes.
+const STEP: u64 = 64 << 20;
 /// Time between two looks at a lock that another process holds.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -102,7 +106,7 @@ impl Cache {
                     if wait.since.elapsed() > self.patience {
                         let detail =
                             format!("somebody else has been writing {} for too long", path.display());
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, detail));
+                        return Err(fixed(io::ErrorKind::TimedOut, detail));
                     }
                     std::thread::sleep(LOOK);
                 }
@@ -122,7 +126,7 @@ impl Cache {
                 "a file of {bytes} bytes in a cache of {} bytes; raise data.storage.cache_gib",
                 self.limit
             );
-            return Err(io::Error::new(io::ErrorKind::StorageFull, detail));
+            return Err(fixed(io::ErrorKind::StorageFull, detail));
         }
         let began = Instant::now();
         loop {
@@ -132,10 +136,30 @@ impl Cache {
             if began.elapsed() > self.patience {
                 let detail =
                     "the cache is full of files that are being written; raise data.storage.cache_gib";
-                return Err(io::Error::new(io::ErrorKind::StorageFull, detail));
+                return Err(fixed(io::ErrorKind::StorageFull, detail));
             }
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Makes room for the first `bytes` bytes of a file whose length is not known, and for some more.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn reserve_some(&self, part: &Part, bytes: u64) -> io::Result<()> {
+        if bytes <= part.file.metadata()?.len() {
+            return Ok(());
+        }
+        let steps = bytes.checked_next_multiple_of(STEP).unwrap_or(bytes);
+        self.reserve(part, steps.min(self.limit).max(bytes))
+    }
+
+    /// Removes a file that turned out to be another one than it should; where it was.
+    pub fn forget(&self, name: &str) -> PathBuf {
+        let whole = self.path(name).with_extension(WHOLE);
+        // Whoever cannot remove it reads it again, and tells of it again.
+        let _ = fs::remove_file(&whole);
+        whole
     }
 
     fn try_reserve(&self, part: &Part, bytes: u64) -> io::Result<bool> {

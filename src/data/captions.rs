@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::patience::{patiently, Patience};
 use super::pulse::Pulse;
 use super::skipped::Skipped;
-use super::source::{Order, Source};
+use super::source::{LoadError, Order, Source};
 use super::{Cursor, DataError};
 
 /// The first captions of a source in stored order, at most `most`, from one pass; broken samples are
@@ -39,7 +39,8 @@ fn read(source: &dyn Source, most: usize, pulse: &Pulse) -> Result<Vec<String>, 
         let Some(ticket) = source.ticket(cursor, Order::Stored)? else { break };
         match source.load(&ticket) {
             Ok(raw) => captions.extend(raw.captions),
-            Err(skip) => skipped.add(skip),
+            Err(LoadError::Skip(skip)) => skipped.add(skip),
+            Err(LoadError::Failed(error)) => return Err(error),
         }
         pulse.beat();
         cursor = ticket.after;

@@ -1,15 +1,18 @@
 //! CIFAR-10 and CIFAR-100 as their authors publish them: binary files of labels and 32 x 32 pictures.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::disk::OpenFile;
+use super::location::Location;
 use super::permutation::Permutations;
-use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
-use super::{text_file, Cursor, DataError};
+use super::source::{Cause, Defect, LoadError, Order, Picture, Raw, Source, Ticket};
+use super::storage_error::StorageError;
+use super::{text_file, Cursor, DataError, Storage};
 
 /// Side of a picture, pixels.
 const SIDE: usize = 32;
@@ -48,12 +51,13 @@ pub struct Cifar {
     /// Bytes of labels before a picture, and which of them counts.
     labels: (u64, u64),
     permutations: Permutations,
+    storage: Arc<Storage>,
 }
 
 #[derive(Debug)]
 struct Batch {
     path: PathBuf,
-    file: File,
+    file: OpenFile,
     /// Pictures.
     pictures: u64,
 }
@@ -63,7 +67,7 @@ impl Cifar {
     ///
     /// # Errors
     /// A file is missing, or its length is not that of whole records.
-    pub fn open(config: &CifarConfig) -> Result<Self, DataError> {
+    pub fn open(config: &CifarConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
         let folder = &config.path;
         let hundred = folder.join("fine_label_names.txt").exists();
         if config.coarse && !hundred {
@@ -87,7 +91,23 @@ impl Cifar {
         let record = labels.0 + PICTURE;
         let files = batches.iter().map(|name| Batch::open(&folder.join(name), record));
         let files = files.collect::<Result<_, _>>()?;
-        Ok(Cifar { files, classes, labels, permutations: Permutations::default() })
+        Ok(Cifar { files, classes, labels, permutations: Permutations::default(), storage })
+    }
+
+    /// Labels and picture as they are stored.
+    fn record(&self, batch: &Batch, number: u64) -> Result<Vec<u8>, DataError> {
+        let bytes = self.labels.0 + PICTURE;
+        let mut record = vec![0; bytes as usize];
+        let location = || Location::File(batch.path.clone());
+        self.storage.attempts().make(|| {
+            batch.file.read_exact_at(&mut record, number * bytes).map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    StorageError::Changed { location: location(), detail: "it has become shorter".into() }
+                }
+                _ => StorageError::Io { location: location(), source },
+            })
+        })?;
+        Ok(record)
     }
 
     /// The file of a picture, and its number there.
@@ -105,8 +125,8 @@ impl Cifar {
 impl Batch {
     fn open(path: &Path, record: u64) -> Result<Self, DataError> {
         let failed = |source| DataError::Io { path: path.into(), source };
-        let file = File::open(path).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
+        let file = OpenFile::open(path).map_err(failed)?;
+        let bytes = file.length().map_err(failed)?;
         if bytes == 0 || bytes % record != 0 {
             return Err(DataError::Invalid(format!(
                 "{}: expected whole records of {record} bytes, got {bytes} bytes; is the download complete?",
@@ -141,23 +161,16 @@ impl Source for Cifar {
         Ok(self.permutations.ticket(order, cursor, samples))
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
-        let skip = |reason, sample: String, detail: String| Skip { reason, sample, detail };
-        let (batch, number) = self.find(ticket.item.1).ok_or_else(|| {
-            skip("file_unreadable", ticket.item.1.to_string(), "there is no such picture".into())
-        })?;
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
+        let gone = || DataError::Invalid(format!("picture {} of {}", ticket.item.1, self.name()));
+        let (batch, number) = self.find(ticket.item.1).ok_or_else(gone)?;
         let key = format!("{}/{number}", batch.path.file_stem().unwrap_or_default().to_string_lossy());
-        let sample = || format!("{}: picture {number}", batch.path.display());
-        let bytes = self.labels.0 + PICTURE;
-        let mut record = vec![0; bytes as usize];
-        batch
-            .file
-            .read_exact_at(&mut record, number * bytes)
-            .map_err(|error| skip("file_unreadable", sample(), error.to_string()))?;
+        let record = self.record(batch, number)?;
         let label = usize::from(record[self.labels.1 as usize]);
         let class = self.classes.get(label).ok_or_else(|| {
             let detail = format!("label {label} is none of the {} classes", self.classes.len());
-            skip("label_out_of_range", sample(), detail)
+            let defect = Defect::new("label_out_of_range", detail);
+            Cause::from(defect).of(|| format!("{}: picture {number}", batch.path.display()))
         })?;
         let planes = &record[self.labels.0 as usize..];
         let pixels =
@@ -220,7 +233,7 @@ mod tests {
         for batch in 1..=5 {
             write(&format!("data_batch_{batch}.bin"), &records(1, 3 * batch - 3..3 * batch));
         }
-        let source = Cifar::open(&config(folder.path(), CifarSplit::Train, false)).unwrap();
+        let source = Cifar::open(&config(folder.path(), CifarSplit::Train, false), Arc::default()).unwrap();
         assert_eq!(source.classes()[3], "sea horse");
         let raws = all(&source);
         assert_eq!(raws.len(), 15);
@@ -228,12 +241,18 @@ mod tests {
         assert_eq!(raws[7].captions, ["sea horse"]);
         let Picture::Rgb { width: 32, height: 32, pixels } = &raws[7].picture else { panic!() };
         assert_eq!(pixels[..6], [70, 71, 72, 70, 71, 72]);
-        let absent = Cifar::open(&config(folder.path(), CifarSplit::Test, false)).unwrap_err().to_string();
+        let absent = Cifar::open(&config(folder.path(), CifarSplit::Test, false), Arc::default())
+            .unwrap_err()
+            .to_string();
         assert!(absent.contains("test_batch.bin: No such file"), "{absent}");
         write("test_batch.bin", &records(1, 0..2)[1..]);
-        let short = Cifar::open(&config(folder.path(), CifarSplit::Test, false)).unwrap_err().to_string();
+        let short = Cifar::open(&config(folder.path(), CifarSplit::Test, false), Arc::default())
+            .unwrap_err()
+            .to_string();
         assert!(short.contains("whole records of 3073 bytes, got 6145 bytes"), "{short}");
-        let coarse = Cifar::open(&config(folder.path(), CifarSplit::Train, true)).unwrap_err().to_string();
+        let coarse = Cifar::open(&config(folder.path(), CifarSplit::Train, true), Arc::default())
+            .unwrap_err()
+            .to_string();
         assert!(coarse.contains("CIFAR-100 alone"), "{coarse}");
     }
 
@@ -245,13 +264,14 @@ mod tests {
         write("coarse_label_names.txt", b"x\ny\n");
         write("test.bin", &records(2, 0..4));
         let labels = |coarse| {
-            let source = Cifar::open(&config(folder.path(), CifarSplit::Test, coarse)).unwrap();
+            let source =
+                Cifar::open(&config(folder.path(), CifarSplit::Test, coarse), Arc::default()).unwrap();
             let mut found = Vec::new();
             for position in 0..4 {
                 let cursor = Cursor { position, ..Cursor::default() };
                 let ticket = source.ticket(cursor, Order::Stored).unwrap().unwrap();
                 let loaded = source.load(&ticket);
-                let told = |skip: Skip| format!("{}: {}", skip.sample, skip.detail);
+                let told = |error: LoadError| error.to_string();
                 found.push(loaded.map(|raw| raw.label.unwrap()).map_err(told));
             }
             found

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pulse::Pulse;
-use super::source::{Order, Raw, Skip, Source, Ticket};
+use super::source::{LoadError, Order, Raw, Source, Ticket};
 use super::storage::Storage;
 use super::webdataset::WebDataset;
 use super::{text_file, CaptionUse, Cursor, DataError, WebDatasetConfig};
@@ -95,7 +95,7 @@ impl Source for ClipBenchmark {
         self.shards.ticket(cursor, order)
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let mut raw = self.shards.load(ticket)?;
         if raw.captions.is_empty() {
             let label = raw.label.and_then(|label| usize::try_from(label).ok());

@@ -121,7 +121,7 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::source::{Order, Skip};
+    use crate::data::source::{LoadError, Order};
     use crate::data::Cursor;
 
     /// A source without shards.
@@ -134,7 +134,7 @@ mod tests {
         fn ticket(&self, _: Cursor, _: Order) -> Result<Option<Ticket>, DataError> {
             Ok(None)
         }
-        fn load(&self, _: &Ticket) -> Result<Raw, Skip> {
+        fn load(&self, _: &Ticket) -> Result<Raw, LoadError> {
             unreachable!("there are no tickets")
         }
     }

@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::disk::look;
 use super::permutation::Permutations;
-use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
-use super::{Cursor, DataError};
+use super::source::{LoadError, Order, Raw, Source, Ticket};
+use super::{Cursor, DataError, Storage};
 
 /// A folder with one sub-folder a class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,18 +33,18 @@ pub struct Folder {
     /// Sorted by class, then by file name: (label, file).
     pictures: Vec<(usize, PathBuf)>,
     permutations: Permutations,
+    storage: Arc<Storage>,
 }
 
 impl Folder {
     /// Lists the folder; no picture is opened.
-    pub fn open(config: &FolderConfig) -> Result<Self, DataError> {
+    pub fn open(config: &FolderConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
         let folder = &config.path;
-        let mut sub_folders: Vec<PathBuf> = list(folder)?.into_iter().filter(|path| path.is_dir()).collect();
+        let mut sub_folders = folders(folder)?;
         sort_numbered(&mut sub_folders);
         let mut pictures = Vec::new();
         for (label, sub_folder) in sub_folders.iter().enumerate() {
-            let files = list(sub_folder)?.into_iter().filter(|path| is_picture(path));
-            pictures.extend(files.map(|file| (label, file)));
+            pictures.extend(self::pictures(sub_folder)?.into_iter().map(|file| (label, file)));
         }
         if pictures.is_empty() {
             let found = match sub_folders.len() {
@@ -56,7 +58,7 @@ impl Folder {
             )));
         }
         let classes = sub_folders.iter().map(|path| name(path).replace(['_', '-'], " ")).collect();
-        Ok(Folder { classes, pictures, permutations: Permutations::default() })
+        Ok(Folder { classes, pictures, permutations: Permutations::default(), storage })
     }
 }
 
@@ -69,11 +71,11 @@ impl Source for Folder {
         Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let (label, path) = &self.pictures[ticket.item.1 as usize];
         Ok(Raw {
             key: path.display().to_string(),
-            picture: Picture::read(path)?,
+            picture: self.storage.picture(path)?,
             captions: vec![self.classes[*label].clone()],
             meta: Ok(None),
             label: Some(*label as i64),
@@ -118,14 +120,43 @@ pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-pub(super) fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    EXTENSIONS.contains(&extension.as_str()) && path.is_file()
+/// The folders in a folder, sorted by name.
+pub(super) fn folders(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    such(list(folder)?, fs::Metadata::is_dir)
+}
+
+/// The pictures in a folder, sorted by name.
+pub(super) fn pictures(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let named_so = |path: &PathBuf| {
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        EXTENSIONS.contains(&extension.as_str())
+    };
+    such(list(folder)?.into_iter().filter(named_so).collect(), fs::Metadata::is_file)
+}
+
+/// Those of this kind. One that cannot be looked at is an error: left out, it would change the set.
+fn such(paths: Vec<PathBuf>, kind: fn(&fs::Metadata) -> bool) -> Result<Vec<PathBuf>, DataError> {
+    let mut such = Vec::new();
+    for path in paths {
+        match look(&path) {
+            Ok(there) if there.as_ref().is_some_and(kind) => such.push(path),
+            Ok(_) => {}
+            Err(source) => return Err(DataError::Io { path, source }),
+        }
+    }
+    Ok(such)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::source::Picture;
+
+    /// A storage that asks once.
+    fn quick() -> Arc<Storage> {
+        let attempts = std::num::NonZeroU64::MIN;
+        Arc::new(Storage::new(&crate::data::StorageConfig { attempts, ..Default::default() }))
+    }
 
     fn folder(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
@@ -138,7 +169,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> Result<Folder, DataError> {
-        Folder::open(&FolderConfig { path: path.into() })
+        Folder::open(&FolderConfig { path: path.into() }, quick())
     }
 
     #[test]
@@ -202,13 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_vanished_is_skipped_by_name() {
+    fn a_picture_that_vanished_is_an_error_that_names_it() {
         let folder = folder(&["cat/1.png"]);
         let source = open(folder.path()).expect("a folder of classes");
         fs::remove_file(folder.path().join("cat/1.png")).expect("removed");
         let ticket = source.ticket(Cursor::default(), Order::Stored).expect("a ticket").expect("a sample");
-        let skip = source.load(&ticket).expect_err("gone");
-        assert_eq!(skip.reason, "file_unreadable");
-        assert!(skip.sample.ends_with("1.png"));
+        let told = match source.load(&ticket).expect_err("gone") {
+            LoadError::Failed(error) => error.to_string(),
+            LoadError::Skip(skip) => panic!("{skip:?}"),
+        };
+        assert!(told.contains("1.png: No such file or directory"), "{told}");
     }
 }

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::folder::{is_picture, list, name};
+use super::folder::{folders, name, pictures};
 use super::permutation::Permutations;
-use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
-use super::{text_file, Cursor, DataError};
+use super::source::{LoadError, Order, Raw, Source, Ticket};
+use super::{text_file, Cursor, DataError, Storage};
 
 /// Pictures of ImageNet with their 1,000 classes, which are numbered in the order of their synsets, as
 /// everywhere.
@@ -35,6 +36,7 @@ pub struct ImageNet {
     /// (label, file), sorted by file.
     pictures: Vec<(usize, PathBuf)>,
     permutations: Permutations,
+    storage: Arc<Storage>,
 }
 
 impl ImageNet {
@@ -42,23 +44,21 @@ impl ImageNet {
     ///
     /// # Errors
     /// There are none, one has no class, or a file of names or labels cannot be read.
-    pub fn open(config: &ImageNetConfig) -> Result<Self, DataError> {
+    pub fn open(config: &ImageNetConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
         let synsets = Synsets::read(&config.synsets)?;
-        let entries = list(&config.pictures)?;
-        let folders: Vec<_> = entries.iter().filter(|path| is_synset(&name(path)) && path.is_dir()).collect();
+        let folders = folders(&config.pictures)?;
+        let folders: Vec<_> = folders.iter().filter(|path| is_synset(&name(path))).collect();
         let pictures = if folders.is_empty() {
-            let files: Vec<PathBuf> = entries.into_iter().filter(|path| is_picture(path)).collect();
-            labelled(files, config, &synsets)?
+            labelled(pictures(&config.pictures)?, config, &synsets)?
         } else {
-            let mut pictures = Vec::new();
+            let mut found = Vec::new();
             for folder in folders {
                 let label = synsets
                     .label(&name(folder))
                     .map_err(|what| DataError::Invalid(format!("{}: {what}", folder.display())))?;
-                let files = list(folder)?.into_iter().filter(|path| is_picture(path));
-                pictures.extend(files.map(|file| (label, file)));
+                found.extend(pictures(folder)?.into_iter().map(|file| (label, file)));
             }
-            pictures
+            found
         };
         if pictures.is_empty() {
             return Err(DataError::Invalid(format!(
@@ -72,6 +72,7 @@ impl ImageNet {
             classes,
             pictures,
             permutations: Permutations::default(),
+            storage,
         })
     }
 }
@@ -233,11 +234,11 @@ impl Source for ImageNet {
         Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let (label, path) = &self.pictures[ticket.item.1 as usize];
         Ok(Raw {
             key: path.display().to_string(),
-            picture: Picture::read(path)?,
+            picture: self.storage.picture(path)?,
             captions: vec![self.classes[*label].clone()],
             meta: Ok(None),
             label: Some(*label as i64),
@@ -275,7 +276,7 @@ mod tests {
             let config =
                 ImageNetConfig { pictures: at(pictures), synsets: at(synsets), labels: labels.map(at) };
             let folder = self.0.path().display().to_string();
-            ImageNet::open(&config).map_err(|error| error.to_string().replace(&folder, ""))
+            ImageNet::open(&config, Arc::default()).map_err(|error| error.to_string().replace(&folder, ""))
         }
     }
 

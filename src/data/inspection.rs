@@ -12,7 +12,7 @@ use super::location::Location;
 use super::picture::{self, decode, Rgb};
 use super::shard::Shard;
 use super::skipped::Skipped;
-use super::source::{Picture, Raw, Skip};
+use super::source::{LoadError, Picture, Raw};
 use super::storage::Storage;
 use super::{table, DataError};
 
@@ -166,7 +166,11 @@ pub fn inspect(
         let mut occurrences: HashMap<&str, u32> = HashMap::new();
         for sample in 0..shard.len() {
             let key = shard.key(sample);
-            let result = examine(&shard, sample);
+            let result = match examine(&shard, sample) {
+                Err(LoadError::Failed(error)) => return Err(error),
+                Err(LoadError::Skip(skip)) => Err(skip),
+                Ok(examined) => Ok(examined),
+            };
             let outcome = if result.is_ok() { Outcome::Load } else { Outcome::Skip };
             let mut told_of = SampleReport {
                 shard: report.file.clone(),
@@ -228,7 +232,7 @@ struct Examined {
     hash: u64,
 }
 
-fn examine(shard: &Shard, sample: usize) -> Result<Examined, Skip> {
+fn examine(shard: &Shard, sample: usize) -> Result<Examined, LoadError> {
     let Raw { picture, captions, .. } = shard.load(sample)?;
     let (format, hash) = match &picture {
         Picture::Encoded(bytes) => (picture::format(bytes), hash(bytes)),

@@ -2,13 +2,16 @@
 //! `dataset_flickr30k.json`, and the folder with the pictures. Every picture has about five captions.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::disk::Base;
+use super::location::Location;
 use super::permutation::Permutations;
-use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
-use super::{text_file, Cursor, DataError};
+use super::source::{LoadError, Order, Picture, Raw, Source, Ticket, LONGEST_PICTURE};
+use super::{text_file, Cursor, DataError, Storage};
 
 /// A split of COCO or Flickr30k.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -70,6 +73,9 @@ pub struct Karpathy {
     /// File and captions.
     pictures: Vec<(PathBuf, Vec<String>)>,
     permutations: Permutations,
+    /// The folder of the pictures.
+    base: Base,
+    storage: Arc<Storage>,
 }
 
 impl Karpathy {
@@ -77,7 +83,7 @@ impl Karpathy {
     ///
     /// # Errors
     /// The file is not there or is something else, or has no picture of the split.
-    pub fn open(config: &KarpathyConfig) -> Result<Self, DataError> {
+    pub fn open(config: &KarpathyConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
         let path = &config.annotations;
         let text = text_file::read(path)?;
         let wrong = |detail: String| DataError::Invalid(format!("{}: {detail}", path.display()));
@@ -115,7 +121,11 @@ impl Karpathy {
                 config.pictures.display()
             ))),
             Some(_) => {
-                Ok(Karpathy { annotations: path.clone(), pictures, permutations: Permutations::default() })
+                let folder = &config.pictures;
+                let base = Base::of(folder);
+                let base = base.map_err(|source| DataError::Io { path: folder.clone(), source })?;
+                let permutations = Permutations::default();
+                Ok(Karpathy { annotations: path.clone(), pictures, permutations, base, storage })
             }
         }
     }
@@ -130,11 +140,14 @@ impl Source for Karpathy {
         Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let (path, captions) = &self.pictures[ticket.item.1 as usize];
+        let location = Location::File(path.clone());
+        let bytes = self.storage.read(&location, LONGEST_PICTURE, || self.base.is_there());
+        let bytes = bytes.map_err(|error| self.storage.cause(error).of(|| location.to_string()))?;
         Ok(Raw {
             key: path.display().to_string(),
-            picture: Picture::read(path)?,
+            picture: Picture::Encoded(bytes),
             captions: captions.clone(),
             meta: Ok(None),
             label: None,
@@ -167,11 +180,11 @@ mod tests {
         let annotations = folder.path().join("dataset.json");
         fs::write(&annotations, text).unwrap();
         let config = KarpathyConfig { annotations, pictures: folder.path().into(), split };
-        let source = Karpathy::open(&config).map_err(|error| error.to_string())?;
+        let source = Karpathy::open(&config, Arc::default()).map_err(|error| error.to_string())?;
         let mut cursor = Cursor::default();
         let mut all = Vec::new();
         while let Some(ticket) = source.ticket(cursor, Order::Stored).unwrap() {
-            all.push(source.load(&ticket).map_err(|skip| skip.detail)?);
+            all.push(source.load(&ticket).map_err(|error| error.skip().unwrap().detail)?);
             cursor = ticket.after;
         }
         Ok(all)

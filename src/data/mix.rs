@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cursor::MOST_PARTS;
 use super::pulse::Pulse;
-use super::source::{Order, Raw, Skip, Source, Ticket};
+use super::source::{LoadError, Order, Raw, Source, Ticket};
 use super::{Cursor, DataError, SourceConfig};
 use crate::seed::{rng, Purpose};
 
@@ -176,7 +176,7 @@ impl Source for Mix {
         }
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let (source, ticket) = self.split(ticket);
         source.load(&ticket)
     }
@@ -242,7 +242,7 @@ mod tests {
             Ok(self.permutations.ticket(order, cursor, self.samples))
         }
 
-        fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+        fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
             Ok(Raw {
                 key: format!("{}/{}", self.samples, ticket.item.1),
                 picture: Picture::Encoded(Vec::new()),

@@ -1,6 +1,34 @@
 //! From a recipe's sources to batches of pictures and tokens, in an order that depends on the seed alone.
+//!
+//! # What a failure means
+//!
+//! Every failure is one of three, and the third is never taken for one of the others: what a run learns depends on its
+//! recipe and its data, not on how the machine felt.
+//!
+//! 1. **The sample's**: its bytes were read, and they are no picture, no caption, no row. It is left out, counted by
+//!    reason and named with its shard ([`source::LoadError::Skip`]). So is a picture that a table or a list names and
+//!    that does not exist: its folder is there, or its server answers 404 or 410.
+//! 2. **The shard's**: its bytes were read, and from some place on they are no archive. What is before counts, and the
+//!    damage is counted and named as one more sample ([`shard::Shard::damage`]). What came over a network is fetched
+//!    twice before it is called damaged, and not kept in the cache. A shard behind a URL that the server does not have
+//!    (404 or 410 at the first time of asking) is a missing one, counted and named likewise.
+//! 3. **The machine's or the network's**: everything else. Any error of opening, looking at, reading or mapping a file
+//!    that was there when its source was opened, and of unpacking or caching one (ENOSPC, EMFILE, ENFILE, ENOMEM, EIO,
+//!    ESTALE, EACCES, ENOENT, ...); a name that cannot be resolved, a connection that is refused, breaks or falls
+//!    silent; the answers 401, 403, 408, 425, 429 and 5xx; a page of HTML, or nothing, in place of a file; 404 for a
+//!    shard that was there before. It is tried again after growing pauses, `data.storage.attempts` times and within
+//!    `data.storage.stall_limit_s`; then the run ends with an error that names file and cause
+//!    ([`source::LoadError::Failed`], [`DataError`]) after a checkpoint of what has been trained. Answers that cannot
+//!    change (400, 405, ...) end it at once. With `data.storage.dead_links: Skip` a picture of a table is the sample's
+//!    even if its server cannot be reached, because on the open web many cannot.
+//!
+//! A file that is another one than when the run first read it - shorter, with other samples, with another header in
+//! front of a sample - ends the run likewise, at once ([`storage_error::StorageError::Changed`]): the order of an epoch
+//! and the place in a checkpoint name samples by their number. What is missing or cannot be looked at before the first
+//! step is an error then, but for files of a pattern that do not exist: those are told as a warning.
 
 pub mod archive;
+mod attempts;
 pub mod cache;
 pub mod caption;
 pub mod captions;
@@ -11,11 +39,16 @@ mod clip_bpe;
 mod colour;
 mod cursor;
 pub mod cut;
+mod disk;
 pub mod exclude;
+#[cfg(test)]
+mod failure_tests;
+mod fetch;
 pub mod files;
 pub mod filter;
 pub mod folder;
 pub mod imagenet;
+mod index;
 pub mod inspection;
 mod jpeg;
 pub mod json;
@@ -23,6 +56,7 @@ pub mod karpathy;
 pub mod limits;
 pub mod loader;
 pub mod location;
+mod mistaken;
 pub mod mix;
 pub mod patience;
 pub mod pattern;
@@ -41,12 +75,16 @@ pub mod shard;
 pub mod share;
 pub mod skipped;
 pub mod source;
+mod sparse;
 pub mod storage;
+pub mod storage_error;
 pub mod table;
 pub mod text_file;
 pub mod tokenizer;
 pub mod transform;
 mod unpack;
+#[cfg(feature = "remote")]
+mod validator;
 pub mod webdataset;
 mod whole;
 mod windows;
@@ -59,6 +97,7 @@ pub use caption::{CaptionMember, CaptionUse};
 pub use cifar::CifarConfig;
 pub use clip_benchmark::ClipBenchmarkConfig;
 pub use cursor::{Cursor, Parts};
+pub use fetch::DeadLinks;
 pub use folder::FolderConfig;
 pub use imagenet::ImageNetConfig;
 pub use karpathy::{KarpathyConfig, KarpathySplit};
@@ -218,7 +257,7 @@ pub enum DataError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
-    Storage(#[from] storage::StorageError),
+    Storage(#[from] storage_error::StorageError),
     #[error("no usable sample in a whole pass over {source_name}: {skipped}")]
     NothingUsable { source_name: String, skipped: String },
     #[error(
@@ -283,9 +322,9 @@ fn open_in(
         }
         SourceConfig::Scenes(config) => Ok(Arc::new(scenes::Scenes::new(config, seed)?)),
         SourceConfig::Table(config) => Ok(Arc::new(table::Table::open(config, storage)?.captions(captions))),
-        SourceConfig::Folder(config) => Ok(Arc::new(folder::Folder::open(config)?)),
-        SourceConfig::ImageNet(config) => Ok(Arc::new(imagenet::ImageNet::open(config)?)),
-        SourceConfig::Cifar(config) => Ok(Arc::new(cifar::Cifar::open(config)?)),
+        SourceConfig::Folder(config) => Ok(Arc::new(folder::Folder::open(config, storage)?)),
+        SourceConfig::ImageNet(config) => Ok(Arc::new(imagenet::ImageNet::open(config, storage)?)),
+        SourceConfig::Cifar(config) => Ok(Arc::new(cifar::Cifar::open(config, storage)?)),
         SourceConfig::Mix(sources) => {
             let open = |Weighted(config, weight): &Weighted| {
                 Ok::<_, DataError>((open_in(config, storage.clone(), seed, captions)?, *weight))
@@ -295,6 +334,6 @@ fn open_in(
         SourceConfig::ClipBenchmark(config) => {
             Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config, storage)?.captions(captions)))
         }
-        SourceConfig::Karpathy(config) => Ok(Arc::new(karpathy::Karpathy::open(config)?)),
+        SourceConfig::Karpathy(config) => Ok(Arc::new(karpathy::Karpathy::open(config, storage)?)),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::disk::look;
 use super::location::Location;
 use super::DataError;
 
@@ -34,12 +35,16 @@ pub fn shards(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
 pub(super) fn local(pattern: &str) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
     let invalid = |what: String| DataError::Invalid(format!("{pattern}: {what}"));
     let whole = Path::new(pattern);
-    if whole.is_dir() {
-        return Err(invalid(format!("is a folder; write {}", whole.join("*.tar").display())));
+    // A file that cannot be looked at is an error: taken for missing, it would change the set.
+    let look = |path: &Path| look(path).map_err(|source| DataError::Io { path: path.into(), source });
+    match look(whole)? {
+        Some(folder) if folder.is_dir() => {
+            return Err(invalid(format!("is a folder; write {}", whole.join("*.tar").display())))
+        }
+        Some(_) => return Ok((vec![whole.to_owned()], Vec::new())),
+        None => {}
     }
-    if whole.exists() {
-        return Ok((vec![whole.to_owned()], Vec::new()));
-    }
+    let is_file = |path: &Path| Ok::<_, DataError>(look(path)?.is_some_and(|there| there.is_file()));
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     let names = expand(pattern).map_err(invalid)?;
     let searches = names.iter().filter(|name| name.contains(WILDCARDS)).count();
@@ -50,13 +55,18 @@ pub(super) fn local(pattern: &str) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataE
     }
     for name in names {
         let path = PathBuf::from(&name);
-        if path.is_file() {
+        if is_file(&path)? {
             found.push(path);
         } else if name.contains(WILDCARDS) {
             // As in a shell: `*` does not stand for hidden files.
             let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
             let matches = glob::glob_with(&name, options).map_err(|error| invalid(error.to_string()))?;
-            for path in matches.filter_map(Result::ok).filter(|path| path.is_file()) {
+            for path in matches {
+                let path =
+                    path.map_err(|error| DataError::Io { path: error.path().into(), source: error.into() })?;
+                if !is_file(&path)? {
+                    continue;
+                }
                 if found.len() == MOST_PATHS {
                     return Err(invalid(format!("matches more than {MOST_PATHS} files")));
                 }

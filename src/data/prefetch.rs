@@ -16,7 +16,7 @@ use super::loader::{Passes, Plan};
 use super::patience::Wait;
 use super::prepare::{Prepared, Preparer};
 use super::skipped::Skipped;
-use super::source::{Skip, Ticket};
+use super::source::{LoadError, Skip, Ticket};
 use super::{Batch, DataError};
 
 /// Samples that a worker takes at a time.
@@ -31,8 +31,8 @@ pub(super) struct Delivery {
     pub skipped: Skipped,
 }
 
-/// A chunk of rows, or the message of the panic that ended it.
-type Rows = Result<Vec<Result<Prepared, Skip>>, String>;
+/// A chunk of rows, or what ended it.
+type Rows = Result<Vec<Result<Prepared, Skip>>, DataError>;
 
 /// The order of the source, as the walking thread passes it on.
 enum Step {
@@ -188,23 +188,28 @@ fn work(plan: &Plan, jobs: &Receiver<Job>, stopped: &AtomicBool) {
     let mut preparer = Preparer::default();
     for Job { tickets, slot } in jobs {
         let mut rows = Vec::with_capacity(tickets.len());
-        let mut panicked = None;
+        let mut failed = None;
         for ticket in &tickets {
             if stopped.load(Ordering::Relaxed) {
                 return;
             }
             match catch_unwind(AssertUnwindSafe(|| preparer.prepare(plan, ticket))) {
-                Ok(row) => rows.push(row),
+                Ok(Ok(row)) => rows.push(Ok(row)),
+                Ok(Err(LoadError::Skip(skip))) => rows.push(Err(skip)),
+                Ok(Err(LoadError::Failed(error))) => {
+                    failed = Some(error);
+                    break;
+                }
                 Err(panic) => {
                     let what = panic.downcast_ref::<&str>().map(|text| text.to_string());
                     let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                    panicked = Some(format!("preparing {ticket:?} panicked: {what}"));
+                    failed = Some(DataError::Invalid(format!("preparing {ticket:?} panicked: {what}")));
                     break;
                 }
             }
         }
         // Where the receiver is gone, the loader is being dropped.
-        let _ = slot.send(panicked.map_or(Ok(rows), Err));
+        let _ = slot.send(failed.map_or(Ok(rows), Err));
     }
 }
 
@@ -261,7 +266,7 @@ impl Collator {
         match self.wait(steps, "the next shards to be indexed")? {
             Step::Rows(rows) => match self.wait(&rows, "a sample to be read and decoded")? {
                 Ok(rows) => rows.into_iter().try_for_each(|row| self.take_row(row)),
-                Err(panic) => self.fail(DataError::Invalid(panic)),
+                Err(error) => self.fail(error),
             },
             Step::EpochEnd { whole } if whole && self.usable == 0 => {
                 // Counted over the whole pass, as nothing has been delivered in it.

@@ -5,7 +5,7 @@ use rand::Rng;
 use super::cut::{Cutter, View};
 use super::json;
 use super::loader::{LabelFrom, Patches, Plan};
-use super::source::{Defect, Order, Raw, Skip, Ticket};
+use super::source::{Defect, LoadError, Order, Raw, Ticket};
 use super::Cursor;
 use crate::seed::{rng, Purpose};
 
@@ -34,8 +34,8 @@ pub(super) struct Preparer {
 
 impl Preparer {
     /// # Errors
-    /// The sample has to be left out.
-    pub fn prepare(&mut self, plan: &Plan, ticket: &Ticket) -> Result<Prepared, Skip> {
+    /// The sample has to be left out, or the run to end.
+    pub fn prepare(&mut self, plan: &Plan, ticket: &Ticket) -> Result<Prepared, LoadError> {
         let sample = plan.source.load(ticket)?;
         let wanted = plan.limits.check(&sample).and_then(|()| match &plan.filter {
             Some(filter) => filter.check(plan.source.as_ref(), ticket, &sample),
@@ -87,7 +87,7 @@ impl Preparer {
                 label: label.filter(|&label| label >= 0),
                 after: ticket.after,
             }),
-            Err(defect) => Err(defect.of(plan.source.sample_name(ticket, &key))),
+            Err(defect) => Err(defect.of(plan.source.sample_name(ticket, &key)).into()),
         }
     }
 }

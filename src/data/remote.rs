@@ -15,18 +15,16 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path as Key;
 use object_store::{ClientConfigKey, GetOptions, GetRange, ObjectStore, RetryConfig};
-use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE, RETRY_AFTER};
+use reqwest::header::{CONTENT_RANGE, IF_RANGE, RANGE, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
+use super::attempts::{pause, LONGEST_PAUSE};
 use super::location::with_variables;
 use super::pulse::Pulse;
+use super::validator::validator;
 use crate::outside;
-
-/// The first pause after a failure, and the longest.
-const PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Takes what comes in.
 pub trait Sink: Send {
@@ -62,7 +60,7 @@ struct Answer {
     from: u64,
     /// Length of the whole file, where the server says it.
     total: Option<u64>,
-    /// Tells this file from another one under the same name.
+    /// Tells this file from every other one under the same name; `None` where the server has nothing that does.
     tag: Option<String>,
     body: BoxStream<'static, Result<bytes::Bytes, String>>,
 }
@@ -158,6 +156,10 @@ impl Remote {
         pulse: &Pulse,
     ) -> Result<(), Refusal> {
         let silent = |_| Refusal::broken(format!("silent for {:.0} s", self.silence.as_secs_f64()));
+        if state.tag.is_none() {
+            // Nobody could tell that the rest is of the same file.
+            *state = Transfer { furthest: state.furthest, ..Transfer::default() };
+        }
         let mut answer = timeout(self.silence, self.ask(url, state)).await.map_err(silent)??;
         if answer.from != state.have || (answer.from > 0 && !state.is_same(&answer)) {
             // The server sends from the start, or has another file by now.
@@ -180,6 +182,9 @@ impl Remote {
             pulse.beat();
         }
         match state.total {
+            None if state.have == 0 => {
+                Err(Refusal::broken("the server sent nothing, and did not say that the file is empty"))
+            }
             None => sink.expect(state.have).map_err(Refusal::Unwritten),
             Some(total) if total == state.have => Ok(()),
             Some(total) if total > state.have => {
@@ -203,15 +208,14 @@ impl Remote {
         let mut request = self.http.get(url.clone());
         if state.have > 0 {
             request = request.header(RANGE, format!("bytes={}-", state.have));
-            // Weak tags and none at all are compared when the answer is there.
-            if let Some(tag) = state.tag.as_deref().filter(|tag| tag.starts_with('"')) {
+            if let Some(tag) = &state.tag {
                 request = request.header(IF_RANGE, tag);
             }
         }
         let response = request.send().await.map_err(|error| Refusal::broken(chain(&error)))?;
         let status = response.status();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let tag = header(ETAG).or(header(LAST_MODIFIED)).map(str::to_owned);
+        let tag = validator(response.headers());
         let (from, total) = match status {
             StatusCode::OK => (0, response.content_length()),
             StatusCode::PARTIAL_CONTENT => header(CONTENT_RANGE)
@@ -221,9 +225,12 @@ impl Remote {
             StatusCode::NOT_FOUND | StatusCode::GONE => {
                 return Err(Refusal::Absent(format!("the server answers {status}")))
             }
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                return Err(later(status, header(RETRY_AFTER)))
-            }
+            // Stores also refuse for a while: keys are renewed, and some throttle so.
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_EARLY
+            | StatusCode::TOO_MANY_REQUESTS => return Err(later(status, header(RETRY_AFTER))),
             _ if status.is_server_error() => return Err(later(status, header(RETRY_AFTER))),
             _ => return Err(Refusal::Denied(format!("the server answers {status}"))),
         };
@@ -245,7 +252,8 @@ impl Remote {
             }
             result => result.map_err(refusal)?,
         };
-        let (from, total, tag) = (result.range.start, Some(result.meta.size), result.meta.e_tag.clone());
+        let tag = result.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
+        let (from, total) = (result.range.start, Some(result.meta.size));
         let body = result.into_stream().map_err(|error| chain(&error)).boxed();
         Ok(Answer { from, total, tag, body })
     }
@@ -370,20 +378,11 @@ fn refusal(error: object_store::Error) -> Refusal {
     let detail = chain(&error);
     match error {
         Error::NotFound { .. } => Refusal::Absent(detail),
-        Error::PermissionDenied { .. }
-        | Error::Unauthenticated { .. }
-        | Error::InvalidPath { .. }
-        | Error::NotSupported { .. }
-        | Error::UnknownConfigurationKey { .. } => Refusal::Denied(detail),
+        Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::UnknownConfigurationKey { .. } => {
+            Refusal::Denied(detail)
+        }
         _ => Refusal::broken(detail),
     }
-}
-
-/// Doubles with every failure; processes that failed together do not come back together.
-fn pause(failures: u64) -> Duration {
-    let doubled = PAUSE * (1u32 << failures.saturating_sub(1).min(16));
-    let spread = f64::from(std::process::id() % 64) / 64.0;
-    doubled.min(LONGEST_PAUSE).mul_f64(0.75 + spread / 2.0)
 }
 
 /// An error with its causes: those of clients say only at the end what happened. They name the URL, or the one that a
@@ -422,11 +421,5 @@ mod tests {
             let url = Url::parse(url).unwrap();
             assert_eq!(&url.as_str()[..bucket_end(&url)], bucket);
         }
-    }
-
-    #[test]
-    fn pauses_grow_to_a_limit() {
-        assert!(pause(1) < pause(3) && pause(3) < pause(6));
-        assert!(pause(40) <= LONGEST_PAUSE.mul_f64(1.25));
     }
 }

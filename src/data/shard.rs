@@ -1,241 +1,138 @@
 //! One tar shard: which samples it holds, and reading one of them.
-//!
-//! Members that follow each other and share a key (their name up to the first dot of its last part) are one
-//! sample, as in webdataset. Members that are not neighbours are never joined.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::archive::{Damage, Walk};
+use super::archive::{mark, Damage};
+use super::attempts::{pause, Attempts};
 use super::caption::{self, CaptionMember, CaptionUse, LONGEST_CAPTION};
+use super::disk::OpenFile;
+use super::index::{Fault, Index, Sample, Span, MOST_MEMBERS};
 use super::json;
 use super::location::Location;
 use super::pulse::Pulse;
-use super::source::{Defect, Picture, Raw, Skip};
-use super::storage::{Storage, StorageError};
+use super::source::{Cause, Defect, LoadError, Picture, Raw, LONGEST_PICTURE};
+use super::storage::Storage;
+use super::storage_error::StorageError;
 use super::unpack::Unpacked;
-use crate::outside::shown;
 
-/// Longest picture that is read, bytes.
-pub(super) const LONGEST_PICTURE: u64 = 256 << 20;
 /// Longest json that is read, bytes.
 const LONGEST_META: u64 = 1 << 20;
-/// Members of a sample; one with more of different endings is no sample.
-const MOST_MEMBERS: usize = 64;
 /// Longest class number that is read, bytes.
 const LONGEST_LABEL: u64 = 32;
+/// Length of a tar header.
+const HEADER: u64 = 512;
+/// Times that a damaged shard is fetched from its server before the damage is the shard's.
+const FETCHED: u64 = 2;
 
-/// An indexed shard. One that is not there or cannot be read is a damaged one.
+/// An indexed shard.
 #[derive(Debug)]
 pub struct Shard {
     location: Location,
     /// The location as text, for messages.
     name: Arc<str>,
-    file: Option<File>,
+    /// `None` where the server has no such shard.
+    file: Option<OpenFile>,
+    /// Whether the file is the one at the location, neither fetched nor unpacked.
+    in_place: bool,
     /// Length as it is stored.
     bytes: u64,
+    attempts: Attempts,
     pulse: Arc<Pulse>,
-    samples: Vec<Sample>,
-    damage: Option<Defect>,
-}
-
-/// Where the members of a sample are.
-#[derive(Debug, Default)]
-struct Sample {
-    key: Box<str>,
-    picture: Option<Span>,
-    caption: Option<Span>,
-    meta: Option<Span>,
-    label: Option<Span>,
-    /// Extensions seen so far, to tell a repeated one; emptied when the shard is indexed and nothing is missing.
-    extensions: Vec<Box<str>>,
-    fault: Option<Fault>,
-}
-
-/// Why a sample cannot be loaded, as far as the headers tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// The sample before it has the same key.
-    Duplicate,
-    /// The damage of the shard lies in it.
-    Damaged,
-    /// It has too many members.
-    Crowded,
-}
-
-/// Endings of members that are told where one is missing, and characters of each.
-const TOLD_ENDINGS: usize = 6;
-const LONGEST_TOLD: usize = 24;
-
-impl Sample {
-    /// The defect of a sample that lacks a member, with what is there instead.
-    fn lacks(&self, reason: &'static str, what: &str) -> Defect {
-        let told = |ending: &str| shown(&ending.chars().take(LONGEST_TOLD).collect::<String>()).into_owned();
-        let some: Vec<String> =
-            self.extensions.iter().take(TOLD_ENDINGS).map(|ending| format!(".{}", told(ending))).collect();
-        let more = if self.extensions.len() > TOLD_ENDINGS { ", ..." } else { "" };
-        let dots = match self.extensions.iter().any(|ending| ending.contains('.')) {
-            true => "; a key ends at the first dot of a file name",
-            false => "",
-        };
-        match some.is_empty() {
-            true => Defect::new(reason, what),
-            false => {
-                Defect::new(reason, format!("{what}; its members end in {}{more}{dots}", some.join(", ")))
-            }
-        }
-    }
-}
-
-/// Bytes of a member.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    offset: u64,
-    bytes: u64,
+    index: Index,
 }
 
 impl Shard {
     /// Walks the headers of a shard on this machine.
-    pub fn open(path: &Path) -> Shard {
-        let location = Location::File(path.to_owned());
-        match Shard::open_at(&location, &Storage::default()) {
-            Ok(shard) => shard,
-            Err(error) => Shard::unreadable(&location, "shard_unreadable", error.to_string()),
-        }
-    }
-
-    /// Walks the headers of a shard anywhere.
     ///
     /// # Errors
-    /// A server does not give it; another time it may.
+    /// As [`open_at`](Self::open_at).
+    pub fn open(path: &Path) -> Result<Shard, StorageError> {
+        Shard::open_at(&Location::File(path.to_owned()), &Storage::default())
+    }
+
+    /// Walks the headers of a shard anywhere. A damaged shard, and one that its server does not have, is one with
+    /// [`damage`](Self::damage).
+    ///
+    /// # Errors
+    /// The machine or the server does not give it, however often it is asked.
     pub fn open_at(location: &Location, storage: &Storage) -> Result<Shard, StorageError> {
-        let Unpacked { file, bytes, damage, .. } = match storage.open(location) {
+        let (mut fetched, mut before) = (0, None);
+        loop {
+            fetched += 1;
+            let mut shard = storage.attempts().make(|| Shard::attempt(location, storage))?;
+            let damage = shard.index.damage.clone();
+            let complete = shard.index.ended || before == Some(shard.index.stamp);
+            if shard.file.is_none() || (damage.is_none() && complete) {
+                return Ok(shard);
+            }
+            // A file on this machine is what it is; what came over a network may be what a server says of its troubles,
+            // or a part.
+            let Some(cached) = storage.forget(location) else { return Ok(shard) };
+            before = Some(shard.index.stamp);
+            let is_shard = damage.as_ref().is_some_and(|damage| damage.reason != "shard_other");
+            let detail = damage.as_ref().map_or("it lacks the end of an archive", |damage| &damage.detail);
+            if fetched < if is_shard { FETCHED } else { storage.attempts().most.max(FETCHED) } {
+                tracing::warn!(target: "flip::data", "{location}: {detail}; it is fetched again");
+                std::thread::sleep(pause(fetched));
+                continue;
+            }
+            let detail = format!(
+                "{detail}; fetched {fetched} times; what came, {} bytes, is not kept in the cache ({})",
+                shard.bytes,
+                cached.display()
+            );
+            match damage {
+                Some(Defect { reason, .. }) if is_shard => {
+                    shard.index.damage = Some(Defect { reason, detail })
+                }
+                _ => return Err(StorageError::Remote { location: location.clone(), detail }),
+            }
+            return Ok(shard);
+        }
+    }
+
+    fn attempt(location: &Location, storage: &Storage) -> Result<Shard, StorageError> {
+        let Unpacked { file, bytes, temporary, damage } = match storage.open(location) {
             Ok(unpacked) => unpacked,
-            Err(StorageError::Io { source, location: Location::File(_) }) => {
-                return Ok(Shard::unreadable(location, "shard_unreadable", source.to_string()))
-            }
-            Err(StorageError::Absent { detail, .. }) => {
-                return Ok(Shard::unreadable(location, "shard_missing", detail))
-            }
+            Err(StorageError::Absent { detail, .. }) => return Ok(Shard::missing(location, storage, detail)),
             Err(error) => return Err(error),
         };
-        let mut shard = Shard::empty(location);
-        shard.bytes = bytes;
-        shard.pulse = storage.pulse().clone();
-        let _reading = shard.pulse.reading(shard.name.clone());
-        if let Err(error) = shard.index(&file) {
-            shard.take_damage(Damage {
-                defect: Defect::new("shard_unreadable", error.to_string()),
-                member: None,
-            });
-        }
+        let name: Arc<str> = location.to_string().into();
+        let _reading = storage.pulse().reading(name.clone());
+        let failed = |source| StorageError::Io { location: location.clone(), source };
+        let mut index = Index::of(&file, storage.longest_index()).map_err(failed)?;
         if let Some(detail) = damage {
             let defect = Defect::new("shard_compressed", detail);
-            match &mut shard.damage {
+            match &mut index.damage {
                 // The archive ends where it could not be unpacked.
                 Some(known) => *known = defect,
-                None => shard.take_damage(Damage { defect, member: None }),
+                None => index.take_damage(Damage { defect, member: None }),
             }
         }
-        shard.file = Some(file);
-        for sample in &mut shard.samples {
-            // Of what is not whole they are told when it is skipped.
-            if sample.picture.is_some() && sample.caption.is_some() {
-                sample.extensions = Vec::new();
-            }
-        }
-        shard.samples.shrink_to_fit();
-        Ok(shard)
+        let in_place = !temporary && matches!(location, Location::File(_));
+        let (attempts, pulse) = (storage.attempts(), storage.pulse().clone());
+        let (location, file) = (location.clone(), Some(file));
+        Ok(Shard { location, name, file, in_place, bytes, attempts, pulse, index })
     }
 
-    fn empty(location: &Location) -> Shard {
-        let name = location.to_string().into();
-        let location = location.clone();
+    /// A shard that its server does not have: its damage is all there is of it.
+    fn missing(location: &Location, storage: &Storage, detail: String) -> Shard {
+        let mut index = Index::default();
+        index.take_damage(Damage { defect: Defect::new("shard_missing", detail), member: None });
         Shard {
-            location,
-            name,
+            location: location.clone(),
+            name: location.to_string().into(),
             file: None,
+            in_place: false,
             bytes: 0,
-            pulse: Arc::default(),
-            samples: Vec::new(),
-            damage: None,
+            attempts: storage.attempts(),
+            pulse: storage.pulse().clone(),
+            index,
         }
-    }
-
-    fn unreadable(location: &Location, reason: &'static str, detail: String) -> Shard {
-        let mut shard = Shard::empty(location);
-        shard.take_damage(Damage { defect: Defect::new(reason, detail), member: None });
-        shard
-    }
-
-    fn index(&mut self, file: &File) -> std::io::Result<()> {
-        for member in Walk::new(file)? {
-            match member {
-                Ok(member) => {
-                    let Some((key, extension)) = split(&member.name) else { continue };
-                    self.take_member(key, extension, Span { offset: member.offset, bytes: member.bytes });
-                }
-                Err(damage) => self.take_damage(damage),
-            }
-        }
-        Ok(())
-    }
-
-    fn take_member(&mut self, key: &str, extension: &str, span: Span) {
-        let extension = extension.to_lowercase();
-        let mut fault = None;
-        let continues = match self.samples.last_mut() {
-            Some(last) if &*last.key == key => {
-                // A member that repeats one of a complete sample begins a second sample of the same key;
-                // while the sample is incomplete the later member stands, as if the archive were unpacked.
-                let repeats = last.extensions.iter().any(|seen| **seen == *extension);
-                let complete = last.picture.is_some() && last.caption.is_some();
-                fault = (repeats && complete).then_some(Fault::Duplicate);
-                fault.is_none()
-            }
-            _ => false,
-        };
-        if !continues {
-            self.samples.push(Sample { key: key.into(), fault, ..Sample::default() });
-        }
-        let Some(sample) = self.samples.last_mut() else { return };
-        let repeats = sample.extensions.iter().any(|seen| **seen == *extension);
-        match extension.as_str() {
-            // Of pictures in several formats the first is taken.
-            "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" if sample.picture.is_none() || repeats => {
-                sample.picture = Some(span)
-            }
-            "txt" => sample.caption = Some(span),
-            "json" => sample.meta = Some(span),
-            "cls" => sample.label = Some(span),
-            _ => {}
-        }
-        if sample.extensions.len() == MOST_MEMBERS {
-            sample.fault = Some(Fault::Crowded);
-        } else if !repeats {
-            sample.extensions.push(extension.into());
-        }
-    }
-
-    /// Marks the sample that the damage lies in. Damage that lies in no sample stands as one without a key, so
-    /// that it is counted and named like any other.
-    fn take_damage(&mut self, damage: Damage) {
-        let key = damage.member.as_deref().and_then(split).map_or("", |(key, _)| key);
-        match self.samples.last_mut() {
-            Some(last) if *last.key == *key => last.fault = Some(Fault::Damaged),
-            Some(last) if key.is_empty() && (last.picture.is_none() || last.caption.is_none()) => {
-                last.fault = Some(Fault::Damaged)
-            }
-            _ => {
-                let sample = Sample { key: key.into(), fault: Some(Fault::Damaged), ..Sample::default() };
-                self.samples.push(sample);
-            }
-        }
-        self.damage = Some(damage.defect);
     }
 
     pub fn location(&self) -> &Location {
@@ -249,34 +146,40 @@ impl Shard {
 
     /// Samples, broken ones included.
     pub fn len(&self) -> usize {
-        self.samples.len()
+        self.index.samples.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.samples.is_empty()
+        self.index.samples.is_empty()
     }
 
     /// What is wrong with the shard as a whole.
     pub fn damage(&self) -> Option<&Defect> {
-        self.damage.as_ref()
+        self.index.damage.as_ref()
     }
 
-    /// The key of a sample; empty where it stands for damage outside of any sample.
+    /// The key of a sample; empty where it stands for damage outside of any sample, or where there is none.
     pub fn key(&self, sample: usize) -> &str {
-        &self.samples[sample].key
+        self.index.samples.get(sample).map_or("", |sample| &sample.key)
+    }
+
+    /// A number that another shard has hardly ever.
+    pub(super) fn stamp(&self) -> u64 {
+        self.index.stamp
     }
 
     /// Which of the samples of its key it is, from 1.
     pub fn occurrence(&self, sample: usize) -> u32 {
         let key = self.key(sample);
-        self.samples[..=sample].iter().filter(|sample| &*sample.key == key).count() as u32
+        let before = self.index.samples.iter().take(sample + 1);
+        before.filter(|sample| &*sample.key == key).count() as u32
     }
 
     /// Reads a sample with the caption of its `txt` member; the picture stays encoded.
     ///
     /// # Errors
-    /// The sample has to be left out; the reason says why.
-    pub fn load(&self, sample: usize) -> Result<Raw, Skip> {
+    /// The sample has to be left out, and the reason says why; or the machine does not give it.
+    pub fn load(&self, sample: usize) -> Result<Raw, LoadError> {
         self.load_with(sample, &CaptionMember::Txt, CaptionUse::Needed)
     }
 
@@ -284,26 +187,34 @@ impl Shard {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_with(&self, sample: usize, from: &CaptionMember, wanted: CaptionUse) -> Result<Raw, Skip> {
-        let sample = &self.samples[sample];
+    pub fn load_with(
+        &self,
+        number: usize,
+        from: &CaptionMember,
+        wanted: CaptionUse,
+    ) -> Result<Raw, LoadError> {
         let _reading = self.pulse.reading(self.name.clone());
-        self.read_sample(sample, from, wanted).map_err(|defect| {
-            let shard = &self.name;
-            let name =
-                if sample.key.is_empty() { shard.to_string() } else { format!("{shard}: {}", sample.key) };
-            defect.of(name)
+        let there = self.index.samples.get(number).ok_or_else(|| {
+            let detail = format!("sample {number} of {}", self.len());
+            Cause::from(StorageError::Changed { location: self.location.clone(), detail })
+        });
+        there.and_then(|sample| self.read_sample(sample, from, wanted)).map_err(|cause| {
+            cause.of(|| match self.key(number) {
+                "" => self.name.to_string(),
+                key => format!("{}: {key}", self.name),
+            })
         })
     }
 
-    fn read_sample(&self, sample: &Sample, from: &CaptionMember, wanted: CaptionUse) -> Result<Raw, Defect> {
-        match (sample.fault, &self.damage) {
+    fn read_sample(&self, sample: &Sample, from: &CaptionMember, wanted: CaptionUse) -> Result<Raw, Cause> {
+        match (sample.fault, &self.index.damage) {
             (Some(Fault::Duplicate), _) => {
-                return Err(Defect::new("key_duplicate", "the sample before it has the same key"))
+                return Err(Defect::new("key_duplicate", "the sample before it has the same key").into())
             }
-            (Some(Fault::Damaged), Some(damage)) => return Err(damage.clone()),
+            (Some(Fault::Damaged), Some(damage)) => return Err(damage.clone().into()),
             (Some(Fault::Crowded), _) => {
                 let detail = format!("more than {MOST_MEMBERS} members of one key");
-                return Err(Defect::new("sample_members", detail));
+                return Err(Defect::new("sample_members", detail).into());
             }
             _ => {}
         }
@@ -311,26 +222,7 @@ impl Shard {
             .picture
             .ok_or_else(|| sample.lacks("image_missing", "no jpg, jpeg, png, webp, gif or bmp member"))?;
         let meta = sample.meta.map(|span| self.meta(span)).transpose()?.unwrap_or(Ok(None));
-        let captions = match (from, wanted) {
-            (_, CaptionUse::Unused) => Vec::new(),
-            (CaptionMember::Txt, _) => match sample.caption {
-                Some(span) => vec![self.caption(span)?],
-                None if wanted == CaptionUse::Optional => Vec::new(),
-                None => return Err(sample.lacks("caption_missing", "no txt member")),
-            },
-            (CaptionMember::Json(field), _) => {
-                match caption::in_field(field, meta.as_ref().map_err(Clone::clone)?) {
-                    Some(captions) => captions?,
-                    None if wanted == CaptionUse::Optional => Vec::new(),
-                    None if sample.meta.is_none() => {
-                        return Err(sample.lacks("caption_missing", "no json member"))
-                    }
-                    None => {
-                        return Err(caption::no_field(field, meta.as_ref().ok().and_then(Option::as_ref)))
-                    }
-                }
-            }
-        };
+        let captions = self.captions(sample, &meta, from, wanted)?;
         let label = match sample.label {
             Some(span) => self.read(span, LONGEST_LABEL)?.and_then(|bytes| read_label(&bytes)),
             None => None,
@@ -341,13 +233,41 @@ impl Shard {
         Ok(Raw { key: sample.key.to_string(), picture: Picture::Encoded(picture), captions, meta, label })
     }
 
-    fn caption(&self, span: Span) -> Result<String, Defect> {
+    fn captions(
+        &self,
+        sample: &Sample,
+        meta: &Result<Option<Value>, Defect>,
+        from: &CaptionMember,
+        wanted: CaptionUse,
+    ) -> Result<Vec<String>, Cause> {
+        let found = match (from, wanted) {
+            (_, CaptionUse::Unused) => return Ok(Vec::new()),
+            (CaptionMember::Txt, _) => sample.caption.map(|span| Ok(vec![self.caption(span)?])),
+            (CaptionMember::Json(field), _) => {
+                let meta = meta.as_ref().map_err(Clone::clone)?;
+                caption::in_field(field, meta).map(|captions| captions.map_err(Cause::from))
+            }
+        };
+        match (found, from) {
+            (Some(captions), _) => captions,
+            (None, _) if wanted == CaptionUse::Optional => Ok(Vec::new()),
+            (None, CaptionMember::Txt) => Err(sample.lacks("caption_missing", "no txt member").into()),
+            (None, CaptionMember::Json(_)) if sample.meta.is_none() => {
+                Err(sample.lacks("caption_missing", "no json member").into())
+            }
+            (None, CaptionMember::Json(field)) => {
+                Err(caption::no_field(field, meta.as_ref().ok().and_then(Option::as_ref)).into())
+            }
+        }
+    }
+
+    fn caption(&self, span: Span) -> Result<String, Cause> {
         let too_long = || Defect::new("caption_too_long", format!("over {LONGEST_CAPTION} bytes"));
-        caption::read(&self.read(span, LONGEST_CAPTION)?.ok_or_else(too_long)?)
+        Ok(caption::read(&self.read(span, LONGEST_CAPTION)?.ok_or_else(too_long)?)?)
     }
 
     /// The json of a sample; inside, why it is none: only who asks for it misses it.
-    fn meta(&self, span: Span) -> Result<Result<Option<Value>, Defect>, Defect> {
+    fn meta(&self, span: Span) -> Result<Result<Option<Value>, Defect>, StorageError> {
         let invalid = |what: String| Defect::new("json_invalid", what);
         Ok(match self.read(span, LONGEST_META)? {
             Some(bytes) => json::parse(&bytes).map(Some).map_err(invalid),
@@ -356,25 +276,57 @@ impl Shard {
     }
 
     /// The bytes of a member; `None` where there are more than `longest`.
-    fn read(&self, span: Span, longest: u64) -> Result<Option<Vec<u8>>, Defect> {
-        let unreadable = |detail: String| Defect::new("shard_unreadable", detail);
-        let file = self.file.as_ref().ok_or_else(|| unreadable("the shard could not be opened".into()))?;
+    fn read(&self, span: Span, longest: u64) -> Result<Option<Vec<u8>>, StorageError> {
         if span.bytes > longest {
             return Ok(None);
         }
         let mut bytes = vec![0; span.bytes as usize];
-        file.read_exact_at(&mut bytes, span.offset).map_err(|error| unreadable(error.to_string()))?;
+        let mut first = true;
+        self.attempts.make(|| {
+            let read = match (&self.file, &self.location) {
+                // The file under the handle may be gone for good, as NFS says it, and be there under its name.
+                (Some(_), Location::File(path)) if self.in_place && !first => {
+                    OpenFile::open(path).and_then(|file| self.read_from(&file, span, &mut bytes))
+                }
+                (Some(file), _) => self.read_from(file, span, &mut bytes),
+                (None, _) => Err(io::ErrorKind::UnexpectedEof.into()),
+            };
+            first = false;
+            read.map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => self.changed("it ends before a sample that it had"),
+                io::ErrorKind::InvalidData => self.changed("another header stands before a sample"),
+                _ => StorageError::Io { location: self.location.clone(), source },
+            })
+        })?;
         Ok(Some(bytes))
     }
-}
 
-/// Key and extension of a member: split at the first dot of the last part of its name. `None` for names
-/// without either, and for the `._*` files that macOS leaves in archives.
-fn split(name: &str) -> Option<(&str, &str)> {
-    let file = name.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = file + name[file..].find('.')?;
-    let nameless = dot == file;
-    (!nameless && dot + 1 < name.len()).then(|| (&name[..dot], &name[dot + 1..]))
+    fn changed(&self, detail: &str) -> StorageError {
+        StorageError::Changed { location: self.location.clone(), detail: detail.into() }
+    }
+
+    /// Reads a member behind the header that it had when the shard was indexed.
+    fn read_from(&self, file: &OpenFile, span: Span, bytes: &mut [u8]) -> io::Result<()> {
+        if let (Some(known), Some(before)) = (span.mark, span.offset.checked_sub(HEADER)) {
+            let mut header = [0; HEADER as usize];
+            file.read_exact_at(&mut header, before)?;
+            if mark(&header) != known {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        let Some(sparse) = self.index.sparse.get(&span.offset) else {
+            return file.read_exact_at(bytes, span.offset);
+        };
+        let mut at = span.offset;
+        for piece in &sparse.pieces {
+            let place = piece.offset as usize..(piece.offset + piece.bytes) as usize;
+            // The map was held against the length of the member.
+            let Some(part) = bytes.get_mut(place) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+            file.read_exact_at(part, at)?;
+            at += piece.bytes;
+        }
+        Ok(())
+    }
 }
 
 fn read_label(bytes: &[u8]) -> Option<i64> {
@@ -384,17 +336,7 @@ fn read_label(bytes: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_ends_at_the_first_dot_of_the_last_part() {
-        assert_eq!(split("part.v1/sample.jpg"), Some(("part.v1/sample", "jpg")));
-        assert_eq!(split("photo.final.v2.jpg"), Some(("photo", "final.v2.jpg")));
-        assert_eq!(split("../../up.txt"), Some(("../../up", "txt")));
-        assert_eq!(split("./here/sample.txt"), Some(("./here/sample", "txt")));
-        for nothing in ["README", ".hidden", "._a.jpg", "a/._a.jpg", "folder.d/", "end.", ""] {
-            assert_eq!(split(nothing), None, "{nothing}");
-        }
-    }
+    use std::fs::File;
 
     #[test]
     fn a_sample_of_endless_members_is_left_out_in_little_time() {
@@ -409,9 +351,9 @@ mod tests {
             builder.append_data(&mut header, name, &b""[..]).unwrap();
         }
         builder.into_inner().unwrap();
-        let shard = Shard::open(&path);
+        let shard = Shard::open(&path).unwrap();
         assert_eq!(shard.len(), 2);
-        assert_eq!(shard.load(0).unwrap_err().reason, "sample_members");
-        assert_eq!(shard.load(1).unwrap_err().reason, "image_missing");
+        assert_eq!(shard.load(0).unwrap_err().skip().unwrap().reason, "sample_members");
+        assert_eq!(shard.load(1).unwrap_err().skip().unwrap().reason, "image_missing");
     }
 }

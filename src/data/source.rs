@@ -1,10 +1,10 @@
 //! What every source of pairs has in common.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::pulse::Pulse;
-use super::Cursor;
+use super::storage_error::StorageError;
+use super::{Cursor, DataError};
 
 /// The order in which a source hands out its samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +35,6 @@ pub enum Picture {
     Encoded(Vec<u8>),
     /// [height, width, 3] bytes.
     Rgb { width: u32, height: u32, pixels: Vec<u8> },
-}
-
-impl Picture {
-    /// A file as it is.
-    ///
-    /// # Errors
-    /// It cannot be read: the sample of its name has to be left out.
-    pub fn read(path: &Path) -> Result<Self, Skip> {
-        std::fs::read(path)
-            .map(Picture::Encoded)
-            .map_err(|error| Defect::new("file_unreadable", error.to_string()).of(path.display().to_string()))
-    }
 }
 
 /// A sample as a source has it, before cropping and tokenizing.
@@ -91,6 +79,83 @@ impl Defect {
     }
 }
 
+/// Why a sample does not load.
+#[derive(Debug)]
+pub enum LoadError {
+    /// It is broken, or its shard is: it is left out and counted.
+    Skip(Skip),
+    /// The machine or the network failed, or the file is another one by now: that ends the run.
+    Failed(DataError),
+}
+
+impl LoadError {
+    /// The broken sample.
+    pub fn skip(self) -> Option<Skip> {
+        match self {
+            LoadError::Skip(skip) => Some(skip),
+            LoadError::Failed(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LoadError::Skip(skip) => write!(f, "{}: {}", skip.sample, skip.detail),
+            LoadError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<Skip> for LoadError {
+    fn from(skip: Skip) -> Self {
+        LoadError::Skip(skip)
+    }
+}
+
+impl From<DataError> for LoadError {
+    fn from(error: DataError) -> Self {
+        LoadError::Failed(error)
+    }
+}
+
+/// The same before it is known which sample it is.
+#[derive(Debug)]
+pub(super) enum Cause {
+    Defect(Defect),
+    Failed(DataError),
+}
+
+impl Cause {
+    /// That of a sample of this name.
+    pub fn of(self, sample: impl FnOnce() -> String) -> LoadError {
+        match self {
+            Cause::Defect(defect) => LoadError::Skip(defect.of(sample())),
+            Cause::Failed(error) => LoadError::Failed(error),
+        }
+    }
+}
+
+impl From<Defect> for Cause {
+    fn from(defect: Defect) -> Self {
+        Cause::Defect(defect)
+    }
+}
+
+impl From<DataError> for Cause {
+    fn from(error: DataError) -> Self {
+        Cause::Failed(error)
+    }
+}
+
+impl From<StorageError> for Cause {
+    fn from(error: StorageError) -> Self {
+        Cause::Failed(error.into())
+    }
+}
+
+/// Longest picture that is read, bytes.
+pub(super) const LONGEST_PICTURE: u64 = 256 << 20;
 /// Pictures with more pixels than this are skipped where a source does not say otherwise.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
@@ -102,10 +167,10 @@ pub trait Source: Send + Sync {
     fn samples(&self) -> Option<u64>;
 
     /// The sample at `cursor`; `None` at the end of the cursor's epoch.
-    fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, super::DataError>;
+    fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError>;
 
     /// Reads one sample.
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip>;
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError>;
 
     /// Names the source in messages.
     fn name(&self) -> String {

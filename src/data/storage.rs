@@ -1,22 +1,25 @@
 //! Opens files wherever they are: local ones in place, remote ones through a cache, packed ones unpacked.
 
-use std::fs::File;
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cache::{Cache, Entry, Part};
+use super::attempts::Attempts;
+use super::cache::{Cache, Entry};
+use super::disk::{names_nothing, OpenFile};
+use super::fetch::{DeadLinks, Fetch};
 use super::location::Location;
 use super::patience::Patience;
 use super::pulse::Pulse;
-#[cfg(feature = "remote")]
-use super::remote::{Refusal, Remote, Sink};
-use super::unpack::{unpack, Unpacked};
+use super::source::{Cause, Defect, LoadError, Picture, LONGEST_PICTURE};
+use super::storage_error::StorageError;
+use super::unpack::{unpack, UnpackLimits, Unpacked};
 
 /// How files are reached, and how long they may take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,8 +31,9 @@ pub struct StorageConfig {
     /// Most that the folder keeps, GiB; what was used longest ago goes first.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub cache_gib: f64,
-    /// Attempts at a transfer that come to nothing one after the other before it is given up; those that bring
-    /// at least a byte do not count. Between them is a growing pause.
+    /// Attempts at a file that come to nothing one after the other before it is given up and the run ends: transfers,
+    /// of which those that bring at least a byte do not count, and reads that the machine refuses. Between them are
+    /// growing pauses, of 0.2 seconds at first and 30 at most; eight attempts are about half a minute.
     pub attempts: NonZeroU64,
     /// Seconds without progress after which a warning names what is waited for, and a transfer is begun again
     /// where it stopped.
@@ -38,6 +42,18 @@ pub struct StorageConfig {
     /// Seconds without progress after which the run stops with an error.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub stall_limit_s: f64,
+    /// Most that a packed file may unpack to, GiB; what is behind is left out as damage of its shard.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub unpacked_gib: f64,
+    /// Most that a packed file may unpack to, in times its own length; looked at from 1 GiB on.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub unpacked_times: f64,
+    /// Most memory that the places of one shard's samples may take, MiB, about 200 bytes a sample; what is behind is
+    /// left out as damage of the shard.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub index_mib: f64,
+    /// What becomes of a picture of a table whose server does not answer, or refuses it.
+    pub dead_links: DeadLinks,
 }
 
 impl Default for StorageConfig {
@@ -48,6 +64,10 @@ impl Default for StorageConfig {
             attempts: NonZeroU64::MIN.saturating_add(7),
             stall_warning_s: 10.0,
             stall_limit_s: 300.0,
+            unpacked_gib: 16.0,
+            unpacked_times: 100.0,
+            index_mib: 64.0,
+            dead_links: DeadLinks::Stop,
         }
     }
 }
@@ -57,22 +77,14 @@ impl StorageConfig {
         let seconds = |value: f64| Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX);
         Patience { warning: seconds(self.stall_warning_s), limit: seconds(self.stall_limit_s) }
     }
-}
 
-/// Why a file cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// It is not there, and will not be a minute later.
-    #[error("{location}: {detail}")]
-    Absent { location: Location, detail: String },
-    #[error("{location}: {source}")]
-    Io { location: Location, source: io::Error },
-    /// A server refuses it, or every attempt failed.
-    #[error("{location}: {detail}")]
-    Remote { location: Location, detail: String },
-    /// It is longer than it may be.
-    #[error("{location}: longer than {longest} bytes")]
-    TooLong { location: Location, longest: u64 },
+    fn attempts(&self) -> Attempts {
+        Attempts { most: self.attempts.get(), within: self.patience().limit }
+    }
+
+    fn unpack_limits(&self) -> UnpackLimits {
+        UnpackLimits { most: (self.unpacked_gib * (1u64 << 30) as f64) as u64, times: self.unpacked_times }
+    }
 }
 
 /// Opens files; shared by everything that belongs to one source.
@@ -81,8 +93,9 @@ pub struct Storage {
     config: StorageConfig,
     pulse: Arc<Pulse>,
     cache: OnceLock<Cache>,
-    #[cfg(feature = "remote")]
-    remote: OnceLock<Remote>,
+    /// URLs that were had.
+    had: Mutex<HashSet<String>>,
+    fetch: Fetch,
 }
 
 impl Default for Storage {
@@ -94,13 +107,16 @@ impl Default for Storage {
 impl Storage {
     /// Nothing is opened or created yet.
     pub fn new(config: &StorageConfig) -> Self {
-        Storage {
-            config: config.clone(),
-            pulse: Arc::default(),
-            cache: OnceLock::new(),
+        let pulse = Arc::<Pulse>::default();
+        let fetch = Fetch {
+            attempts: config.attempts.get(),
+            silence: config.patience().warning,
+            dead_links: config.dead_links,
+            pulse: pulse.clone(),
             #[cfg(feature = "remote")]
             remote: OnceLock::new(),
-        }
+        };
+        Storage { config: config.clone(), pulse, cache: OnceLock::new(), had: Mutex::default(), fetch }
     }
 
     /// What is being read.
@@ -112,48 +128,127 @@ impl Storage {
         self.config.patience()
     }
 
-    /// Opens a file for reading at any place.
+    pub fn attempts(&self) -> Attempts {
+        self.config.attempts()
+    }
+
+    /// Most bytes of memory for the index of a shard.
+    pub fn longest_index(&self) -> u64 {
+        (self.config.index_mib * (1u64 << 20) as f64) as u64
+    }
+
+    /// Opens a file for reading at any place: one attempt, but for the transfer of a URL.
     ///
     /// # Errors
     /// It cannot be had.
     pub fn open(&self, location: &Location) -> Result<Unpacked, StorageError> {
         let _reading = self.pulse.reading(location.to_string().into());
         let failed = |source| StorageError::Io { location: location.clone(), source };
+        let limits = self.config.unpack_limits();
         match location {
             Location::File(path) => {
                 let folder = self.config.cache.clone().unwrap_or_else(std::env::temp_dir);
-                unpack(open_file(path).map_err(failed)?, &folder, &self.pulse).map_err(failed)
+                let file = OpenFile::open(path).map_err(failed)?;
+                unpack(file, &folder, limits, &self.pulse).map_err(failed)
             }
             Location::Url(url) => {
                 let cache = self.cache().map_err(failed)?;
                 let file = match cache.entry(url, || self.pulse.beat()).map_err(failed)? {
                     Entry::Whole(file) => file,
-                    Entry::Absent(part) => self.download(location, url, cache, part)?,
+                    Entry::Absent(part) => match self.fetch.download(location, url, cache, part) {
+                        // What was there a while ago has not ceased to exist.
+                        Err(StorageError::Absent { detail, .. }) if self.was_had(url) => {
+                            let detail = format!("{detail}, and had it before");
+                            return Err(failed(io::Error::new(io::ErrorKind::NotFound, detail)));
+                        }
+                        file => file?,
+                    },
                 };
-                unpack(file, cache.folder(), &self.pulse).map_err(failed)
+                self.had.lock().unwrap_or_else(PoisonError::into_inner).insert(url.clone());
+                let file = OpenFile::of(file, cache.folder());
+                unpack(file, cache.folder(), limits, &self.pulse).map_err(failed)
             }
         }
     }
 
-    /// All bytes of a file, as they are; it is not kept in the cache.
+    fn was_had(&self, url: &str) -> bool {
+        self.had.lock().unwrap_or_else(PoisonError::into_inner).contains(url)
+    }
+
+    /// Removes a file that turned out to be damaged from the cache; where it was. `None` where it lies elsewhere.
+    pub(super) fn forget(&self, location: &Location) -> Option<PathBuf> {
+        match (location, self.cache.get()) {
+            (Location::Url(url), Some(cache)) => Some(cache.forget(url)),
+            _ => None,
+        }
+    }
+
+    /// All bytes of a file, as they are; it is not kept in the cache. Where the system says that there is no such file
+    /// on this machine, `is_absent` says whether that is so or a failure of the machine.
     ///
     /// # Errors
     /// It cannot be had, or has more than `longest` bytes.
-    pub fn read(&self, location: &Location, longest: u64) -> Result<Vec<u8>, StorageError> {
+    pub fn read(
+        &self,
+        location: &Location,
+        longest: u64,
+        is_absent: impl Fn() -> bool,
+    ) -> Result<Vec<u8>, StorageError> {
         let _reading = self.pulse.reading(location.to_string().into());
-        match location {
-            Location::File(path) => {
-                let failed = |source| StorageError::Io { location: location.clone(), source };
-                let file = open_file(path).map_err(failed)?;
-                let mut bytes = Vec::new();
-                file.take(longest.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-                match bytes.len() as u64 > longest {
-                    true => Err(StorageError::TooLong { location: location.clone(), longest }),
-                    false => Ok(bytes),
+        let path = match location {
+            Location::File(path) => path,
+            Location::Url(url) => return self.fetch.read(location, url, longest),
+        };
+        self.attempts().make(|| {
+            let mut bytes = Vec::new();
+            let read = |bytes: &mut Vec<u8>| {
+                (&OpenFile::open(path)?).take(longest.saturating_add(1)).read_to_end(bytes)
+            };
+            match read(&mut bytes) {
+                Ok(_) if bytes.len() as u64 > longest => {
+                    Err(StorageError::TooLong { location: location.clone(), longest })
                 }
+                Ok(_) => Ok(bytes),
+                Err(error) if names_nothing(&error) && is_absent() => {
+                    Err(StorageError::Absent { location: location.clone(), detail: error.to_string() })
+                }
+                Err(source) => Err(StorageError::Io { location: location.clone(), source }),
             }
-            Location::Url(url) => self.read_url(location, url, longest),
-        }
+        })
+    }
+
+    /// A picture file that was found when its source was opened.
+    ///
+    /// # Errors
+    /// It is too long, or cannot be read.
+    pub fn picture(&self, path: &Path) -> Result<Picture, LoadError> {
+        let location = Location::File(path.to_owned());
+        self.read(&location, LONGEST_PICTURE, || false)
+            .map(Picture::Encoded)
+            .map_err(|error| self.cause(error).of(|| location.to_string()))
+    }
+
+    /// What it means for a sample that its picture cannot be had.
+    pub(super) fn cause(&self, error: StorageError) -> Cause {
+        let reason = match &error {
+            StorageError::TooLong { .. } => "image_too_large",
+            StorageError::Absent { .. } => "image_missing",
+            StorageError::Remote { .. } if self.config.dead_links == DeadLinks::Skip => "url_unreachable",
+            StorageError::Io { .. } | StorageError::Remote { .. } | StorageError::Changed { .. } => {
+                return error.into()
+            }
+        };
+        Defect::new(reason, error.to_string()).into()
+    }
+
+    /// The files that a URL with wildcards stands for, sorted.
+    ///
+    /// # Errors
+    /// The store cannot list, or does not answer.
+    pub fn list(&self, pattern: &str) -> Result<Vec<Location>, StorageError> {
+        let location = Location::Url(pattern.to_owned());
+        let _reading = self.pulse.reading(location.to_string().into());
+        self.fetch.list(&location, pattern)
     }
 
     fn cache(&self) -> io::Result<&Cache> {
@@ -167,148 +262,6 @@ impl Storage {
             .map_err(|error| io::Error::new(error.kind(), format!("cache {}: {error}", folder.display())))?;
         Ok(self.cache.get_or_init(|| cache))
     }
-}
-
-#[cfg(feature = "remote")]
-impl Storage {
-    /// The files that a URL with wildcards stands for, sorted.
-    ///
-    /// # Errors
-    /// The store cannot list, or does not answer.
-    pub fn list(&self, pattern: &str) -> Result<Vec<Location>, StorageError> {
-        let location = Location::Url(pattern.to_owned());
-        let _reading = self.pulse.reading(location.to_string().into());
-        let listed = self.remote(&location)?.list(pattern, &self.pulse);
-        let urls = listed.map_err(|refusal| told(&location, refusal, 0))?;
-        Ok(urls.into_iter().map(Location::Url).collect())
-    }
-
-    fn remote(&self, location: &Location) -> Result<&Remote, StorageError> {
-        if let Some(remote) = self.remote.get() {
-            return Ok(remote);
-        }
-        let remote = Remote::new(self.patience().warning)
-            .map_err(|detail| StorageError::Remote { location: location.clone(), detail })?;
-        Ok(self.remote.get_or_init(|| remote))
-    }
-
-    fn download(
-        &self,
-        location: &Location,
-        url: &str,
-        cache: &Cache,
-        mut part: Part,
-    ) -> Result<File, StorageError> {
-        let failed = |source| StorageError::Io { location: location.clone(), source };
-        let mut sink = Download { cache, part: &mut part };
-        let attempts = self.config.attempts.get();
-        let fetched = self.remote(location).and_then(|remote| {
-            remote.fetch(url, &mut sink, attempts, &self.pulse).map_err(|refusal| told(location, refusal, 0))
-        });
-        match fetched {
-            Ok(()) => part.finish().map_err(failed),
-            Err(error) => {
-                part.give_up();
-                Err(error)
-            }
-        }
-    }
-
-    fn read_url(&self, location: &Location, url: &str, longest: u64) -> Result<Vec<u8>, StorageError> {
-        // One sample of many: it is not worth as much patience as a shard.
-        let attempts = self.config.attempts.get().min(3);
-        let mut bytes = Bounded { bytes: Vec::new(), longest };
-        let fetched = self.remote(location)?.fetch(url, &mut bytes, attempts, &self.pulse);
-        fetched.map_err(|refusal| told(location, refusal, longest))?;
-        Ok(bytes.bytes)
-    }
-}
-
-#[cfg(not(feature = "remote"))]
-impl Storage {
-    fn absent<T>(&self, location: &Location) -> Result<T, StorageError> {
-        let detail = "this build reads no URLs; build it with --features remote".to_owned();
-        Err(StorageError::Remote { location: location.clone(), detail })
-    }
-
-    /// # Errors
-    /// Always: URLs are not part of this build.
-    pub fn list(&self, pattern: &str) -> Result<Vec<Location>, StorageError> {
-        self.absent(&Location::Url(pattern.to_owned()))
-    }
-
-    fn download(&self, location: &Location, _: &str, _: &Cache, part: Part) -> Result<File, StorageError> {
-        part.give_up();
-        self.absent(location)
-    }
-
-    fn read_url(&self, location: &Location, _: &str, _: u64) -> Result<Vec<u8>, StorageError> {
-        self.absent(location)
-    }
-}
-
-#[cfg(feature = "remote")]
-fn told(location: &Location, refusal: Refusal, longest: u64) -> StorageError {
-    let location = location.clone();
-    match refusal {
-        Refusal::Absent(detail) => StorageError::Absent { location, detail },
-        Refusal::Denied(detail) | Refusal::Broken { detail, .. } => StorageError::Remote { location, detail },
-        Refusal::Unwritten(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-            StorageError::TooLong { location, longest }
-        }
-        Refusal::Unwritten(source) => StorageError::Io { location, source },
-    }
-}
-
-/// A transfer into the cache.
-#[cfg(feature = "remote")]
-struct Download<'a> {
-    cache: &'a Cache,
-    part: &'a mut Part,
-}
-
-#[cfg(feature = "remote")]
-impl Sink for Download<'_> {
-    fn expect(&mut self, bytes: u64) -> io::Result<()> {
-        self.cache.reserve(self.part, bytes)
-    }
-
-    fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(&self.part.file, bytes, at)
-    }
-}
-
-/// A transfer into memory.
-#[cfg(feature = "remote")]
-struct Bounded {
-    bytes: Vec<u8>,
-    longest: u64,
-}
-
-#[cfg(feature = "remote")]
-impl Sink for Bounded {
-    fn expect(&mut self, bytes: u64) -> io::Result<()> {
-        match bytes > self.longest {
-            true => Err(io::ErrorKind::FileTooLarge.into()),
-            false => Ok(()),
-        }
-    }
-
-    fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.expect(at + bytes.len() as u64)?;
-        self.bytes.truncate(at as usize);
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-/// Opens a regular file; anything else could block for ever.
-fn open_file(path: &Path) -> io::Result<File> {
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    File::open(path)
 }
 
 /// Where programs of this user keep such files.

@@ -3,22 +3,38 @@
 //! The cost: a compressed file is unpacked every time it is opened (a shard once an epoch), into a file without
 //! a name in the cache folder or in `$TMPDIR`, which is gone when the file is closed.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
+use super::disk::OpenFile;
 use super::pulse::Pulse;
 
-/// A file that unpacks to more than this is taken for a bomb.
-const LONGEST_UNPACKED: u64 = 64 << 30;
 /// Bytes moved at once.
 const CHUNK: usize = 1 << 18;
+
+/// How much a file may unpack to before it is taken for a bomb.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UnpackLimits {
+    /// Bytes.
+    pub most: u64,
+    /// Times its own length; looked at from [`FREELY`](Self::FREELY) bytes on.
+    pub times: f64,
+}
+
+impl UnpackLimits {
+    /// What any file may unpack to.
+    pub const FREELY: u64 = 1 << 30;
+
+    /// Bytes that a file of this length may unpack to.
+    fn of(self, packed: u64) -> u64 {
+        ((packed as f64 * self.times) as u64).max(UnpackLimits::FREELY).min(self.most)
+    }
+}
 
 /// A file that can be read at any place.
 #[derive(Debug)]
 pub struct Unpacked {
-    pub file: File,
+    pub file: OpenFile,
     /// Length before it was unpacked.
     pub bytes: u64,
     /// Whether it is a temporary file: closed, it is gone.
@@ -50,46 +66,72 @@ impl Packing {
 ///
 /// # Errors
 /// The file cannot be read, or the temporary file cannot be written.
-pub fn unpack(file: File, folder: &Path, pulse: &Pulse) -> io::Result<Unpacked> {
+pub fn unpack(file: OpenFile, folder: &Path, limits: UnpackLimits, pulse: &Pulse) -> io::Result<Unpacked> {
     let mut start = [0; 4];
     let packing = match file.read_exact_at(&mut start, 0) {
         Ok(()) => Packing::of(&start),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
         Err(error) => return Err(error),
     };
-    let bytes = file.metadata()?.len();
+    let bytes = file.length()?;
     let Some(packing) = packing else { return Ok(Unpacked { file, bytes, temporary: false, damage: None }) };
-    let mut plain = tempfile::tempfile_in(folder).map_err(|error| {
-        io::Error::new(error.kind(), format!("no room to unpack in {}: {error}", folder.display()))
-    })?;
-    let mut packed = file;
-    packed.seek(SeekFrom::Start(0))?;
-    let damage = match packing {
-        Packing::Gzip => {
-            copy(&mut flate2::bufread::MultiGzDecoder::new(BufReader::new(packed)), &mut plain, pulse)?
-        }
-        Packing::Zstd => copy(&mut zstd::Decoder::new(packed)?, &mut plain, pulse)?,
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot be unpacked into {}: {error}", folder.display()))
     };
-    Ok(Unpacked { file: plain, bytes, temporary: true, damage })
+    std::fs::create_dir_all(folder).map_err(named)?;
+    let mut plain = OpenFile::temporary(folder).map_err(named)?;
+    let mut reader: Box<dyn Read + '_> = match packing {
+        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(&file))),
+        Packing::Zstd => Box::new(zstd::Decoder::new(&file)?),
+    };
+    let damage = copy(&mut *reader, &mut plain, limits.of(bytes), pulse).map_err(named)?;
+    drop(reader);
+    match file.take_failure() {
+        // The machine stopped in the middle: that says nothing of the file.
+        Some(error) => Err(error),
+        None => {
+            let damage = damage.map(|what| match what {
+                Damage::Longer(most) => format!(
+                    "its {bytes} bytes unpack to more than {most}: at most {} times its length from {} bytes on, \
+                     and {} in all (data.storage.unpacked_times, data.storage.unpacked_gib)",
+                    limits.times,
+                    UnpackLimits::FREELY,
+                    limits.most
+                ),
+                Damage::Broken(what) => what,
+            });
+            Ok(Unpacked { file: plain, bytes, temporary: true, damage })
+        }
+    }
+}
+
+/// Why a file ends early.
+enum Damage {
+    /// It unpacks to more than these bytes.
+    Longer(u64),
+    Broken(String),
 }
 
 /// Copies to the end, or to what cannot be unpacked; only writing can fail.
-fn copy(packed: &mut dyn Read, plain: &mut File, pulse: &Pulse) -> io::Result<Option<String>> {
+fn copy(packed: &mut dyn Read, plain: &mut OpenFile, most: u64, pulse: &Pulse) -> io::Result<Option<Damage>> {
     let mut chunk = vec![0; CHUNK];
     let mut written = 0;
     loop {
         match packed.read(&mut chunk) {
             Ok(0) => return Ok(None),
             Ok(bytes) => {
-                written += bytes as u64;
-                if written > LONGEST_UNPACKED {
-                    return Ok(Some(format!("unpacks to more than {LONGEST_UNPACKED} bytes")));
+                if written + bytes as u64 > most {
+                    return Ok(Some(Damage::Longer(most)));
                 }
                 plain.write_all(&chunk[..bytes])?;
+                written += bytes as u64;
                 pulse.beat();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Ok(Some(format!("cannot be unpacked behind byte {written}: {error}"))),
+            Err(error) => {
+                let detail = format!("cannot be unpacked behind byte {written}: {error}");
+                return Ok(Some(Damage::Broken(detail)));
+            }
         }
     }
 }
@@ -98,15 +140,22 @@ fn copy(packed: &mut dyn Read, plain: &mut File, pulse: &Pulse) -> io::Result<Op
 mod tests {
     use super::*;
 
-    fn unpacked(bytes: &[u8]) -> (Vec<u8>, bool, Option<String>) {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        let Unpacked { mut file, temporary, damage, .. } =
-            unpack(file, &std::env::temp_dir(), &Pulse::default()).unwrap();
-        file.seek(SeekFrom::Start(0)).unwrap();
-        let mut plain = Vec::new();
-        file.read_to_end(&mut plain).unwrap();
+    const LIMITS: UnpackLimits = UnpackLimits { most: 1 << 34, times: 100.0 };
+
+    fn unpack_bytes(bytes: &[u8], limits: UnpackLimits) -> (Vec<u8>, bool, Option<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, bytes).unwrap();
+        let file = OpenFile::open(&path).unwrap();
+        let Unpacked { file, temporary, damage, .. } =
+            unpack(file, folder.path(), limits, &Pulse::default()).unwrap();
+        let mut plain = vec![0; file.length().unwrap() as usize];
+        file.read_exact_at(&mut plain, 0).unwrap();
         (plain, temporary, damage)
+    }
+
+    fn unpacked(bytes: &[u8]) -> (Vec<u8>, bool, Option<String>) {
+        unpack_bytes(bytes, LIMITS)
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -142,5 +191,19 @@ mod tests {
             assert!(temporary && plain.starts_with(&kept) && kept.len() > 100_000, "{}", kept.len());
             assert!(damage.unwrap().contains("cannot be unpacked behind byte"));
         }
+    }
+    #[test]
+    fn a_bomb_is_stopped_at_the_limit_and_named_with_its_fields() {
+        let bomb = zstd::encode_all(&vec![0; 5 << 20][..], 1).unwrap();
+        let (kept, _, damage) = unpack_bytes(&bomb, UnpackLimits { most: 1 << 20, ..LIMITS });
+        assert!(kept.len() <= 1 << 20);
+        let damage = damage.unwrap();
+        assert!(
+            damage.contains("unpack to more than 1048576") && damage.contains("data.storage.unpacked_gib")
+        );
+        // A file of this length may unpack to a hundred times itself, and one of less to a GiB.
+        assert_eq!(LIMITS.of(20 << 20), 2000 << 20);
+        assert_eq!(LIMITS.of(1000), UnpackLimits::FREELY);
+        assert_eq!(LIMITS.of(1 << 30), LIMITS.most);
     }
 }

@@ -1,5 +1,6 @@
 //! Tar shards of image-text pairs, as img2dataset and webdataset write them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use schemars::JsonSchema;
@@ -10,8 +11,9 @@ use super::files::Files;
 use super::location::Location;
 use super::pulse::Pulse;
 use super::shard::Shard;
-use super::source::{self, Order, Raw, Skip, Source, Ticket};
+use super::source::{self, LoadError, Order, Raw, Source, Ticket};
 use super::storage::Storage;
+use super::storage_error::StorageError;
 use super::windows::{Shelf, Shuffle, Windows};
 use super::{Cursor, DataError};
 
@@ -87,7 +89,7 @@ impl WebDataset {
         let shuffle = Shuffle { shards: config.shuffle_shards, resampled: config.resampled };
         Ok(WebDataset {
             name: config.shards.to_string(),
-            windows: Windows::new(Shards { files, storage }, shuffle),
+            windows: Windows::new(Shards::new(files, storage), shuffle),
             max_pixels: config.max_pixels,
             caption: config.caption.clone(),
             caption_use: CaptionUse::Needed,
@@ -106,7 +108,7 @@ impl Source for WebDataset {
         if let Some(samples) = self.samples.get() {
             return Some(*samples);
         }
-        let Shards { files, storage } = self.windows.shelf();
+        let Shards { files, storage, .. } = self.windows.shelf();
         // To count remote shards they would all have to be brought.
         if files.iter().any(|file| matches!(file, Location::Url(_))) {
             return None;
@@ -129,12 +131,8 @@ impl Source for WebDataset {
         self.windows.ticket(cursor, order)
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
-        let shard = self.windows.shard(ticket.item.0).map_err(|error| Skip {
-            reason: "shard_unreadable",
-            sample: self.windows.shelf().files[ticket.item.0 as usize].to_string(),
-            detail: error.to_string(),
-        })?;
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
+        let shard = self.windows.shard(ticket.item.0)?;
         shard.load_with(ticket.item.1 as usize, &self.caption, self.caption_use)
     }
 
@@ -171,6 +169,31 @@ impl Source for WebDataset {
 struct Shards {
     files: Vec<Location>,
     storage: Arc<Storage>,
+    /// By which a shard is known when it is opened again; 0 where it never was.
+    stamps: Vec<AtomicU64>,
+}
+
+impl Shards {
+    fn new(files: Vec<Location>, storage: Arc<Storage>) -> Self {
+        let stamps = files.iter().map(|_| AtomicU64::new(0)).collect();
+        Shards { files, storage, stamps }
+    }
+
+    /// The order of a window names samples by their number, and so does a checkpoint.
+    fn check_unchanged(&self, number: usize, shard: &Shard) -> Result<(), StorageError> {
+        let stamp = shard.stamp().max(1);
+        match self.stamps[number].compare_exchange(0, stamp, Ordering::Relaxed, Ordering::Relaxed) {
+            Err(known) if known != stamp => Err(StorageError::Changed {
+                location: shard.location().clone(),
+                detail: format!(
+                    "it has {} bytes and {} samples now, which are not those that it had when it was first opened",
+                    shard.bytes(),
+                    shard.len()
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Shelf for Shards {
@@ -180,8 +203,9 @@ impl Shelf for Shards {
         self.files.len()
     }
 
-    fn open(&self, shard: usize) -> Result<Shard, DataError> {
-        let opened = Shard::open_at(&self.files[shard], &self.storage)?;
+    fn open(&self, number: usize) -> Result<Shard, DataError> {
+        let opened = Shard::open_at(&self.files[number], &self.storage)?;
+        self.check_unchanged(number, &opened)?;
         if let Some(damage) = opened.damage() {
             tracing::warn!(
                 target: "flip::data",
@@ -191,6 +215,9 @@ impl Shelf for Shards {
                 damage.detail,
                 opened.len() - 1
             );
+        } else if opened.is_empty() {
+            let (shard, bytes) = (opened.location(), opened.bytes());
+            tracing::warn!(target: "flip::data", "{shard}: holds no sample; it has {bytes} bytes");
         }
         Ok(opened)
     }
@@ -265,7 +292,7 @@ mod tests {
         let keys = |name: &str, bytes: &[u8]| -> Vec<String> {
             let path = folder.path().join(name);
             std::fs::write(&path, bytes).unwrap();
-            let shard = Shard::open(&path);
+            let shard = Shard::open(&path).unwrap();
             assert_eq!(shard.damage(), None, "{name}");
             (0..shard.len()).map(|sample| shard.key(sample).to_owned()).collect()
         };
@@ -276,7 +303,7 @@ mod tests {
         }
         let cut = folder.path().join("cut.tar.gz");
         std::fs::write(&cut, &gzip[..gzip.len() - 20]).unwrap();
-        let shard = Shard::open(&cut);
+        let shard = Shard::open(&cut).unwrap();
         assert!(shard.len() > 2);
         let damage = shard.damage().unwrap();
         assert_eq!(damage.reason, "shard_compressed");

@@ -116,7 +116,7 @@ impl<S: Shelf> Windows<S> {
             _ => {}
         }
         let shards = self.shards_of(epoch, index, order);
-        self.opened.open_all(&shards, || true);
+        self.opened.open_all(&shards, || true)?;
         let mut items = Vec::new();
         for shard in shards {
             let open = self.opened.get(shard)?;
@@ -133,7 +133,7 @@ impl<S: Shelf> Windows<S> {
         // again, and is told, when the window is entered.
         let _ = std::thread::Builder::new().name("flip-index".into()).spawn(move || {
             // The source itself may be gone by now.
-            opened.open_all(&ahead, || Arc::strong_count(&opened) > 1);
+            let _ = opened.open_all(&ahead, || Arc::strong_count(&opened) > 1);
         });
         let window = Arc::new(Window { epoch, index, order, items });
         *current = Some(window.clone());
@@ -197,14 +197,21 @@ impl<S: Shelf> Opened<S> {
         Ok(open)
     }
 
-    /// Opens shards, several at a time; failures come again when the shards are asked for.
-    fn open_all(&self, shards: &[u32], wanted: impl Fn() -> bool + Sync) {
+    /// Opens shards, several at a time.
+    ///
+    /// # Errors
+    /// The first that cannot be had; none is begun after it.
+    fn open_all(&self, shards: &[u32], wanted: impl Fn() -> bool + Sync) -> Result<(), DataError> {
         let next = AtomicUsize::new(0);
-        let (next, wanted) = (&next, &wanted);
+        let failure = Mutex::new(None);
+        let (next, wanted, failed) = (&next, &wanted, &failure);
         let work = || {
             while let Some(&shard) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if wanted() {
-                    let _ = self.get(shard);
+                if !wanted() || lock(failed).is_some() {
+                    return;
+                }
+                if let Err(error) = self.get(shard) {
+                    lock(failed).get_or_insert(error);
                 }
             }
         };
@@ -215,6 +222,7 @@ impl<S: Shelf> Opened<S> {
             }
             work();
         });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 

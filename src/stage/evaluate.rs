@@ -51,9 +51,18 @@ pub fn evaluate<D: GraphDevice>(
     if run.records.is_none() {
         return split::serve(run);
     }
-    let ended = evaluate_here(run, configs)?;
-    split::over(run, ended)?;
-    Ok(ended)
+    match evaluate_here(run, configs) {
+        Ok(ended) => {
+            split::over(run, ended)?;
+            Ok(ended)
+        }
+        Err(error) => {
+            if error.is_of_data() {
+                split::failed(run, &error)?;
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Runs the evaluators in turn. Those that an earlier, interrupted attempt left at this position are not

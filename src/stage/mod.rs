@@ -205,6 +205,16 @@ impl StageError {
     fn json(source: serde_json::Error) -> Self {
         StageError::Told(source)
     }
+
+    /// Whether data could not be had, here or by another rank that told of it: the model is as good as before.
+    fn is_of_data(&self) -> bool {
+        matches!(
+            self,
+            StageError::Data(_)
+                | StageError::Evaluator(crate::evaluator::EvaluatorError::Data(_))
+                | StageError::OtherRank { .. }
+        )
+    }
 }
 
 fn last_good(saved: &Option<PathBuf>) -> String {

@@ -33,6 +33,7 @@ enum What {
 enum Told {
     Embed { what: What, rows: usize },
     Over { interrupted: bool },
+    Failed { reason: String },
 }
 
 /// Unit embeddings of what `mask` leaves of [rows, size, size, 3] pictures, which are those from `first` on of their
@@ -84,6 +85,7 @@ pub fn serve<D: GraphDevice>(run: &Run<'_, D>) -> Result<Ended, StageError> {
             Told::Embed { what, rows } => share(run, &what, rows, &[])?,
             Told::Over { interrupted: true } => return Ok(Ended::Interrupted),
             Told::Over { interrupted: false } => return Ok(Ended::Complete),
+            Told::Failed { reason } => return Err(StageError::OtherRank { rank: 0, reason }),
         };
     }
 }
@@ -101,6 +103,14 @@ fn tell<D: GraphDevice>(run: &Run<'_, D>, told: &Told) -> Result<(), StageError>
 /// The exchange fails.
 pub fn over<D: GraphDevice>(run: &Run<'_, D>, ended: Ended) -> Result<(), StageError> {
     tell(run, &Told::Over { interrupted: ended == Ended::Interrupted })
+}
+
+/// Tells those that [`serve`] that the data of an evaluation cannot be had.
+///
+/// # Errors
+/// The exchange fails.
+pub fn failed<D: GraphDevice>(run: &Run<'_, D>, error: &StageError) -> Result<(), StageError> {
+    tell(run, &Told::Failed { reason: error.to_string() })
 }
 
 /// Rows of the composed graph may depend on those beside them, so it embeds them as one rank would.

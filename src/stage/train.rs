@@ -225,8 +225,12 @@ pub fn train<D: GraphDevice>(
             );
         }
         if evaluate_every.is_some_and(|every| done % every == 0) {
-            if meanwhile(run, plan, evaluate_every)? == Ended::Interrupted {
+            let ended = meanwhile(run, plan, evaluate_every);
+            // What has been trained stands, whatever has become of an evaluation's data.
+            if ended.as_ref().map_or_else(StageError::is_of_data, |ended| *ended == Ended::Interrupted) {
                 save(run, &mut optimizer, owners.as_ref(), &own)?;
+            }
+            if ended? == Ended::Interrupted {
                 return Ok(Ended::Interrupted);
             }
             clock.restart();

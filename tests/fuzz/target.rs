@@ -18,7 +18,7 @@ const PATCH: usize = 8;
 /// Runs the whole path on `bytes`, which are written to `scratch` for it. Panics where something is wrong.
 pub fn run(scratch: &Path, bytes: &[u8]) {
     std::fs::write(scratch, bytes).expect("a scratch file");
-    let shard = Shard::open(scratch);
+    let shard = Shard::open(scratch).expect("a scratch file");
     for sample in 0..shard.len() {
         if let Ok(raw) = shard.load(sample) {
             assert!(!raw.captions.is_empty(), "a sample without a caption");

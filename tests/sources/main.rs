@@ -2,6 +2,9 @@
 //! server that breaks; stalls that end; mixes that resume.
 
 #[cfg(feature = "remote")]
+mod answers;
+mod machine;
+#[cfg(feature = "remote")]
 mod remote;
 #[cfg(feature = "remote")]
 mod server;
@@ -329,7 +332,7 @@ fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
         fn load(
             &self,
             _: &flip::data::source::Ticket,
-        ) -> Result<flip::data::source::Raw, flip::data::source::Skip> {
+        ) -> Result<flip::data::source::Raw, flip::data::source::LoadError> {
             std::thread::sleep(Duration::from_secs(30));
             unreachable!("the test is over by then")
         }

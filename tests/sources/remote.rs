@@ -8,12 +8,12 @@ use super::server::{Fault, Server};
 use super::*;
 
 /// The source and the patience of a recipe's `data`.
-fn of_data(train: Value, storage: Value) -> (Result<Arc<dyn Source>, DataError>, Patience) {
+pub fn of_data(train: Value, storage: Value) -> (Result<Arc<dyn Source>, DataError>, Patience) {
     let data: DataConfig = serde_json::from_value(json!({"train": train, "storage": storage})).unwrap();
     (data.open(&data.train, 0), data.storage.patience())
 }
 
-fn used(folder: &Path) -> u64 {
+pub fn used(folder: &Path) -> u64 {
     // A file may make room between the listing and the look at it.
     let length = |entry: std::io::Result<std::fs::DirEntry>| Some(entry.ok()?.metadata().ok()?.len());
     std::fs::read_dir(folder).unwrap().filter_map(length).sum()

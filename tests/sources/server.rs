@@ -18,6 +18,20 @@ pub enum Fault {
     Silent,
     /// So from then on: this many connections are answered first.
     SilentAfter(usize),
+    /// The first connections are answered with this status.
+    Status(u16, usize),
+    /// The first connections are answered with a web page, as if it were the file.
+    Page(usize),
+    /// The length is not told, and on the first connections only the first bytes of the file come.
+    Lengthless {
+        cut: usize,
+        bytes: usize,
+    },
+    /// The length is not told, and the file does not end.
+    Endless,
+    /// The first connection ends in the middle; from then on there is another file of the same length, which was
+    /// changed within the same second. Its tag is weak.
+    Changing,
 }
 
 /// What the server has seen.
@@ -123,16 +137,52 @@ fn answer(
         let silent = match fault {
             Fault::Silent => true,
             Fault::SilentAfter(answered) => seen.connections > answered,
-            Fault::None | Fault::BreakEveryThird => false,
+            _ => false,
         };
         (breaks, silent)
     };
+    let number = counts.lock().unwrap().connections;
     if let Some((bucket, query)) = path.split_once('?').filter(|(_, query)| query.contains("list-type=2")) {
         return list(stream, files, bucket, query);
     }
     let Some(file) = files.get(path.split('?').next().unwrap_or_default()) else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
+    const CLOSE: &str = "Connection: close\r\n\r\n";
+    match fault {
+        Fault::Status(status, times) if number <= times => {
+            return write!(stream, "HTTP/1.1 {status} Told\r\nContent-Length: 0\r\n{CLOSE}");
+        }
+        Fault::Page(times) if number <= times => {
+            let page = "<!DOCTYPE html><html><body>We are back soon.</body></html>";
+            return write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{CLOSE}{page}", page.len());
+        }
+        Fault::Lengthless { cut, bytes } => {
+            write!(stream, "HTTP/1.1 200 OK\r\n{CLOSE}")?;
+            return stream.write_all(if number <= cut { &file[..bytes] } else { file });
+        }
+        Fault::Endless => {
+            write!(stream, "HTTP/1.1 200 OK\r\n{CLOSE}")?;
+            // Far more than the cache of any test; who reads is to stop.
+            return (0..1 << 14).try_for_each(|_| stream.write_all(&[7; 1 << 15]));
+        }
+        Fault::Changing => {
+            let body: Vec<u8> =
+                file.iter().map(|byte| if number == 1 { byte ^ 0x55 } else { *byte }).collect();
+            let length = body.len() - first;
+            let status = if first == 0 { "200 OK" } else { "206 Partial Content" };
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\
+                 Content-Range: bytes {first}-{}/{}\r\nETag: W/\"same\"\r\n\
+                 Last-Modified: Wed, 25 Nov 2026 10:00:00 GMT\r\nDate: Wed, 25 Nov 2026 10:00:00 GMT\r\n{CLOSE}",
+                body.len() - 1,
+                body.len()
+            )?;
+            return stream.write_all(&body[first..if number == 1 { body.len() / 2 } else { body.len() }]);
+        }
+        _ => {}
+    }
     let body = &file[first..];
     let status = match first {
         0 => "200 OK".to_owned(),

@@ -16,7 +16,7 @@ use crate::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
 use crate::data::patience::Patience;
 use crate::data::picture::{decode, Rgb};
 use crate::data::share::Share;
-use crate::data::source::{Order, Picture, Source};
+use crate::data::source::{LoadError, Order, Picture, Source};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::transform::Transform;
 use crate::data::webdataset::WebDataset;
@@ -162,8 +162,10 @@ fn decoding(source: &dyn Source) -> Result<(f64, f64), Failure> {
     while pictures.len() < DECODED {
         let Some(ticket) = source.ticket(cursor, Order::Stored)? else { break };
         cursor = ticket.after;
-        if let Ok(Picture::Encoded(bytes)) = source.load(&ticket).map(|raw| raw.picture) {
-            pictures.push(bytes);
+        match source.load(&ticket).map(|raw| raw.picture) {
+            Ok(Picture::Encoded(bytes)) => pictures.push(bytes),
+            Ok(Picture::Rgb { .. }) | Err(LoadError::Skip(_)) => {}
+            Err(LoadError::Failed(error)) => return Err(error.into()),
         }
     }
     let mean = |work: &mut dyn FnMut(&[u8])| {

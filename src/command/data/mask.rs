@@ -11,7 +11,7 @@ use crate::command::{Failure, Outcome};
 use crate::data::cut::{Cutter, View};
 use crate::data::limits::LimitsConfig;
 use crate::data::scenes::Scenes;
-use crate::data::source::{Order, Source};
+use crate::data::source::{LoadError, Order, Source};
 use crate::data::transform::Transform;
 use crate::data::webdataset::WebDataset;
 use crate::data::{Cursor, ScenesConfig, ScenesLevel, ScenesSplit, WebDatasetConfig};
@@ -76,18 +76,14 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
     while rows.len() < args.pictures * strategies.len() {
         let Some(ticket) = source.ticket(cursor, Order::Stored)? else { break };
         cursor = ticket.after;
-        let square = source.load(&ticket).ok().and_then(|raw| {
-            cutter
-                .cut(
-                    raw.picture,
-                    LimitsConfig::default().of_pictures(source.max_pixels()),
-                    &transform,
-                    View::Whole,
-                    0,
-                    (0, 0),
-                )
-                .ok()
-        });
+        let raw = match source.load(&ticket) {
+            Ok(raw) => Some(raw),
+            Err(LoadError::Skip(_)) => None,
+            Err(LoadError::Failed(error)) => return Err(error.into()),
+        };
+        let limits = LimitsConfig::default().of_pictures(source.max_pixels());
+        let square =
+            raw.and_then(|raw| cutter.cut(raw.picture, limits, &transform, View::Whole, 0, (0, 0)).ok());
         let Some(square) = square else { continue };
         for (_, mask) in &strategies {
             let kept = mask.draw(grid, 1, 0, ticket.epoch, ticket.index).ids;

@@ -13,7 +13,7 @@ use crate::command::number::whole;
 use crate::command::{Failure, Outcome};
 use crate::data::caption;
 use crate::data::skipped::Skipped;
-use crate::data::source::{Defect, Order, Picture, Skip, Source};
+use crate::data::source::{Defect, LoadError, Order, Picture, Skip, Source};
 use crate::data::table::{self, ImageColumn, Table, TableConfig};
 use crate::data::{Cursor, DataError};
 use crate::log::Progress;
@@ -235,19 +235,22 @@ impl Iterator for Rows<'_> {
             Err(error) => return Some(Err(error)),
         };
         self.cursor = ticket.after;
-        Some(Ok(self.table.load(&ticket).and_then(|raw| {
-            let ending = ending(Path::new(&raw.key));
-            match (raw.picture, PICTURES.contains(&ending.as_str())) {
-                (Picture::Encoded(picture), true) => {
-                    let caption = raw.captions.into_iter().next().unwrap_or_default();
-                    Ok(Pair { picture, ending, caption, meta: None })
-                }
-                _ => {
-                    let defect = Defect::new("image_format", "expected .jpg, .png, .webp, .gif or .bmp");
-                    Err(defect.of(self.table.sample_name(&ticket, &raw.key)))
-                }
+        let raw = match self.table.load(&ticket) {
+            Ok(raw) => raw,
+            Err(LoadError::Skip(skip)) => return Some(Ok(Err(skip))),
+            Err(LoadError::Failed(error)) => return Some(Err(error)),
+        };
+        let ending = ending(Path::new(&raw.key));
+        Some(Ok(match (raw.picture, PICTURES.contains(&ending.as_str())) {
+            (Picture::Encoded(picture), true) => {
+                let caption = raw.captions.into_iter().next().unwrap_or_default();
+                Ok(Pair { picture, ending, caption, meta: None })
             }
-        })))
+            _ => {
+                let defect = Defect::new("image_format", "expected .jpg, .png, .webp, .gif or .bmp");
+                Err(defect.of(self.table.sample_name(&ticket, &raw.key)))
+            }
+        }))
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::data::pattern;
-use crate::data::source::{Order, Picture, Raw, Skip, Source, Ticket};
+use crate::data::source::{LoadError, Order, Raw, Source, Ticket};
 use crate::data::webdataset::WebDataset;
-use crate::data::{CaptionUse, Cursor, DataError, WebDatasetConfig};
+use crate::data::{CaptionUse, Cursor, DataError, Storage, WebDatasetConfig};
 
 use super::Failure;
 
@@ -25,7 +25,7 @@ pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
             for name in named {
                 collect(name, &mut files)?;
             }
-            Ok(Arc::new(Pictures { files }))
+            Ok(Arc::new(Pictures { files, storage: Storage::default() }))
         }
         (count, all) if count == all.len() => {
             let shards = WebDatasetConfig::new(all.to_vec());
@@ -86,6 +86,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
 #[derive(Debug)]
 struct Pictures {
     files: Vec<PathBuf>,
+    storage: Storage,
 }
 
 impl Source for Pictures {
@@ -100,11 +101,11 @@ impl Source for Pictures {
         Ok(there.then_some(Ticket { epoch: cursor.epoch, index: cursor.position, item, after }))
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let file = &self.files[ticket.item.1 as usize];
         Ok(Raw {
             key: file.display().to_string(),
-            picture: Picture::read(file)?,
+            picture: self.storage.picture(file)?,
             // A loader wants a caption; it is not looked at.
             captions: vec![String::new()],
             meta: Ok(None),

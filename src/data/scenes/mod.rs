@@ -29,7 +29,7 @@ use rand::{Rng, RngCore};
 use outline::Outline;
 
 use super::permutation::Permutations;
-use super::source::{Order, Picture, Raw, Skip, Source, Ticket};
+use super::source::{LoadError, Order, Picture, Raw, Source, Ticket};
 use super::{Cursor, DataError, ScenesConfig, ScenesLevel, ScenesSplit};
 use crate::seed::{rng, Purpose};
 
@@ -183,7 +183,7 @@ impl Source for Scenes {
         }))
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         Ok(self.sample(ticket.item.1).1)
     }
 

@@ -15,11 +15,12 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::disk::{Base, OpenFile};
 use super::location::Location;
 use super::pulse::Pulse;
-use super::shard::LONGEST_PICTURE;
-use super::source::{Defect, Order, Picture, Raw, Skip, Source, Ticket};
-use super::storage::{Storage, StorageError};
+use super::source::{Cause, Defect, LoadError, Order, Picture, Raw, Source, Ticket, LONGEST_PICTURE};
+use super::storage::Storage;
+use super::storage_error::StorageError;
 use super::windows::{Shelf, Shuffle, Windows};
 use super::{CaptionUse, Cursor, DataError};
 use block::{Block, Place, Row};
@@ -40,7 +41,7 @@ pub fn is_table(location: &Location) -> bool {
 pub fn header_of(path: &Path, config: &TableConfig) -> Result<Vec<String>, DataError> {
     let location = Location::File(path.to_owned());
     let format = config.format.map_or_else(|| TableFormat::of(&location), Ok)?;
-    let file = std::fs::File::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+    let file = OpenFile::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
     let names = text::header(&file, config.dialect(format));
     names.map_err(|what| DataError::Invalid(format!("{location}{what}")))
 }
@@ -50,6 +51,8 @@ pub struct Table {
     name: String,
     image: ImageColumn,
     root: Option<String>,
+    /// `root`, where it is a folder of this machine.
+    base: Option<Base>,
     windows: Windows<Blocks>,
     samples: u64,
     storage: Arc<Storage>,
@@ -72,11 +75,19 @@ impl Table {
             let skipped = "its tables have no rows".to_owned();
             return Err(DataError::NothingUsable { source_name: config.files.to_string(), skipped });
         }
+        let base =
+            match config.root.as_deref().map(Location::parse).transpose().map_err(DataError::Invalid)? {
+                Some(Location::File(root)) if matches!(config.image, ImageColumn::Path(_)) => {
+                    Some(Base::of(&root).map_err(|source| DataError::Io { path: root, source })?)
+                }
+                _ => None,
+            };
         let shuffle = Shuffle { shards: config.shuffle_blocks, resampled: config.resampled };
         Ok(Table {
             name: config.files.to_string(),
             image: config.image.clone(),
             root: config.root.clone(),
+            base,
             windows: Windows::new(blocks, shuffle),
             samples,
             storage,
@@ -95,27 +106,25 @@ impl Table {
         let (file, place) = &blocks.places[ticket.item.0 as usize];
         let file = &blocks.files[*file];
         match self.windows.shard(ticket.item.0) {
-            Ok(block) => {
+            Ok(block) if block.rows.len() as u64 > ticket.item.1 => {
                 format!("{}: {} {}", file.location, file.unit(), block.rows[ticket.item.1 as usize].number)
             }
-            Err(_) => format!("{}: {} {} or behind", file.location, file.unit(), place.first),
+            _ => format!("{}: {} {} or behind", file.location, file.unit(), place.first),
         }
     }
 
-    fn row(&self, ticket: &Ticket) -> Result<Raw, Defect> {
-        let block = self
-            .windows
-            .shard(ticket.item.0)
-            .map_err(|error| Defect::new("table_unreadable", error.to_string()))?;
-        let Row { number, content } = &block.rows[ticket.item.1 as usize];
+    fn row(&self, ticket: &Ticket) -> Result<Raw, Cause> {
+        let block = self.windows.shard(ticket.item.0)?;
+        let blocks = self.windows.shelf();
+        let file = &blocks.files[blocks.places[ticket.item.0 as usize].0];
+        let row = block.rows.get(ticket.item.1 as usize);
+        let Row { number, content } = row.ok_or_else(|| file.changed(&format!("row {}", ticket.item.1)))?;
         let content = content.clone()?;
         let captions = match (self.caption_use, content.captions) {
             (CaptionUse::Unused, _) => Vec::new(),
             (CaptionUse::Optional, captions) => captions.unwrap_or_default(),
             (CaptionUse::Needed, captions) => captions?,
         };
-        let blocks = self.windows.shelf();
-        let file = &blocks.files[blocks.places[ticket.item.0 as usize].0];
         let (key, bytes) = match &self.image {
             ImageColumn::Bytes(_) => {
                 let name = file.location.file_name();
@@ -128,7 +137,7 @@ impl Table {
                 let location = self.picture(written, &file.location);
                 let location = location
                     .map_err(|what| Defect::new("image_missing", format!("column `{column}`: {what}")))?;
-                (written.to_owned(), self.read(&location)?)
+                (written.to_owned(), self.read(&location, file)?)
             }
         };
         Ok(Raw {
@@ -161,19 +170,15 @@ impl Table {
         }
     }
 
-    fn read(&self, location: &Location) -> Result<Vec<u8>, Defect> {
-        self.storage.read(location, LONGEST_PICTURE).map_err(|error| {
-            let reason = match &error {
-                StorageError::TooLong { .. } => "image_too_large",
-                StorageError::Absent { .. } => "image_missing",
-                StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                    "image_missing"
-                }
-                StorageError::Io { .. } => "file_unreadable",
-                StorageError::Remote { .. } => "url_unreachable",
-            };
-            Defect::new(reason, error.to_string())
-        })
+    fn read(&self, location: &Location, table: &TableFile) -> Result<Vec<u8>, Cause> {
+        let is_absent = || match location {
+            Location::Url(_) => true,
+            Location::File(path) => match self.base.as_ref().or(table.base.as_ref()) {
+                Some(base) if base.holds(path) => base.is_there(),
+                _ => path.parent().is_some_and(Path::is_dir),
+            },
+        };
+        self.storage.read(location, LONGEST_PICTURE, is_absent).map_err(|error| self.storage.cause(error))
     }
 }
 
@@ -186,8 +191,8 @@ impl Source for Table {
         self.windows.ticket(cursor, order)
     }
 
-    fn load(&self, ticket: &Ticket) -> Result<Raw, Skip> {
-        self.row(ticket).map_err(|defect| defect.of(self.place(ticket)))
+    fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
+        self.row(ticket).map_err(|cause| cause.of(|| self.place(ticket)))
     }
 
     fn name(&self) -> String {
@@ -225,10 +230,18 @@ struct TableFile {
     /// Names of the columns of a CSV or TSV file.
     names: Vec<String>,
     /// Held where the file was unpacked, to unpack it once.
-    unpacked: Option<Arc<std::fs::File>>,
+    unpacked: Option<Arc<OpenFile>>,
+    /// Its folder, where it is one of this machine.
+    base: Option<Base>,
+    /// Length of the file as it is stored.
+    bytes: u64,
 }
 
 impl TableFile {
+    fn changed(&self, detail: &str) -> StorageError {
+        StorageError::Changed { location: self.location.clone(), detail: detail.into() }
+    }
+
     /// What rows are counted in.
     fn unit(&self) -> &'static str {
         match self.format {
@@ -263,14 +276,14 @@ impl Blocks {
     /// Counts a table.
     fn add(&mut self, location: Location, config: &TableConfig) -> Result<(), DataError> {
         let format = config.format.map_or_else(|| TableFormat::of(&location), Ok)?;
-        let opened = self.storage.open(&location)?;
+        let opened = self.storage.attempts().make(|| self.storage.open(&location))?;
         if let Some(damage) = opened.damage {
             return Err(DataError::Invalid(format!("{location}: {damage}")));
         }
         let file = Arc::new(opened.file);
         let pulse = self.storage.pulse();
         let dialect = config.dialect(format);
-        let (names, places) = match format {
+        let (names, places) = self.read(&location, &file, || match format {
             TableFormat::Csv | TableFormat::Tsv => {
                 text::count_csv(&file, dialect, pulse).map(|Counted { names, places, fused }| {
                     warn_of_fused(&location, &fused);
@@ -279,8 +292,7 @@ impl Blocks {
             }
             TableFormat::JsonLines => text::count_lines(&file, pulse).map(|places| (Vec::new(), places)),
             TableFormat::Parquet => parquet::count(&file, &self.columns).map(|places| (Vec::new(), places)),
-        }
-        .map_err(|what| DataError::Invalid(format!("{location}{what}")))?;
+        })?;
         if matches!(format, TableFormat::Csv | TableFormat::Tsv) {
             self.columns
                 .positions(&names)
@@ -288,9 +300,32 @@ impl Blocks {
         }
         let number = self.files.len();
         self.places.extend(places.into_iter().map(|place| (number, place)));
+        let base = match &location {
+            Location::File(path) => Base::of(&path.with_file_name("")).ok(),
+            Location::Url(_) => None,
+        };
         let unpacked = opened.temporary.then_some(file);
-        self.files.push(TableFile { location, format, dialect, names, unpacked });
+        self.files.push(TableFile { location, format, dialect, names, unpacked, base, bytes: opened.bytes });
         Ok(())
+    }
+}
+
+impl Blocks {
+    /// Reads something of a table, and again where the machine refused it in the middle.
+    fn read<T>(
+        &self,
+        location: &Location,
+        file: &OpenFile,
+        mut read: impl FnMut() -> Result<T, text::Trouble>,
+    ) -> Result<T, DataError> {
+        let read = self.storage.attempts().make(|| match read() {
+            Ok(read) => Ok(Ok(read)),
+            Err(what) => match file.take_failure() {
+                Some(source) => Err(StorageError::Io { location: location.clone(), source }),
+                None => Ok(Err(what)),
+            },
+        })?;
+        read.map_err(|what| DataError::Invalid(format!("{location}{what}")))
     }
 }
 
@@ -307,21 +342,25 @@ impl Shelf for Blocks {
         let _reading = self.storage.pulse().reading(table.location.to_string().into());
         let file = match &table.unpacked {
             Some(file) => file.clone(),
-            None => Arc::new(self.storage.open(&table.location)?.file),
+            None => {
+                let opened = self.storage.attempts().make(|| self.storage.open(&table.location))?;
+                if opened.bytes != table.bytes {
+                    let detail = format!("it has {} bytes, and had {}", opened.bytes, table.bytes);
+                    return Err(table.changed(&detail).into());
+                }
+                Arc::new(opened.file)
+            }
         };
-        let rows = match table.format {
+        let rows = self.read(&table.location, &file, || match table.format {
             TableFormat::Csv | TableFormat::Tsv => {
                 text::read_csv(&file, place, table.dialect, &table.names, &self.columns)
             }
             TableFormat::JsonLines => text::read_lines(&file, place, &self.columns),
             TableFormat::Parquet => parquet::read(&file, place, &self.columns),
-        };
-        let rows = rows.map_err(|what| DataError::Invalid(format!("{}{what}", table.location)))?;
+        })?;
         if rows.len() as u64 != place.rows {
-            return Err(DataError::Invalid(format!(
-                "{}: it has changed since it was counted; start again",
-                table.location
-            )));
+            let detail = format!("{} rows where it had {}", rows.len(), place.rows);
+            return Err(table.changed(&detail).into());
         }
         Ok(Block { rows })
     }

@@ -1,8 +1,6 @@
 //! Tables as Parquet files, read column by column.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
@@ -13,13 +11,14 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, FileReader, Length, RowGroupReader, SerializedFileReader};
 use serde_json::{Map, Value};
 
+use super::super::disk::OpenFile;
 use super::super::json;
 use super::block::{Content, Place, Row, Way, BLOCK_BYTES, MOST_ROWS};
 use super::column::{Columns, Positions};
 use super::text::Trouble;
 
 /// The blocks of a file, as its footer tells.
-pub(super) fn count(file: &Arc<File>, columns: &Columns) -> Result<Vec<Place>, Trouble> {
+pub(super) fn count(file: &Arc<OpenFile>, columns: &Columns) -> Result<Vec<Place>, Trouble> {
     guarded(|| {
         let reader = open(file)?;
         let metadata = reader.metadata();
@@ -45,7 +44,7 @@ pub(super) fn count(file: &Arc<File>, columns: &Columns) -> Result<Vec<Place>, T
 }
 
 /// The rows of a block.
-pub(super) fn read(file: &Arc<File>, place: &Place, columns: &Columns) -> Result<Vec<Row>, Trouble> {
+pub(super) fn read(file: &Arc<OpenFile>, place: &Place, columns: &Columns) -> Result<Vec<Row>, Trouble> {
     let Way::RowGroup { group, before } = place.way else { return Err(": no row group".into()) };
     guarded(|| {
         let reader = open(file)?;
@@ -94,7 +93,7 @@ fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> Result<T, Trouble> {
     }
 }
 
-fn open(file: &Arc<File>) -> ParquetResult<SerializedFileReader<Whole>> {
+fn open(file: &Arc<OpenFile>) -> ParquetResult<SerializedFileReader<Whole>> {
     SerializedFileReader::new(Whole(file.clone()))
 }
 
@@ -204,11 +203,11 @@ fn values<T: DataType>(
 }
 
 /// A file that several threads may read at once.
-struct Whole(Arc<File>);
+struct Whole(Arc<OpenFile>);
 
 impl Length for Whole {
     fn len(&self) -> u64 {
-        self.0.metadata().map_or(0, |metadata| metadata.len())
+        self.0.length().unwrap_or(0)
     }
 }
 
@@ -232,7 +231,7 @@ impl ChunkReader for Whole {
 
 /// Everything from a place on.
 struct From {
-    file: Arc<File>,
+    file: Arc<OpenFile>,
     at: u64,
 }
 

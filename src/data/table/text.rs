@@ -1,13 +1,12 @@
 //! Tables as text: CSV, TSV, JSON Lines.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
 use serde_json::Value;
 
+use super::super::disk::OpenFile;
 use super::super::json;
 use super::super::pulse::Pulse;
 use super::super::source::Defect;
@@ -42,7 +41,7 @@ pub(super) struct Counted {
 }
 
 /// Names of the columns of a CSV or TSV file.
-pub(super) fn header(file: &File, dialect: Dialect) -> Result<Vec<String>, Trouble> {
+pub(super) fn header(file: &OpenFile, dialect: Dialect) -> Result<Vec<String>, Trouble> {
     refuse_other_encodings(file)?;
     let mut reader = reader(Section::of(file).map_err(|error| format!(": {error}"))?, dialect);
     let mut record = ByteRecord::new();
@@ -59,7 +58,7 @@ fn names(first: &ByteRecord, dialect: Dialect) -> Vec<String> {
 }
 
 /// Counts a CSV or TSV file.
-pub(super) fn count_csv(file: &File, dialect: Dialect, pulse: &Pulse) -> Result<Counted, Trouble> {
+pub(super) fn count_csv(file: &OpenFile, dialect: Dialect, pulse: &Pulse) -> Result<Counted, Trouble> {
     let whole = Section::of(file).map_err(|error| format!(": {error}"))?;
     refuse_other_encodings(file)?;
     let mut reader = reader(whole, dialect);
@@ -98,7 +97,7 @@ pub(super) fn count_csv(file: &File, dialect: Dialect, pulse: &Pulse) -> Result<
     Ok(Counted { names, places: blocks.done, fused })
 }
 
-fn refuse_other_encodings(file: &File) -> Result<(), Trouble> {
+fn refuse_other_encodings(file: &OpenFile) -> Result<(), Trouble> {
     let mut start = [0; 4];
     let bytes = file.read_at(&mut start, 0).map_err(|error| format!(": {error}"))?;
     text_file::mark(&start[..bytes]).map(drop).map_err(|what| format!(": {what}"))
@@ -141,7 +140,7 @@ impl Fused {
 
 /// The rows of a block of a CSV or TSV file.
 pub(super) fn read_csv(
-    file: &Arc<File>,
+    file: &Arc<OpenFile>,
     place: &Place,
     dialect: Dialect,
     names: &[String],
@@ -173,7 +172,7 @@ fn wrong_columns(expected: usize, got: usize, dialect: Dialect) -> String {
 }
 
 /// The blocks of a JSON Lines file.
-pub(super) fn count_lines(file: &File, pulse: &Pulse) -> Result<Vec<Place>, Trouble> {
+pub(super) fn count_lines(file: &OpenFile, pulse: &Pulse) -> Result<Vec<Place>, Trouble> {
     let told = |error: io::Error| format!(": {error}");
     let whole = BufReader::with_capacity(1 << 18, Section::of(file).map_err(told)?);
     let mut lines = Lines::begin(whole, LONGEST_ROW).map_err(told)?.map_err(|what| format!(": {what}"))?;
@@ -190,7 +189,11 @@ pub(super) fn count_lines(file: &File, pulse: &Pulse) -> Result<Vec<Place>, Trou
 }
 
 /// The rows of a block of a JSON Lines file.
-pub(super) fn read_lines(file: &Arc<File>, place: &Place, columns: &Columns) -> Result<Vec<Row>, Trouble> {
+pub(super) fn read_lines(
+    file: &Arc<OpenFile>,
+    place: &Place,
+    columns: &Columns,
+) -> Result<Vec<Row>, Trouble> {
     let section = Section::at(file, place).map_err(|error| format!(": {error}"))?;
     let start = section.at;
     let input = BufReader::with_capacity(1 << 18, section);
@@ -238,17 +241,17 @@ impl Blocks {
 
 /// Bytes of a file, read where they are: several threads may share the file.
 struct Section<'f> {
-    file: &'f File,
+    file: &'f OpenFile,
     at: u64,
     end: u64,
 }
 
 impl<'f> Section<'f> {
-    fn of(file: &'f File) -> io::Result<Self> {
-        Ok(Section { file, at: 0, end: file.metadata()?.len() })
+    fn of(file: &'f OpenFile) -> io::Result<Self> {
+        Ok(Section { file, at: 0, end: file.length()? })
     }
 
-    fn at(file: &'f File, place: &Place) -> io::Result<Self> {
+    fn at(file: &'f OpenFile, place: &Place) -> io::Result<Self> {
         match place.way {
             Way::Bytes { start, end } => Ok(Section { file, at: start, end }),
             Way::RowGroup { .. } => Err(io::ErrorKind::InvalidInput.into()),
