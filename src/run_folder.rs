@@ -1,10 +1,13 @@
 //! The folder of one run: where each file lies, and the lock that keeps two processes out of it.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::whole_file;
 
+/// Locked by the process that writes into the folder.
+const LOCK: &str = ".lock";
 /// See [`RunFolder::model`].
 const MODEL: &str = "model.ron";
 
@@ -12,16 +15,21 @@ const MODEL: &str = "model.ron";
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
     #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    Io { path: PathBuf, source: io::Error },
     #[error(
         "{path} already holds a run; continue it with --resume, start it again with --restart (which deletes it), or \
          choose another folder with --out"
     )]
     Occupied { path: PathBuf },
-    #[error("{path} holds no run to resume (there is no recipe.ron in it); leave out --resume to start one")]
+    #[error("{path} holds no run to resume (there is no recipe.ron in it); leave out --resume to start one, or write --resume-or-start")]
     NothingToResume { path: PathBuf },
     #[error("{path} is in use by another process that is still running")]
     Locked { path: PathBuf },
+    #[error(
+        "the run folder is no longer at {path}: it was moved, deleted or replaced while the run was writing into it. What \
+         has been written so far is in it, wherever it is now; move it back and go on with --resume"
+    )]
+    Moved { path: PathBuf },
     #[error("{path} is not a folder; a run needs a new or an empty one")]
     NoFolder { path: PathBuf },
 }
@@ -41,7 +49,7 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct RunFolder {
     root: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl RunFolder {
@@ -54,7 +62,7 @@ impl RunFolder {
         if root.exists() && !root.is_dir() {
             return Err(RunFolderError::NoFolder { path: root.into() });
         }
-        let recipe = root.join("recipe.ron");
+        let recipe = Self::recipe_of(root);
         match entry {
             Entry::Resume if !recipe.exists() => {
                 return Err(RunFolderError::NothingToResume { path: root.into() })
@@ -65,14 +73,14 @@ impl RunFolder {
             _ => {}
         }
         fs::create_dir_all(root).map_err(io(root))?;
-        let lock_path = root.join(".lock");
+        let lock_path = root.join(LOCK);
         let lock = File::create(&lock_path).map_err(io(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(RunFolderError::Locked { path: root.into() }),
             Err(TryLockError::Error(source)) => return Err(RunFolderError::Io { path: lock_path, source }),
         }
-        let folder = RunFolder { root: root.into(), _lock: lock };
+        let folder = RunFolder { root: root.into(), lock };
         if entry == Entry::Restart {
             folder.delete_run()?;
         }
@@ -90,6 +98,8 @@ impl RunFolder {
             self.timing(),
             self.evaluations(),
             self.tokenizer(),
+            self.identity(),
+            self.amendments(),
             self.model(),
             self.masks(),
             self.complete(),
@@ -97,7 +107,7 @@ impl RunFolder {
         ] {
             match fs::remove_file(&file) {
                 Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(RunFolderError::Io { path: file, source }),
             }
         }
@@ -107,7 +117,7 @@ impl RunFolder {
         {
             match fs::remove_dir_all(&folder) {
                 Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(RunFolderError::Io { path: folder, source }),
             }
         }
@@ -119,7 +129,15 @@ impl RunFolder {
     }
     /// The recipe with every default and override written out.
     pub fn recipe(&self) -> PathBuf {
-        self.root.join("recipe.ron")
+        Self::recipe_of(&self.root)
+    }
+    /// The same of a folder that is not entered yet.
+    pub fn recipe_of(root: &Path) -> PathBuf {
+        root.join("recipe.ron")
+    }
+    /// Whether there is a run in a folder that is not entered yet.
+    pub fn holds_run(root: &Path) -> bool {
+        Self::recipe_of(root).exists()
     }
     /// The architecture of weights that were imported: such a folder has no recipe.
     pub fn model(&self) -> PathBuf {
@@ -144,6 +162,14 @@ impl RunFolder {
     /// The same of a folder that is not entered yet.
     pub fn tokenizer_of(root: &Path) -> PathBuf {
         root.join("tokenizer.json")
+    }
+    /// What the run is of, and the list of its training files.
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("identity.json")
+    }
+    /// What was changed in the recipe after the run began.
+    pub fn amendments(&self) -> PathBuf {
+        self.root.join("amendments.json")
     }
     /// There once the run has come to its end.
     pub fn complete(&self) -> PathBuf {
@@ -180,15 +206,60 @@ impl RunFolder {
         root.join("logging.ron")
     }
 
+    /// Asks whether the folder is still where it was entered. Who writes by its name asks first: a folder that was moved
+    /// away would be made anew, half of a run in each.
+    pub fn still_there(&self) -> Result<(), RunFolderError> {
+        let path = self.root.join(LOCK);
+        let entered = self.lock.metadata().and_then(|lock| Ok((lock, fs::metadata(&path)?)));
+        match entered {
+            Ok((lock, there)) if same_file(&lock, &there) => Ok(()),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(RunFolderError::Io { path, source })
+            }
+            _ => Err(RunFolderError::Moved { path: self.root.clone() }),
+        }
+    }
+
     /// Writes a whole file so that a reader (or a crash) sees the old or the new one, never half of it.
     pub fn replace(&self, path: &Path, contents: &[u8]) -> Result<(), RunFolderError> {
+        self.still_there()?;
         whole_file::replace(path, contents).map_err(|source| RunFolderError::Io { path: path.into(), source })
     }
+}
+
+#[cfg(unix)]
+fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(not(unix))]
+fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    one.created().ok() == other.created().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_was_moved_away_is_not_written_to() {
+        let there = tempfile::tempdir().unwrap();
+        let [root, moved] = ["run", "moved"].map(|name| there.path().join(name));
+        let folder = RunFolder::enter(&root, Entry::Start).unwrap();
+        folder.replace(&folder.recipe(), b"()").unwrap();
+        fs::rename(&root, &moved).unwrap();
+        let write = || folder.replace(&folder.complete(), b"flip");
+        assert!(matches!(write(), Err(RunFolderError::Moved { .. })));
+        assert!(!root.exists());
+        fs::create_dir(&root).unwrap();
+        let other = RunFolder::enter(&root, Entry::Start).unwrap();
+        assert!(matches!(write(), Err(RunFolderError::Moved { .. })));
+        drop(other);
+        fs::remove_dir_all(&root).unwrap();
+        fs::rename(&moved, &root).unwrap();
+        write().unwrap();
+    }
 
     #[test]
     fn a_run_is_not_overwritten_and_not_shared() {

@@ -142,6 +142,53 @@ fn killed_ten_times_and_resumed_a_run_leaves_the_same_bytes() {
     assert_same(&whole, &run);
 }
 
+/// Makes a tokenizer.json of some 20 MB of one that a run has trained: by tokens that are in no caption.
+fn enlarge(trained: &Path, large: &Path) {
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&fs::read(trained).unwrap()).unwrap();
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    for number in vocabulary.len()..300 + vocabulary.len() {
+        vocabulary.insert(format!("{number}{}", "x".repeat(70_000)), number.into());
+    }
+    fs::write(large, serde_json::to_vec(&tokenizer).unwrap()).unwrap();
+    assert!(fs::metadata(large).unwrap().len() > 20_000_000);
+}
+
+/// `cargo test --release --test resume -- --ignored` takes a few minutes.
+#[test]
+#[ignore = "two hundred starts of a run"]
+fn two_hundred_kills_over_runs_with_a_large_tokenizer_lose_nothing() {
+    let (there, _, _) = prepared();
+    enlarge(&there.path().join("whole/tokenizer.json"), &there.path().join("large.json"));
+    let large = RECIPE
+        .replace("Train(captions: 200), vocab_size: 300", "Json(\"large.json\"), vocab_size: 600")
+        .replace("Steps(60)", "Steps(20)")
+        .replace("Steps(40)", "Steps(10)");
+    fs::write(there.path().join("recipe.ron"), large).unwrap();
+    let started = Instant::now();
+    finish(there.path(), "large", false);
+    let (whole, length) = (left(&there.path().join("large")), started.elapsed());
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(2);
+    for round in 0..20 {
+        let out = format!("killed-{round}");
+        let run = there.path().join(&out);
+        let mut before = [0; 3];
+        for _ in 0..10 {
+            let resume = run.join("recipe.ron").exists();
+            let mut child = start(there.path(), &out, resume).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(length.mul_f64(rng.gen_range(0.0..1.1)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let stage = ["recipe.ron", "tokenizer.json", "metrics.jsonl"];
+            let reached = stage.iter().take_while(|name| run.join(name).exists()).count();
+            before[reached.min(2)] += 1;
+        }
+        finish(there.path(), &out, run.join("recipe.ron").exists());
+        assert_same(&whole, &run);
+        println!("round {round}: killed before the recipe, the tokenizer, the metrics or later: {before:?}");
+        fs::remove_dir_all(&run).unwrap();
+    }
+}
+
 /// What is measured in the course of training changes nothing that training computes, and is written down
 /// with its place.
 #[test]

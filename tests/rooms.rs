@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "checkpoint",
             "data",
             "device",
+            "duration",
             "evaluator",
             "exchange",
             "interpreter",

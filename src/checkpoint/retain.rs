@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::write::sync_folder;
 use super::{CheckpointError, Name};
+use crate::whole_file;
 
 /// A folder in the middle of something. Its name is the snapshot's behind a prefix that starts with a dot.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +87,8 @@ pub fn retain(
         let hidden = Hidden::Removing.path(dir, *name);
         remove_folder(&hidden)?;
         // Renamed first: a removal cut short must not leave something that looks like a snapshot.
-        fs::rename(&folder, &hidden).map_err(CheckpointError::io("remove", &folder))?;
+        let renamed = whole_file::step().and_then(|()| fs::rename(&folder, &hidden));
+        renamed.map_err(CheckpointError::io("remove", &folder))?;
         remove_folder(&hidden)?;
         removed.push(folder);
     }
@@ -102,7 +104,7 @@ pub(super) fn snapshots(dir: &Path) -> Result<Vec<Name>, CheckpointError> {
 
 /// Removes a folder that may be absent.
 pub(super) fn remove_folder(folder: &Path) -> Result<(), CheckpointError> {
-    match fs::remove_dir_all(folder) {
+    match whole_file::step().and_then(|()| fs::remove_dir_all(folder)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(CheckpointError::io("remove", folder)(error))
         }

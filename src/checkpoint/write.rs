@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::manifest::{Fingerprint, Fingerprinting, Manifest, MANIFEST, STATE, TENSORS, VERSION};
 use super::retain::{self, Hidden};
 use super::{CheckpointError, Name, NoValues, Part, TensorView};
+use crate::whole_file;
 
 /// Bytes converted and written at a time; tensors are never copied as a whole.
 const CHUNK: usize = 1 << 16;
@@ -143,11 +144,12 @@ fn publish(hidden: &Path, folder: &Path, name: Name) -> Result<(), CheckpointErr
     // A rename onto a folder that is not empty fails, so the former one steps aside first. Killed between
     // the two renames, `prepare` brings it back.
     let replaces = folder.exists();
+    let renamed = |from: &Path, to: &Path| whole_file::step().and_then(|()| fs::rename(from, to));
     if replaces {
         retain::remove_folder(&replaced)?;
-        fs::rename(folder, &replaced).map_err(CheckpointError::io("move aside", folder))?;
+        renamed(folder, &replaced).map_err(CheckpointError::io("move aside", folder))?;
     }
-    if let Err(source) = fs::rename(hidden, folder) {
+    if let Err(source) = renamed(hidden, folder) {
         if replaces {
             let _ = fs::rename(&replaced, folder);
         }
@@ -170,9 +172,12 @@ fn write_file(
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Fingerprint, CheckpointError> {
     let write = || {
+        whole_file::step()?;
         let mut out = BufWriter::with_capacity(CHUNK, Fingerprinting::new(File::create(path)?));
+        whole_file::step()?;
         fill(&mut out)?;
         let (file, fingerprint) = out.into_inner().map_err(io::IntoInnerError::into_error)?.finish();
+        whole_file::step()?;
         file.sync_all()?;
         Ok(fingerprint)
     };
@@ -227,13 +232,8 @@ fn write_values(out: &mut dyn Write, values: &[f32]) -> io::Result<()> {
 
 /// Makes renames and new entries of a folder survive a power loss.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), CheckpointError> {
-    // Elsewhere a folder cannot be opened as a file, and the rename is as durable as the system makes it.
-    if cfg!(unix) {
-        File::open(folder)
-            .and_then(|handle| handle.sync_all())
-            .map_err(CheckpointError::io("sync", folder))?;
-    }
-    Ok(())
+    let synced = whole_file::step().and_then(|()| whole_file::sync_folder(folder));
+    synced.map_err(CheckpointError::io("sync", folder))
 }
 
 #[cfg(test)]

@@ -1,12 +1,9 @@
 //! `flip run`: a recipe to its end.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::interpreter::{self, Setting};
 use crate::kernel::isa::Isa;
@@ -16,10 +13,12 @@ use crate::recipe::files;
 use crate::recipe::forecast::forecast;
 use crate::recipe::{self, Recipe};
 use crate::report::{self, EvalRow};
-use crate::run_folder::{Entry, RunFolder};
+use crate::run_folder::{Entry, RunFolder, RunFolderError};
 use crate::stage::Ended;
 use crate::terminal::{say, say_error};
 
+use super::resume::GoingOn;
+use super::signals::catch_signals;
 use super::{read_recipe, Failure, Outcome, RecipeArgs};
 
 #[derive(Debug, Args)]
@@ -29,9 +28,16 @@ pub struct RunArgs {
     /// Folder of the run [default: runs/NAME, NAME being that of the recipe].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on from the newest checkpoint in the folder.
-    #[arg(long, conflicts_with = "restart")]
+    /// Go on from the newest checkpoint in the folder. `flip run FOLDER --resume` needs no recipe: it is in the folder.
+    #[arg(long, conflicts_with_all = ["restart", "resume_or_start"])]
     resume: bool,
+    /// Go on where the folder holds a run, else start one: what a scheduler can repeat without looking.
+    #[arg(long, conflicts_with = "restart")]
+    resume_or_start: bool,
+    /// Change a field from here on, for example --amend stages.0.schedule.lr=1e-4 (may be given several times): lr,
+    /// length, batch, evaluators and the like. It is recorded in the folder, with the step, and shown in the report.
+    #[arg(long, value_name = "PATH=VALUE", conflicts_with = "restart")]
+    amend: Vec<String>,
     /// Delete the run that is in the folder, and start again.
     #[arg(long)]
     restart: bool,
@@ -69,37 +75,92 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
 /// So long other ranks than 0 wait before they tell of an error.
 const MODESTY: Duration = Duration::from_secs(3);
 
+impl RunArgs {
+    /// How the run is to begin, as messages say it.
+    fn way(&self) -> String {
+        let flags = [
+            (self.resume, "--resume"),
+            (self.resume_or_start, "--resume-or-start"),
+            (self.restart, "--restart"),
+        ];
+        let mut way: Vec<&str> = flags.iter().filter(|(given, _)| *given).map(|(_, flag)| *flag).collect();
+        way.extend(self.amend.iter().flat_map(|set| ["--amend", set.as_str()]));
+        if way.is_empty() {
+            way.push("a new run");
+        }
+        way.join(" ")
+    }
+
+    /// The same, where the folder has been looked at.
+    fn entry(&self, root: &Path) -> Result<Entry, Failure> {
+        let entry = match self.restart {
+            true => Entry::Restart,
+            false if self.resume || self.resume_or_start && RunFolder::holds_run(root) => Entry::Resume,
+            false => Entry::Start,
+        };
+        if entry != Entry::Resume && !self.amend.is_empty() {
+            return Err(Failure::Usage(
+                "--amend changes a run that goes on; it needs --resume, and a run to resume".into(),
+            ));
+        }
+        Ok(entry)
+    }
+
+    /// The recipe's file, and the run folder where that was given in its place.
+    fn recipe_file(&self) -> Result<(RecipeArgs, Option<PathBuf>), Failure> {
+        let RecipeArgs { recipe: given, sets } = &self.recipe;
+        if !given.is_dir() {
+            return Ok((RecipeArgs { recipe: given.clone(), sets: sets.clone() }, None));
+        }
+        let shown = given.display();
+        if !(self.resume || self.resume_or_start) || self.out.as_ref().is_some_and(|out| out != given) {
+            return Err(Failure::Usage(format!(
+                "{shown} is a folder; expected a recipe. Where it is the folder of a run, go on with it: flip run {shown} \
+                 --resume"
+            )));
+        }
+        if !RunFolder::holds_run(given) {
+            return Err(Failure::Usage(RunFolderError::NothingToResume { path: given.clone() }.to_string()));
+        }
+        let recipe = RunFolder::recipe_of(given);
+        Ok((RecipeArgs { recipe, sets: sets.clone() }, Some(given.clone())))
+    }
+}
+
 fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
-    let recipe = read_recipe(&args.recipe)?;
+    let (given, folder) = args.recipe_file()?;
+    let recipe = read_recipe(&given)?;
     let place = interpreter::place(&recipe).map_err(|error| Failure::Usage(error.to_string()))?;
-    let root = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
+    let root = folder.or(args.out.clone()).unwrap_or_else(|| Path::new("runs").join(&recipe.name));
     let written = recipe::write(&recipe);
-    let entry = match (args.resume, args.restart) {
-        (true, _) => Entry::Resume,
-        (_, true) => Entry::Restart,
-        _ => Entry::Start,
-    };
     let device = place.gpu.map_or("CPU".to_owned(), |_| "GPU".to_owned());
     let alike = [
         ("seed", recipe.seed.to_string()),
         ("recipe", ranks::hash(&written)),
         ("run folder", root.display().to_string()),
-        ("way to begin", format!("{entry:?}")),
+        ("way to begin", args.way()),
         // Each rank updates its own copy of the weights: rounding must be the same.
         ("instruction set", Isa::detect().map_or_else(|error| error, |isa| isa.name().to_owned())),
     ];
     let members = ranks::agree(ranks, &device, &alike).map_err(|error| Failure::Usage(error.to_string()))?;
     if ranks.rank() > 0 {
-        return run_beside(args, &recipe, &root, ranks, &members);
+        return run_beside(args, &root, ranks, &members);
     }
 
-    everything_is_here(&recipe, args.resume.then_some(root.as_path()))?;
+    let entry = args.entry(&root)?;
+    let resume = entry == Entry::Resume;
+    if !resume {
+        everything_is_here(&recipe, None)?;
+    }
     fits_into_memory(&recipe, place.gpu.is_some() || members.len() > 1)?;
     not_its_own_start(&recipe, &root)?;
     logging_is_readable(args.logging.as_deref(), &root)?;
     let folder = RunFolder::enter(&root, entry).map_err(|error| Failure::Usage(error.to_string()))?;
-    if args.resume {
-        same_recipe(&folder, &recipe)?;
+    let mut going_on = None;
+    if resume {
+        let with = GoingOn::with(&folder, &given, &args.amend)?;
+        everything_is_here(&with.recipe, Some(&root))?;
+        going_on = Some(with);
     } else {
         folder.replace(&folder.recipe(), written.as_bytes())?;
     }
@@ -112,7 +173,16 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
     for Member { rank, host, process, device, .. } in members.iter().filter(|_| members.len() > 1) {
         tracing::info!(target: "flip::ranks", rank, host, process, device, "one of {} ranks", members.len());
     }
-    ranks::from_first(ranks, &[])?;
+    let mut from = None;
+    let recipe = match going_on {
+        Some(going_on) => {
+            from = interpreter::newest(&folder)?;
+            going_on.record(&folder, from.as_ref())?
+        }
+        None => recipe,
+    };
+    let written = recipe::write(&recipe);
+    ranks::from_first(ranks, written.as_bytes())?;
 
     let setting = Setting {
         ranks,
@@ -121,10 +191,11 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
         progress: &progress,
         interrupt: &interrupt,
     };
-    let ended = interpreter::run(&recipe, args.resume, &setting)?;
+    let ended = interpreter::run(&recipe, from, &setting)?;
+    folder.still_there()?;
     let page = report::write(folder.root())?;
     if ended == Ended::Interrupted {
-        tracing::warn!(target: "flip", "interrupted; go on with --resume --out {}", folder.root().display());
+        tracing::warn!(target: "flip", "interrupted; go on with flip run {} --resume", folder.root().display());
         return Ok(Outcome::Interrupted);
     }
     let results = EvalRow::read(&folder.evaluations())?;
@@ -137,19 +208,19 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
 /// Another rank than 0: it computes, and logs into a file of its own.
 fn run_beside(
     args: &RunArgs,
-    recipe: &Recipe,
     root: &Path,
     ranks: &dyn Ranks,
     members: &[Member],
 ) -> Result<Outcome, Failure> {
-    // Rank 0 has entered the run folder, and made place in it, when it says so.
-    ranks::from_first(ranks, &[])?;
+    // Rank 0 has entered the run folder, and made place in it, when it says with which recipe the run goes on.
+    let told = ranks::from_first(ranks, &[])?;
+    let recipe = recipe::read_text("the recipe of rank 0", &String::from_utf8_lossy(&told), &[])?;
     let config = args.logging.clone().unwrap_or_else(|| RunFolder::logging_of(root));
     let _logging = Logging::start_in_file(&config, &RunFolder::log_of_rank(root, ranks.rank()))?;
     let interrupt = catch_signals()?;
     let progress = Progress::lines(Duration::MAX);
     let setting = Setting { ranks, members, folder: None, progress: &progress, interrupt: &interrupt };
-    Ok(match interpreter::run(recipe, args.resume, &setting)? {
+    Ok(match interpreter::run(&recipe, None, &setting)? {
         Ended::Complete => Outcome::Done,
         Ended::Interrupted => Outcome::Interrupted,
     })
@@ -204,26 +275,4 @@ fn not_its_own_start(recipe: &Recipe, root: &Path) -> Result<(), Failure> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// A run goes on with the recipe it was started with, or not at all.
-fn same_recipe(folder: &RunFolder, recipe: &Recipe) -> Result<(), Failure> {
-    let path = folder.recipe();
-    let stored = recipe::read(&path, &[])?;
-    let Some((before, now)) = recipe::difference(&stored, recipe) else { return Ok(()) };
-    Err(Failure::Usage(format!(
-        "{} was started with a different recipe, so the run cannot go on exactly; give the same recipe and --set, or \
-         another --out. The first difference:\n  run folder: {before}\n  now:        {now}",
-        path.display()
-    )))
-}
-
-/// The flag that SIGINT and SIGTERM raise. A second signal ends the process at once, as people expect.
-pub(super) fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
-    let interrupt = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, interrupt.clone())?;
-        signal_hook::flag::register(signal, interrupt.clone())?;
-    }
-    Ok(interrupt)
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::run::{catch_signals, logging_is_readable};
+use super::run::logging_is_readable;
+use super::signals::catch_signals;
 use super::validate::{flop, Broken};
 use super::{Failure, Outcome};
 use crate::command::number::whole;

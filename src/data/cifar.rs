@@ -156,6 +156,10 @@ impl Source for Cifar {
         Some(self.files.iter().map(|batch| batch.pictures).sum())
     }
 
+    fn files(&self) -> Vec<Location> {
+        self.files.iter().map(|batch| Location::File(batch.path.clone())).collect()
+    }
+
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
         let samples = self.files.iter().map(|batch| batch.pictures).sum();
         Ok(self.permutations.ticket(order, cursor, samples))

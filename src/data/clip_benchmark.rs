@@ -15,6 +15,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::location::Location;
 use super::pulse::Pulse;
 use super::source::{LoadError, Order, Raw, Source, Ticket};
 use super::storage::Storage;
@@ -89,6 +90,10 @@ impl ClipBenchmark {
 impl Source for ClipBenchmark {
     fn samples(&self) -> Option<u64> {
         self.shards.samples()
+    }
+
+    fn files(&self) -> Vec<Location> {
+        self.shards.files()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::disk::look;
+use super::location::Location;
 use super::permutation::Permutations;
 use super::source::{LoadError, Order, Raw, Source, Ticket};
 use super::{Cursor, DataError, Storage};
@@ -65,6 +66,10 @@ impl Folder {
 impl Source for Folder {
     fn samples(&self) -> Option<u64> {
         Some(self.pictures.len() as u64)
+    }
+
+    fn files(&self) -> Vec<Location> {
+        self.pictures.iter().map(|(_, path)| Location::File(path.clone())).collect()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {

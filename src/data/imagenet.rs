@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::folder::{folders, name, pictures};
+use super::location::Location;
 use super::permutation::Permutations;
 use super::source::{LoadError, Order, Raw, Source, Ticket};
 use super::{text_file, Cursor, DataError, Storage};
@@ -228,6 +229,10 @@ fn lines(path: &Path) -> Result<Vec<(usize, String)>, DataError> {
 impl Source for ImageNet {
     fn samples(&self) -> Option<u64> {
         Some(self.pictures.len() as u64)
+    }
+
+    fn files(&self) -> Vec<Location> {
+        self.pictures.iter().map(|(_, path)| Location::File(path.clone())).collect()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {

@@ -136,6 +136,11 @@ impl Source for Karpathy {
         Some(self.pictures.len() as u64)
     }
 
+    /// The annotations, which name the pictures.
+    fn files(&self) -> Vec<Location> {
+        vec![Location::File(self.annotations.clone())]
+    }
+
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
         Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
     }

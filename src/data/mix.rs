@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cursor::MOST_PARTS;
+use super::location::Location;
 use super::pulse::Pulse;
 use super::source::{LoadError, Order, Raw, Source, Ticket};
 use super::{Cursor, DataError, SourceConfig};
@@ -167,6 +168,10 @@ impl Source for Mix {
     /// As many as all sources have together.
     fn samples(&self) -> Option<u64> {
         self.sources.iter().map(|source| source.samples()).sum()
+    }
+
+    fn files(&self) -> Vec<Location> {
+        self.sources.iter().flat_map(|source| source.files()).collect()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {

@@ -44,6 +44,7 @@ pub mod exclude;
 #[cfg(test)]
 mod failure_tests;
 mod fetch;
+pub mod file_list;
 pub mod files;
 pub mod filter;
 pub mod folder;

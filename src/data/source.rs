@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::location::Location;
 use super::pulse::Pulse;
 use super::storage_error::StorageError;
 use super::{Cursor, DataError};
@@ -168,6 +169,11 @@ pub trait Source: Send + Sync {
 
     /// The sample at `cursor`; `None` at the end of the cursor's epoch.
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError>;
+
+    /// Every file that samples come from, in the order of the source; none where it makes them itself.
+    fn files(&self) -> Vec<Location> {
+        Vec::new()
+    }
 
     /// Reads one sample.
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError>;

@@ -131,6 +131,10 @@ impl Source for WebDataset {
         self.windows.ticket(cursor, order)
     }
 
+    fn files(&self) -> Vec<Location> {
+        self.windows.shelf().files.clone()
+    }
+
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let shard = self.windows.shard(ticket.item.0)?;
         shard.load_with(ticket.item.1 as usize, &self.caption, self.caption_use)

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use crate::checkpoint::{self, CheckpointError, Snapshot};
 use crate::data::captions::first_captions_within;
+use crate::data::file_list::FileList;
+use crate::data::patience::patiently;
 use crate::data::source::Source;
 use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::data::DataError;
@@ -23,6 +25,7 @@ use crate::recipe::{Compute, Precision, Recipe};
 use crate::report::EventWriter;
 use crate::run_folder::{RunFolder, RunFolderError};
 use crate::stage::evaluate::{evaluate, read_rows, write_rows};
+use crate::stage::identity::{is_a_place_of, Identity};
 use crate::stage::plan::TrainingPlan;
 use crate::stage::resumed::Resumed;
 use crate::stage::train::train;
@@ -106,16 +109,21 @@ pub fn run_alone(
     let ranks = Alone::default();
     let device = if place(recipe)?.gpu.is_some() { "GPU" } else { "CPU" };
     let members = ranks::agree(&ranks, device, &[])?;
+    let from = if resume { newest(folder)? } else { None };
     run(
         recipe,
-        resume,
+        from,
         &Setting { ranks: &ranks, members: &members, folder: Some(folder), progress, interrupt },
     )
 }
 
-/// Runs the recipe in its folder to the end, or to an interruption. With `resume`, goes on from the
-/// newest usable checkpoint in the folder.
-pub fn run(recipe: &Recipe, resume: bool, setting: &Setting<'_>) -> Result<Ended, InterpreterError> {
+/// Runs the recipe in its folder to the end, or to an interruption. Rank 0 says which checkpoint it goes on `from`, mostly
+/// the [`newest`].
+pub fn run(
+    recipe: &Recipe,
+    from: Option<Snapshot>,
+    setting: &Setting<'_>,
+) -> Result<Ended, InterpreterError> {
     let Place { gpu, why } = place(recipe)?;
     // Ranks of one machine share its GPUs out.
     let gpu = match (gpu, recipe.device) {
@@ -125,7 +133,7 @@ pub fn run(recipe: &Recipe, resume: bool, setting: &Setting<'_>) -> Result<Ended
     match gpu {
         None => {
             tracing::info!(target: "flip", "computing on the CPU: {why}");
-            run_on(dfdx::tensor::Cpu::default(), recipe, resume, setting)
+            run_on(dfdx::tensor::Cpu::default(), recipe, from, setting)
         }
         #[cfg(feature = "cuda")]
         Some(ordinal) => {
@@ -136,9 +144,9 @@ pub fn run(recipe: &Recipe, resume: bool, setting: &Setting<'_>) -> Result<Ended
             #[cfg(feature = "mpi")]
             if setting.ranks.count() > 1 {
                 let ranks = Nccl::join(setting.ranks, ordinal)?;
-                return run_on(device, recipe, resume, &Setting { ranks: &ranks, ..*setting });
+                return run_on(device, recipe, from, &Setting { ranks: &ranks, ..*setting });
             }
-            run_on(device, recipe, resume, setting)
+            run_on(device, recipe, from, setting)
         }
         #[cfg(not(feature = "cuda"))]
         Some(_) => Err(InterpreterError::Device(device::NoGpu::NotBuilt.to_string())),
@@ -205,18 +213,28 @@ const OLDEST: (i32, i32) = (8, 0);
 fn run_on<D: GraphDevice>(
     device: D,
     recipe: &Recipe,
-    resume: bool,
+    from: Option<Snapshot>,
     setting: &Setting<'_>,
 ) -> Result<Ended, InterpreterError> {
     let &Setting { ranks, folder, progress, interrupt, .. } = setting;
     let train_source = recipe.data.open(&recipe.data.train, recipe.seed).map_err(InterpreterError::Train)?;
-    let snapshot = match folder {
-        Some(folder) if resume => newest(folder)?,
-        _ => None,
-    };
-    let resumed = Resumed::share(ranks, snapshot)?;
+    let files = files_of(recipe, &train_source)?;
+    share::same_data(ranks, &files)?;
+    let resumed = Resumed::share(ranks, from)?;
+    let mut identity = None;
     let tokenizer = match folder {
-        Some(folder) => Some(tokenizer(recipe, folder, &train_source)?),
+        Some(folder) => {
+            if let Some(resumed) = &resumed {
+                is_a_place_of(resumed, recipe.stages.len()).map_err(StageError::from)?;
+            }
+            let tokenizer = tokenizer(recipe, folder, &train_source, resumed.is_some())?;
+            identity = Some(Identity::settle(folder, &files, resumed.as_ref())?);
+            if let Some(name) = resumed.as_ref().and_then(|resumed| resumed.name) {
+                // A process that ended between writing the last one and removing older ones left more than are kept.
+                checkpoint::retain(&folder.checkpoints(), name, recipe.checkpoints.keep, &[])?;
+            }
+            Some(tokenizer)
+        }
         None => None,
     };
     let tokenizer = share::tokenizer(ranks, tokenizer)?;
@@ -232,36 +250,10 @@ fn run_on<D: GraphDevice>(
             D::fuse(model, fusion)?
         }
     };
-    let State { position, parts } = match &resumed {
-        Some(resumed) => {
-            resumed.weights(&mut model)?;
-            resumed.state.clone()
-        }
-        None => {
-            if let Some(init) = &recipe.init {
-                let weights = Weights::open(init.path())?;
-                tracing::info!(target: "flip", checkpoint = %weights.checkpoint.display(), "starting from its weights");
-                if let Some(note) = weights.start(&mut model)? {
-                    tracing::info!(target: "flip", "{note}");
-                }
-            }
-            State::default()
-        }
-    };
+    let State { position, parts, .. } = begin(recipe, resumed.as_ref(), &mut model)?;
     model.share(ranks).map_err(ModelError::from)?;
     ranks.expect_marks(Duration::from_secs(recipe.ranks.stall_limit_s.get()));
-    let mut records = None;
-    if let Some(folder) = folder {
-        records = Some(Records {
-            folder,
-            metrics: JsonLines::open(&folder.metrics(), Some(position.metrics_bytes))?,
-            timing: JsonLines::open(&folder.timing(), Some(position.timing_bytes))?,
-            events: EventWriter::create(&folder.tensorboard(), position.global_step)?,
-        });
-        let mut rows = read_rows(folder)?;
-        rows.retain(|row| row.until(&position));
-        write_rows(folder, &rows)?;
-    }
+    let records = folder.map(|folder| records(folder, &position)).transpose()?;
     let mut run = Run {
         seed: recipe.seed,
         model_config: &recipe.model,
@@ -280,38 +272,84 @@ fn run_on<D: GraphDevice>(
         records,
         position,
         parts,
+        identity,
         saved: resumed.as_ref().map(|resumed| resumed.path.clone()),
     };
 
-    let first = position.stage;
+    if run_stages(&mut run, recipe, resumed.as_ref())? == Ended::Interrupted {
+        return Ok(Ended::Interrupted);
+    }
+    let version = concat!("flip ", env!("CARGO_PKG_VERSION"), "\n");
+    if let Some(folder) = folder {
+        folder.replace(&folder.complete(), version.as_bytes())?;
+    }
+    Ok(Ended::Complete)
+}
+
+/// Opens the files of the folder that grow, as long as they were at the position.
+fn records<'a>(folder: &'a RunFolder, position: &Position) -> Result<Records<'a>, InterpreterError> {
+    let mut rows = read_rows(folder)?;
+    rows.retain(|row| row.until(position));
+    write_rows(folder, &rows)?;
+    Ok(Records {
+        folder,
+        metrics: JsonLines::open(&folder.metrics(), Some(position.metrics_bytes))?,
+        timing: JsonLines::open(&folder.timing(), Some(position.timing_bytes))?,
+        events: EventWriter::create(&folder.tensorboard(), position.global_step)?,
+    })
+}
+
+/// Gives a model the weights that the run begins or goes on with; returns where it stands.
+fn begin<D: GraphDevice>(
+    recipe: &Recipe,
+    resumed: Option<&Resumed>,
+    model: &mut Flip<f32, D>,
+) -> Result<State, InterpreterError> {
+    if let Some(resumed) = resumed {
+        resumed.weights(model)?;
+        return Ok(resumed.state.clone());
+    }
+    if let Some(init) = &recipe.init {
+        let weights = Weights::open(init.path())?;
+        tracing::info!(target: "flip", checkpoint = %weights.checkpoint.display(), "starting from its weights");
+        if let Some(note) = weights.start(model)? {
+            tracing::info!(target: "flip", "{note}");
+        }
+    }
+    Ok(State::default())
+}
+
+/// Runs the stages, from that of the run's position on. `resumed` is the checkpoint that it goes on from.
+fn run_stages<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    recipe: &Recipe,
+    resumed: Option<&Resumed>,
+) -> Result<Ended, InterpreterError> {
+    let Position { stage: first, step, .. } = run.position;
     for (index, stage) in recipe.stages.iter().enumerate().skip(first) {
         if index != run.position.stage {
             run.position = Position { stage: index, step: 0, ..run.position };
         }
-        let resumed = resumed.as_ref().filter(|_| index == first && position.step > 0);
+        let resumed = resumed.filter(|_| index == first && step > 0);
         let at_stage = |source| StageError::Plan { stage: index, source };
         let ended = match stage {
             Stage::Pretrain(config) => {
                 let durations = [config.length, config.schedule.warmup()];
                 let epoch_samples = run.epoch_samples(&durations).map_err(InterpreterError::Train)?;
                 let plan = TrainingPlan::pretrain(config, &recipe.model, epoch_samples).map_err(at_stage)?;
-                train(&mut run, &plan, resumed)?
+                train(run, &plan, resumed)?
             }
             Stage::Unmask(config) => {
                 let durations = [config.length, config.schedule.warmup()];
                 let epoch_samples = run.epoch_samples(&durations).map_err(InterpreterError::Train)?;
                 let plan = TrainingPlan::unmask(config, &recipe.model, epoch_samples).map_err(at_stage)?;
-                train(&mut run, &plan, resumed)?
+                train(run, &plan, resumed)?
             }
-            Stage::Evaluate(configs) => evaluate(&mut run, configs)?,
+            Stage::Evaluate(configs) => evaluate(run, configs)?,
         };
         if ended == Ended::Interrupted {
             return Ok(ended);
         }
-    }
-    let version = concat!("flip ", env!("CARGO_PKG_VERSION"), "\n");
-    if let Some(folder) = folder {
-        folder.replace(&folder.complete(), version.as_bytes())?;
     }
     Ok(Ended::Complete)
 }
@@ -321,7 +359,10 @@ fn cores() -> usize {
 }
 
 /// The newest usable checkpoint; refused ones are named.
-fn newest(folder: &RunFolder) -> Result<Option<Snapshot>, InterpreterError> {
+///
+/// # Errors
+/// There are some, and none can be used.
+pub fn newest(folder: &RunFolder) -> Result<Option<Snapshot>, InterpreterError> {
     checkpoint::prepare(&folder.checkpoints())?;
     let found = checkpoint::newest(&folder.checkpoints())?;
     for (path, reason) in &found.refused {
@@ -340,17 +381,34 @@ fn newest(folder: &RunFolder) -> Result<Option<Snapshot>, InterpreterError> {
     }
 }
 
+/// The files of the training data.
+fn files_of(recipe: &Recipe, train: &Arc<dyn Source>) -> Result<FileList, InterpreterError> {
+    let (source, pulse) = (train.clone(), train.pulse());
+    let list = move || FileList::of(&*source);
+    let listed =
+        patiently(recipe.data.storage.patience(), &train.name(), "the sizes of its files", pulse, list);
+    listed.and_then(|listed| listed).map_err(InterpreterError::Train)
+}
+
 /// The tokenizer of the run: the one saved in its folder, else that of the weights it starts from, else the
-/// recipe's, which is saved there.
+/// recipe's, which is saved there. Before anything is `trained` with it, one that is damaged is made anew.
 fn tokenizer(
     recipe: &Recipe,
     folder: &RunFolder,
     train: &Arc<dyn Source>,
+    trained: bool,
 ) -> Result<Tokenizer, InterpreterError> {
     let saved = folder.tokenizer();
     let text = &recipe.model.text;
-    let tokenizer = if saved.exists() {
-        Tokenizer::load(&saved)?
+    let kept = match saved.exists().then(|| Tokenizer::load(&saved)) {
+        Some(Err(error)) if !trained => {
+            tracing::warn!(target: "flip", "no checkpoint was written yet, so it is made anew: {error}");
+            None
+        }
+        kept => kept.transpose()?,
+    };
+    let tokenizer = if let Some(kept) = kept {
+        kept
     } else {
         let given = recipe.init.as_ref().map(|init| tokenizer_of(init.path(), &text.tokenizer));
         let tokenizer = match (given.transpose()?.flatten(), &text.tokenizer) {
@@ -374,3 +432,6 @@ fn tokenizer(
     }
     Ok(tokenizer)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::LogError;
+use crate::whole_file;
 
 /// A line of `metrics.jsonl`: what the computation gave, and nothing that depends on the clock.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -91,6 +92,7 @@ impl<Row: Serialize> JsonLines<Row> {
             None => whole_lines(&mut file, found).map_err(io("read"))?,
         };
         if position < found {
+            whole_file::step().map_err(io("truncate"))?;
             file.set_len(position).map_err(io("truncate"))?;
         }
         file.seek(SeekFrom::Start(position)).map_err(io("truncate"))?;
@@ -101,7 +103,9 @@ impl<Row: Serialize> JsonLines<Row> {
     pub fn append(&mut self, row: &Row) -> Result<(), LogError> {
         let written = serde_json::to_vec(row).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
+            whole_file::step()?;
             self.file.write_all(&line)?;
+            whole_file::step()?;
             Ok(line.len() as u64)
         });
         match written {
@@ -125,7 +129,7 @@ impl<Row: Serialize> JsonLines<Row> {
 
     /// Makes the lines survive a power loss; call it before a checkpoint records the position.
     pub fn sync(&self) -> Result<(), LogError> {
-        self.file.sync_data().map_err(|source| LogError::Io {
+        whole_file::step().and_then(|()| self.file.sync_data()).map_err(|source| LogError::Io {
             action: "sync",
             path: self.path.clone(),
             source,

@@ -108,6 +108,11 @@ pub fn hash(text: &str) -> String {
     hex(&Sha256::digest(text))
 }
 
+/// What a hash has come to, as text.
+pub fn hash_of(hash: Sha256) -> String {
+    hex(&hash.finalize())
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -30,7 +30,7 @@ mod watch;
 use std::fmt;
 use std::time::Duration;
 
-pub use agree::{agree, hash, host, Member};
+pub use agree::{agree, hash, hash_of, host, Member};
 pub use alone::Alone;
 pub use config::{RanksConfig, Shard};
 pub use launch::{join, Launched};
@@ -49,6 +49,12 @@ pub enum RanksError {
          (cargo build --release --features mpi)"
     )]
     NotBuilt { rank: String, count: String },
+    #[error(
+        "Slurm started this as one of {count} tasks of a step and tells none of them how to meet: srun without PMI. Start it \
+         with srun --mpi=pmix or --mpi=pmi2 (srun --mpi=list shows what there is), or with --ntasks=1; where the tasks are \
+         meant to be runs of their own, unset SLURM_STEP_NUM_TASKS"
+    )]
+    NoPmi { count: String },
     #[error("MPI gives no threads of their own to the exchanges (it offers {offered}); use an MPI with MPI_THREAD_MULTIPLE")]
     Threads { offered: String },
     #[error("the ranks of this run are not alike:\n{0}")]

@@ -6,6 +6,7 @@
 //! that span rooms. What is wrong is told all at once, each error where it was written.
 
 mod alternatives;
+mod change;
 mod check;
 pub mod cluster;
 mod described;
@@ -30,6 +31,7 @@ mod write;
 
 pub use crate::model::{Compute, Fusion, Precision, Recompute};
 pub use alternatives::alternatives;
+pub use change::{changes, Change, Effect};
 pub use described::{looks_like, read_described, Described};
 pub use error::{RecipeError, RecipeErrors};
 pub use field_path::{FieldPath, Segment};

@@ -14,14 +14,14 @@ use super::gallery;
 use super::history::{Axis, History};
 use super::outline::{stage_titles, title};
 use super::page::{begin_table, escape, facts, finish, grouped, head, push, section, table_row};
-use super::{read_if_there, ReportError};
+use super::{amendments, read_if_there, Amendment, ReportError};
 use crate::whole_file;
 
 /// Classes that were taken for others, of each evaluation.
 const CONFUSIONS: usize = 15;
 
 /// Writes `report.html` into the run folder and each curve into its `curves/` as SVG, from what there is:
-/// `recipe.ron`, `metrics.jsonl`, `timing.jsonl`, `eval.json`, `masks.png`. Returns the page's path. What is
+/// `recipe.ron`, `metrics.jsonl`, `timing.jsonl`, `eval.json`, `masks.png`, `amendments.json`. Returns the page's path. What is
 /// absent is left out, so a report can be made of a run that has just begun.
 pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
     let recipe = read_if_there(&run_dir.join("recipe.ron"))?;
@@ -58,6 +58,7 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
             ),
         );
     }
+    amendments::show(&mut page, &Amendment::read_all(&run_dir.join("amendments.json"))?);
     if let Some(recipe) = recipe {
         section(&mut page, "Recipe");
         push(&mut page, format_args!("<pre>{}</pre>\n", escape(&recipe)));

@@ -3,6 +3,7 @@
 //! Everything here reads the files of a run folder, never the run itself, so a report can be made during a
 //! run, after it, or on another machine.
 
+pub mod amendments;
 mod band_chart;
 mod chart;
 pub mod compare;
@@ -26,6 +27,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use amendments::Amendment;
 pub use evaluation::{ClassRow, ConfusionRow, EvalRow};
 pub use examples::{thumbnail, Answer, Example, Examples};
 pub use html::{duration, rate, write};
@@ -43,6 +45,8 @@ pub enum ReportError {
     Evaluations { path: PathBuf, source: serde_json::Error },
     #[error("{path} holds no examples of an evaluation: {source}")]
     Examples { path: PathBuf, source: serde_json::Error },
+    #[error("{path} is no list of amendments: {source}")]
+    Amendments { path: PathBuf, source: serde_json::Error },
     /// A mistake of the calling code.
     #[error("cannot draw the mask: {0}")]
     Mask(String),

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost::Message;
 
 use super::ReportError;
+use crate::whole_file;
 
 /// One record of an event file.
 #[derive(Clone, PartialEq, Message)]
@@ -114,7 +115,9 @@ impl EventWriter {
         // No run takes 2^63 steps.
         let step = i64::try_from(step).unwrap_or(i64::MAX);
         let event = Event { wall_time: now().as_secs_f64(), step, what: Some(what) };
-        self.file.write_all(&record(&event.encode_to_vec())).map_err(ReportError::io("append to", &self.path))
+        let record = record(&event.encode_to_vec());
+        let written = whole_file::step().and_then(|()| self.file.write_all(&record));
+        written.map_err(ReportError::io("append to", &self.path))
     }
 }
 

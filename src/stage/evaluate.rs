@@ -154,6 +154,7 @@ fn write_examples<D: GraphDevice>(
         task: evaluation.task.clone(),
         examples: shown,
     };
+    folder.still_there()?;
     let path = folder.examples().join(format!("stage{}-{index}.json", run.position.stage));
     Ok(examples.write(&path)?)
 }
@@ -305,14 +306,14 @@ pub fn read_rows(folder: &RunFolder) -> Result<Vec<EvaluationRow>, StageError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(StageError::Io { path, source }),
     };
-    serde_json::from_slice(&text).map_err(|source| StageError::State { path, source })
+    serde_json::from_slice(&text).map_err(|source| StageError::Evaluations { path, source })
 }
 
 /// Replaces `eval.json`.
 pub fn write_rows(folder: &RunFolder, rows: &[EvaluationRow]) -> Result<(), StageError> {
     let path = folder.evaluations();
-    let mut text =
-        serde_json::to_vec_pretty(rows).map_err(|source| StageError::State { path: path.clone(), source })?;
+    let mut text = serde_json::to_vec_pretty(rows)
+        .map_err(|source| StageError::Evaluations { path: path.clone(), source })?;
     text.push(b'\n');
     folder.replace(&path, &text)?;
     Ok(())

@@ -2,6 +2,7 @@
 
 mod clock;
 pub mod evaluate;
+pub mod identity;
 pub mod inputs;
 pub mod pictures;
 pub mod plan;
@@ -135,7 +136,7 @@ pub struct UnmaskConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Complete,
-    /// By SIGINT or SIGTERM, after writing a checkpoint.
+    /// By SIGINT, SIGTERM, SIGHUP or SIGUSR1, after writing a checkpoint.
     Interrupted,
 }
 
@@ -193,8 +194,18 @@ pub enum StageError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("the training source ended although it should repeat; this is a bug in the source")]
     NoMoreData,
-    #[error("{path}: the state in this checkpoint is not readable: {source}")]
-    State { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{path} is not the list of evaluations that a run writes: {source}. Put it back, or delete it: what was measured \
+         before the newest checkpoint is lost then"
+    )]
+    Evaluations { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{path} is not what a run writes there: {source}. Delete it: then a checkpoint that is of another run, or of \
+         other data, is told apart by its hashes alone"
+    )]
+    Identity { path: PathBuf, source: serde_json::Error },
+    #[error(transparent)]
+    NotTheSame(#[from] identity::NotTheSame),
     #[error("what ranks told each other is not readable: {0}")]
     Told(serde_json::Error),
     #[error("this rank's share of a checkpoint did not reach rank 0: {0}")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{CheckpointError, Snapshot};
+use crate::checkpoint::{CheckpointError, Name, Snapshot};
 use crate::model::{Flip, GraphDevice};
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::ranks::{from_first, Owners, Ranks};
@@ -19,6 +19,8 @@ pub struct Resumed {
     /// Its folder, on rank 0.
     pub path: PathBuf,
     pub state: State,
+    /// That of its folder, on rank 0.
+    pub name: Option<Name>,
     /// On rank 0.
     snapshot: Option<Snapshot>,
 }
@@ -42,7 +44,8 @@ impl Resumed {
         };
         let told = from_first(ranks, &serde_json::to_vec(&told).map_err(StageError::json)?)?;
         let told: Option<Told> = serde_json::from_slice(&told).map_err(StageError::json)?;
-        Ok(told.map(|Told { path, state }| Resumed { path, state, snapshot: own }))
+        let name = own.as_ref().map(|snapshot| snapshot.name);
+        Ok(told.map(|Told { path, state }| Resumed { path, state, name, snapshot: own }))
     }
 
     /// Gives a model its weights on rank 0; the others have them from there.

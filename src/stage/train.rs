@@ -201,6 +201,7 @@ pub fn train<D: GraphDevice>(
             };
             let timing = clock.lap(run.position.stage, done, plan.batch, began.elapsed());
             if let Some(records) = &mut run.records {
+                records.folder.still_there()?;
                 records.metrics.append(&line)?;
                 records.timing.append(&timing)?;
                 records.events.scalars(

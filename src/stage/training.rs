@@ -20,6 +20,7 @@ use crate::ranks::{Owners, Ranks, RanksConfig};
 use crate::report::EventWriter;
 use crate::run_folder::RunFolder;
 
+use super::identity::Identity;
 use super::StageError;
 
 /// Name of the model's part of a checkpoint.
@@ -66,6 +67,9 @@ pub struct State {
     /// The next pair of each part of a batch, where it has several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Cursor>,
+    /// What the run is of; earlier versions did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// Where a run is recorded. Rank 0 does it for all.
@@ -88,7 +92,7 @@ pub struct Run<'a, D: GraphDevice> {
     /// Ranks on this machine, this one included.
     pub neighbours: usize,
     pub progress: &'a Progress,
-    /// Set by SIGINT and SIGTERM.
+    /// Set by the signals that end a run.
     pub interrupt: &'a AtomicBool,
     pub device: D,
     pub model: Flip<f32, D>,
@@ -99,6 +103,8 @@ pub struct Run<'a, D: GraphDevice> {
     pub position: Position,
     /// As in [`State`].
     pub parts: Vec<Cursor>,
+    /// What the run is of; `None` on other ranks than 0.
+    pub identity: Option<Identity>,
     /// The newest checkpoint written or read.
     pub saved: Option<PathBuf>,
 }
@@ -182,13 +188,15 @@ impl<D: GraphDevice> Run<'_, D> {
                 None => Ok(()),
             };
         };
+        records.folder.still_there()?;
         records.metrics.sync()?;
         records.timing.sync()?;
         self.position.metrics_bytes = records.metrics.position();
         self.position.timing_bytes = records.timing.position();
         let folder = records.folder.checkpoints();
         let name = self.position.name();
-        let state = State { position: self.position, parts: self.parts.clone() };
+        let (parts_of_batch, identity) = (self.parts.clone(), self.identity.clone());
+        let state = State { position: self.position, parts: parts_of_batch, identity };
         let path = checkpoint::write_parts(&folder, name, parts, &state)?;
         tracing::info!(target: "flip::checkpoint", path = %path.display(), "checkpoint written");
         checkpoint::retain(&folder, name, self.checkpoints.keep, &[])?;

@@ -187,6 +187,10 @@ impl Source for Table {
         Some(self.samples)
     }
 
+    fn files(&self) -> Vec<Location> {
+        self.windows.shelf().files.iter().map(|file| file.location.clone()).collect()
+    }
+
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
         self.windows.ticket(cursor, order)
     }
