@@ -30,11 +30,11 @@ unsafe impl GlobalAlloc for Counting {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
         System.dealloc(at, layout)
     }
-    // Large blocks shrink where they are.
+    // Large blocks shrink where they are; one that grows may be there twice for a moment.
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let held = HELD.fetch_add(size, Ordering::Relaxed) + size - layout.size();
+        let held = HELD.fetch_add(size, Ordering::Relaxed) + size;
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        MOST.fetch_max(held, Ordering::Relaxed);
+        MOST.fetch_max(if size < layout.size() { held - layout.size() } else { held }, Ordering::Relaxed);
         System.realloc(at, layout, size)
     }
 }
