@@ -79,7 +79,7 @@ fn without_findings(each: u64, wanted: impl Fn(&str) -> bool) {
 
 #[test]
 fn a_few_mutated_inputs_of_every_kind_are_read_or_refused() {
-    without_findings(FEW, |kind| kind != "patterns");
+    without_findings(FEW, |_| true);
 }
 
 #[test]
