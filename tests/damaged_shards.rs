@@ -237,7 +237,10 @@ fn training_gets_what_inspection_promises() {
         assert_eq!(keys, promised);
         let skipped = loader.skipped();
         assert_eq!(skipped.total() + keys.len() as u64, total);
-        for (reason, least) in [("image_too_large", 3), ("shard_truncated", 4), ("shard_header", 2)] {
+        // A web page in place of an archive is called that, not one with a damaged header.
+        for (reason, least) in
+            [("image_too_large", 3), ("shard_truncated", 4), ("shard_header", 1), ("shard_other", 1)]
+        {
             assert!(skipped.counts.get(reason).is_some_and(|&count| count >= least), "{reason}: {skipped}");
         }
     }
