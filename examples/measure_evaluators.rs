@@ -40,6 +40,7 @@ fn batches(pictures: usize, captions: usize) -> impl FnMut() -> Result<Option<Ba
             captions: rows.iter().map(|row| (0..captions).map(|c| format!("{row} {c}")).collect()).collect(),
             labels: rows.iter().map(|row| Some((row % CLASSES) as i64)).collect(),
             keys: rows.iter().map(usize::to_string).collect(),
+            pictures: vec![None; rows.len()],
             cursor: Cursor::default(),
         };
         Ok((!rows.is_empty()).then_some(batch))
