@@ -219,7 +219,7 @@ fn a_run_stops_with_four_ranks_and_goes_on_with_two_and_then_one() {
     let Output { status, stderr, .. } = ended(four, PATIENCE);
     let said = String::from_utf8_lossy(&stderr).into_owned();
     assert_eq!(status.code(), Some(130), "{said}");
-    assert_eq!(said.matches("interrupted; go on with --resume").count(), 1, "{said}");
+    assert_eq!(said.matches("interrupted; go on with flip run").count(), 1, "{said}");
 
     let resume = [&[name.as_str(), "--resume"], &shard[..]].concat();
     let two = place.command(2, &resume).spawn().unwrap();

@@ -172,7 +172,7 @@ fn mistakes_in_a_study_have_their_line() {
     );
     broken("\"half\"", "\"no mask\"", &["broken.ron:11:20: axes[0][1].name: two settings are called"]);
     broken("seeds: 2", "seeds: 2, baseline: \"no masks\"", &["did you mean \"no mask\"?"]);
-    broken("seeds: 2", "seeds: 0", &["seeds >= 1, got 0"]);
+    broken("seeds: 2", "seeds: 0", &["expected 1 <= seeds <= 10000, got 0"]);
     broken("tiny.ron", "absent.ron", &["absent.ron: cannot be read"]);
     broken(
         "seeds: 2",

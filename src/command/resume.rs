@@ -9,6 +9,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::checkpoint::Snapshot;
 use crate::duration::Duration;
+use crate::outside;
 use crate::recipe::{self, Change, Effect, FieldPath, Recipe, Segment};
 use crate::report::Amendment;
 use crate::run_folder::RunFolder;
@@ -103,9 +104,9 @@ impl GoingOn {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
             }
-            let mut text = serde_json::to_vec_pretty(&self.before)?;
-            text.push(b'\n');
-            folder.replace(&folder.amendments(), &text)?;
+            let mut text = serde_json::to_string_pretty(&self.before)?;
+            text.push('\n');
+            folder.replace(&folder.amendments(), outside::without_secrets(&text).as_bytes())?;
         }
         let written = recipe::write(&self.recipe);
         if std::fs::read_to_string(folder.recipe()).is_ok_and(|there| there != written) {

@@ -93,7 +93,7 @@ fn an_open_clip_checkpoint_goes_through_a_run_unchanged() {
     for line in [
         "library_name: open_clip",
         "local-dir:out",
-        "imported from a checkpoint of open_clip",
+        "imported from a checkpoint of open\\_clip",
         "Not evaluated.",
     ] {
         assert!(card.contains(line), "{card}");
