@@ -264,6 +264,7 @@ fn classification_needs_no_captions_and_a_set_smaller_than_a_batch_is_told() {
         &folder.path().join("train.tar"),
         &[("a.png", "1"), ("a.txt", "a cat"), ("b.png", "200"), ("b.txt", "a dog")],
     );
+    write("empty.tar", "");
     write("names.txt", "\u{feff}cat\r\ndog\r\n");
     write("templates.txt", "\u{feff}a {c}\r\n");
     write(
@@ -275,7 +276,7 @@ fn classification_needs_no_captions_and_a_set_smaller_than_a_batch_is_told() {
         text: (tokenizer: Train(captions: 10), vocab_size: 60, context: 12, width: 16, depth: 1, heads: 2),
         embed_dim: 16,
     ),
-    data: (train: WebDataset(shards: "train.tar"), workers: 2),
+    data: (train: WebDataset(shards: ["train.tar", "empty.tar"]), workers: 2),
     stages: [
         Pretrain(
             length: Steps(2), batch: 16, image_mask: Random(0.5),
@@ -301,4 +302,5 @@ fn classification_needs_no_captions_and_a_set_smaller_than_a_batch_is_told() {
         serde_json::from_slice(&std::fs::read(folder.path().join("run/eval.json")).unwrap()).unwrap();
     assert_eq!((rows[0]["n"].as_u64(), rows[1]["n"].as_u64()), (Some(3), Some(3)), "{rows}");
     assert!(said.contains("a whole pass has 2 usable samples, and a batch 16"), "{said}");
+    assert!(said.contains("empty.tar: holds no sample; it has 0 bytes"), "{said}");
 }

@@ -30,7 +30,8 @@ pub fn write<S: Serialize>(
     state: &S,
 ) -> Result<PathBuf, CheckpointError> {
     for (part, tensors) in parts {
-        for tensor in tensors.iter().filter(|tensor| elements(tensor.shape) != Some(tensor.data.len())) {
+        let wrong = tensors.iter().find(|tensor| elements(tensor.shape) != Some(tensor.data.len()));
+        if let Some(tensor) = wrong {
             let reason = format!("shape {:?} does not hold {} values", tensor.shape, tensor.data.len());
             return Err(unsaveable(part, tensor.name, reason));
         }

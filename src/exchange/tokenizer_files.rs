@@ -54,7 +54,8 @@ impl TokenizerFiles {
             )),
             (TokenizerFiles::BuiltIn | TokenizerFiles::OpenClips, _) => Some(format!(
                 "training cleaned captions as open_clip does, and a tokenizer.json cannot say so: {some} get other ids \
-                 until they go through ftfy.fix_text and html.unescape twice"
+                 until they go through ftfy.fix_text and html.unescape twice; a few keep them even then, such as captions \
+                 that spell out a control token or end a word in a Greek capital sigma"
             )),
             (TokenizerFiles::Other, _) => None,
         }

@@ -251,7 +251,7 @@ fn run_on<D: GraphDevice>(
         }
     };
     let State { position, parts, .. } = begin(recipe, resumed.as_ref(), &mut model)?;
-    model.share(ranks).map_err(ModelError::from)?;
+    model.share(ranks)?;
     ranks.expect_marks(Duration::from_secs(recipe.ranks.stall_limit_s.get()));
     let records = folder.map(|folder| records(folder, &position)).transpose()?;
     let mut run = Run {

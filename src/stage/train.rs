@@ -218,7 +218,7 @@ pub fn train<D: GraphDevice>(
             }
             bar.update(
                 done * plan.batch as u64,
-                &format!("loss {:.4}  {} images/s", line.loss, crate::report::rate(timing.images_per_s)),
+                format!("loss {:.4}  {} images/s", line.loss, crate::report::rate(timing.images_per_s)),
             );
             tracing::debug!(
                 target: "flip::train", stage = line.stage, step = done, loss = line.loss, lr, norm,

@@ -127,9 +127,9 @@ fn write_all(
             while let Some(pair) = next.take() {
                 add(&mut shard, packed, &pair)?;
                 packed += 1;
-                next = good().or_else(|error| {
+                next = good().map_err(|error| {
                     failure = Some(error);
-                    Err(io::Error::other("the next sample cannot be read"))
+                    io::Error::other("the next sample cannot be read")
                 })?;
                 if packed.is_multiple_of(args.per_shard) {
                     break;
