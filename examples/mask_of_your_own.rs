@@ -7,7 +7,7 @@
 use flip::mask::{draw_images, ImageMask, ImageStrategy, Kept, Ratio};
 use rand::{Rng, RngCore};
 
-/// Keeps a band of patches across the picture, at a random angle.
+/// Keeps a band of patches across the image, at a random angle.
 struct Band {
     ratio: Ratio,
 }
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Prints the masks of a batch side by side: `##` is kept.
 fn show(title: &str, mask: &Kept, grid: usize) {
     println!("{title}: {} of {} patches", mask.kept, mask.of);
-    let pictures: Vec<Vec<bool>> = mask
+    let images: Vec<Vec<bool>> = mask
         .ids
         .chunks_exact(mask.kept)
         .map(|row| {
@@ -57,7 +57,7 @@ fn show(title: &str, mask: &Kept, grid: usize) {
         })
         .collect();
     for row in 0..grid {
-        for seen in &pictures {
+        for seen in &images {
             let line: String =
                 (0..grid).map(|column| if seen[row * grid + column] { "##" } else { " ." }).collect();
             print!("{line}   ");

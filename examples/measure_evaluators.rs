@@ -1,6 +1,6 @@
 //! How long evaluators compute once everything is embedded: random embeddings, no model.
 //!
-//!     cargo run --release --example measure_evaluators -- [pictures] [captions a picture] [dim]
+//!     cargo run --release --example measure_evaluators -- [images] [captions an image] [dim]
 
 use std::time::Instant;
 
@@ -26,10 +26,10 @@ fn embedding(seed: u64, class: u64, dim: usize) -> Vec<f32> {
     row
 }
 
-fn batches(pictures: usize, captions: usize) -> impl FnMut() -> Result<Option<Batch>, flip::data::DataError> {
+fn batches(images: usize, captions: usize) -> impl FnMut() -> Result<Option<Batch>, flip::data::DataError> {
     let mut next = 0;
     move || {
-        let rows: Vec<usize> = (next..(next + BATCH).min(pictures)).collect();
+        let rows: Vec<usize> = (next..(next + BATCH).min(images)).collect();
         next += rows.len();
         let batch = Batch {
             pixels: Vec::new(),
@@ -40,7 +40,7 @@ fn batches(pictures: usize, captions: usize) -> impl FnMut() -> Result<Option<Ba
             captions: rows.iter().map(|row| (0..captions).map(|c| format!("{row} {c}")).collect()).collect(),
             labels: rows.iter().map(|row| Some((row % CLASSES) as i64)).collect(),
             keys: rows.iter().map(usize::to_string).collect(),
-            pictures: vec![None; rows.len()],
+            images: vec![None; rows.len()],
             cursor: Cursor::default(),
         };
         Ok((!rows.is_empty()).then_some(batch))
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<usize> =
         std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let argument = |at: usize, otherwise| arguments.get(at).copied().unwrap_or(otherwise);
-    let (pictures, captions, dim) = (argument(0, 5_000), argument(1, 5), argument(2, 512));
+    let (count, captions, dim) = (argument(0, 5_000), argument(1, 5), argument(2, 512));
     let nowhere = || SourceConfig::Folder(FolderConfig { path: "nowhere".into() });
     let (name, data, labels) = (String::from("random"), None, LabelsConfig::Source);
     let retrieval = RetrievalConfig {
@@ -77,8 +77,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         iterations: 1000,
     };
     let evaluators: [(&dyn Evaluator, f64); 3] = [
-        (&retrieval, 2.0 * (pictures * pictures * captions * dim) as f64),
-        (&neighbours, 2.0 * (pictures * pictures * dim) as f64),
+        (&retrieval, 2.0 * (count * count * captions * dim) as f64),
+        (&neighbours, 2.0 * (count * count * dim) as f64),
         (&probe, f64::NAN),
     ];
     for (evaluator, flop) in evaluators {
@@ -114,7 +114,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             })
         };
         let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim };
-        let (mut test, mut train) = (batches(pictures, captions), batches(pictures, 0));
+        let (mut test, mut train) = (batches(count, captions), batches(count, 0));
         let material = Material {
             test: &mut test,
             known: Known::default(),

@@ -7,13 +7,13 @@
 use std::time::Instant;
 
 use flip::data::scenes::Scenes;
-use flip::data::source::{Picture, Source};
+use flip::data::source::{Image, Source};
 use flip::data::{ScenesConfig, ScenesLevel, ScenesSplit};
 use image::{imageops, RgbImage};
 
 const COLUMNS: u32 = 16;
 const ROWS: u32 = 9;
-/// Each picture is shown this many times as large.
+/// Each image is shown this many times as large.
 const ZOOM: u32 = 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,18 +38,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if number < 16 {
                 println!("  {number}: {}", raw.captions.join(" | "));
             }
-            let Picture::Rgb { width, height, pixels } = raw.picture else { continue };
-            let picture = RgbImage::from_raw(width, height, pixels).ok_or("a picture of another size")?;
-            let large = imageops::resize(&picture, width * ZOOM, height * ZOOM, imageops::Nearest);
+            let Image::Rgb { width, height, pixels } = raw.image else { continue };
+            let image = RgbImage::from_raw(width, height, pixels).ok_or("an image of another size")?;
+            let large = imageops::resize(&image, width * ZOOM, height * ZOOM, imageops::Nearest);
             imageops::replace(&mut sheet, &large, i64::from(place.0 * side), i64::from(place.1 * side));
         }
-        let (start, pictures) = (Instant::now(), 20_000);
-        let captions: usize = (0..pictures).map(|number| scenes.sample(number).1.captions.len()).sum();
+        let (start, images) = (Instant::now(), 20_000);
+        let captions: usize = (0..images).map(|number| scenes.sample(number).1.captions.len()).sum();
         let seconds = start.elapsed().as_secs_f64();
         println!(
-            "  {:.0} pictures of {size} px a second, {:.2} captions each",
-            pictures as f64 / seconds,
-            captions as f64 / pictures as f64
+            "  {:.0} images of {size} px a second, {:.2} captions each",
+            images as f64 / seconds,
+            captions as f64 / images as f64
         );
     }
     sheet.save(&path)?;

@@ -1,31 +1,31 @@
-//! Asks a trained model what a picture shows.
+//! Asks a trained model what an image shows.
 //!
-//!     cargo run --release --example zero_shot_one_image -- runs/quickstart picture.png "red circle" "blue star"
+//!     cargo run --release --example zero_shot_one_image -- runs/quickstart image.png "red circle" "blue star"
 
 use std::error::Error;
 use std::path::Path;
 
 use dfdx::tensor::Cpu;
 use flip::data::cut::{Cutter, View};
-use flip::data::limits::PictureLimits;
-use flip::data::source::Picture;
+use flip::data::limits::ImageLimits;
+use flip::data::source::Image;
 use flip::data::transform::Transform;
 use flip::trained::Trained;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [run, picture, texts @ ..] = arguments.as_slice() else {
-        return Err("expected: RUN-FOLDER PICTURE TEXT [TEXT ...]".into());
+    let [run, image, texts @ ..] = arguments.as_slice() else {
+        return Err("expected: RUN-FOLDER IMAGE TEXT [TEXT ...]".into());
     };
     let trained = Trained::open(Path::new(run), &Cpu::default())?;
 
-    let picture = Picture::Encoded(std::fs::read(picture)?);
+    let image = Image::Encoded(std::fs::read(image)?);
     let transform = Transform::Evaluate { size: trained.model.config().image.size };
     let square = Cutter::default()
-        .cut(picture, PictureLimits::default(), &transform, View::Whole, 0, (0, 0))
+        .cut(image, ImageLimits::default(), &transform, View::Whole, 0, (0, 0))
         .map_err(|defect| defect.detail)?;
 
-    let image = trained.embed_pictures(&square)?;
+    let image = trained.embed_images(&square)?;
     let texts_embedded = trained.embed_texts(texts)?;
     let scale = trained.model.logit_scale().exp();
     let logits: Vec<f64> = texts_embedded

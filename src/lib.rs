@@ -20,7 +20,7 @@
 //! | [`checkpoint`] | atomic, hashed snapshots |
 //! | [`exchange`] | checkpoints of other tools, in and out |
 //! | [`log`] | tracing, reloadable while running; metrics files |
-//! | [`report`] | curves, pictures and tables that a person looks at, of one run or several |
+//! | [`report`] | curves, images and tables that a person looks at, of one run or several |
 //! | [`sweep`] | one recipe in many variants: a grid of runs, resumed and compared |
 //! | [`command`] | the command line: one file a subcommand |
 //! | [`trained`] | a run opened for use: weights, tokenizer, recipe |

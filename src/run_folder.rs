@@ -185,11 +185,11 @@ impl RunFolder {
     pub fn tensorboard(&self) -> PathBuf {
         self.root.join("tensorboard")
     }
-    /// Training pictures beside what their masks leave.
+    /// Training images beside what their masks leave.
     pub fn masks(&self) -> PathBuf {
         self.root.join("masks.png")
     }
-    /// Evaluated pictures with what was found for them, a file an evaluation.
+    /// Evaluated images with what was found for them, a file an evaluation.
     pub fn examples(&self) -> PathBuf {
         self.root.join("examples")
     }

@@ -25,9 +25,9 @@ pub enum Purpose {
     Caption = 7,
     /// Random inputs of benchmarks.
     Bench = 8,
-    /// Labelled pictures that an evaluator learns from or holds back; counters: draw, class or 0.
+    /// Labelled images that an evaluator learns from or holds back; counters: draw, class or 0.
     Labelled = 9,
-    /// Pictures shown of a set; counters: picture, 0.
+    /// Images shown of a set; counters: image, 0.
     Sheet = 10,
 }
 

@@ -8,7 +8,7 @@ use crate::data::DataError;
 use crate::model::{Flip, GraphDevice, ModelConfig, ModelError, Precision};
 use crate::parameter::NamedTensor;
 use crate::recipe::{model_of, ModelUnknown};
-use crate::stage::inputs::{whole_pictures, whole_texts};
+use crate::stage::inputs::{whole_images, whole_texts};
 use crate::stage::training::MODEL;
 
 /// The weights of a run, on the host.
@@ -136,9 +136,9 @@ impl<D: GraphDevice> Trained<D> {
         Ok(self.model.embed_texts(&whole_texts(&tokens, context))?)
     }
 
-    /// Unit-length embeddings [n, embed_dim] of [n, size, size, 3] pictures of the model's size.
-    pub fn embed_pictures(&self, pixels: &[u8]) -> Result<Vec<f32>, ModelError> {
+    /// Unit-length embeddings [n, embed_dim] of [n, size, size, 3] images of the model's size.
+    pub fn embed_images(&self, pixels: &[u8]) -> Result<Vec<f32>, ModelError> {
         let image = &self.model.config().image;
-        self.model.embed_images(&whole_pictures(pixels, image.size, image.patch))
+        self.model.embed_images(&whole_images(pixels, image.size, image.patch))
     }
 }

@@ -104,7 +104,7 @@ fn numbers_beyond_every_use_are_refused_with_their_bounds() {
             ],
             "a step: about",
         ),
-        (&["data", "mask", "--pictures=18446744073709551615"], "from 1 to 64"),
+        (&["data", "mask", "--images=18446744073709551615"], "from 1 to 64"),
         (
             &["export", "x", "--to", "onnx", "--out", "y", "--inline-mib=18446744073709551615"],
             "from 0 to 2047",

@@ -1,12 +1,12 @@
-//! The built-in pictures with several things in them: that training never shows what is held out, that of all
-//! classes exactly one is true of a picture, and that captions and pixels say the same.
+//! The built-in images with several things in them: that training never shows what is held out, that of all
+//! classes exactly one is true of an image, and that captions and pixels say the same.
 
 use std::collections::{HashMap, HashSet};
 
 use flip::data::scenes::{
     never_together, Colour, Composition, Content, Group, Placed, Relation, Scenes, Shape, Texture, Topic,
 };
-use flip::data::source::{Picture, Raw, Source};
+use flip::data::source::{Image, Raw, Source};
 use flip::data::{ScenesConfig, ScenesLevel, ScenesSplit};
 
 const LEVELS: [ScenesLevel; 3] = [ScenesLevel::Clutter, ScenesLevel::Relations, ScenesLevel::Counts];
@@ -22,10 +22,10 @@ fn sample(source: &Scenes, number: u64) -> (Composition, Raw) {
     }
 }
 
-fn pixels(picture: &Picture) -> &[u8] {
-    match picture {
-        Picture::Rgb { pixels, .. } => pixels,
-        Picture::Encoded(_) => panic!("expected pixels"),
+fn pixels(image: &Image) -> &[u8] {
+    match image {
+        Image::Rgb { pixels, .. } => pixels,
+        Image::Encoded(_) => panic!("expected pixels"),
     }
 }
 
@@ -40,7 +40,7 @@ fn stands(relation: Relation, thing: &Placed, other: &Placed) -> bool {
     }
 }
 
-/// Whether what a class says is so in a picture, by what is in it and where.
+/// Whether what a class says is so in an image, by what is in it and where.
 fn is_true(topic: Topic, placed: &[Placed]) -> bool {
     let all = |group: Group| placed.iter().filter(move |thing| thing.what == group.what);
     let right_number = |group: Group| all(group).count() == group.count;
@@ -91,7 +91,7 @@ fn training_never_shows_what_is_held_out() {
 }
 
 #[test]
-fn of_all_classes_one_is_true_of_a_picture() {
+fn of_all_classes_one_is_true_of_a_image() {
     for (level, guessing) in LEVELS.into_iter().zip([48, 96, 128]) {
         let source = scenes(level, ScenesSplit::HeldOut, 32, 1);
         let (asked, classes) = (Topic::held_out(level), source.classes());
@@ -171,7 +171,7 @@ impl Said {
     }
 }
 
-/// Reads a caption as a person would and holds it against the picture.
+/// Reads a caption as a person would and holds it against the image.
 fn holds(caption: &str, composition: &Composition) -> bool {
     let placed = &composition.placed;
     let mut rest = caption;
@@ -305,7 +305,7 @@ fn pixels_show_as_many_things_as_there_are_in_their_colours() {
         let source = scenes(level, ScenesSplit::HeldOut, SIDE, 2);
         for number in 0..600 {
             let (composition, raw) = sample(&source, number);
-            let pixels = pixels(&raw.picture);
+            let pixels = pixels(&raw.image);
             // The two halves of an hourglass meet in a point.
             if composition.placed.iter().all(|thing| thing.what.shape != Shape::Hourglass) {
                 let things = composition.placed.len();
@@ -330,21 +330,21 @@ fn pixels_show_as_many_things_as_there_are_in_their_colours() {
 }
 
 #[test]
-fn a_picture_depends_on_seed_level_split_and_number_alone() {
+fn a_image_depends_on_seed_level_split_and_number_alone() {
     let mut distinct = HashSet::new();
     for level in LEVELS {
         let [train, again, other] = [1, 1, 2].map(|seed| scenes(level, ScenesSplit::Train, 32, seed));
         let held_out = scenes(level, ScenesSplit::HeldOut, 32, 1);
         for number in (0..300).rev() {
             let (_, raw) = train.sample(number);
-            assert_eq!(pixels(&raw.picture).len(), 32 * 32 * 3);
+            assert_eq!(pixels(&raw.image).len(), 32 * 32 * 3);
             assert_eq!(raw, again.sample(number).1);
             for source in [&train, &other, &held_out] {
-                distinct.insert(pixels(&source.sample(number).1.picture).to_vec());
+                distinct.insert(pixels(&source.sample(number).1.image).to_vec());
             }
         }
     }
-    assert_eq!(distinct.len(), 2_700, "streams share pictures");
+    assert_eq!(distinct.len(), 2_700, "streams share images");
 }
 
 #[test]

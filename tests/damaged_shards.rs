@@ -186,7 +186,7 @@ fn the_table_for_people_cannot_steer_a_terminal() {
 }
 
 fn plan(source: WebDataset, order: Order, passes: Passes, workers: usize) -> Plan {
-    let tokenizer = Tokenizer::train(["a picture of an apple".to_string()].into_iter(), 60).unwrap();
+    let tokenizer = Tokenizer::train(["an image of an apple".to_string()].into_iter(), 60).unwrap();
     Plan {
         source: Arc::new(source),
         order,

@@ -28,12 +28,12 @@ fn pictograms() -> String {
         .to_string()
 }
 
-fn write_picture(path: &Path, shade: u8) {
+fn write_image(path: &Path, shade: u8) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     image::RgbImage::from_pixel(9, 7, image::Rgb([shade, 10, 20])).save(path).unwrap();
 }
 
-/// A folder of four pictures, two of them the same, one without a caption.
+/// A folder of four images, two of them the same, one without a caption.
 fn loose(folder: &Path) {
     for (name, shade, caption) in [
         ("b/2.png", 1, Some("the second")),
@@ -42,7 +42,7 @@ fn loose(folder: &Path) {
         ("d.png", 3, None),
     ] {
         let path = folder.join(name);
-        write_picture(&path, shade);
+        write_image(&path, shade);
         if let Some(caption) = caption {
             std::fs::write(path.with_extension("txt"), caption).unwrap();
         }
@@ -136,14 +136,14 @@ fn packing_names_what_it_leaves_out_and_makes_keys_that_no_other_set_has() {
     let folder = tempfile::tempdir().unwrap();
     for (set, shade) in [("A", 1), ("B", 2)] {
         loose(&folder.path().join(set));
-        write_picture(&folder.path().join(set).join("a/1.png"), 100 + shade);
+        write_image(&folder.path().join(set).join("a/1.png"), 100 + shade);
         std::fs::write(folder.path().join(set).join("._c.png"), "resource fork").unwrap();
         std::fs::write(folder.path().join(set).join("d.TXT"), "upper case").unwrap();
         std::fs::write(folder.path().join(set).join("e.txt"), "alone").unwrap();
         std::fs::write(folder.path().join(set).join("f.heic"), "another format").unwrap();
         let said = done(&["data", "pack", set, "--out", &format!("packed{set}")], folder.path());
         assert!(said.contains("4 samples in 1 shards") && said.contains("1 left out"), "{said}");
-        assert!(said.contains(&format!("image_missing: {set}/e.txt: no picture of its name")), "{said}");
+        assert!(said.contains(&format!("image_missing: {set}/e.txt: no image of its name")), "{said}");
         assert!(said.contains("files of other kinds: 1 .heic"), "{said}");
     }
     let keys = |pattern: &str| -> Vec<String> {
@@ -151,8 +151,8 @@ fn packing_names_what_it_leaves_out_and_makes_keys_that_no_other_set_has() {
         report["samples"].as_array().unwrap().iter().map(|s| s["key"].as_str().unwrap().to_owned()).collect()
     };
     let (a, b) = (keys("packedA/*.tar"), keys("packedB/*.tar"));
-    assert_ne!(a[0], b[0], "two pictures of one number");
-    assert_eq!(a[1], b[1], "one picture at the same place");
+    assert_ne!(a[0], b[0], "two images of one number");
+    assert_eq!(a[1], b[1], "one image at the same place");
 }
 
 #[test]

@@ -40,8 +40,8 @@ impl Tensors {
     }
 }
 
-/// Pictures that are their embeddings: the key of row 3 of `train` is `train 3`.
-fn pictures(name: &str, labels: &[i64], captions: &[Vec<String>]) -> Vec<(String, Option<i64>, Vec<String>)> {
+/// Images that are their embeddings: the key of row 3 of `train` is `train 3`.
+fn images(name: &str, labels: &[i64], captions: &[Vec<String>]) -> Vec<(String, Option<i64>, Vec<String>)> {
     let n = labels.len().max(captions.len());
     let row = |row: usize| {
         (format!("{name} {row}"), labels.get(row).copied(), captions.get(row).cloned().unwrap_or_default())
@@ -50,12 +50,12 @@ fn pictures(name: &str, labels: &[i64], captions: &[Vec<String>]) -> Vec<(String
 }
 
 fn batches(
-    pictures: Vec<(String, Option<i64>, Vec<String>)>,
+    images: Vec<(String, Option<i64>, Vec<String>)>,
     size: usize,
 ) -> impl FnMut() -> Result<Option<Batch>, DataError> {
     let mut next = 0;
     move || {
-        let some = &pictures[next..(next + size).min(pictures.len())];
+        let some = &images[next..(next + size).min(images.len())];
         next += some.len();
         let batch = Batch {
             pixels: Vec::new(),
@@ -63,24 +63,19 @@ fn batches(
             patches: Vec::new(),
             tokens: Vec::new(),
             lengths: Vec::new(),
-            captions: some.iter().map(|picture| picture.2.clone()).collect(),
-            labels: some.iter().map(|picture| picture.1).collect(),
-            keys: some.iter().map(|picture| picture.0.clone()).collect(),
-            pictures: vec![None; some.len()],
+            captions: some.iter().map(|image| image.2.clone()).collect(),
+            labels: some.iter().map(|image| image.1).collect(),
+            keys: some.iter().map(|image| image.0.clone()).collect(),
+            images: vec![None; some.len()],
             cursor: Cursor::default(),
         };
         Ok((!some.is_empty()).then_some(batch))
     }
 }
 
-type Pictures = Vec<(String, Option<i64>, Vec<String>)>;
+type Images = Vec<(String, Option<i64>, Vec<String>)>;
 
-fn evaluate(
-    evaluator: &dyn Evaluator,
-    test: Pictures,
-    train: Option<Pictures>,
-    known: Known<'_>,
-) -> Evaluation {
+fn evaluate(evaluator: &dyn Evaluator, test: Images, train: Option<Images>, known: Known<'_>) -> Evaluation {
     let tensors = Tensors::read();
     let names = ["train", "test", "images", "prompts", "texts"];
     let rows: HashMap<&str, Vec<f32>> = names.map(|name| (name, tensors.floats(name))).into();
@@ -100,9 +95,9 @@ fn evaluate(
 }
 
 /// Train and test with their labels.
-fn labelled() -> (Pictures, Pictures) {
+fn labelled() -> (Images, Images) {
     let tensors = Tensors::read();
-    let of = |name: &str| pictures(name, &tensors.integers(&format!("{name}_labels")), &[]);
+    let of = |name: &str| images(name, &tensors.integers(&format!("{name}_labels")), &[]);
     (of("train"), of("test"))
 }
 
@@ -182,9 +177,9 @@ fn zero_shot_equals_numpy() {
 fn retrieval_equals_numpy() {
     let owner = Tensors::read().integers("owner");
     let mut captions: Vec<Vec<String>> = Vec::new();
-    for (text, &picture) in owner.iter().enumerate() {
-        captions.resize((picture as usize + 1).max(captions.len()), Vec::new());
-        captions[picture as usize].push(format!("texts {text}"));
+    for (text, &image) in owner.iter().enumerate() {
+        captions.resize((image as usize + 1).max(captions.len()), Vec::new());
+        captions[image as usize].push(format!("texts {text}"));
     }
     let config = RetrievalConfig {
         name: "hand".into(),
@@ -192,13 +187,13 @@ fn retrieval_equals_numpy() {
         captions: RetrievalCaptions::All,
         image_mask: Default::default(),
     };
-    let separate = evaluate(&config, pictures("images", &[], &captions), None, Known::default());
+    let separate = evaluate(&config, images("images", &[], &captions), None, Known::default());
     for (name, value) in expected()["retrieval"].as_object().unwrap() {
         assert!((metric(&separate, name) - value.as_f64().unwrap()).abs() < 1e-6, "{name}");
     }
     // As CLIP_benchmark's shards have them: one text with a caption a line.
     let joined: Vec<Vec<String>> = captions.iter().map(|of| vec![of.join("\n") + "\n\n"]).collect();
-    let joined = evaluate(&config, pictures("images", &[], &joined), None, Known::default());
+    let joined = evaluate(&config, images("images", &[], &joined), None, Known::default());
     assert_eq!(joined, separate);
 }
 
@@ -282,7 +277,7 @@ fn few_shots_are_drawn_by_class_and_all_of_them_are_the_probe() {
 #[test]
 fn labels_that_teach_nothing_are_named() {
     let (train, test) = labelled();
-    let message = |train: Pictures, test: Pictures| {
+    let message = |train: Images, test: Images| {
         let mut images = |batch: &Batch| Ok(vec![0.5; batch.keys.len() * DIM]);
         let mut texts = |_: &[String]| Ok(Vec::new());
         let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim: DIM };
@@ -297,9 +292,9 @@ fn labels_that_teach_nothing_are_named() {
         };
         probe(Penalty::C(1.0)).evaluate(material, &mut embedder).unwrap_err().to_string()
     };
-    let unlabelled: Pictures = train.iter().map(|(key, _, _)| (key.clone(), None, Vec::new())).collect();
+    let unlabelled: Images = train.iter().map(|(key, _, _)| (key.clone(), None, Vec::new())).collect();
     assert!(message(unlabelled.clone(), test.clone()).contains("no sample of `train` has a label"));
     assert!(message(train.clone(), unlabelled).contains("no sample of `data` has a label"));
-    let same: Pictures = train.into_iter().map(|(key, _, _)| (key, Some(4), Vec::new())).collect();
+    let same: Images = train.into_iter().map(|(key, _, _)| (key, Some(4), Vec::new())).collect();
     assert!(message(same, test).contains("the same label; expected two classes or more"));
 }

@@ -11,14 +11,14 @@ use flip::evaluator::{
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
-/// Pictures and texts with embeddings of our choice.
+/// Images and texts with embeddings of our choice.
 #[derive(Debug, Clone, Default)]
 struct World {
     dim: usize,
     /// Embedding, captions, label.
-    pictures: Vec<(Vec<f32>, Vec<String>, Option<i64>)>,
+    images: Vec<(Vec<f32>, Vec<String>, Option<i64>)>,
     texts: HashMap<String, Vec<f32>>,
-    /// Which picture each sample is of; where there are none, every one is of another.
+    /// Which image each sample is of; where there are none, every one is of another.
     names: Vec<u64>,
 }
 
@@ -27,8 +27,8 @@ impl World {
         World { dim, ..World::default() }
     }
 
-    fn picture(mut self, embedding: &[f32], captions: &[&str], label: Option<i64>) -> Self {
-        self.pictures.push((embedding.to_vec(), captions.iter().map(|&c| c.into()).collect(), label));
+    fn image(mut self, embedding: &[f32], captions: &[&str], label: Option<i64>) -> Self {
+        self.images.push((embedding.to_vec(), captions.iter().map(|&c| c.into()).collect(), label));
         self
     }
 
@@ -47,25 +47,25 @@ impl World {
     ) -> Result<Evaluation, EvaluatorError> {
         let mut next = 0;
         let mut batches = || {
-            let end = (next + size).min(self.pictures.len());
-            let some = &self.pictures[next..end];
+            let end = (next + size).min(self.images.len());
+            let some = &self.images[next..end];
             let batch = Batch {
                 pixels: Vec::new(),
                 size: 0,
                 patches: Vec::new(),
                 tokens: Vec::new(),
                 lengths: Vec::new(),
-                captions: some.iter().map(|picture| picture.1.clone()).collect(),
-                labels: some.iter().map(|picture| picture.2).collect(),
+                captions: some.iter().map(|image| image.1.clone()).collect(),
+                labels: some.iter().map(|image| image.2).collect(),
                 keys: (next..end).map(|key| key.to_string()).collect(),
-                pictures: (next..end).map(|row| self.names.get(row).copied()).collect(),
+                images: (next..end).map(|row| self.names.get(row).copied()).collect(),
                 cursor: Cursor::default(),
             };
             next = end;
             Ok((!some.is_empty()).then_some(batch))
         };
         let mut images = |batch: &Batch| {
-            let of = |key: &String| self.pictures[key.parse::<usize>().expect("a number")].0.clone();
+            let of = |key: &String| self.images[key.parse::<usize>().expect("a number")].0.clone();
             Ok(batch.keys.iter().flat_map(of).collect())
         };
         let mut texts = |texts: &[String]| {
@@ -131,11 +131,11 @@ fn zero_shot_averages_templates_before_it_normalises() {
         .text("b", &[0.0, 0.0, 1.0])
         .text("the b", &[0.0, 0.0, 1.0])
         // 0.707 to a, 0.65 to b; were the mean not normalised, 0.5 to a.
-        .picture(&[0.5, 0.5, 0.65], &[""], Some(0))
-        .picture(&[0.1, 0.1, 0.9], &[""], Some(0))
-        .picture(&[0.0, 0.0, 1.0], &[""], Some(1))
-        .picture(&[0.0, 0.0, 1.0], &[""], None)
-        .picture(&[0.0, 0.0, 1.0], &[""], Some(-1));
+        .image(&[0.5, 0.5, 0.65], &[""], Some(0))
+        .image(&[0.1, 0.1, 0.9], &[""], Some(0))
+        .image(&[0.0, 0.0, 1.0], &[""], Some(1))
+        .image(&[0.0, 0.0, 1.0], &[""], None)
+        .image(&[0.0, 0.0, 1.0], &[""], Some(-1));
     let result = world.evaluate(&named(&["a", "b"], &["{}", "the {}"]), &[], 2, 1.0).expect("a result");
     assert_eq!(
         (result.kind.as_str(), result.dataset.as_str(), result.task.as_str()),
@@ -159,7 +159,7 @@ fn zero_shot_ties_go_to_the_lowest_index_and_top5_counts_five() {
         world = world.text(name, &[1.0, 0.0]);
     }
     for label in 0..7 {
-        world = world.picture(&[1.0, 0.0], &[""], Some(label));
+        world = world.image(&[1.0, 0.0], &[""], Some(label));
     }
     let config = zero_shot(ClassesConfig::Source { templates: Some(vec!["{}".into()]) });
     let result = world.evaluate(&config, &names, 3, 1.0).expect("a result");
@@ -169,15 +169,15 @@ fn zero_shot_ties_go_to_the_lowest_index_and_top5_counts_five() {
 }
 
 #[test]
-fn retrieval_of_two_pictures_with_two_captions_each() {
+fn retrieval_of_two_images_with_two_captions_each() {
     // Similarities:      p0   p1
     //   "p0 first"       0.9  0.8   found at 1 by both
-    //   "p0 second"      0.1  0.2   picture 1 comes before its own
-    //   "p1 first"       0.95 0.5   picture 0 comes before its own, and it comes before "p0 first" for p0
+    //   "p0 second"      0.1  0.2   image 1 comes before its own
+    //   "p1 first"       0.95 0.5   image 0 comes before its own, and it comes before "p0 first" for p0
     //   "p1 second"      0.0  0.7
     let world = World::new(2)
-        .picture(&[1.0, 0.0], &["p0 first", "p0 second"], None)
-        .picture(&[0.0, 1.0], &["p1 first", "p1 second"], None)
+        .image(&[1.0, 0.0], &["p0 first", "p0 second"], None)
+        .image(&[0.0, 1.0], &["p1 first", "p1 second"], None)
         .text("p0 first", &[0.9, 0.8])
         .text("p0 second", &[0.1, 0.2])
         .text("p1 first", &[0.95, 0.5])
@@ -197,11 +197,9 @@ fn retrieval_of_two_pictures_with_two_captions_each() {
 }
 
 #[test]
-fn a_picture_without_captions_is_never_found_but_competes() {
-    let world = World::new(2)
-        .picture(&[1.0, 0.0], &[], None)
-        .picture(&[0.5, 0.0], &["it"], None)
-        .text("it", &[1.0, 0.0]);
+fn a_image_without_captions_is_never_found_but_competes() {
+    let world =
+        World::new(2).image(&[1.0, 0.0], &[], None).image(&[0.5, 0.0], &["it"], None).text("it", &[1.0, 0.0]);
     let result = world.evaluate(&retrieval(RetrievalCaptions::All), &[], 8, 1.0).expect("a result");
     assert_eq!(metric(&result, "image_to_text_recall_at_10"), 0.5);
     assert_eq!(metric(&result, "text_to_image_recall_at_1"), 0.0);
@@ -228,23 +226,23 @@ fn ranking(query: &[f32], candidates: &[Vec<f32>]) -> Vec<usize> {
 proptest! {
     #[test]
     fn retrieval_equals_sorting(
-        (images, texts, owners) in (1usize..90, 1usize..60).prop_flat_map(|(pictures, captions)| (
-            whole_numbers(pictures, 19),
+        (images, texts, owners) in (1usize..90, 1usize..60).prop_flat_map(|(images, captions)| (
+            whole_numbers(images, 19),
             whole_numbers(captions, 19),
-            prop::collection::vec(0..pictures, captions),
+            prop::collection::vec(0..images, captions),
         )),
         size in 1usize..40,
     ) {
-        // Texts in the order in which the pictures bring them.
+        // Texts in the order in which the images bring them.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| owners[text]);
         let owners: Vec<usize> = order.iter().map(|&text| owners[text]).collect();
         let texts: Vec<Vec<f32>> = order.iter().map(|&text| texts[text].clone()).collect();
         let mut world = World::new(19);
-        for (picture, image) in images.iter().enumerate() {
+        for (row, image) in images.iter().enumerate() {
             let captions: Vec<String> =
-                (0..texts.len()).filter(|&text| owners[text] == picture).map(|text| text.to_string()).collect();
-            world.pictures.push((image.clone(), captions, None));
+                (0..texts.len()).filter(|&text| owners[text] == row).map(|text| text.to_string()).collect();
+            world.images.push((image.clone(), captions, None));
         }
         for (text, embedding) in texts.iter().enumerate() {
             world.texts.insert(text.to_string(), embedding.clone());
@@ -268,10 +266,10 @@ proptest! {
 
     #[test]
     fn zero_shot_equals_sorting(
-        (classes, images, labels) in (1usize..30, 1usize..40).prop_flat_map(|(classes, pictures)| (
+        (classes, images, labels) in (1usize..30, 1usize..40).prop_flat_map(|(classes, images)| (
             whole_numbers(classes, 6),
-            whole_numbers(pictures, 6),
-            prop::collection::vec(0..classes, pictures),
+            whole_numbers(images, 6),
+            prop::collection::vec(0..classes, images),
         )),
         size in 1usize..40,
     ) {
@@ -281,7 +279,7 @@ proptest! {
             world.texts.insert(name.clone(), embedding.clone());
         }
         for (image, &label) in images.iter().zip(&labels) {
-            world.pictures.push((image.clone(), Vec::new(), Some(label as i64)));
+            world.images.push((image.clone(), Vec::new(), Some(label as i64)));
         }
         let config = zero_shot(ClassesConfig::Source { templates: Some(vec!["{}".into()]) });
         let result = world.evaluate(&config, &names, size, 1.0).expect("a result");
@@ -302,7 +300,7 @@ proptest! {
     ) {
         let mut world = World::new(5);
         for (pair, (image, text)) in images.iter().zip(&texts).enumerate() {
-            world.pictures.push((image.clone(), vec![pair.to_string(), "not the first".into()], None));
+            world.images.push((image.clone(), vec![pair.to_string(), "not the first".into()], None));
             world.texts.insert(pair.to_string(), text.clone());
         }
         let result = world.evaluate(&held_out_loss(batch), &[], size, scale);
@@ -347,7 +345,7 @@ fn held_out_loss_is_the_official_one() {
     let mut world = World::new(24);
     let (z_img, z_txt) = (floats("eval/z_img"), floats("eval/z_txt"));
     for (pair, (image, text)) in z_img.chunks(24).zip(z_txt.chunks(24)).enumerate() {
-        world.pictures.push((image.to_vec(), vec![pair.to_string()], None));
+        world.images.push((image.to_vec(), vec![pair.to_string()], None));
         world.texts.insert(pair.to_string(), text.to_vec());
     }
     let scale = 1.0 / f64::from(floats("eval/tau")[0]);
@@ -414,10 +412,10 @@ fn class_files_that_are_wrong_are_named_with_what_was_expected() {
 
     let placeless = ClassesConfig::Names {
         names: strings(&["cat"]),
-        templates: strings(&["a picture"]),
+        templates: strings(&["an image"]),
         label_field: "label".into(),
     };
-    assert!(message(&placeless).contains("template \"a picture\""), "{}", message(&placeless));
+    assert!(message(&placeless).contains("template \"an image\""), "{}", message(&placeless));
 
     let gap = ClassesConfig::Lines {
         names: write("classnames.txt", "cat\n\ndog\n"),
@@ -430,9 +428,9 @@ fn class_files_that_are_wrong_are_named_with_what_was_expected() {
     );
 }
 
-/// Flickr30k as a table: a row a caption, five rows a picture. Recall is that of pictures with five captions.
+/// Flickr30k as a table: a row a caption, five rows an image. Recall is that of images with five captions.
 #[test]
-fn rows_of_one_picture_are_one_picture_with_all_their_captions() {
+fn rows_of_one_image_are_one_image_with_all_their_captions() {
     let mut state = 7u64;
     let mut draw = || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -440,20 +438,20 @@ fn rows_of_one_picture_are_one_picture_with_all_their_captions() {
     };
     let mut vector = || [draw(), draw(), draw()];
     let (mut together, mut apart) = (World::new(3), World::new(3));
-    let caption = |picture: usize, number: usize| format!("caption {number} of {picture}");
+    let caption = |image: usize, number: usize| format!("caption {number} of {image}");
     let images: Vec<[f32; 3]> = (0..12).map(|_| vector()).collect();
-    for (picture, image) in images.iter().enumerate() {
-        let captions: Vec<String> = (0..5).map(|number| caption(picture, number)).collect();
+    for (row, image) in images.iter().enumerate() {
+        let captions: Vec<String> = (0..5).map(|number| caption(row, number)).collect();
         let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
-        together = together.picture(image, &captions, None);
+        together = together.image(image, &captions, None);
     }
-    // The rows of a picture are far from each other, in other batches.
+    // The rows of an image are far from each other, in other batches.
     for number in 0..5 {
-        for (picture, image) in images.iter().enumerate() {
-            let (text, embedding) = (caption(picture, number), vector());
+        for (row, image) in images.iter().enumerate() {
+            let (text, embedding) = (caption(row, number), vector());
             together = together.text(&text, &embedding);
-            apart = apart.text(&text, &embedding).picture(image, &[&text], None);
-            apart.names.push(picture as u64);
+            apart = apart.text(&text, &embedding).image(image, &[&text], None);
+            apart.names.push(row as u64);
         }
     }
     for captions in [RetrievalCaptions::All, RetrievalCaptions::AtMost(2), RetrievalCaptions::First] {
@@ -463,7 +461,7 @@ fn rows_of_one_picture_are_one_picture_with_all_their_captions() {
     }
     apart.names.clear();
     let result = apart.evaluate(&retrieval(RetrievalCaptions::All), &[], 7, 1.0).expect("a result");
-    assert_eq!(result.n, 60, "samples of which nothing is known are pictures of their own");
+    assert_eq!(result.n, 60, "samples of which nothing is known are images of their own");
 }
 
 #[test]
@@ -530,7 +528,7 @@ fn names_that_do_not_fit_the_classes_of_the_data_are_refused() {
 #[test]
 fn nothing_to_measure_and_broken_embeddings_are_errors() {
     let config = named(&["a"], &["{}"]);
-    let world = World::new(2).text("a", &[1.0, 0.0]).picture(&[1.0, 0.0], &["a"], None);
+    let world = World::new(2).text("a", &[1.0, 0.0]).image(&[1.0, 0.0], &["a"], None);
     let message = world.evaluate(&config, &[], 4, 1.0).expect_err("no labels").to_string();
     assert_eq!(
         message,
@@ -542,18 +540,18 @@ fn nothing_to_measure_and_broken_embeddings_are_errors() {
         .to_string();
     assert_eq!(message, "evaluation \"hand\": the data has no samples");
 
-    let nan = World::new(2).text("a", &[1.0, 0.0]).picture(&[f32::NAN, 0.0], &["a"], Some(0));
+    let nan = World::new(2).text("a", &[1.0, 0.0]).image(&[f32::NAN, 0.0], &["a"], Some(0));
     for config in [config.clone(), retrieval(RetrievalCaptions::All), held_out_loss(2)] {
         let message = nan.evaluate(&config, &[], 4, 1.0).expect_err("not finite").to_string();
         assert!(message.contains("the embedding of 0 is not finite"), "{message}");
     }
-    let short = World::new(2).text("a", &[1.0]).picture(&[1.0, 0.0], &["a"], Some(0));
+    let short = World::new(2).text("a", &[1.0]).image(&[1.0, 0.0], &["a"], Some(0));
     let message = short.evaluate(&config, &[], 4, 1.0).expect_err("too short").to_string();
     assert_eq!(message, "embedding texts: expected 1 rows of 2 numbers, got 1 numbers");
-    let unknown = World::new(2).picture(&[1.0, 0.0], &["b"], Some(0));
+    let unknown = World::new(2).image(&[1.0, 0.0], &["b"], Some(0));
     let message = unknown.evaluate(&config, &[], 4, 1.0).expect_err("fails").to_string();
     assert_eq!(message, "embedding texts: nobody told what \"a\" means");
-    let outside = World::new(2).text("a", &[1.0, 0.0]).picture(&[1.0, 0.0], &[""], Some(1));
+    let outside = World::new(2).text("a", &[1.0, 0.0]).image(&[1.0, 0.0], &[""], Some(1));
     let message = outside.evaluate(&config, &[], 4, 1.0).expect_err("label 1 of 1 class").to_string();
     assert!(message.starts_with("sample 0: label 1 is none of the 1 classes"), "{message}");
 }

@@ -1,5 +1,5 @@
 //! The composed graph against central differences in double precision: every parameter of a model, both
-//! architectures, masked, with more than one micro-batch and at another picture size.
+//! architectures, masked, with more than one micro-batch and at another image size.
 
 use dfdx::prelude::Cpu;
 use flip::mask::Kept;
@@ -124,7 +124,7 @@ fn open_clip_with_exact_gelu() {
 }
 
 #[test]
-fn open_clip_with_quick_gelu_at_a_smaller_picture() {
+fn open_clip_with_quick_gelu_at_a_smaller_image() {
     check(&open_clip_config("QuickGelu"), 1, 2);
 }
 

@@ -1,5 +1,5 @@
 //! The fused encoders and loss against the composed graph, their twin: embeddings, loss, every gradient, on both
-//! architectures, masks, smaller pictures and micro-batches.
+//! architectures, masks, smaller images and micro-batches.
 
 use std::num::NonZeroUsize;
 
@@ -261,7 +261,7 @@ fn steps_on_a_gpu_are_those_of_the_processor() {
                 for (step, (a, b)) in losses(&mut there, &case, false).iter().zip(&wanted).enumerate() {
                     assert!((a - b).abs() <= 5e-2, "step {step} of {micro_batches:?}: {a} for {b}");
                 }
-                // Pictures that travel in the step before change nothing, to the last bit.
+                // Images that travel in the step before change nothing, to the last bit.
                 let cases = [200, 300].map(|pairs| self::case(&config, &[pairs, 4], 4, half()));
                 let again = || {
                     let mut model = Flip::<f32, dfdx::tensor::Cuda>::new(&device, &config, 0).unwrap();
@@ -274,7 +274,7 @@ fn steps_on_a_gpu_are_those_of_the_processor() {
     }
 }
 
-/// The losses of four steps, on the cases in turn; where `ahead`, each is told of the pictures of the next.
+/// The losses of four steps, on the cases in turn; where `ahead`, each is told of the images of the next.
 #[cfg(feature = "cuda")]
 fn losses<D: GraphDevice>(model: &mut Flip<f32, D>, cases: &[Case], ahead: bool) -> Vec<f64> {
     let mut optimizer = AdamW::new(&AdamWConfig::default());

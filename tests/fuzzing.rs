@@ -45,7 +45,7 @@ fn corpus() -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn shards_and_pictures_of_any_bytes_load_or_are_skipped() {
+fn shards_and_images_of_any_bytes_load_or_are_skipped() {
     let scratch = tempfile::NamedTempFile::new().unwrap();
     let inputs = corpus();
     assert!(inputs.len() > 10);

@@ -104,15 +104,15 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A shard of pictures in one colour each.
+/// A shard of images in one colour each.
 fn write_shard(path: &Path, first: u8, samples: u8) {
     let mut builder = tar::Builder::new(fs::File::create(path).unwrap());
     for sample in first..first + samples {
-        let picture =
+        let image =
             image::RgbImage::from_pixel(20, 20, image::Rgb([sample, 255 - sample, 7 * (sample % 30)]));
         let mut png = Cursor::new(Vec::new());
-        picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
-        let caption = format!("picture number {sample} of many");
+        image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let caption = format!("image number {sample} of many");
         for (name, bytes) in [("png", png.get_ref().as_slice()), ("txt", caption.as_bytes())] {
             let mut header = tar::Header::new_ustar();
             header.set_size(bytes.len() as u64);

@@ -105,8 +105,8 @@ reaches() {
     fi
 }
 
-# Seeds 0 to 2 on processors end at 0.909 to 0.922; with 2,000 pictures, three standard errors are 0.019. The pictograms
-# end at 0.347 to 0.407 and 0.123 to 0.132 of 479 pictures, the standard error of which is 0.022 and 0.015.
+# Seeds 0 to 2 on processors end at 0.909 to 0.922; with 2,000 images, three standard errors are 0.019. The pictograms
+# end at 0.347 to 0.407 and 0.123 to 0.132 of 479 images, the standard error of which is 0.022 and 0.015.
 runs() {
     local how compute precision folder shards
     folder="$(mktemp -d)"

@@ -125,7 +125,7 @@ fn any_number_of_ranks_computes_the_same_bits() {
     }
 }
 
-/// Losses of three updates, then a picture's embedding, and on rank 0 the weights.
+/// Losses of three updates, then an image's embedding, and on rank 0 the weights.
 type Trained = (Vec<u64>, Vec<f32>, Option<Vec<NamedTensor>>);
 
 /// Trains with masters on one rank each, or in one process with all of them.
@@ -246,7 +246,7 @@ fn a_row_of_fused_encoders_does_not_depend_on_the_rows_beside_it() {
             let patches = PatchValues::Bytes(bytes[rows.start * row..rows.end * row].to_vec());
             let some = ImageInput { patches, kept: cut(&image.kept), grid: image.grid };
             let z = &z_image[rows.start * config.embed_dim..rows.end * config.embed_dim];
-            assert!(model.embed_images(&some).unwrap() == z, "{precision:?}: pictures {rows:?}");
+            assert!(model.embed_images(&some).unwrap() == z, "{precision:?}: images {rows:?}");
             let tokens = text.tokens.len() / 37;
             let tokens = text.tokens[rows.start * tokens..rows.end * tokens].to_vec();
             let some = TextInput { tokens, kept: cut(&text.kept) };

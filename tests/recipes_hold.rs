@@ -111,7 +111,7 @@ fn headers_say_what_a_recipe_costs_and_how_to_run_it() {
         let there = Recipe { device, ..recipe.clone() };
         let needed = validate::report(&there).stages.into_iter().map(|stage| match stage {
             StageForecast::Pretrain(plan) | StageForecast::Unmask(plan) => {
-                plan.memory.total - plan.memory.pictures
+                plan.memory.total - plan.memory.images
             }
             StageForecast::Evaluate { .. } => 0.0,
         });
@@ -164,6 +164,20 @@ fn recipes_round_trip() {
 
 /// The published schedules (configs of the official code): 19 steps an epoch of 1,281,167 pairs, 10,000 epochs on
 /// LAION-400M, 20,000 at half of the rate on LAION-2B, and then 100.
+#[test]
+fn fields_may_still_be_written_by_their_former_names() {
+    let text = std::fs::read_to_string(root().join("recipes/quickstart.ron")).expect("a recipe");
+    let with = |limit: &str| {
+        let text = text.replacen("data: (", &format!("data: (\n        limits: ({limit}),"), 1);
+        assert!(text.contains(limit), "the recipe has no data to put a limit into");
+        recipe::read_text("recipe.ron", &text, &[])
+    };
+    let now = with("image_bytes: 4096").expect("a recipe");
+    assert_eq!(with("picture_bytes: 4096").expect("a recipe"), now);
+    assert!(with("picture_bytes: 4096, image_bytes: 4096").unwrap_err().to_string().contains("given twice"));
+    assert!(with("pictures_bytes: 4096").is_err());
+}
+
 #[test]
 fn the_papers_recipes_have_the_papers_numbers() {
     for (name, steps, peak_lr, warmup) in [

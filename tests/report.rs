@@ -187,7 +187,7 @@ fn a_broken_eval_json_is_named() {
 }
 
 #[test]
-fn a_masked_picture_is_grey_where_patches_were_removed() {
+fn a_masked_image_is_grey_where_patches_were_removed() {
     // 4 by 4 pixels, patches of 2, every pixel its own colour.
     let pixels: Vec<u8> = (0..16u8).flat_map(|i| [i * 10, 0, 255 - i]).collect();
     let other = vec![9u8; 48];
@@ -195,7 +195,7 @@ fn a_masked_picture_is_grey_where_patches_were_removed() {
         [Masked { pixels: &pixels, size: 4, kept: &[3, 0] }, Masked { pixels: &other, size: 4, kept: &[] }];
     let png = contact_sheet(&pairs, 2).unwrap();
     let sheet = image::load_from_memory(&png).unwrap().to_rgba8();
-    // Enlarged 32 times to 128 pixels: picture, gap of 6, twin; below a gap of 18, the other pair.
+    // Enlarged 32 times to 128 pixels: image, gap of 6, twin; below a gap of 18, the other pair.
     assert_eq!(sheet.dimensions(), (2 * 128 + 6, 2 * 128 + 18));
     let grey = Rgba([128, 128, 128, 255]);
     for y in 0..4u32 {
@@ -218,8 +218,8 @@ fn what_cannot_be_drawn_is_explained() {
     let pixels = vec![0u8; 48];
     let good = Masked { pixels: &pixels, size: 4, kept: &[0] };
     let one = |pair| contact_sheet(&[good, pair], 2).unwrap_err().to_string();
-    assert!(contact_sheet(&[], 2).unwrap_err().to_string().contains("no picture"));
-    assert!(one(Masked { size: 8, ..good }).contains("picture 1: it has 8 pixels a side"));
+    assert!(contact_sheet(&[], 2).unwrap_err().to_string().contains("no image"));
+    assert!(one(Masked { size: 8, ..good }).contains("image 1: it has 8 pixels a side"));
     assert!(one(Masked { pixels: &pixels[1..], ..good }).contains("47 bytes are not [4, 4, 3]"));
     assert!(one(Masked { kept: &[4], ..good }).contains("patch 4 is kept where there are 4"));
     for patch in [0, 3, 5] {
@@ -339,27 +339,27 @@ fn confusions_and_examples_are_shown_escaped() {
     let dir = tempfile::tempdir().unwrap();
     run_folder(dir.path());
     fs::write(dir.path().join("eval.json"), rows_of_a_course()).unwrap();
-    let picture = thumbnail(&[200; 8 * 8 * 3], 8).unwrap();
-    assert!(picture.starts_with("data:image/png;base64,"));
+    let image = thumbnail(&[200; 8 * 8 * 3], 8).unwrap();
+    assert!(image.starts_with("data:image/png;base64,"));
     let large = thumbnail(&vec![9; 224 * 224 * 3], 224).unwrap();
     assert!(large.starts_with("data:image/jpeg;base64,") && large.len() < 5_000, "{}", large.len());
     let answer = |what: &str, right| Answer { what: what.into(), similarity: 0.5, right };
-    let example = |pictures| Example {
-        picture: picture.clone(),
+    let example = |images| Example {
+        image: image.clone(),
         caption: "a <b>bold</b> caption".into(),
         texts: vec![answer("first \"answer\"", false), answer("second", true)],
-        pictures,
+        images,
     };
-    let examples = |stage, kind: &str, pictures| Examples {
+    let examples = |stage, kind: &str, images| Examples {
         stage,
         kind: kind.into(),
         dataset: "scenes".into(),
         task: "t".into(),
-        examples: vec![example(pictures)],
+        examples: vec![example(images)],
     };
     let folder = dir.path().join("examples");
     examples(1, "zero_shot", Vec::new()).write(&folder.join("stage1-0.json")).unwrap();
-    examples(1, "retrieval", vec![answer(&picture, true)]).write(&folder.join("stage1-1.json")).unwrap();
+    examples(1, "retrieval", vec![answer(&image, true)]).write(&folder.join("stage1-1.json")).unwrap();
     let later = examples(3, "retrieval", vec![answer(&large, true)]);
     later.write(&folder.join("stage3-1.json")).unwrap();
     let read = Examples::read_all(&folder).unwrap();
@@ -369,7 +369,7 @@ fn confusions_and_examples_are_shown_escaped() {
     for expected in [
         "<h2>Largest mistakes: zero shot scenes / t</h2>",
         "<h2>Top retrievals: retrieval scenes / t</h2>",
-        "Measured after unmask. A caption; left its picture",
+        "Measured after unmask. A caption; left its image",
         "a &lt;b&gt;bold&lt;/b&gt; caption",
         "first &quot;answer&quot;",
         "class=\"right\" alt=\"Found 1, similarity 0.50\"",

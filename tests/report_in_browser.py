@@ -1,6 +1,6 @@
 """Opens a report of a run (or a compare.html) in a headless browser, as a person would.
 
-At 1280 and at 400 pixels, light and dark: nothing on the console, every picture is there without a network,
+At 1280 and at 400 pixels, light and dark: nothing on the console, every image is there without a network,
 nothing is wider than the window, and text differs enough from its ground. Writes screenshots where --out says.
 
     python tests/report_in_browser.py runs/quickstart/report.html --out /tmp/screenshots
@@ -47,7 +47,7 @@ PROBE = """<script>addEventListener('load', () => {
     width: innerWidth, scroll: document.documentElement.scrollWidth,
     dark: matchMedia('(prefers-color-scheme: dark)').matches,
     height: document.documentElement.scrollHeight,
-    pictures: document.images.length,
+    images: document.images.length,
     absent: [...document.images].filter(i => !i.complete || i.naturalWidth === 0).length,
     charts: document.querySelectorAll('svg.curve').length,
     faint: texts.filter(t => contrast(getComputedStyle(t).color, ground) < 4.5).map(t => t.textContent.slice(0, 30)),
@@ -98,7 +98,7 @@ def look(program, page, width, dark, out):
     if probe["cut"]:
         problems.append(f"tables that are cut off: {probe['cut']}")
     if probe["absent"]:
-        problems.append(f"{probe['absent']} of {probe['pictures']} pictures are not there")
+        problems.append(f"{probe['absent']} of {probe['images']} images are not there")
     if probe["faint"]:
         problems.append(f"hardly readable: {probe['faint'][:5]}")
     if out:
@@ -109,7 +109,7 @@ def look(program, page, width, dark, out):
             framed(shown, page.read_text(), width, height)
             size = (max(width, NARROWEST), height)
             run(program, shown, size, dark, f"--screenshot={(out / name).resolve()}")
-    print(f"{page.name} at {width}, {'dark' if dark else 'light'}: {probe['pictures']} pictures, {probe['charts']} charts, "
+    print(f"{page.name} at {width}, {'dark' if dark else 'light'}: {probe['images']} images, {probe['charts']} charts, "
           f"{probe['height']} pixels high, {len(problems)} problems")
     return problems
 

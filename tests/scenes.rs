@@ -1,10 +1,10 @@
-//! The built-in pictures: what training may see, and that a picture is a function of its number.
+//! The built-in images: what training may see, and that an image is a function of its number.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 
 use flip::data::scenes::{Colour, Combination, Content, Place, Scene, Scenes, Shape, Size, Subject};
-use flip::data::source::{Order, Picture, Source};
+use flip::data::source::{Image, Order, Source};
 use flip::data::{Cursor, ScenesConfig, ScenesLevel, ScenesSplit};
 use sha2::{Digest, Sha256};
 
@@ -23,10 +23,10 @@ fn plain(content: Content) -> Scene {
     }
 }
 
-fn pixels(picture: &Picture) -> &[u8] {
-    match picture {
-        Picture::Rgb { pixels, .. } => pixels,
-        Picture::Encoded(_) => panic!("expected pixels"),
+fn pixels(image: &Image) -> &[u8] {
+    match image {
+        Image::Rgb { pixels, .. } => pixels,
+        Image::Encoded(_) => panic!("expected pixels"),
     }
 }
 
@@ -101,19 +101,19 @@ fn every_word_of_a_held_out_class_occurs_in_training() {
 }
 
 #[test]
-fn a_picture_depends_on_seed_split_and_number_alone() {
+fn a_image_depends_on_seed_split_and_number_alone() {
     let [train, again, other] = [1, 1, 2].map(|seed| scenes(ScenesSplit::Train, None, seed));
     let held_out = scenes(ScenesSplit::HeldOut, None, 1);
     let mut distinct = HashSet::new();
     for number in (0..500).rev() {
         let (_, raw) = train.sample(number);
-        assert_eq!(pixels(&raw.picture).len(), 32 * 32 * 3);
+        assert_eq!(pixels(&raw.image).len(), 32 * 32 * 3);
         assert_eq!(raw, again.sample(number).1);
-        distinct.insert(pixels(&raw.picture).to_vec());
-        distinct.insert(pixels(&other.sample(number).1.picture).to_vec());
-        distinct.insert(pixels(&held_out.sample(number).1.picture).to_vec());
+        distinct.insert(pixels(&raw.image).to_vec());
+        distinct.insert(pixels(&other.sample(number).1.image).to_vec());
+        distinct.insert(pixels(&held_out.sample(number).1.image).to_vec());
     }
-    assert_eq!(distinct.len(), 1_500, "streams share pictures");
+    assert_eq!(distinct.len(), 1_500, "streams share images");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn endless_scenes_count_on_and_finite_ones_end_and_reshuffle() {
     assert_eq!(first.iter().collect::<HashSet<_>>(), second.iter().collect::<HashSet<_>>());
 }
 
-/// Colour of a picture where it differs most from its background.
+/// Colour of an image where it differs most from its background.
 fn most_colourful(pixels: &[u8], ground: f32) -> [f32; 3] {
     let away = |pixel: &[u8]| pixel.iter().map(|&byte| (f32::from(byte) - ground).powi(2)).sum::<f32>();
     let pixel = pixels.chunks(3).max_by(|a, b| away(a).total_cmp(&away(b))).expect("pixels");
@@ -150,21 +150,21 @@ fn most_colourful(pixels: &[u8], ground: f32) -> [f32; 3] {
 }
 
 #[test]
-fn pictures_show_the_colour_that_captions_say() {
+fn images_show_the_colour_that_captions_say() {
     let source = scenes(ScenesSplit::HeldOut, None, 5);
     let squared = |a: [f32; 3], b: [f32; 3]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
     for number in 0..500 {
         let (content, raw) = source.sample(number);
         let scene = plain(content);
         let Subject::One(object, ..) = scene.subject else { panic!("one shape") };
-        let shown = most_colourful(pixels(&raw.picture), scene.ground.level());
+        let shown = most_colourful(pixels(&raw.image), scene.ground.level());
         let nearest =
             Colour::ALL.iter().min_by(|a, b| squared(shown, a.rgb()).total_cmp(&squared(shown, b.rgb())));
         assert_eq!(nearest, Some(&object.what.colour), "sample {number}: {shown:?}");
     }
 }
 
-/// 1 where a picture differs from its background, which is the same along a row; [32, 32].
+/// 1 where an image differs from its background, which is the same along a row; [32, 32].
 fn silhouette(pixels: &[u8]) -> Vec<f32> {
     let row = |row: &[u8]| -> Vec<f32> {
         let ground = f32::from(row[0]);
@@ -182,33 +182,30 @@ fn shapes_are_told_apart_by_their_mean_silhouettes() {
         let scene = plain(content);
         match scene.subject {
             Subject::One(object, Size::Large, Place::Centre) => {
-                Some((object.what.shape, silhouette(pixels(&raw.picture))))
+                Some((object.what.shape, silhouette(pixels(&raw.image))))
             }
             _ => None,
         }
     });
     let mut means: HashMap<Shape, (Vec<f32>, f32)> = HashMap::new();
     let mut unseen = Vec::new();
-    for (index, (shape, picture)) in large_in_the_centre.enumerate() {
+    for (index, (shape, image)) in large_in_the_centre.enumerate() {
         if index % 2 == 0 {
-            unseen.push((shape, picture));
+            unseen.push((shape, image));
             continue;
         }
         let (sum, n) = means.entry(shape).or_insert_with(|| (vec![0.0; 1024], 0.0));
-        sum.iter_mut().zip(&picture).for_each(|(sum, value)| *sum += value);
+        sum.iter_mut().zip(&image).for_each(|(sum, value)| *sum += value);
         *n += 1.0;
     }
     assert_eq!(means.len(), 12);
-    let distance = |(sum, n): &(Vec<f32>, f32), picture: &[f32]| {
-        sum.iter().zip(picture).map(|(sum, value)| (sum / n - value).powi(2)).sum::<f32>()
+    let distance = |(sum, n): &(Vec<f32>, f32), image: &[f32]| {
+        sum.iter().zip(image).map(|(sum, value)| (sum / n - value).powi(2)).sum::<f32>()
     };
-    let nearest = |picture: &[f32]| {
-        means
-            .iter()
-            .min_by(|a, b| distance(a.1, picture).total_cmp(&distance(b.1, picture)))
-            .map(|mean| *mean.0)
+    let nearest = |image: &[f32]| {
+        means.iter().min_by(|a, b| distance(a.1, image).total_cmp(&distance(b.1, image))).map(|mean| *mean.0)
     };
-    let right = unseen.iter().filter(|(shape, picture)| nearest(picture) == Some(*shape)).count();
+    let right = unseen.iter().filter(|(shape, image)| nearest(image) == Some(*shape)).count();
     let share = right as f64 / unseen.len() as f64;
     assert!(share > 0.97, "{right} of {}", unseen.len());
 }
@@ -221,10 +218,10 @@ fn a_size_that_cannot_be_drawn_is_refused() {
         assert!(message.contains("expected 8 to 16384 pixels"), "{message}");
     }
     let smallest = Scenes::new(&config(8, ScenesSplit::Train, None), 0).expect("a source");
-    assert_eq!(pixels(&smallest.sample(0).1.picture).len(), 192);
+    assert_eq!(pixels(&smallest.sample(0).1.image).len(), 192);
 }
 
-/// The pictures and captions that recipes of the level `Plain` have been trained on.
+/// The images and captions that recipes of the level `Plain` have been trained on.
 #[test]
 fn plain_scenes_stay_what_they_are() {
     let mut digest = Sha256::new();
@@ -232,7 +229,7 @@ fn plain_scenes_stay_what_they_are() {
         let source = scenes(split, None, seed);
         for number in 0..200 {
             let (_, raw) = source.sample(number);
-            digest.update(pixels(&raw.picture));
+            digest.update(pixels(&raw.image));
             digest.update(format!("{}{:?}{:?}", raw.key, raw.captions, raw.label));
         }
     }

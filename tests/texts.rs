@@ -1,4 +1,4 @@
-//! Texts beside pictures as other tools write them: metadata with NaN, keys that repeat from shard to shard, captions
+//! Texts beside images as other tools write them: metadata with NaN, keys that repeat from shard to shard, captions
 //! in the json or nowhere. Nothing of it trains on something else without a word.
 
 use std::io::Cursor as Bytes;
@@ -21,12 +21,12 @@ use flip::data::{CaptionMember, CaptionUse, Cursor, WebDatasetConfig};
 
 fn png(shade: u8) -> Vec<u8> {
     let mut bytes = Bytes::new(Vec::new());
-    let picture = image::RgbImage::from_pixel(12, 12, image::Rgb([shade, 100, 50]));
-    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    let image = image::RgbImage::from_pixel(12, 12, image::Rgb([shade, 100, 50]));
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
-/// A shard of these members; the body of a picture is its shade.
+/// A shard of these members; the body of an image is its shade.
 fn write_shard(path: &Path, members: &[(&str, &str)]) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
@@ -131,7 +131,7 @@ fn flip(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_flip")).args(arguments).current_dir(folder).output().unwrap()
 }
 
-/// Sets that are packed apart have the same keys. A picture of B that is in A too leaves A's of the same key alone.
+/// Sets that are packed apart have the same keys. An image of B that is in A too leaves A's of the same key alone.
 #[test]
 fn the_list_of_duplicates_leaves_out_what_repeats_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();

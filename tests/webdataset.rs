@@ -10,7 +10,7 @@ use flip::data::limits::LimitsConfig;
 use flip::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
 use flip::data::patience::Patience;
 use flip::data::share::Share;
-use flip::data::source::{LoadError, Order, Picture, Raw, Skip, Source, Ticket};
+use flip::data::source::{Image, LoadError, Order, Raw, Skip, Source, Ticket};
 use flip::data::tokenizer::Tokenizer;
 use flip::data::transform::Transform;
 use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataError, SourceConfig};
@@ -73,7 +73,7 @@ fn write_shards(folder: &Path, sizes: &[usize]) {
             add(format!("{key}.png"), png.get_ref());
             add(format!("{key}.cls"), format!("{sample}\n").as_bytes());
             if sample % 7 != 6 {
-                add(format!("{key}.txt"), b"a picture");
+                add(format!("{key}.txt"), b"an image");
             }
         }
         builder.finish().unwrap();
@@ -208,7 +208,7 @@ fn stored_order_is_that_of_the_archive_and_labels_are_read() {
     assert_eq!(batch.labels, [Some(0), Some(1), Some(2)]);
 }
 
-/// A source of one-pixel pictures that does what a test needs.
+/// A source of one-pixel images that does what a test needs.
 struct Made {
     samples: u64,
     load: fn(u64) -> Result<Raw, Skip>,
@@ -217,7 +217,7 @@ struct Made {
 fn raw(index: u64) -> Result<Raw, Skip> {
     Ok(Raw {
         key: index.to_string(),
-        picture: Picture::Rgb { width: 1, height: 1, pixels: vec![index as u8; 3] },
+        image: Image::Rgb { width: 1, height: 1, pixels: vec![index as u8; 3] },
         captions: vec!["aa".into(), "bb".into(), "cc".into()],
         meta: Ok(None),
         label: None,
@@ -332,7 +332,7 @@ fn empty_plans_are_refused() {
 }
 
 #[test]
-fn patches_are_those_of_whole_pictures_whatever_the_workers_and_after_resuming() {
+fn patches_are_those_of_whole_images_whatever_the_workers_and_after_resuming() {
     let source = pictograms("pictograms-00000.tar");
     let (side, grid) = (4, SIZE / 4);
     // Another three patches for every sample.
@@ -347,14 +347,14 @@ fn patches_are_those_of_whole_pictures_whatever_the_workers_and_after_resuming()
         for (batch, whole) in take(&mut loader, 20 - from).iter().zip(&whole[from..]) {
             assert_eq!(batch.keys, whole.keys);
             assert_eq!(batch.patches.len(), 24 * 3);
-            let pictures = whole.pixels.chunks_exact(SIZE * SIZE * 3);
+            let images = whole.pixels.chunks_exact(SIZE * SIZE * 3);
             let rows = batch.patches.chunks_exact(3).zip(batch.pixels.chunks_exact(3 * side * side * 3));
-            for (picture, (ids, pixels)) in pictures.zip(rows) {
+            for (image, (ids, pixels)) in images.zip(rows) {
                 for (&id, patch) in ids.iter().zip(pixels.chunks_exact(side * side * 3)) {
                     let (row, column) = (id as usize / grid, id as usize % grid);
                     for (y, line) in patch.chunks_exact(3 * side).enumerate() {
                         let first = ((row * side + y) * SIZE + column * side) * 3;
-                        assert_eq!(line, &picture[first..first + 3 * side]);
+                        assert_eq!(line, &image[first..first + 3 * side]);
                     }
                 }
             }
@@ -398,7 +398,7 @@ fn too_many_broken_samples_stop_the_run_and_filtered_ones_do_not() {
     let large = |index: u64| {
         let mut raw = raw(index)?;
         if index.is_multiple_of(10) {
-            raw.picture = Picture::Rgb { width: 2, height: 2, pixels: vec![0; 12] };
+            raw.image = Image::Rgb { width: 2, height: 2, pixels: vec![0; 12] };
         }
         Ok(raw)
     };
@@ -415,7 +415,7 @@ fn limits_on_bytes_are_held() {
         Loader::start(Plan { limits, ..plan(Arc::new(Made { samples: 30, load: raw })) }).unwrap();
     let message = loader.next().unwrap_err().to_string();
     assert!(message.contains("30 caption_too_long"), "{message}");
-    let limits = LimitsConfig { picture_bytes: 10, ..LimitsConfig::default() };
+    let limits = LimitsConfig { image_bytes: 10, ..LimitsConfig::default() };
     let source = pictograms("pictograms-00000.tar");
     let mut loader = Loader::start(Plan { limits, ..plan(source) }).unwrap();
     let message = loader.next().unwrap_err().to_string();

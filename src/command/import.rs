@@ -25,7 +25,7 @@ pub struct ImportArgs {
     /// Whose checkpoint it is [default: whatever its files are called like].
     #[arg(long, value_enum)]
     from: Option<Origin>,
-    /// Side of the pictures in pixels, where it shall be another; learned positions are resampled (bicubic,
+    /// Side of the images in pixels, where it shall be another; learned positions are resampled (bicubic,
     /// antialiased). 1 to 8192.
     #[arg(long, value_name = "PIXELS", value_parser = whole(1..=8192))]
     image_size: Option<usize>,
@@ -79,7 +79,7 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
     write(&folder, &imported, &args.source)?;
     let counts = imported.config.parameter_counts();
     say!(
-        "{} checkpoint: {} parameters (image {}, text {}), pictures of {} px, {} tokens, {}-wide embeddings",
+        "{} checkpoint: {} parameters (image {}, text {}), images of {} px, {} tokens, {}-wide embeddings",
         imported.format,
         counts.total(),
         counts.image,

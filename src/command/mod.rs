@@ -59,7 +59,7 @@ enum Command {
         #[command(subcommand)]
         command: tokenizer::TokenizerCommand,
     },
-    /// Embed pictures or texts with a trained model.
+    /// Embed images or texts with a trained model.
     Embed(embed::EmbedArgs),
     /// Make a run folder of a checkpoint of open_clip, of transformers' CLIP, or of the official FLIP code.
     Import(import::ImportArgs),

@@ -101,7 +101,7 @@ impl fmt::Display for ModelCard<'_> {
         )?;
         writeln!(
             f,
-            "An image encoder and a text encoder into one space, in which a picture lies near the texts that describe \
+            "An image encoder and a text encoder into one space, in which an image lies near the texts that describe \
              it.\n"
         )?;
         self.architecture(f)?;
@@ -144,7 +144,7 @@ impl ModelCard<'_> {
         let image = &self.config().image;
         writeln!(
             f,
-            "Pictures: RGB, the shortest side resized to {0} pixels (bicubic, antialiased), the {0} x {0} pixels in the \
+            "Images: RGB, the shortest side resized to {0} pixels (bicubic, antialiased), the {0} x {0} pixels in the \
              centre, then (value / 255 - mean) / std with mean {1:?} and std {2:?}. Texts: the tokenizer of \
              `tokenizer.json`, cut and padded to {3} tokens.\n",
             image.size,
@@ -160,7 +160,7 @@ impl ModelCard<'_> {
         match self.format {
             None | Some(Format::FlipT5x) => writeln!(
                 f,
-                "```sh\nflip embed {0} --images 'pictures/*.jpg' --out pictures.parquet\nflip embed {0} --texts \
+                "```sh\nflip embed {0} --images 'images/*.jpg' --out images.parquet\nflip embed {0} --texts \
                  texts.txt --out texts.parquet\n```\n",
                 shell(self.name)
             ),

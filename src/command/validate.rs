@@ -283,7 +283,7 @@ fn print_training(index: usize, kind: &str, plan: &TrainingForecast, out: &mut d
         plan.warmup_steps.map_or(String::new(), |steps| format!(", warm-up {} steps", fractional(steps)));
     row(out, "learning rate", &format!("peak {:e}{warmup}", plan.peak_lr))?;
     let size = plan.image_size;
-    row(out, "picture", &format!("{size} x {size}, {} of {} patches kept", plan.kept_patches, plan.patches))?;
+    row(out, "image", &format!("{size} x {size}, {} of {} patches kept", plan.kept_patches, plan.patches))?;
     row(out, "caption", &format!("{} of {} tokens kept", plan.kept_tokens, plan.tokens))?;
     let (pair, step) = (flop(plan.flops_per_pair), flop(plan.flops_per_step));
     let total = plan.flops.map_or(String::new(), |flops| format!(", {} in all", flop(flops)));
@@ -299,7 +299,7 @@ fn print_training(index: usize, kind: &str, plan: &TrainingForecast, out: &mut d
         row(out, "", &format!("with {twice} more a step, as micro-batches are encoded twice"))?;
     }
     let memory = &plan.memory;
-    row(out, "memory", &format!("about {}, pictures in host memory included", bytes(memory.total)))?;
+    row(out, "memory", &format!("about {}, images in host memory included", bytes(memory.total)))?;
     let parts: Vec<_> =
         memory.parts().iter().map(|(name, size)| format!("{name} {}", bytes(*size))).collect();
     row(out, "", &parts.join(", "))

@@ -1,4 +1,4 @@
-//! Captions alone, without decoding their pictures: for vocabularies and token frequencies.
+//! Captions alone, without decoding their images: for vocabularies and token frequencies.
 
 use std::sync::Arc;
 

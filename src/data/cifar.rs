@@ -1,4 +1,4 @@
-//! CIFAR-10 and CIFAR-100 as their authors publish them: binary files of labels and 32 x 32 pictures.
+//! CIFAR-10 and CIFAR-100 as their authors publish them: binary files of labels and 32 x 32 images.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::disk::OpenFile;
 use super::location::Location;
 use super::permutation::Permutations;
-use super::source::{Cause, Defect, LoadError, Order, Picture, Raw, Source, Ticket};
+use super::source::{Cause, Defect, Image, LoadError, Order, Raw, Source, Ticket};
 use super::storage_error::StorageError;
 use super::{text_file, Cursor, DataError, Storage};
 
-/// Side of a picture, pixels.
+/// Side of an image, pixels.
 const SIDE: usize = 32;
-/// Bytes of a picture: a plane of red, one of green, one of blue.
-const PICTURE: u64 = 3 * (SIDE * SIDE) as u64;
+/// Bytes of an image: a plane of red, one of green, one of blue.
+const IMAGE: u64 = 3 * (SIDE * SIDE) as u64;
 
 /// CIFAR-10 or CIFAR-100, the "binary version", unpacked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +25,7 @@ const PICTURE: u64 = 3 * (SIDE * SIDE) as u64;
 pub struct CifarConfig {
     /// The folder of the `.bin` files: `cifar-10-batches-bin` or `cifar-100-binary`.
     pub path: PathBuf,
-    /// Training or test pictures.
+    /// Training or test images.
     #[serde(default)]
     pub split: CifarSplit,
     /// Of CIFAR-100: whether the labels are its 20 superclasses instead of its 100 classes.
@@ -33,22 +33,22 @@ pub struct CifarConfig {
     pub coarse: bool,
 }
 
-/// Which pictures.
+/// Which images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum CifarSplit {
-    /// 50,000 pictures.
+    /// 50,000 images.
     Train,
-    /// 10,000 pictures.
+    /// 10,000 images.
     #[default]
     Test,
 }
 
-/// The source. The caption of a picture is the name of its class, with `_` read as spaces.
+/// The source. The caption of an image is the name of its class, with `_` read as spaces.
 #[derive(Debug)]
 pub struct Cifar {
     files: Vec<Batch>,
     classes: Vec<String>,
-    /// Bytes of labels before a picture, and which of them counts.
+    /// Bytes of labels before an image, and which of them counts.
     labels: (u64, u64),
     permutations: Permutations,
     storage: Arc<Storage>,
@@ -58,12 +58,12 @@ pub struct Cifar {
 struct Batch {
     path: PathBuf,
     file: OpenFile,
-    /// Pictures.
-    pictures: u64,
+    /// Images.
+    images: u64,
 }
 
 impl Cifar {
-    /// Opens the files; no picture is read.
+    /// Opens the files; no image is read.
     ///
     /// # Errors
     /// A file is missing, or its length is not that of whole records.
@@ -88,15 +88,15 @@ impl Cifar {
             (true, CifarSplit::Test) => vec!["test.bin".into()],
         };
         let classes = read_names(&folder.join(names))?;
-        let record = labels.0 + PICTURE;
+        let record = labels.0 + IMAGE;
         let files = batches.iter().map(|name| Batch::open(&folder.join(name), record));
         let files = files.collect::<Result<_, _>>()?;
         Ok(Cifar { files, classes, labels, permutations: Permutations::default(), storage })
     }
 
-    /// Labels and picture as they are stored.
+    /// Labels and image as they are stored.
     fn record(&self, batch: &Batch, number: u64) -> Result<Vec<u8>, DataError> {
-        let bytes = self.labels.0 + PICTURE;
+        let bytes = self.labels.0 + IMAGE;
         let mut record = vec![0; bytes as usize];
         let location = || Location::File(batch.path.clone());
         self.storage.attempts().make(|| {
@@ -110,12 +110,12 @@ impl Cifar {
         Ok(record)
     }
 
-    /// The file of a picture, and its number there.
-    fn find(&self, mut picture: u64) -> Option<(&Batch, u64)> {
-        self.files.iter().find_map(|batch| match picture.checked_sub(batch.pictures) {
-            None => Some((batch, picture)),
+    /// The file of an image, and its number there.
+    fn find(&self, mut image: u64) -> Option<(&Batch, u64)> {
+        self.files.iter().find_map(|batch| match image.checked_sub(batch.images) {
+            None => Some((batch, image)),
             Some(rest) => {
-                picture = rest;
+                image = rest;
                 None
             }
         })
@@ -133,7 +133,7 @@ impl Batch {
                 path.display()
             )));
         }
-        Ok(Batch { path: path.into(), file, pictures: bytes / record })
+        Ok(Batch { path: path.into(), file, images: bytes / record })
     }
 }
 
@@ -153,7 +153,7 @@ fn read_names(path: &Path) -> Result<Vec<String>, DataError> {
 
 impl Source for Cifar {
     fn samples(&self) -> Option<u64> {
-        Some(self.files.iter().map(|batch| batch.pictures).sum())
+        Some(self.files.iter().map(|batch| batch.images).sum())
     }
 
     fn files(&self) -> Vec<Location> {
@@ -161,12 +161,12 @@ impl Source for Cifar {
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        let samples = self.files.iter().map(|batch| batch.pictures).sum();
+        let samples = self.files.iter().map(|batch| batch.images).sum();
         Ok(self.permutations.ticket(order, cursor, samples))
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
-        let gone = || DataError::Invalid(format!("picture {} of {}", ticket.item.1, self.name()));
+        let gone = || DataError::Invalid(format!("image {} of {}", ticket.item.1, self.name()));
         let (batch, number) = self.find(ticket.item.1).ok_or_else(gone)?;
         let key = format!("{}/{number}", batch.path.file_stem().unwrap_or_default().to_string_lossy());
         let record = self.record(batch, number)?;
@@ -174,14 +174,14 @@ impl Source for Cifar {
         let class = self.classes.get(label).ok_or_else(|| {
             let detail = format!("label {label} is none of the {} classes", self.classes.len());
             let defect = Defect::new("label_out_of_range", detail);
-            Cause::from(defect).of(|| format!("{}: picture {number}", batch.path.display()))
+            Cause::from(defect).of(|| format!("{}: image {number}", batch.path.display()))
         })?;
         let planes = &record[self.labels.0 as usize..];
         let pixels =
             (0..SIDE * SIDE).flat_map(|at| (0..3).map(move |channel| planes[channel * SIDE * SIDE + at]));
         Ok(Raw {
             key,
-            picture: Picture::Rgb { width: SIDE as u32, height: SIDE as u32, pixels: pixels.collect() },
+            image: Image::Rgb { width: SIDE as u32, height: SIDE as u32, pixels: pixels.collect() },
             captions: vec![class.clone()],
             meta: Ok(None),
             label: Some(label as i64),
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(raws.len(), 15);
         assert_eq!((raws[7].key.as_str(), raws[7].label), ("data_batch_3/1", Some(3)));
         assert_eq!(raws[7].captions, ["sea horse"]);
-        let Picture::Rgb { width: 32, height: 32, pixels } = &raws[7].picture else { panic!() };
+        let Image::Rgb { width: 32, height: 32, pixels } = &raws[7].image else { panic!() };
         assert_eq!(pixels[..6], [70, 71, 72, 70, 71, 72]);
         let absent = Cifar::open(&config(folder.path(), CifarSplit::Test, false), Arc::default())
             .unwrap_err()
@@ -284,9 +284,6 @@ mod tests {
         let fine = labels(false);
         assert_eq!(fine[..3], [Ok(0), Ok(1), Ok(2)]);
         let error = fine[3].clone().unwrap_err();
-        assert!(
-            error.contains("test.bin: picture 3") && error.contains("label 3 is none of the 3"),
-            "{error}"
-        );
+        assert!(error.contains("test.bin: image 3") && error.contains("label 3 is none of the 3"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
-//! From a picture as its source has it to the pixels that an encoder gets to see, and to no others.
+//! From an image as its source has it to the pixels that an encoder gets to see, and to no others.
 //!
-//! Training decodes and resizes here, in part: of a picture only the blocks behind kept patches are needed, which no
+//! Training decodes and resizes here, in part: of an image only the blocks behind kept patches are needed, which no
 //! library can leave out the rest of. What evaluates goes through the libraries of [`whole`](super::whole), whose
-//! bytes are those of other tools; tests hold training's pictures to theirs.
+//! bytes are those of other tools; tests hold training's images to theirs.
 //!
 //! Whatever is cut out, its bytes are those that it has in the whole square: a mask changes what is computed, not
 //! how it comes out.
@@ -10,12 +10,12 @@
 use std::ops::Range;
 
 use super::colour;
+use super::image_file::{self, Rgb};
 use super::jpeg::{Colours, Header, Scanner, Unread, Wanted};
-use super::limits::PictureLimits;
-use super::picture::{self, Rgb};
+use super::limits::ImageLimits;
 use super::planes::{Plane, Planes};
 use super::resample::{resample, Axis, Mapping, GROUP};
-use super::source::{Defect, Picture};
+use super::source::{Defect, Image};
 use super::transform::{Crop, Placement, Transform};
 use super::whole::Whole;
 
@@ -31,7 +31,7 @@ pub enum View<'a> {
     Patches { patch: usize, ids: &'a [u32] },
 }
 
-/// Cuts pictures, one after the other; it keeps tables and memory between them.
+/// Cuts images, one after the other; it keeps tables and memory between them.
 #[derive(Default)]
 pub struct Cutter {
     scanner: Scanner,
@@ -58,14 +58,14 @@ struct Fit {
 }
 
 impl Cutter {
-    /// The pixels of a view of a picture; what is random in it was drawn as `drawn`, (epoch, index).
+    /// The pixels of a view of an image; what is random in it was drawn as `drawn`, (epoch, index).
     ///
     /// # Errors
-    /// The picture has to be left out, for the reasons of [`picture::decode`].
+    /// The image has to be left out, for the reasons of [`image_file::decode`].
     pub fn cut(
         &mut self,
-        picture: Picture,
-        limits: PictureLimits,
+        image: Image,
+        limits: ImageLimits,
         transform: &Transform,
         view: View<'_>,
         seed: u64,
@@ -74,13 +74,13 @@ impl Cutter {
         let augment = match transform {
             Transform::Train { augment, .. } => augment,
             Transform::Evaluate { size } => {
-                let square = self.whole.centre(&decoded(picture, limits)?, *size)?;
+                let square = self.whole.centre(&decoded(image, limits)?, *size)?;
                 return Ok(seen(square, *size, view));
             }
         };
         let size = transform.size();
         let runs = runs(size, view);
-        if let Picture::Encoded(bytes) = &picture {
+        if let Image::Encoded(bytes) = &image {
             if let Some(header) = plain_jpeg(bytes, limits) {
                 let placement = Placement::draw(augment, (header.width, header.height), seed, drawn);
                 if let Ok(pixels) = self.jpeg(bytes, &header, &placement, size, &runs, view) {
@@ -88,13 +88,13 @@ impl Cutter {
                 }
             }
         }
-        let rgb = decoded(picture, limits)?;
+        let rgb = decoded(image, limits)?;
         let placement = Placement::draw(augment, (rgb.width, rgb.height), seed, drawn);
         Ok(self.rgb(&rgb, &placement, size, &runs, view))
     }
 
     /// Decodes all of a baseline JPEG to planes, for measurements; tells whether it is one.
-    pub fn decode_all(&mut self, bytes: &[u8], limits: PictureLimits) -> bool {
+    pub fn decode_all(&mut self, bytes: &[u8], limits: ImageLimits) -> bool {
         let Some(header) = plain_jpeg(bytes, limits) else { return false };
         let all = header.components.iter().map(|component| {
             let (columns, rows) = header.blocks(component);
@@ -253,11 +253,11 @@ impl Fit {
     }
 }
 
-/// All of a picture.
-fn decoded(picture: Picture, limits: PictureLimits) -> Result<Rgb, Defect> {
-    let rgb = match picture {
-        Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
-        Picture::Encoded(bytes) => picture::decode(&bytes, limits)?,
+/// All of an image.
+fn decoded(image: Image, limits: ImageLimits) -> Result<Rgb, Defect> {
+    let rgb = match image {
+        Image::Rgb { width, height, pixels } => Rgb { width, height, pixels },
+        Image::Encoded(bytes) => image_file::decode(&bytes, limits)?,
     };
     match rgb.width == 0 || rgb.height == 0 {
         true => Err(Defect::new("image_decode", "it has no pixels")),
@@ -280,9 +280,9 @@ fn seen(square: Vec<u8>, size: usize, view: View<'_>) -> Vec<u8> {
 }
 
 /// The header of a JPEG that can be decoded in part and needs no turning.
-fn plain_jpeg(bytes: &[u8], limits: PictureLimits) -> Option<Header<'_>> {
+fn plain_jpeg(bytes: &[u8], limits: ImageLimits) -> Option<Header<'_>> {
     let header = Header::read(bytes).ok()?;
-    let turned = header.exif.is_some_and(picture::is_turned);
+    let turned = header.exif.is_some_and(image_file::is_turned);
     let pixels = u64::from(header.width) * u64::from(header.height);
     (!turned && pixels <= limits.pixels).then_some(header)
 }

@@ -10,7 +10,7 @@ use super::disk::faults::{done, set, Call};
 use super::folder::{Folder, FolderConfig};
 use super::location::Location;
 use super::shard::Shard;
-use super::source::{LoadError, Order, Picture, Source};
+use super::source::{Image, LoadError, Order, Source};
 use super::storage::{Storage, StorageConfig};
 use super::table::{Table, TableConfig};
 use super::webdataset::{WebDataset, WebDatasetConfig};
@@ -25,11 +25,11 @@ fn storage(attempts: u64, cache: Option<&Path>) -> Storage {
     Storage::new(&StorageConfig { attempts, cache: cache.map(Into::into), ..StorageConfig::default() })
 }
 
-/// A shard of pairs, keys `FIRST`, `FIRST + 1`, ...; the pictures are none, but they have bytes.
+/// A shard of pairs, keys `FIRST`, `FIRST + 1`, ...; the images are none, but they have bytes.
 fn shard(first: usize, samples: usize) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for sample in first..first + samples {
-        for (ending, body) in [("jpg", format!("picture {sample}")), ("txt", format!("caption {sample}"))] {
+        for (ending, body) in [("jpg", format!("image {sample}")), ("txt", format!("caption {sample}"))] {
             let mut header = tar::Header::new_ustar();
             header.set_size(body.len() as u64);
             builder.append_data(&mut header, format!("{sample:04}.{ending}"), body.as_bytes()).unwrap();
@@ -121,12 +121,12 @@ fn errors_of_reading_a_sample_pass_by_or_end_the_run() {
 }
 
 #[test]
-fn errors_of_reading_picture_files_pass_by_or_end_the_run() {
+fn errors_of_reading_image_files_pass_by_or_end_the_run() {
     for error in ERRORS {
         let folder = tempfile::tempdir().unwrap();
-        let pictures = folder.path().join("cat");
-        std::fs::create_dir(&pictures).unwrap();
-        std::fs::write(pictures.join("a.jpg"), b"a picture").unwrap();
+        let images = folder.path().join("cat");
+        std::fs::create_dir(&images).unwrap();
+        std::fs::write(images.join("a.jpg"), b"an image").unwrap();
         let table = folder.path().join("pairs.csv");
         std::fs::write(&table, "path,text\ncat/a.jpg,a cat\n").unwrap();
         let config = serde_json::json!({"files": table, "image": {"Path": "path"}, "caption": "text"});
@@ -139,9 +139,9 @@ fn errors_of_reading_picture_files_pass_by_or_end_the_run() {
         for source in sources {
             let ticket = source.ticket(Cursor::default(), Order::Stored).unwrap().unwrap();
             for call in [Call::Open, Call::Read] {
-                set(call, &pictures, error, 0, 1);
-                assert!(source.load(&ticket).is_ok() && done(&pictures), "{error} {call:?}");
-                set(call, &pictures, error, 0, 2);
+                set(call, &images, error, 0, 1);
+                assert!(source.load(&ticket).is_ok() && done(&images), "{error} {call:?}");
+                set(call, &images, error, 0, 2);
                 match source.load(&ticket).unwrap_err() {
                     LoadError::Failed(told) => assert!(told.to_string().contains(&number(error)), "{told}"),
                     LoadError::Skip(skip) => panic!("{error} {call:?}: {skip:?}"),
@@ -178,11 +178,11 @@ fn errors_of_reading_a_table_pass_by_or_end_the_run() {
 }
 
 #[test]
-fn a_picture_that_a_table_names_wrongly_is_the_sample_s_and_a_folder_that_is_away_the_machine_s() {
+fn a_image_that_a_table_names_wrongly_is_the_sample_s_and_a_folder_that_is_away_the_machine_s() {
     let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("pictures");
+    let root = folder.path().join("images");
     std::fs::create_dir(&root).unwrap();
-    std::fs::write(root.join("a.jpg"), b"a picture").unwrap();
+    std::fs::write(root.join("a.jpg"), b"an image").unwrap();
     let table = folder.path().join("pairs.csv");
     std::fs::write(
         &table,
@@ -322,7 +322,7 @@ fn a_shard_that_is_replaced_in_its_place_gives_none_of_the_new_bytes() {
 fn a_table_that_is_replaced_while_the_run_reads_it_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("pairs.csv");
-    std::fs::write(folder.path().join("a.jpg"), b"a picture").unwrap();
+    std::fs::write(folder.path().join("a.jpg"), b"an image").unwrap();
     std::fs::write(&table, "path,text\na.jpg,a cat\na.jpg,a dog\n").unwrap();
     let config = serde_json::json!({"files": table, "image": {"Path": "path"}, "caption": "text"});
     let source = Table::open(&serde_json::from_value(config).unwrap(), Arc::default()).unwrap();
@@ -363,9 +363,9 @@ fn members_with_holes_are_read_with_their_zeros_in_every_form() {
         let shard = Shard::open(&path).unwrap();
         assert_eq!((shard.damage(), shard.len()), (None, 2), "{form}");
         let raw = shard.load(0).unwrap();
-        assert!(raw.picture == Picture::Encoded(expected.clone()), "{form}");
-        assert_eq!((raw.captions, shard.key(0)), (vec!["a picture with holes".to_owned()], "0000"), "{form}");
-        assert_eq!(shard.load(1).unwrap().captions, ["a picture without"], "{form}");
+        assert!(raw.image == Image::Encoded(expected.clone()), "{form}");
+        assert_eq!((raw.captions, shard.key(0)), (vec!["an image with holes".to_owned()], "0000"), "{form}");
+        assert_eq!(shard.load(1).unwrap().captions, ["an image without"], "{form}");
     }
 }
 

@@ -18,7 +18,7 @@ use super::pulse::Pulse;
 use super::remote::{Refusal, Remote, Sink};
 use super::storage_error::StorageError;
 
-/// What becomes of a picture whose server does not answer, answers with an error or refuses it. A picture that the
+/// What becomes of an image whose server does not answer, answers with an error or refuses it. An image that the
 /// server says it does not have (404, 410) is a broken sample either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum DeadLinks {
@@ -110,7 +110,7 @@ impl Fetch {
         match fetched.map_err(|refusal| told(location, refusal, longest)) {
             Ok(()) => Ok(bytes.bytes),
             Err(StorageError::Remote { location, detail }) if self.dead_links == DeadLinks::Stop => {
-                let help = "with `dead_links: Skip` in data.storage such pictures are left out and counted";
+                let help = "with `dead_links: Skip` in data.storage such images are left out and counted";
                 Err(StorageError::Remote { location, detail: format!("{detail}; {help}") })
             }
             Err(error) => Err(error),

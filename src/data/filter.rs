@@ -2,7 +2,7 @@
 //!
 //! What is decided about a sample depends on the sample alone, so neither the order of a run nor the place where
 //! it was resumed changes it. That is why duplicates are left out by a list: `flip data inspect --duplicates FILE`
-//! finds every picture that repeats an earlier one, and `exclude: "FILE"` leaves exactly those out, in every
+//! finds every image that repeats an earlier one, and `exclude: "FILE"` leaves exactly those out, in every
 //! epoch.
 
 use std::num::NonZeroU64;
@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::exclude::Excluded;
-use super::picture;
-use super::source::{Defect, Picture, Raw, Source, Ticket};
+use super::image_file;
+use super::source::{Defect, Image, Raw, Source, Ticket};
 use super::DataError;
 
 /// Reasons of skipped samples that begin with this are choices, not damage.
@@ -23,7 +23,7 @@ pub const CHOSEN: &str = "filter_";
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilterConfig {
-    /// Shortest side of a picture, pixels; counted as `filter_size`. Default: any.
+    /// Shortest side of an image, pixels; counted as `filter_size`. Default: any.
     pub min_side: Option<NonZeroU64>,
     /// Largest ratio of the longer to the shorter side, 1 or more; counted as `filter_aspect`. Default: any.
     #[schemars(range(min = 1.0))]
@@ -72,7 +72,7 @@ impl Filter {
         Ok(Filter { config: config.clone(), excluded })
     }
 
-    /// Looks at a sample before its picture is decoded.
+    /// Looks at a sample before its image is decoded.
     ///
     /// # Errors
     /// It is left out.
@@ -101,9 +101,9 @@ impl Filter {
         if min_side.is_none() && max_aspect.is_none() {
             return Ok(());
         }
-        let size = match &sample.picture {
-            Picture::Rgb { width, height, .. } => Some((*width, *height)),
-            Picture::Encoded(bytes) => picture::size(bytes),
+        let size = match &sample.image {
+            Image::Rgb { width, height, .. } => Some((*width, *height)),
+            Image::Encoded(bytes) => image_file::size(bytes),
         };
         // What has no readable size fails to decode, and is counted then.
         let Some((width, height)) = size else { return Ok(()) };
@@ -142,7 +142,7 @@ mod tests {
     fn sample(width: u32, height: u32, caption: &str, meta: Option<serde_json::Value>) -> Raw {
         Raw {
             key: "k1".into(),
-            picture: Picture::Rgb { width, height, pixels: vec![0; (width * height * 3) as usize] },
+            image: Image::Rgb { width, height, pixels: vec![0; (width * height * 3) as usize] },
             captions: vec![caption.into()],
             meta: Ok(meta),
             label: None,

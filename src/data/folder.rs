@@ -1,4 +1,4 @@
-//! A folder with one sub-folder a class, pictures inside: for evaluation.
+//! A folder with one sub-folder a class, images inside: for evaluation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,36 +21,36 @@ pub struct FolderConfig {
     pub path: PathBuf,
 }
 
-/// Files that are taken for pictures; others are passed over.
+/// Files that are taken for images; others are passed over.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 
 /// The source. Classes are the sub-folders sorted by name, or as numbers where they are the numbers from 0 on
-/// without a gap; the caption of a picture is the name of its
-/// class, with `_` and `-` read as spaces. A sub-folder without pictures is a class all the same.
+/// without a gap; the caption of an image is the name of its
+/// class, with `_` and `-` read as spaces. A sub-folder without images is a class all the same.
 #[derive(Debug)]
 pub struct Folder {
     /// By label.
     classes: Vec<String>,
     /// Sorted by class, then by file name: (label, file).
-    pictures: Vec<(usize, PathBuf)>,
+    images: Vec<(usize, PathBuf)>,
     permutations: Permutations,
     storage: Arc<Storage>,
 }
 
 impl Folder {
-    /// Lists the folder; no picture is opened.
+    /// Lists the folder; no image is opened.
     pub fn open(config: &FolderConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
         let folder = &config.path;
         let mut sub_folders = folders(folder)?;
         sort_numbered(&mut sub_folders);
-        let mut pictures = Vec::new();
+        let mut images = Vec::new();
         for (label, sub_folder) in sub_folders.iter().enumerate() {
-            pictures.extend(self::pictures(sub_folder)?.into_iter().map(|file| (label, file)));
+            images.extend(self::images(sub_folder)?.into_iter().map(|file| (label, file)));
         }
-        if pictures.is_empty() {
+        if images.is_empty() {
             let found = match sub_folders.len() {
                 0 => "no sub-folder".to_owned(),
-                classes => format!("{classes} sub-folders without a picture"),
+                classes => format!("{classes} sub-folders without an image"),
             };
             return Err(DataError::Invalid(format!(
                 "{}: found {found}; expected one sub-folder a class, with {} files inside",
@@ -59,28 +59,28 @@ impl Folder {
             )));
         }
         let classes = sub_folders.iter().map(|path| name(path).replace(['_', '-'], " ")).collect();
-        Ok(Folder { classes, pictures, permutations: Permutations::default(), storage })
+        Ok(Folder { classes, images, permutations: Permutations::default(), storage })
     }
 }
 
 impl Source for Folder {
     fn samples(&self) -> Option<u64> {
-        Some(self.pictures.len() as u64)
+        Some(self.images.len() as u64)
     }
 
     fn files(&self) -> Vec<Location> {
-        self.pictures.iter().map(|(_, path)| Location::File(path.clone())).collect()
+        self.images.iter().map(|(_, path)| Location::File(path.clone())).collect()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
+        Ok(self.permutations.ticket(order, cursor, self.images.len() as u64))
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
-        let (label, path) = &self.pictures[ticket.item.1 as usize];
+        let (label, path) = &self.images[ticket.item.1 as usize];
         Ok(Raw {
             key: path.display().to_string(),
-            picture: self.storage.picture(path)?,
+            image: self.storage.image(path)?,
             captions: vec![self.classes[*label].clone()],
             meta: Ok(None),
             label: Some(*label as i64),
@@ -130,8 +130,8 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     such(list(folder)?, fs::Metadata::is_dir)
 }
 
-/// The pictures in a folder, sorted by name.
-pub(super) fn pictures(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+/// The images in a folder, sorted by name.
+pub(super) fn images(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let named_so = |path: &PathBuf| {
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         EXTENSIONS.contains(&extension.as_str())
@@ -155,7 +155,7 @@ fn such(paths: Vec<PathBuf>, kind: fn(&fs::Metadata) -> bool) -> Result<Vec<Path
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::source::Picture;
+    use crate::data::source::Image;
 
     /// A storage that asks once.
     fn quick() -> Arc<Storage> {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_and_pictures_come_sorted_with_labels_and_captions() {
+    fn classes_and_images_come_sorted_with_labels_and_captions() {
         let folder = folder(&[
             "great_white-shark/b.JPG",
             "great_white-shark/a.png",
@@ -195,8 +195,8 @@ mod tests {
         let mut cursor = Cursor::default();
         let mut seen = Vec::new();
         while let Some(ticket) = source.ticket(cursor, Order::Stored).expect("a ticket") {
-            let raw = source.load(&ticket).expect("a picture");
-            let Picture::Encoded(bytes) = &raw.picture else { panic!("expected a file") };
+            let raw = source.load(&ticket).expect("an image");
+            let Image::Encoded(bytes) = &raw.image else { panic!("expected a file") };
             seen.push((raw.label, raw.captions[0].clone(), String::from_utf8(bytes.clone()).expect("text")));
             cursor = ticket.after;
         }
@@ -226,19 +226,19 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_folder_and_one_without_pictures_are_named() {
+    fn a_missing_folder_and_one_without_images_are_named() {
         let empty = folder(&["readme.txt"]);
         let message = open(empty.path()).expect_err("no classes").to_string();
         assert!(message.contains("found no sub-folder; expected one sub-folder a class"), "{message}");
         let wordy = folder(&["cat/readme.txt"]);
-        let message = open(wordy.path()).expect_err("no pictures").to_string();
-        assert!(message.contains("found 1 sub-folders without a picture"), "{message}");
+        let message = open(wordy.path()).expect_err("no images").to_string();
+        assert!(message.contains("found 1 sub-folders without an image"), "{message}");
         let missing = open(&empty.path().join("none")).expect_err("no folder").to_string();
         assert!(missing.contains("none: "), "{missing}");
     }
 
     #[test]
-    fn a_picture_that_vanished_is_an_error_that_names_it() {
+    fn a_image_that_vanished_is_an_error_that_names_it() {
         let folder = folder(&["cat/1.png"]);
         let source = open(folder.path()).expect("a folder of classes");
         fs::remove_file(folder.path().join("cat/1.png")).expect("removed");

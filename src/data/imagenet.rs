@@ -7,23 +7,25 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::folder::{folders, name, pictures};
+use super::folder::{folders, images, name};
 use super::location::Location;
 use super::permutation::Permutations;
 use super::source::{LoadError, Order, Raw, Source, Ticket};
 use super::{text_file, Cursor, DataError, Storage};
 
-/// Pictures of ImageNet with their 1,000 classes, which are numbered in the order of their synsets, as
+/// Images of ImageNet with their 1,000 classes, which are numbered in the order of their synsets, as
 /// everywhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageNetConfig {
-    /// A folder with a folder a synset (`n01440764/...`), or of the validation pictures themselves.
-    pub pictures: PathBuf,
+    /// A folder with a folder a synset (`n01440764/...`), or of the validation images themselves.
+    #[serde(alias = "pictures")]
+    #[schemars(extend("formerName" = "pictures"))]
+    pub images: PathBuf,
     /// Names of the synsets: `LOC_synset_mapping.txt` or `synset_words.txt` (`n01440764 tench, Tinca tinca`), or
     /// `map_clsloc.txt` of the development kit (`n02119789 1 kit_fox`). The first name of a synset is used.
     pub synsets: PathBuf,
-    /// Classes of pictures that are not in folders of synsets: `LOC_val_solution.csv`, `val.txt` (a file name and a
+    /// Classes of images that are not in folders of synsets: `LOC_val_solution.csv`, `val.txt` (a file name and a
     /// class or synset a line), or `ILSVRC2012_validation_ground_truth.txt`, which needs `map_clsloc.txt`.
     #[serde(default)]
     pub labels: Option<PathBuf>,
@@ -35,50 +37,50 @@ pub struct ImageNet {
     folder: PathBuf,
     classes: Vec<String>,
     /// (label, file), sorted by file.
-    pictures: Vec<(usize, PathBuf)>,
+    images: Vec<(usize, PathBuf)>,
     permutations: Permutations,
     storage: Arc<Storage>,
 }
 
 impl ImageNet {
-    /// Lists the pictures; none is opened.
+    /// Lists the images; none is opened.
     ///
     /// # Errors
     /// There are none, one has no class, or a file of names or labels cannot be read.
     pub fn open(config: &ImageNetConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
         let synsets = Synsets::read(&config.synsets)?;
-        let folders = folders(&config.pictures)?;
+        let folders = folders(&config.images)?;
         let folders: Vec<_> = folders.iter().filter(|path| is_synset(&name(path))).collect();
-        let pictures = if folders.is_empty() {
-            labelled(pictures(&config.pictures)?, config, &synsets)?
+        let images = if folders.is_empty() {
+            labelled(images(&config.images)?, config, &synsets)?
         } else {
             let mut found = Vec::new();
             for folder in folders {
                 let label = synsets
                     .label(&name(folder))
                     .map_err(|what| DataError::Invalid(format!("{}: {what}", folder.display())))?;
-                found.extend(pictures(folder)?.into_iter().map(|file| (label, file)));
+                found.extend(images(folder)?.into_iter().map(|file| (label, file)));
             }
             found
         };
-        if pictures.is_empty() {
+        if images.is_empty() {
             return Err(DataError::Invalid(format!(
-                "{}: found no picture; expected folders of synsets like n01440764, or the pictures",
-                config.pictures.display()
+                "{}: found no image; expected folders of synsets like n01440764, or the images",
+                config.images.display()
             )));
         }
         let classes = synsets.names;
         Ok(ImageNet {
-            folder: config.pictures.clone(),
+            folder: config.images.clone(),
             classes,
-            pictures,
+            images,
             permutations: Permutations::default(),
             storage,
         })
     }
 }
 
-/// The classes of pictures in one folder, from the file of labels.
+/// The classes of images in one folder, from the file of labels.
 fn labelled(
     files: Vec<PathBuf>,
     config: &ImageNetConfig,
@@ -89,8 +91,8 @@ fn labelled(
     }
     let Some(path) = &config.labels else {
         return Err(DataError::Invalid(format!(
-            "{}: the pictures are in no folders of synsets; their classes have to come from `labels`",
-            config.pictures.display()
+            "{}: the images are in no folders of synsets; their classes have to come from `labels`",
+            config.images.display()
         )));
     };
     let labels = read_labels(path, synsets)?;
@@ -118,7 +120,7 @@ fn validation_number(stem: &str) -> Option<usize> {
 enum Labels {
     /// By file name without extension.
     ByName(HashMap<String, usize>),
-    /// Of the validation pictures in their order.
+    /// Of the validation images in their order.
     InOrder(Vec<usize>),
 }
 
@@ -228,22 +230,22 @@ fn lines(path: &Path) -> Result<Vec<(usize, String)>, DataError> {
 
 impl Source for ImageNet {
     fn samples(&self) -> Option<u64> {
-        Some(self.pictures.len() as u64)
+        Some(self.images.len() as u64)
     }
 
     fn files(&self) -> Vec<Location> {
-        self.pictures.iter().map(|(_, path)| Location::File(path.clone())).collect()
+        self.images.iter().map(|(_, path)| Location::File(path.clone())).collect()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
+        Ok(self.permutations.ticket(order, cursor, self.images.len() as u64))
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
-        let (label, path) = &self.pictures[ticket.item.1 as usize];
+        let (label, path) = &self.images[ticket.item.1 as usize];
         Ok(Raw {
             key: path.display().to_string(),
-            picture: self.storage.picture(path)?,
+            image: self.storage.image(path)?,
             captions: vec![self.classes[*label].clone()],
             meta: Ok(None),
             label: Some(*label as i64),
@@ -276,10 +278,9 @@ mod tests {
             disk
         }
 
-        fn open(&self, pictures: &str, synsets: &str, labels: Option<&str>) -> Result<ImageNet, String> {
+        fn open(&self, images: &str, synsets: &str, labels: Option<&str>) -> Result<ImageNet, String> {
             let at = |name: &str| self.0.path().join(name);
-            let config =
-                ImageNetConfig { pictures: at(pictures), synsets: at(synsets), labels: labels.map(at) };
+            let config = ImageNetConfig { images: at(images), synsets: at(synsets), labels: labels.map(at) };
             let folder = self.0.path().display().to_string();
             ImageNet::open(&config, Arc::default()).map_err(|error| error.to_string().replace(&folder, ""))
         }
@@ -290,7 +291,7 @@ mod tests {
     const KIT: &str = "n02119789 1 kit_fox\nn01443537 2 goldfish\nn01440764 3 tench\n";
 
     fn labels(source: &ImageNet) -> Vec<usize> {
-        source.pictures.iter().map(|(label, _)| *label).collect()
+        source.images.iter().map(|(label, _)| *label).collect()
     }
 
     #[test]

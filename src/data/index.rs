@@ -22,7 +22,7 @@ const ALLOCATION: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Sample {
     pub key: Box<str>,
-    pub picture: Option<Span>,
+    pub image: Option<Span>,
     pub caption: Option<Span>,
     pub meta: Option<Span>,
     pub label: Option<Span>,
@@ -55,7 +55,7 @@ impl Sample {
     }
 
     fn is_whole(&self) -> bool {
-        self.picture.is_some() && self.caption.is_some()
+        self.image.is_some() && self.caption.is_some()
     }
 }
 
@@ -208,9 +208,9 @@ impl Indexer {
         let Some(sample) = self.index.samples.last_mut() else { return };
         let repeats = continues && repeated;
         match ending {
-            // Of pictures in several formats the first is taken.
-            "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" if sample.picture.is_none() || repeats => {
-                sample.picture = Some(span)
+            // Of images in several formats the first is taken.
+            "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" if sample.image.is_none() || repeats => {
+                sample.image = Some(span)
             }
             "txt" => sample.caption = Some(span),
             "json" => sample.meta = Some(span),

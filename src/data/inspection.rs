@@ -7,12 +7,12 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::files::Files;
-use super::limits::PictureLimits;
+use super::image_file::{self, decode, Rgb};
+use super::limits::ImageLimits;
 use super::location::Location;
-use super::picture::{self, decode, Rgb};
 use super::shard::Shard;
 use super::skipped::Skipped;
-use super::source::{LoadError, Picture, Raw};
+use super::source::{Image, LoadError, Raw};
 use super::storage::Storage;
 use super::{table, DataError};
 
@@ -31,7 +31,7 @@ pub struct SampleReport {
     /// Pixels, after orientation.
     pub width: Option<u32>,
     pub height: Option<u32>,
-    /// Mean colour of the whole picture, 0 to 255.
+    /// Mean colour of the whole image, 0 to 255.
     pub mean_rgb: Option<[f64; 3]>,
 }
 
@@ -56,11 +56,11 @@ pub struct ShardReport {
     pub reason: Option<&'static str>,
 }
 
-/// A sample and, where it loads, its picture.
+/// A sample and, where it loads, its image.
 pub struct Seen<'a> {
     pub report: SampleReport,
-    pub picture: Option<&'a Rgb>,
-    /// The key of the earlier sample whose picture file is the same, byte for byte.
+    pub image: Option<&'a Rgb>,
+    /// The key of the earlier sample whose image file is the same, byte for byte.
     pub repeats: Option<String>,
     /// The shard, whole.
     pub shard: &'a Location,
@@ -116,14 +116,14 @@ pub struct Inspection {
     pub skipped: Skipped,
     /// Bytes of a shard.
     pub bytes: Spread,
-    /// Pixels of a loaded picture.
+    /// Pixels of a loaded image.
     pub width: Spread,
     pub height: Spread,
     /// Characters of a loaded caption.
     pub caption: Spread,
-    /// Loaded pictures by format, told by content.
+    /// Loaded images by format, told by content.
     pub formats: BTreeMap<&'static str, u64>,
-    /// Loaded pictures whose file occurred before, byte for byte.
+    /// Loaded images whose file occurred before, byte for byte.
     pub duplicates: u64,
     /// How long it took, on one thread.
     pub took: Duration,
@@ -135,7 +135,7 @@ impl Inspection {
     }
 }
 
-/// Inspects the shards of a pattern; `told` gets every sample in the order of the archives. Hashes of the pictures
+/// Inspects the shards of a pattern; `told` gets every sample in the order of the archives. Hashes of the images
 /// and their keys stay in memory, about a hundred bytes a sample.
 ///
 /// # Errors
@@ -185,10 +185,10 @@ pub fn inspect(
             };
             let mut repeats = None;
             match &result {
-                Ok(Examined { caption, picture, format, hash }) => {
+                Ok(Examined { caption, image, format, hash }) => {
                     report.loaded += 1;
-                    inspection.width.add(picture.width.into());
-                    inspection.height.add(picture.height.into());
+                    inspection.width.add(image.width.into());
+                    inspection.height.add(image.height.into());
                     inspection.caption.add(caption.chars().count() as u64);
                     *inspection.formats.entry(format).or_default() += 1;
                     repeats = first_of.get(hash).map(|key| key.to_string());
@@ -198,8 +198,8 @@ pub fn inspect(
                         first_of.insert(*hash, key.into());
                     }
                     told_of.caption = Some(caption.clone());
-                    (told_of.width, told_of.height) = (Some(picture.width), Some(picture.height));
-                    told_of.mean_rgb = Some(mean(picture));
+                    (told_of.width, told_of.height) = (Some(image.width), Some(image.height));
+                    told_of.mean_rgb = Some(mean(image));
                 }
                 Err(skip) => {
                     told_of.reason = Some(skip.reason);
@@ -214,8 +214,8 @@ pub fn inspect(
             let occurrence = occurrences.entry(key).or_default();
             *occurrence += 1;
             told_of.occurrence = *occurrence;
-            let picture = result.as_ref().ok().map(|examined| &examined.picture);
-            told(Seen { report: told_of, picture, repeats, shard: &location, shards: (done, all) })?;
+            let image = result.as_ref().ok().map(|examined| &examined.image);
+            told(Seen { report: told_of, image, repeats, shard: &location, shards: (done, all) })?;
         }
         inspection.shards.push(report);
     }
@@ -226,24 +226,24 @@ pub fn inspect(
 /// A sample that loads.
 struct Examined {
     caption: String,
-    picture: Rgb,
+    image: Rgb,
     format: &'static str,
-    /// Of the picture's file.
+    /// Of the image's file.
     hash: u64,
 }
 
 fn examine(shard: &Shard, sample: usize) -> Result<Examined, LoadError> {
-    let Raw { picture, captions, .. } = shard.load(sample)?;
-    let (format, hash) = match &picture {
-        Picture::Encoded(bytes) => (picture::format(bytes), hash(bytes)),
-        Picture::Rgb { pixels, .. } => ("raw", hash(pixels)),
+    let Raw { image, captions, .. } = shard.load(sample)?;
+    let (format, hash) = match &image {
+        Image::Encoded(bytes) => (image_file::format(bytes), hash(bytes)),
+        Image::Rgb { pixels, .. } => ("raw", hash(pixels)),
     };
-    let picture = match picture {
-        Picture::Encoded(bytes) => decode(&bytes, PictureLimits::default())
+    let image = match image {
+        Image::Encoded(bytes) => decode(&bytes, ImageLimits::default())
             .map_err(|defect| defect.of(format!("{}: {}", shard.location(), shard.key(sample))))?,
-        Picture::Rgb { width, height, pixels } => Rgb { width, height, pixels },
+        Image::Rgb { width, height, pixels } => Rgb { width, height, pixels },
     };
-    Ok(Examined { caption: captions.into_iter().next().unwrap_or_default(), picture, format, hash })
+    Ok(Examined { caption: captions.into_iter().next().unwrap_or_default(), image, format, hash })
 }
 
 /// The first eight bytes of the SHA-256.
@@ -253,13 +253,13 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// Mean of each channel, to a tenth.
-fn mean(picture: &Rgb) -> [f64; 3] {
+fn mean(image: &Rgb) -> [f64; 3] {
     let mut sums = [0u64; 3];
-    for pixel in picture.pixels.chunks_exact(3) {
+    for pixel in image.pixels.chunks_exact(3) {
         for (sum, &value) in sums.iter_mut().zip(pixel) {
             *sum += u64::from(value);
         }
     }
-    let pixels = f64::from(picture.width) * f64::from(picture.height);
+    let pixels = f64::from(image.width) * f64::from(image.height);
     sums.map(|sum| (sum as f64 / pixels * 10.0).round() / 10.0)
 }

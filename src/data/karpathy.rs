@@ -1,5 +1,5 @@
 //! COCO and Flickr30k in the splits of Karpathy and Fei-Fei (arXiv 1412.2306): `dataset_coco.json` or
-//! `dataset_flickr30k.json`, and the folder with the pictures. Every picture has about five captions.
+//! `dataset_flickr30k.json`, and the folder with the images. Every image has about five captions.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Base;
 use super::location::Location;
 use super::permutation::Permutations;
-use super::source::{LoadError, Order, Picture, Raw, Source, Ticket, LONGEST_PICTURE};
+use super::source::{Image, LoadError, Order, Raw, Source, Ticket, LONGEST_IMAGE};
 use super::{text_file, Cursor, DataError, Storage};
 
 /// A split of COCO or Flickr30k.
@@ -19,20 +19,22 @@ use super::{text_file, Cursor, DataError, Storage};
 pub struct KarpathyConfig {
     /// `dataset_coco.json` or `dataset_flickr30k.json`.
     pub annotations: PathBuf,
-    /// The folder of the pictures; for COCO the one with `train2014` and `val2014` inside.
-    pub pictures: PathBuf,
-    /// Which pictures.
+    /// The folder of the images; for COCO the one with `train2014` and `val2014` inside.
+    #[serde(alias = "pictures")]
+    #[schemars(extend("formerName" = "pictures"))]
+    pub images: PathBuf,
+    /// Which images.
     pub split: KarpathySplit,
 }
 
-/// Pictures of one purpose.
+/// Images of one purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum KarpathySplit {
     /// `train`, and of COCO `restval` too, as is usual.
     Train,
     /// `val`
     Validation,
-    /// `test`: 5,000 pictures of COCO, 1,000 of Flickr30k.
+    /// `test`: 5,000 images of COCO, 1,000 of Flickr30k.
     Test,
 }
 
@@ -49,11 +51,11 @@ impl KarpathySplit {
 /// The little of the file that is needed.
 #[derive(Deserialize)]
 struct Annotations {
-    images: Vec<Image>,
+    images: Vec<AnnotatedImage>,
 }
 
 #[derive(Deserialize)]
-struct Image {
+struct AnnotatedImage {
     /// Sub-folder; COCO has it.
     #[serde(default)]
     filepath: String,
@@ -71,18 +73,18 @@ struct Sentence {
 pub struct Karpathy {
     annotations: PathBuf,
     /// File and captions.
-    pictures: Vec<(PathBuf, Vec<String>)>,
+    images: Vec<(PathBuf, Vec<String>)>,
     permutations: Permutations,
-    /// The folder of the pictures.
+    /// The folder of the images.
     base: Base,
     storage: Arc<Storage>,
 }
 
 impl Karpathy {
-    /// Reads the annotations; no picture is opened.
+    /// Reads the annotations; no image is opened.
     ///
     /// # Errors
-    /// The file is not there or is something else, or has no picture of the split.
+    /// The file is not there or is something else, or has no image of the split.
     pub fn open(config: &KarpathyConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
         let path = &config.annotations;
         let text = text_file::read(path)?;
@@ -93,7 +95,7 @@ impl Karpathy {
             ))
         })?;
         let total = annotations.images.len();
-        let mut pictures = Vec::new();
+        let mut images = Vec::new();
         for image in annotations.images {
             if !config.split.names().contains(&image.split.as_str()) {
                 continue;
@@ -101,31 +103,31 @@ impl Karpathy {
             let relative = PathBuf::from(&image.filepath).join(&image.filename);
             let inside = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
             if !inside {
-                return Err(wrong(format!("picture {} lies outside of the folder", relative.display())));
+                return Err(wrong(format!("image {} lies outside of the folder", relative.display())));
             }
             let captions: Vec<String> = image.sentences.iter().map(|s| s.raw.trim().to_owned()).collect();
             let captions: Vec<String> = captions.into_iter().filter(|caption| !caption.is_empty()).collect();
             if captions.is_empty() {
-                return Err(wrong(format!("picture {} has no caption", relative.display())));
+                return Err(wrong(format!("image {} has no caption", relative.display())));
             }
-            pictures.push((config.pictures.join(relative), captions));
+            images.push((config.images.join(relative), captions));
         }
-        match pictures.first() {
+        match images.first() {
             None => {
                 let names = config.split.names().join("\" or \"");
-                Err(wrong(format!("none of its {total} pictures has the split \"{names}\"")))
+                Err(wrong(format!("none of its {total} images has the split \"{names}\"")))
             }
             Some((first, _)) if !first.exists() => Err(DataError::Invalid(format!(
-                "{} is not there; is {} the folder of the pictures?",
+                "{} is not there; is {} the folder of the images?",
                 first.display(),
-                config.pictures.display()
+                config.images.display()
             ))),
             Some(_) => {
-                let folder = &config.pictures;
+                let folder = &config.images;
                 let base = Base::of(folder);
                 let base = base.map_err(|source| DataError::Io { path: folder.clone(), source })?;
                 let permutations = Permutations::default();
-                Ok(Karpathy { annotations: path.clone(), pictures, permutations, base, storage })
+                Ok(Karpathy { annotations: path.clone(), images, permutations, base, storage })
             }
         }
     }
@@ -133,26 +135,26 @@ impl Karpathy {
 
 impl Source for Karpathy {
     fn samples(&self) -> Option<u64> {
-        Some(self.pictures.len() as u64)
+        Some(self.images.len() as u64)
     }
 
-    /// The annotations, which name the pictures.
+    /// The annotations, which name the images.
     fn files(&self) -> Vec<Location> {
         vec![Location::File(self.annotations.clone())]
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        Ok(self.permutations.ticket(order, cursor, self.pictures.len() as u64))
+        Ok(self.permutations.ticket(order, cursor, self.images.len() as u64))
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
-        let (path, captions) = &self.pictures[ticket.item.1 as usize];
+        let (path, captions) = &self.images[ticket.item.1 as usize];
         let location = Location::File(path.clone());
-        let bytes = self.storage.read(&location, LONGEST_PICTURE, || self.base.is_there());
+        let bytes = self.storage.read(&location, LONGEST_IMAGE, || self.base.is_there());
         let bytes = bytes.map_err(|error| self.storage.cause(error).of(|| location.to_string()))?;
         Ok(Raw {
             key: path.display().to_string(),
-            picture: Picture::Encoded(bytes),
+            image: Image::Encoded(bytes),
             captions: captions.clone(),
             meta: Ok(None),
             label: None,
@@ -184,7 +186,7 @@ mod tests {
         }
         let annotations = folder.path().join("dataset.json");
         fs::write(&annotations, text).unwrap();
-        let config = KarpathyConfig { annotations, pictures: folder.path().into(), split };
+        let config = KarpathyConfig { annotations, images: folder.path().into(), split };
         let source = Karpathy::open(&config, Arc::default()).map_err(|error| error.to_string())?;
         let mut cursor = Cursor::default();
         let mut all = Vec::new();
@@ -196,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn a_split_has_its_pictures_with_all_their_captions() {
+    fn a_split_has_its_images_with_all_their_captions() {
         let test = open(COCO, KarpathySplit::Test, &["val2014/1.jpg"]).unwrap();
         assert_eq!(test.len(), 1);
         assert_eq!(test[0].captions, ["A man.", "A person"]);
         let marked = open(&format!("\u{feff}{COCO}"), KarpathySplit::Test, &["val2014/1.jpg"]).unwrap();
         assert_eq!(marked[0].captions, test[0].captions);
-        assert_eq!(test[0].picture, Picture::Encoded(b"val2014/1.jpg".to_vec()));
+        assert_eq!(test[0].image, Image::Encoded(b"val2014/1.jpg".to_vec()));
         let train = open(COCO, KarpathySplit::Train, &["train2014/2.jpg", "3.jpg"]).unwrap();
         assert_eq!(train.iter().map(|raw| raw.captions[0].as_str()).collect::<Vec<_>>(), ["A dog", "A cat"]);
     }
@@ -211,7 +213,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         let message = |text: &str, split| open(text, split, &[]).unwrap_err();
         assert!(
-            message(COCO, KarpathySplit::Validation).contains("none of its 3 pictures has the split \"val\"")
+            message(COCO, KarpathySplit::Validation).contains("none of its 3 images has the split \"val\"")
         );
         assert!(message(COCO, KarpathySplit::Test).contains("1.jpg is not there; is"));
         assert!(message("{}", KarpathySplit::Test).contains("missing field `images`"));

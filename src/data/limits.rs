@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::skipped::Skipped;
-use super::source::{Defect, Picture, Raw, MAX_PIXELS};
+use super::source::{Defect, Image, Raw, MAX_PIXELS};
 use super::DataError;
 
 /// Samples after which a share of broken ones says something about a set.
@@ -14,10 +14,11 @@ const ENOUGH: u64 = 1000;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Picture files of more bytes are skipped, counted as `image_too_large`; at most 256 MiB are ever read.
-    #[schemars(range(min = 1))]
-    pub picture_bytes: u64,
-    /// JPEGs of more scans are skipped, counted as `image_scans`: each is a pass over the whole picture that costs the
+    /// Image files of more bytes are skipped, counted as `image_too_large`; at most 256 MiB are ever read.
+    #[serde(alias = "picture_bytes")]
+    #[schemars(range(min = 1), extend("formerName" = "picture_bytes"))]
+    pub image_bytes: u64,
+    /// JPEGs of more scans are skipped, counted as `image_scans`: each is a pass over the whole image that costs the
     /// file next to nothing. Encoders write about ten; at most 100 are ever read.
     #[schemars(range(min = 1, max = 100))]
     pub jpeg_scans: u32,
@@ -30,31 +31,31 @@ pub struct LimitsConfig {
     pub broken_share: f64,
 }
 
-/// What a picture may ask of its decoder.
+/// What an image may ask of its decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PictureLimits {
+pub struct ImageLimits {
     /// By its header, which is looked at before any memory is taken.
     pub pixels: u64,
     /// Of a JPEG.
     pub scans: u32,
 }
 
-impl Default for PictureLimits {
+impl Default for ImageLimits {
     fn default() -> Self {
-        LimitsConfig::default().of_pictures(MAX_PIXELS)
+        LimitsConfig::default().of_images(MAX_PIXELS)
     }
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        LimitsConfig { picture_bytes: 64 << 20, jpeg_scans: 100, caption_bytes: 64 << 10, broken_share: 0.5 }
+        LimitsConfig { image_bytes: 64 << 20, jpeg_scans: 100, caption_bytes: 64 << 10, broken_share: 0.5 }
     }
 }
 
 impl LimitsConfig {
     /// Those of a source with so many pixels.
-    pub fn of_pictures(&self, pixels: u64) -> PictureLimits {
-        PictureLimits { pixels, scans: self.jpeg_scans }
+    pub fn of_images(&self, pixels: u64) -> ImageLimits {
+        ImageLimits { pixels, scans: self.jpeg_scans }
     }
 
     /// Looks at a sample before anything is decoded.
@@ -62,12 +63,12 @@ impl LimitsConfig {
     /// # Errors
     /// It has to be left out.
     pub(super) fn check(&self, sample: &Raw) -> Result<(), Defect> {
-        if let Picture::Encoded(bytes) = &sample.picture {
-            if bytes.len() as u64 > self.picture_bytes {
+        if let Image::Encoded(bytes) = &sample.image {
+            if bytes.len() as u64 > self.image_bytes {
                 let detail = format!(
-                    "{} bytes, more than {} (data.limits.picture_bytes)",
+                    "{} bytes, more than {} (data.limits.image_bytes)",
                     bytes.len(),
-                    self.picture_bytes
+                    self.image_bytes
                 );
                 return Err(Defect::new("image_too_large", detail));
             }

@@ -33,7 +33,7 @@ pub struct Plan {
     /// no end: a batch may hold the last pairs of one epoch and the first of the next.
     pub keep_partial: bool,
     pub transform: Transform,
-    /// Where a mask is known before pictures are decoded: the patches that it keeps, and nothing else is resized.
+    /// Where a mask is known before images are decoded: the patches that it keeps, and nothing else is resized.
     pub patches: Option<Patches>,
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens of a caption.
@@ -50,14 +50,14 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// Patches of pictures instead of whole ones.
+/// Patches of images instead of whole ones.
 #[derive(Clone)]
 pub struct Patches {
-    /// Side of a patch, pixels; the size of the pictures is a multiple of it.
+    /// Side of a patch, pixels; the size of the images is a multiple of it.
     pub side: usize,
-    /// Patches of each picture.
+    /// Patches of each image.
     pub kept: usize,
-    /// The `kept` patches of the sample that stands at (epoch, index), each less than their number in a picture.
+    /// The `kept` patches of the sample that stands at (epoch, index), each less than their number in an image.
     pub keep: Arc<dyn Fn(u64, u64) -> Vec<u32> + Send + Sync>,
 }
 
@@ -70,7 +70,7 @@ pub enum Passes {
     Once,
 }
 
-/// Where the class of a picture comes from.
+/// Where the class of an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LabelFrom {
     None,
@@ -100,10 +100,10 @@ impl Loader {
     /// batch that was handed out last, at most two more are held in memory.
     ///
     /// # Errors
-    /// The plan asks for empty batches, pictures or captions, or the system refuses a thread.
+    /// The plan asks for empty batches, images or captions, or the system refuses a thread.
     pub fn start(plan: Plan) -> Result<Self, DataError> {
         for (what, value) in
-            [("batch", plan.batch), ("picture size", plan.transform.size()), ("context", plan.context)]
+            [("batch", plan.batch), ("image size", plan.transform.size()), ("context", plan.context)]
         {
             if value == 0 {
                 return Err(DataError::Invalid(format!("a loader needs a {what} of at least 1, got 0")));
@@ -112,7 +112,7 @@ impl Loader {
         let size = plan.transform.size();
         if let Some(Patches { side, kept, .. }) = plan.patches {
             if side == 0 || kept == 0 || !size.is_multiple_of(side) {
-                let what = format!("{kept} patches of {side} pixels from pictures of {size}");
+                let what = format!("{kept} patches of {side} pixels from images of {size}");
                 return Err(DataError::Invalid(format!("a loader cannot cut {what}")));
             }
         }

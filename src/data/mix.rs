@@ -210,9 +210,9 @@ impl Source for Mix {
         source.occurrence(&ticket)
     }
 
-    fn picture_of(&self, ticket: &Ticket, key: &str) -> Option<u64> {
+    fn image_of(&self, ticket: &Ticket, key: &str) -> Option<u64> {
         let (source, ticket) = self.split(ticket);
-        source.picture_of(&ticket, key)
+        source.image_of(&ticket, key)
     }
 
     /// The strictest of the sources.
@@ -230,7 +230,7 @@ impl Source for Mix {
 mod tests {
     use super::*;
     use crate::data::permutation::Permutations;
-    use crate::data::source::Picture;
+    use crate::data::source::Image;
     use proptest::prelude::*;
 
     struct Numbers {
@@ -250,7 +250,7 @@ mod tests {
         fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
             Ok(Raw {
                 key: format!("{}/{}", self.samples, ticket.item.1),
-                picture: Picture::Encoded(Vec::new()),
+                image: Image::Encoded(Vec::new()),
                 captions: Vec::new(),
                 meta: Ok(None),
                 label: None,

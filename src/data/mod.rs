@@ -1,12 +1,12 @@
-//! From a recipe's sources to batches of pictures and tokens, in an order that depends on the seed alone.
+//! From a recipe's sources to batches of images and tokens, in an order that depends on the seed alone.
 //!
 //! # What a failure means
 //!
 //! Every failure is one of three, and the third is never taken for one of the others: what a run learns depends on its
 //! recipe and its data, not on how the machine felt.
 //!
-//! 1. **The sample's**: its bytes were read, and they are no picture, no caption, no row. It is left out, counted by
-//!    reason and named with its shard ([`source::LoadError::Skip`]). So is a picture that a table or a list names and
+//! 1. **The sample's**: its bytes were read, and they are no image, no caption, no row. It is left out, counted by
+//!    reason and named with its shard ([`source::LoadError::Skip`]). So is an image that a table or a list names and
 //!    that does not exist: its folder is there, or its server answers 404 or 410.
 //! 2. **The shard's**: its bytes were read, and from some place on they are no archive. What is before counts, and the
 //!    damage is counted and named as one more sample ([`shard::Shard::damage`]). What came over a network is fetched
@@ -19,7 +19,7 @@
 //!    shard that was there before. It is tried again after growing pauses, `data.storage.attempts` times and within
 //!    `data.storage.stall_limit_s`; then the run ends with an error that names file and cause
 //!    ([`source::LoadError::Failed`], [`DataError`]) after a checkpoint of what has been trained. Answers that cannot
-//!    change (400, 405, ...) end it at once. With `data.storage.dead_links: Skip` a picture of a table is the sample's
+//!    change (400, 405, ...) end it at once. With `data.storage.dead_links: Skip` an image of a table is the sample's
 //!    even if its server cannot be reached, because on the open web many cannot.
 //!
 //! A file that is another one than when the run first read it - shorter, with other samples, with another header in
@@ -48,6 +48,7 @@ pub mod file_list;
 pub mod files;
 pub mod filter;
 pub mod folder;
+pub mod image_file;
 pub mod imagenet;
 mod index;
 pub mod inspection;
@@ -62,7 +63,6 @@ pub mod mix;
 pub mod patience;
 pub mod pattern;
 mod permutation;
-pub mod picture;
 mod planes;
 mod png;
 mod prefetch;
@@ -145,17 +145,17 @@ pub struct DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum SourceConfig {
-    /// The built-in procedural pictures: endless, deterministic, nothing to download.
+    /// The built-in procedural images: endless, deterministic, nothing to download.
     Scenes(ScenesConfig),
     /// Tar shards as img2dataset writes them: jpg, png or webp + txt + json per key.
     WebDataset(WebDatasetConfig),
     /// Tables of pairs as LAION and open_clip have them: CSV, TSV, JSON Lines or Parquet.
     Table(TableConfig),
-    /// A folder per class, pictures inside.
+    /// A folder per class, images inside.
     Folder(FolderConfig),
     /// A folder as CLIP_benchmark's webdataset exporter writes it: shards, class names, templates.
     ClipBenchmark(ClipBenchmarkConfig),
-    /// COCO or Flickr30k in Karpathy's splits: a JSON file and a folder of pictures.
+    /// COCO or Flickr30k in Karpathy's splits: a JSON file and a folder of images.
     Karpathy(KarpathyConfig),
     /// ImageNet (ILSVRC 2012), for evaluation.
     ImageNet(ImageNetConfig),
@@ -165,19 +165,19 @@ pub enum SourceConfig {
     Mix(Vec<Weighted>),
 }
 
-/// Small pictures of coloured, textured, sized, placed shapes with varied English captions.
+/// Small images of coloured, textured, sized, placed shapes with varied English captions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScenesConfig {
-    /// Side of a picture, pixels; from the level `Clutter` on at least 32.
+    /// Side of an image, pixels; from the level `Clutter` on at least 32.
     #[schemars(range(min = 8, max = 4_096))]
     pub size: usize,
     /// Which combinations of attributes are shown.
     pub split: ScenesSplit,
-    /// How much a picture shows and a caption tells.
+    /// How much an image shows and a caption tells.
     #[serde(default)]
     pub level: ScenesLevel,
-    /// Number of pictures, for an evaluation. Default: endless.
+    /// Number of images, for an evaluation. Default: endless.
     #[serde(default)]
     pub samples: Option<std::num::NonZeroU64>,
 }
@@ -189,7 +189,7 @@ pub enum ScenesSplit {
     HeldOut,
 }
 
-/// How much a picture shows and a caption tells. In training every level from `Clutter` on shows, in equal
+/// How much an image shows and a caption tells. In training every level from `Clutter` on shows, in equal
 /// shares, what those from `Clutter` to itself show, and nothing of what any of them holds out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ScenesLevel {
@@ -206,15 +206,15 @@ pub enum ScenesLevel {
     Counts,
 }
 
-/// Random resized crop and horizontal flip of training pictures, as the paper.
+/// Random resized crop and horizontal flip of training images, as the paper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
-    /// Smallest and largest area of the crop, as a share of the picture.
+    /// Smallest and largest area of the crop, as a share of the image.
     pub crop_area: (f64, f64),
     /// Smallest and largest ratio of width to height of the crop.
     pub crop_aspect: (f64, f64),
-    /// Whether pictures are mirrored half of the time. Turn it off where captions say left and right.
+    /// Whether images are mirrored half of the time. Turn it off where captions say left and right.
     pub flip: bool,
 }
 
@@ -229,23 +229,23 @@ impl Default for AugmentConfig {
 pub struct Batch {
     /// Stored bytes: [batch, size, size, 3], or [batch, kept, patch * patch * 3] where the plan cuts patches.
     pub pixels: Vec<u8>,
-    /// Side of the pictures.
+    /// Side of the images.
     pub size: usize,
-    /// [batch, kept]: which patches of each picture `pixels` holds, counted row by row. Empty where the plan
-    /// takes whole pictures.
+    /// [batch, kept]: which patches of each image `pixels` holds, counted row by row. Empty where the plan
+    /// takes whole images.
     pub patches: Vec<u32>,
     /// [batch, context] token ids of one caption each, padded.
     pub tokens: Vec<u32>,
     /// Real tokens of each caption, at most `context`.
     pub lengths: Vec<u32>,
-    /// Every caption of each picture, as text.
+    /// Every caption of each image, as text.
     pub captions: Vec<Vec<String>>,
-    /// Class of each picture, where the plan asked for one and the sample has it.
+    /// Class of each image, where the plan asked for one and the sample has it.
     pub labels: Vec<Option<i64>>,
     /// Name of each sample, for messages.
     pub keys: Vec<String>,
-    /// Which picture each one is, where the source may have several samples of one.
-    pub pictures: Vec<Option<u64>>,
+    /// Which image each one is, where the source may have several samples of one.
+    pub images: Vec<Option<u64>>,
     /// The cursor just past the last sample.
     pub cursor: Cursor,
 }

@@ -1,14 +1,14 @@
-//! Pictures as planes of bytes, as much of them as is looked at.
+//! Images as planes of bytes, as much of them as is looked at.
 
 use std::ops::Range;
 
+use super::image_file::Rgb;
 use super::jpeg::Colours;
-use super::picture::Rgb;
 
 /// Bytes behind the last row, so that rows can be read sixteen bytes at a time.
 const SLACK: usize = 64;
 
-/// One channel of a picture, perhaps at another size, in memory as far as it is wanted.
+/// One channel of an image, perhaps at another size, in memory as far as it is wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Plane {
     /// Rows of `stride` bytes.
@@ -22,7 +22,7 @@ pub struct Plane {
     pub height: usize,
 }
 
-/// A picture by its channels.
+/// An image by its channels.
 #[derive(Debug, Clone)]
 pub struct Planes {
     pub colours: Colours,
@@ -50,12 +50,12 @@ impl Plane {
 }
 
 impl Planes {
-    /// These columns and rows of a picture.
-    pub fn of(picture: &Rgb, across: Range<usize>, down: Range<usize>) -> Self {
-        let mut planes = vec![Plane::new(picture.width as usize, picture.height as usize); 3];
+    /// These columns and rows of an image.
+    pub fn of(image: &Rgb, across: Range<usize>, down: Range<usize>) -> Self {
+        let mut planes = vec![Plane::new(image.width as usize, image.height as usize); 3];
         for (channel, plane) in planes.iter_mut().enumerate() {
             plane.reserve((across.start, down.start), (across.len(), down.len()));
-            let rows = picture.pixels.chunks_exact(3 * plane.width).skip(down.start);
+            let rows = image.pixels.chunks_exact(3 * plane.width).skip(down.start);
             for (to, row) in plane.pixels.chunks_exact_mut(across.len()).take(down.len()).zip(rows) {
                 for (to, pixel) in to.iter_mut().zip(row.chunks_exact(3).skip(across.start)) {
                     *to = pixel[channel];

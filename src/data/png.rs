@@ -1,4 +1,4 @@
-//! PNG files, reduced to what pictures are made of.
+//! PNG files, reduced to what images are made of.
 //!
 //! Profiles and texts are packed: a few kilobytes may unpack to gigabytes that nobody looks at. So the decoder gets
 //! to see the pixels, their palette and their orientation, and no other chunk.

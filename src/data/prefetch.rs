@@ -325,7 +325,7 @@ impl Collator {
                 self.batch.captions.push(row.captions);
                 self.batch.labels.push(row.label);
                 self.batch.keys.push(row.key);
-                self.batch.pictures.push(row.picture);
+                self.batch.images.push(row.image);
                 self.batch.cursor = row.after;
                 if self.batch.keys.len() == self.plan.batch {
                     self.deliver_batch()
@@ -379,19 +379,19 @@ impl Collator {
 fn empty_batch(plan: &Plan) -> Batch {
     let size = plan.transform.size();
     let kept = plan.patches.as_ref().map(|patches| patches.kept);
-    let picture = match &plan.patches {
+    let image = match &plan.patches {
         None => size * size * 3,
         Some(patches) => patches.kept * patches.side * patches.side * 3,
     };
     Batch {
-        pixels: Vec::with_capacity(plan.batch * picture),
+        pixels: Vec::with_capacity(plan.batch * image),
         size,
         patches: Vec::with_capacity(plan.batch * kept.unwrap_or(0)),
         tokens: Vec::with_capacity(plan.batch * plan.context),
         lengths: Vec::with_capacity(plan.batch),
         captions: Vec::with_capacity(plan.batch),
         labels: Vec::with_capacity(plan.batch),
-        pictures: Vec::with_capacity(plan.batch),
+        images: Vec::with_capacity(plan.batch),
         keys: Vec::with_capacity(plan.batch),
         cursor: plan.start,
     }

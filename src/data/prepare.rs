@@ -13,7 +13,7 @@ use crate::seed::{rng, Purpose};
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub key: String,
-    pub picture: Option<u64>,
+    pub image: Option<u64>,
     /// [size, size, 3], or [kept, patch * patch * 3]
     pub pixels: Vec<u8>,
     /// [kept], or empty
@@ -51,7 +51,7 @@ impl Preparer {
                 meta.as_ref().and_then(|meta| json::whole(meta.get(field)?))
             }
         };
-        let Raw { key, picture, captions, .. } = sample;
+        let Raw { key, image, captions, .. } = sample;
         let drawn = (ticket.epoch, ticket.index);
         let caption = match plan.order {
             Order::Shuffled { .. } if captions.len() > 1 => {
@@ -70,13 +70,13 @@ impl Preparer {
                 (Some(Patches { side, .. }), Some(ids)) => View::Patches { patch: *side, ids },
                 _ => View::Whole,
             };
-            let most = plan.limits.of_pictures(plan.source.max_pixels());
-            let pixels = self.cutter.cut(picture, most, &plan.transform, view, plan.seed, drawn)?;
+            let most = plan.limits.of_images(plan.source.max_pixels());
+            let pixels = self.cutter.cut(image, most, &plan.transform, view, plan.seed, drawn)?;
             Ok((tokens, length, pixels, patches.unwrap_or_default()))
         };
         match row() {
             Ok((tokens, length, pixels, patches)) => Ok(Prepared {
-                picture: plan.source.picture_of(ticket, &key),
+                image: plan.source.image_of(ticket, &key),
                 key,
                 pixels,
                 patches,

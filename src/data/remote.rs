@@ -1,7 +1,7 @@
 //! Files behind URLs: http(s), and the object stores s3, gs and az.
 //!
 //! Object stores are reached through `object_store`, plain http through the client that it stands on, because
-//! pictures of the web come from servers that `object_store` does not accept (no length, a query in the URL). A
+//! images of the web come from servers that `object_store` does not accept (no length, a query in the URL). A
 //! transfer that breaks goes on where it stopped, as long as the server still has the same file.
 
 use std::collections::HashMap;

@@ -14,7 +14,7 @@ use super::index::{Fault, Index, Sample, Span, MOST_MEMBERS};
 use super::json;
 use super::location::Location;
 use super::pulse::Pulse;
-use super::source::{Cause, Defect, LoadError, Picture, Raw, LONGEST_PICTURE};
+use super::source::{Cause, Defect, Image, LoadError, Raw, LONGEST_IMAGE};
 use super::storage::Storage;
 use super::storage_error::StorageError;
 use super::unpack::Unpacked;
@@ -175,7 +175,7 @@ impl Shard {
         before.filter(|sample| &*sample.key == key).count() as u32
     }
 
-    /// Reads a sample with the caption of its `txt` member; the picture stays encoded.
+    /// Reads a sample with the caption of its `txt` member; the image stays encoded.
     ///
     /// # Errors
     /// The sample has to be left out, and the reason says why; or the machine does not give it.
@@ -218,8 +218,8 @@ impl Shard {
             }
             _ => {}
         }
-        let picture = sample
-            .picture
+        let image = sample
+            .image
             .ok_or_else(|| sample.lacks("image_missing", "no jpg, jpeg, png, webp, gif or bmp member"))?;
         let meta = sample.meta.map(|span| self.meta(span)).transpose()?.unwrap_or(Ok(None));
         let captions = self.captions(sample, &meta, from, wanted)?;
@@ -227,10 +227,10 @@ impl Shard {
             Some(span) => self.read(span, LONGEST_LABEL)?.and_then(|bytes| read_label(&bytes)),
             None => None,
         };
-        let picture = self
-            .read(picture, LONGEST_PICTURE)?
-            .ok_or_else(|| Defect::new("image_too_large", format!("over {LONGEST_PICTURE} bytes")))?;
-        Ok(Raw { key: sample.key.to_string(), picture: Picture::Encoded(picture), captions, meta, label })
+        let image = self
+            .read(image, LONGEST_IMAGE)?
+            .ok_or_else(|| Defect::new("image_too_large", format!("over {LONGEST_IMAGE} bytes")))?;
+        Ok(Raw { key: sample.key.to_string(), image: Image::Encoded(image), captions, meta, label })
     }
 
     fn captions(

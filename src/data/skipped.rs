@@ -63,7 +63,7 @@ impl Skipped {
 }
 
 impl fmt::Display for Skipped {
-    /// `3 image_decode, 1 caption_missing; first: a.tar: 0001: not a picture`
+    /// `3 image_decode, 1 caption_missing; first: a.tar: 0001: not an image`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.counts.is_empty() {
             return f.write_str("it has no samples");

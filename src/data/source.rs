@@ -29,9 +29,9 @@ pub struct Ticket {
     pub after: Cursor,
 }
 
-/// A picture as a source has it.
+/// An image as a source has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Picture {
+pub enum Image {
     /// A file: JPEG, PNG, WebP, GIF or BMP, told by content.
     Encoded(Vec<u8>),
     /// [height, width, 3] bytes.
@@ -42,7 +42,7 @@ pub enum Picture {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Raw {
     pub key: String,
-    pub picture: Picture,
+    pub image: Image,
     /// At least one, where they are needed.
     pub captions: Vec<String>,
     /// The sample's json, where it has one; or why it cannot be read, for who asks for it.
@@ -155,9 +155,9 @@ impl From<StorageError> for Cause {
     }
 }
 
-/// Longest picture that is read, bytes.
-pub(super) const LONGEST_PICTURE: u64 = 256 << 20;
-/// Pictures with more pixels than this are skipped where a source does not say otherwise.
+/// Longest image that is read, bytes.
+pub(super) const LONGEST_IMAGE: u64 = 256 << 20;
+/// Images with more pixels than this are skipped where a source does not say otherwise.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// A source of image-text pairs. The order is decided sequentially and cheaply by `ticket`; the work of
@@ -203,12 +203,12 @@ pub trait Source: Send + Sync {
         1
     }
 
-    /// Which picture it is, where several samples may be of one: rows of a table that name the same file.
-    fn picture_of(&self, _ticket: &Ticket, _key: &str) -> Option<u64> {
+    /// Which image it is, where several samples may be of one: rows of a table that name the same file.
+    fn image_of(&self, _ticket: &Ticket, _key: &str) -> Option<u64> {
         None
     }
 
-    /// Pictures with more pixels than this are skipped before they are decoded.
+    /// Images with more pixels than this are skipped before they are decoded.
     fn max_pixels(&self) -> u64 {
         MAX_PIXELS
     }

@@ -17,7 +17,7 @@ use super::fetch::{DeadLinks, Fetch};
 use super::location::Location;
 use super::patience::Patience;
 use super::pulse::Pulse;
-use super::source::{Cause, Defect, LoadError, Picture, LONGEST_PICTURE};
+use super::source::{Cause, Defect, Image, LoadError, LONGEST_IMAGE};
 use super::storage_error::StorageError;
 use super::unpack::{unpack, UnpackLimits, Unpacked};
 
@@ -52,7 +52,7 @@ pub struct StorageConfig {
     /// left out as damage of the shard.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub index_mib: f64,
-    /// What becomes of a picture of a table whose server does not answer, or refuses it.
+    /// What becomes of an image of a table whose server does not answer, or refuses it.
     pub dead_links: DeadLinks,
 }
 
@@ -217,18 +217,18 @@ impl Storage {
         })
     }
 
-    /// A picture file that was found when its source was opened.
+    /// An image file that was found when its source was opened.
     ///
     /// # Errors
     /// It is too long, or cannot be read.
-    pub fn picture(&self, path: &Path) -> Result<Picture, LoadError> {
+    pub fn image(&self, path: &Path) -> Result<Image, LoadError> {
         let location = Location::File(path.to_owned());
-        self.read(&location, LONGEST_PICTURE, || false)
-            .map(Picture::Encoded)
+        self.read(&location, LONGEST_IMAGE, || false)
+            .map(Image::Encoded)
             .map_err(|error| self.cause(error).of(|| location.to_string()))
     }
 
-    /// What it means for a sample that its picture cannot be had.
+    /// What it means for a sample that its image cannot be had.
     pub(super) fn cause(&self, error: StorageError) -> Cause {
         let reason = match &error {
             StorageError::TooLong { .. } => "image_too_large",

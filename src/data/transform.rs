@@ -1,4 +1,4 @@
-//! Which part of a picture of any size becomes the square that the encoder takes.
+//! Which part of an image of any size becomes the square that the encoder takes.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +9,7 @@ use crate::seed::{rng, Purpose};
 /// Crops that are drawn before the largest centred one is taken.
 const ATTEMPTS: usize = 10;
 
-/// What is done to pictures.
+/// What is done to images.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transform {
     /// Random resized crop and mirroring.
@@ -18,7 +18,7 @@ pub enum Transform {
     Evaluate { size: usize },
 }
 
-/// A rectangle of a picture, pixels.
+/// A rectangle of an image, pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crop {
     pub left: u32,
@@ -45,7 +45,7 @@ impl Transform {
 }
 
 impl Placement {
-    /// Drawn for a picture of at least one pixel, from the seed and from the `epoch` and `index` of its ticket.
+    /// Drawn for an image of at least one pixel, from the seed and from the `epoch` and `index` of its ticket.
     pub fn draw(
         augment: &AugmentConfig,
         (width, height): (u32, u32),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_training_pictures_are_mirrored() {
+    fn half_of_the_training_images_are_mirrored() {
         let mirrored = |flip: bool| {
             let augment = AugmentConfig { flip, ..AugmentConfig::default() };
             (0..1000).filter(|&index| Placement::draw(&augment, (3, 3), 5, (0, index)).mirrored).count()

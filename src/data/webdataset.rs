@@ -32,7 +32,7 @@ pub struct WebDatasetConfig {
     /// many shards as there are. Evaluation takes each once all the same.
     #[serde(default)]
     pub resampled: bool,
-    /// Pictures with more pixels than this are skipped, counted as `image_too_large`.
+    /// Images with more pixels than this are skipped, counted as `image_too_large`.
     #[serde(default = "max_pixels")]
     pub max_pixels: u64,
     /// Where the captions of a sample are. Default: its `txt` member.
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    /// A shard of `samples` samples of headers alone: no pictures, but as many places as a real one.
+    /// A shard of `samples` samples of headers alone: no images, but as many places as a real one.
     fn headers(samples: usize) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for sample in 0..samples {

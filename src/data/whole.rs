@@ -1,20 +1,20 @@
-//! Pictures for evaluation: all of the picture, its short side resized, the centre cut out, as torchvision does on
+//! Images for evaluation: all of the image, its short side resized, the centre cut out, as torchvision does on
 //! Pillow's resizing, so that a score can be held against open_clip's.
 //!
-//! Decoded losslessly, bytes are Pillow's. Two things are ours: a picture is turned as its EXIF block says, and
+//! Decoded losslessly, bytes are Pillow's. Two things are ours: an image is turned as its EXIF block says, and
 //! transparency lies over white; Pillow's `convert("RGB")` does neither.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::F32x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
-use super::picture::Rgb;
+use super::image_file::Rgb;
 use super::source::Defect;
 
 /// Rows or columns that are in memory as floats.
 const STRIP: usize = 64;
 
-/// Resizes whole pictures; it keeps memory between them.
+/// Resizes whole images; it keeps memory between them.
 #[derive(Debug, Default)]
 pub(super) struct Whole {
     resizer: Resizer,
@@ -50,14 +50,14 @@ impl Centred {
 type Side = (f64, f64, u32);
 
 impl Whole {
-    /// [size, size, 3]: the centre of a picture of at least one pixel.
+    /// [size, size, 3]: the centre of an image of at least one pixel.
     ///
     /// # Errors
-    /// The picture has fewer bytes than pixels.
-    pub fn centre(&mut self, picture: &Rgb, size: usize) -> Result<Vec<u8>, Defect> {
-        let Rgb { width, height, .. } = *picture;
+    /// The image has fewer bytes than pixels.
+    pub fn centre(&mut self, image: &Rgb, size: usize) -> Result<Vec<u8>, Defect> {
+        let Rgb { width, height, .. } = *image;
         let Centred { resized, offset } = Centred::of((width, height), size);
-        // Only what stays is resized: a picture of 1 x 2000 never becomes one of 224 x 448,000.
+        // Only what stays is resized: an image of 1 x 2000 never becomes one of 224 x 448,000.
         let side = |length: u32, resized: u64, offset: u64| {
             let scale = f64::from(length) / resized as f64;
             let start = offset as f64 * scale;
@@ -65,18 +65,12 @@ impl Whole {
         };
         let across = side(width, resized.0, offset.0);
         let down = side(height, resized.1, offset.1);
-        self.resize(picture, across, down, down_first((width, height), resized))
+        self.resize(image, across, down, down_first((width, height), resized))
     }
 
     /// Bicubic (Catmull and Rom's), the support widened when shrinking. Each pass rounds to bytes, so their order shows.
-    fn resize(
-        &mut self,
-        picture: &Rgb,
-        across: Side,
-        down: Side,
-        down_first: bool,
-    ) -> Result<Vec<u8>, Defect> {
-        let Rgb { width, height, pixels } = picture;
+    fn resize(&mut self, image: &Rgb, across: Side, down: Side, down_first: bool) -> Result<Vec<u8>, Defect> {
+        let Rgb { width, height, pixels } = image;
         let (width, height) = (*width as usize, *height as usize);
         if down_first {
             let between = self.down(pixels, width, height, down)?;
@@ -167,10 +161,10 @@ pub(super) mod tests {
     use crate::data::transform::Placement;
     use proptest::prelude::*;
 
-    /// What training makes of a picture, by the library: cut out, resized, mirrored. The cutter is held to it.
-    pub fn placed(picture: &Rgb, placement: &Placement, size: usize) -> Vec<u8> {
+    /// What training makes of an image, by the library: cut out, resized, mirrored. The cutter is held to it.
+    pub fn placed(image: &Rgb, placement: &Placement, size: usize) -> Vec<u8> {
         let crop = placement.crop;
-        let rows = picture.pixels.chunks_exact(3 * picture.width as usize);
+        let rows = image.pixels.chunks_exact(3 * image.width as usize);
         let rows = rows.skip(crop.top as usize).take(crop.height as usize);
         let columns = 3 * crop.left as usize..3 * (crop.left + crop.width) as usize;
         let pixels = rows.flat_map(|row| row[columns.clone()].iter().copied()).collect();
@@ -204,7 +198,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn every_picture_has_a_centre(width in 1u32..300, height in 1u32..300, size in 1usize..60) {
+        fn every_image_has_a_centre(width in 1u32..300, height in 1u32..300, size in 1usize..60) {
             let pixels = vec![77; (width * height * 3) as usize];
             let square = Whole::default().centre(&Rgb { width, height, pixels }, size).expect("resized");
             prop_assert_eq!(square, vec![77; size * size * 3]);
@@ -212,13 +206,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_picture_that_fits_stays_as_it_is() {
-        let picture = Rgb { width: 4, height: 4, pixels: (0..48).collect() };
-        assert_eq!(Whole::default().centre(&picture, 4), Ok(picture.pixels));
+    fn a_image_that_fits_stays_as_it_is() {
+        let image = Rgb { width: 4, height: 4, pixels: (0..48).collect() };
+        assert_eq!(Whole::default().centre(&image, 4), Ok(image.pixels));
     }
 
     #[test]
-    fn tall_pictures_are_resized_down_first() {
+    fn tall_images_are_resized_down_first() {
         assert!(!down_first((301, 200), (144, 96)));
         assert!(down_first((97, 640), (96, 633)));
         assert!(!down_first((50, 70), (96, 134)));

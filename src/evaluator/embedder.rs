@@ -9,15 +9,15 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The next batch of the data that an evaluation is about; `None` at the end.
 pub type Batches<'a> = dyn FnMut() -> Result<Option<Batch>, DataError> + 'a;
 
-/// Embeds the pictures of a batch.
+/// Embeds the images of a batch.
 pub type EmbedImages<'a> = dyn FnMut(&Batch) -> Result<Vec<f32>, BoxError> + 'a;
 
 /// Embeds texts.
 pub type EmbedTexts<'a> = dyn FnMut(&[String]) -> Result<Vec<f32>, BoxError> + 'a;
 
-/// Embeds pictures and texts. Embeddings are of unit length, as the model compares them.
+/// Embeds images and texts. Embeddings are of unit length, as the model compares them.
 pub struct Embedder<'a> {
-    /// The pictures of a batch -> [batch, dim].
+    /// The images of a batch -> [batch, dim].
     pub images: &'a mut EmbedImages<'a>,
     /// Texts, however many -> [texts, dim].
     pub texts: &'a mut EmbedTexts<'a>,
@@ -31,7 +31,7 @@ pub(super) const TEXTS_AT_ONCE: usize = 256;
 impl Embedder<'_> {
     /// [batch, dim], checked.
     pub(super) fn embed_images(&mut self, batch: &Batch) -> Result<Vec<f32>, EvaluatorError> {
-        let what = "pictures";
+        let what = "images";
         let rows = (self.images)(batch).map_err(|source| EvaluatorError::Embed { what, source })?;
         check(&rows, what, self.dim, &batch.keys)?;
         Ok(rows)

@@ -24,12 +24,12 @@ pub struct Evaluation {
     /// Which classes were taken for which others, the most frequent first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confusions: Vec<Confusion>,
-    /// Pictures for a person to look at; not part of the row.
+    /// Images for a person to look at; not part of the row.
     #[serde(skip)]
     pub examples: Vec<Example>,
 }
 
-/// Pictures of one class that were taken for another.
+/// Images of one class that were taken for another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     /// The class they belong to.

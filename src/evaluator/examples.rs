@@ -1,10 +1,10 @@
-//! Pictures that a person gets to look at, with what the model found for them. They are chosen while the
-//! data streams past, so that no picture has to be kept or read again.
+//! Images that a person gets to look at, with what the model found for them. They are chosen while the
+//! data streams past, so that no image has to be kept or read again.
 
 use super::similarity::dot;
 use crate::data::Batch;
 
-/// Pictures that are asked about.
+/// Images that are asked about.
 const ASKED: usize = 8;
 /// Answers kept for each.
 const ANSWERS: usize = 5;
@@ -16,16 +16,16 @@ pub struct Thumbnail {
     pub pixels: Vec<u8>,
 }
 
-/// A picture, and what was found for it.
+/// An image, and what was found for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    pub picture: Thumbnail,
+    pub image: Thumbnail,
     /// Its caption, or its class.
     pub caption: String,
-    /// The texts nearest to the picture.
+    /// The texts nearest to the image.
     pub texts: Vec<Answer<String>>,
-    /// The pictures nearest to the caption.
-    pub pictures: Vec<Answer<Thumbnail>>,
+    /// The images nearest to the caption.
+    pub images: Vec<Answer<Thumbnail>>,
 }
 
 /// One of the nearest, the best first.
@@ -67,23 +67,23 @@ impl<T> Best<T> {
     }
 }
 
-/// A picture of a batch; `None` where the batch has no pixels.
+/// An image of a batch; `None` where the batch has no pixels.
 pub(super) fn thumbnail(batch: &Batch, row: usize) -> Option<Thumbnail> {
     let bytes = batch.size * batch.size * 3;
     let pixels = batch.pixels.get(row * bytes..(row + 1) * bytes)?.to_vec();
     (bytes > 0).then_some(Thumbnail { size: batch.size, pixels })
 }
 
-/// The picture of a row of a batch.
+/// The image of a row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
-    /// Its number among all pictures.
-    pub picture: u32,
+    /// Its number among all images.
+    pub image: u32,
     /// Whether no row before was of it.
     pub new: bool,
 }
 
-/// Some pictures of the first batch, spread over it, and the best answers of all batches.
+/// Some images of the first batch, spread over it, and the best answers of all batches.
 #[derive(Debug, Default)]
 pub(super) struct Gallery {
     asked: Vec<Asked>,
@@ -93,17 +93,17 @@ pub(super) struct Gallery {
 #[derive(Debug)]
 struct Asked {
     index: u32,
-    picture: Thumbnail,
+    thumbnail: Thumbnail,
     caption: String,
     image: Vec<f32>,
     text: Vec<f32>,
     texts: Best<(String, bool)>,
-    pictures: Best<(Option<Thumbnail>, bool)>,
+    images: Best<(Option<Thumbnail>, bool)>,
 }
 
 impl Gallery {
     /// Takes a batch of these rows. `images` is [batch, dim]; `texts` is
-    /// [captions, dim], with `owners` and `captions` beside: the picture, counted over all, and the text.
+    /// [captions, dim], with `owners` and `captions` beside: the image, counted over all, and the text.
     pub fn take(
         &mut self,
         batch: &Batch,
@@ -118,8 +118,8 @@ impl Gallery {
         }
         for asked in &mut self.asked {
             for (row, image) in images.chunks_exact(dim).enumerate().filter(|(row, _)| rows[*row].new) {
-                let own = rows[row].picture == asked.index;
-                asked.pictures.offer(dot(&asked.text, image), || (thumbnail(batch, row), own));
+                let own = rows[row].image == asked.index;
+                asked.images.offer(dot(&asked.text, image), || (thumbnail(batch, row), own));
             }
             for ((text, caption), owner) in texts.chunks_exact(dim).zip(captions).zip(owners) {
                 let own = *owner == asked.index;
@@ -139,24 +139,24 @@ impl Gallery {
         let new: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].new).collect();
         let some = ASKED.min(new.len());
         for row in (0..some).map(|i| new[i * new.len() / some]) {
-            let index = rows[row].picture;
+            let index = rows[row].image;
             let caption = owners.iter().position(|owner| *owner == index);
-            let (Some(picture), Some(at)) = (thumbnail(batch, row), caption) else { continue };
+            let (Some(thumbnail), Some(at)) = (thumbnail(batch, row), caption) else { continue };
             self.asked.push(Asked {
                 index,
-                picture,
+                thumbnail,
                 caption: captions[at].clone(),
                 image: images[row * dim..][..dim].to_vec(),
                 text: texts[at * dim..][..dim].to_vec(),
                 texts: Best::new(ANSWERS),
-                pictures: Best::new(ANSWERS),
+                images: Best::new(ANSWERS),
             });
         }
     }
 
     pub fn finish(self) -> Vec<Example> {
         let example = |asked: Asked| Example {
-            picture: asked.picture,
+            image: asked.thumbnail,
             caption: asked.caption,
             texts: asked
                 .texts
@@ -164,8 +164,8 @@ impl Gallery {
                 .into_iter()
                 .map(|(similarity, (what, right))| Answer { what, similarity, right })
                 .collect(),
-            pictures: asked
-                .pictures
+            images: asked
+                .images
                 .finish()
                 .into_iter()
                 .filter_map(|(similarity, (what, right))| Some(Answer { what: what?, similarity, right }))

@@ -1,4 +1,4 @@
-//! A linear classifier from a few labelled pictures of each class, averaged over several draws of them.
+//! A linear classifier from a few labelled images of each class, averaged over several draws of them.
 
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
@@ -12,21 +12,21 @@ use crate::data::loader::LabelFrom;
 use crate::data::SourceConfig;
 use crate::seed::{rng, Purpose};
 
-/// A linear classifier on n pictures of every class of `train`, tried on those of `data`.
+/// A linear classifier on n images of every class of `train`, tried on those of `data`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FewShotConfig {
     /// Name of the result.
     pub name: String,
-    /// Pictures that are drawn from.
+    /// Images that are drawn from.
     pub train: SourceConfig,
-    /// Pictures that are classified. Default: `data.validation`.
+    /// Images that are classified. Default: `data.validation`.
     #[serde(default)]
     pub data: Option<SourceConfig>,
     /// Where classes are found.
     #[serde(default)]
     pub labels: LabelsConfig,
-    /// Pictures of each class; a class that has fewer gives all.
+    /// Images of each class; a class that has fewer gives all.
     #[serde(default = "shots")]
     pub shots: Vec<usize>,
     /// Draws that are averaged.
@@ -106,7 +106,7 @@ impl Evaluator for FewShotConfig {
     }
 }
 
-/// `shots` training pictures of every class. More shots contain those of fewer.
+/// `shots` training images of every class. More shots contain those of fewer.
 fn drawn(labelled: &Labelled, shots: usize, seed: u64, draw: u64) -> (Vec<f32>, Vec<usize>) {
     let (mut rows, mut classes) = (Vec::new(), Vec::new());
     for class in 0..labelled.names.len() {

@@ -9,7 +9,7 @@ use super::logistic::Samples;
 use super::{Batches, Embedder, EvaluatorError, Known, Material};
 use crate::data::loader::LabelFrom;
 
-/// Where the class of a picture is found.
+/// Where the class of an image is found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum LabelsConfig {

@@ -1,5 +1,5 @@
 //! A linear classifier on frozen embeddings: logistic regression by L-BFGS, the strength of its penalty
-//! chosen as CLIP does (appendix A.3 of arXiv 2103.00020): on pictures held back from training, over 97
+//! chosen as CLIP does (appendix A.3 of arXiv 2103.00020): on images held back from training, over 97
 //! strengths from 1e-6 to 1e6, every sixteenth of them first and then ever closer to the best.
 
 use rand::seq::SliceRandom;
@@ -20,9 +20,9 @@ use crate::seed::{rng, Purpose};
 pub struct LinearProbeConfig {
     /// Name of the result.
     pub name: String,
-    /// Pictures that are learned from.
+    /// Images that are learned from.
     pub train: SourceConfig,
-    /// Pictures that are classified. Default: `data.validation`.
+    /// Images that are classified. Default: `data.validation`.
     #[serde(default)]
     pub data: Option<SourceConfig>,
     /// Where classes are found.
@@ -41,7 +41,7 @@ pub struct LinearProbeConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Penalty {
-    /// The best of 97 strengths, found on pictures held back; then learned again from all of `train`.
+    /// The best of 97 strengths, found on images held back; then learned again from all of `train`.
     Sweep {
         /// Share of every class that is held back.
         #[serde(default = "held_out")]
@@ -96,7 +96,7 @@ impl Evaluator for LinearProbeConfig {
                 let parts = Parts::of(&labelled, held_out, seed);
                 if parts.held_back.classes.is_empty() || parts.kept.classes.is_empty() {
                     let detail = format!(
-                        "{held_out} of {} labelled pictures leaves nothing to hold back or to learn from; \
+                        "{held_out} of {} labelled images leaves nothing to hold back or to learn from; \
                          set `penalty: C(...)`, or another `held_out`",
                         labelled.train_classes.len()
                     );
@@ -135,7 +135,7 @@ impl Part {
     }
 }
 
-/// Training pictures, divided.
+/// Training images, divided.
 #[derive(Debug, Default)]
 struct Parts {
     kept: Part,

@@ -1,14 +1,14 @@
 //! What a model can do, measured on pairs it was not trained on.
 //!
 //! An evaluator sees closures over host vectors, never the model, so it measures whatever can embed
-//! pictures and texts. A new one is a file with its configuration and an [`Evaluator`], and a line in
+//! images and texts. A new one is a file with its configuration and an [`Evaluator`], and a line in
 //! [`EvaluatorConfig`].
 //!
 //! | evaluator | asks |
 //! |---|---|
-//! | [`zero_shot`] | which class name is nearest to a picture |
-//! | [`retrieval`] | how early a picture's caption comes among all, and a caption's picture |
-//! | [`nearest_neighbours`] | which class the nearest labelled pictures have |
+//! | [`zero_shot`] | which class name is nearest to an image |
+//! | [`retrieval`] | how early an image's caption comes among all, and a caption's image |
+//! | [`nearest_neighbours`] | which class the nearest labelled images have |
 //! | [`linear_probe`] | what a linear classifier on frozen embeddings learns from all labels |
 //! | [`few_shot`] | what it learns from a few labels of each class |
 //! | [`held_out_loss`] | the training loss, on pairs that training never sees |
@@ -56,13 +56,13 @@ use crate::mask::ImageMask;
 pub enum EvaluatorConfig {
     /// Classification by the text of the class names.
     ZeroShot(ZeroShotConfig),
-    /// Finding the caption of a picture and the picture of a caption.
+    /// Finding the caption of an image and the image of a caption.
     Retrieval(RetrievalConfig),
-    /// Classification by the labels of the nearest pictures.
+    /// Classification by the labels of the nearest images.
     NearestNeighbours(NearestNeighboursConfig),
     /// A linear classifier on frozen embeddings.
     LinearProbe(LinearProbeConfig),
-    /// The same from a few pictures of each class.
+    /// The same from a few images of each class.
     FewShot(FewShotConfig),
     /// The contrastive loss on pairs that training never sees.
     HeldOutLoss(HeldOutLossConfig),
@@ -70,11 +70,11 @@ pub enum EvaluatorConfig {
 
 /// What an evaluation is given besides the model.
 pub struct Material<'a> {
-    /// The pictures it is about.
+    /// The images it is about.
     pub test: &'a mut Batches<'a>,
     /// What the source of `test` knows about its labels.
     pub known: Known<'a>,
-    /// The pictures it learns from: what [`Evaluator::train`] names.
+    /// The images it learns from: what [`Evaluator::train`] names.
     pub train: Option<&'a mut Batches<'a>>,
     /// What cosine similarities are multiplied with: the exponential of the clipped parameter.
     pub logit_scale: f64,
@@ -114,17 +114,17 @@ pub trait Evaluator {
         None
     }
 
-    /// Whether it looks at captions; pictures without one take part where it does not.
+    /// Whether it looks at captions; images without one take part where it does not.
     fn captions(&self) -> bool {
         false
     }
 
-    /// Which patches of the pictures the image encoder does not get to see.
+    /// Which patches of the images the image encoder does not get to see.
     fn image_mask(&self) -> &ImageMask {
         &ImageMask::Keep
     }
 
-    /// Where the class of a picture is found.
+    /// Where the class of an image is found.
     fn label(&self, _known: Known<'_>) -> Result<LabelFrom, EvaluatorError> {
         Ok(LabelFrom::None)
     }

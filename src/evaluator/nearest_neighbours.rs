@@ -1,4 +1,4 @@
-//! Classification by a vote of the nearest labelled pictures: what embeddings are worth without any learning.
+//! Classification by a vote of the nearest labelled images: what embeddings are worth without any learning.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,21 +11,21 @@ use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig
 use crate::data::loader::LabelFrom;
 use crate::data::SourceConfig;
 
-/// Classification by the k nearest pictures of `train`.
+/// Classification by the k nearest images of `train`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NearestNeighboursConfig {
     /// Name of the result.
     pub name: String,
-    /// Pictures that vote.
+    /// Images that vote.
     pub train: SourceConfig,
-    /// Pictures that are classified. Default: `data.validation`.
+    /// Images that are classified. Default: `data.validation`.
     #[serde(default)]
     pub data: Option<SourceConfig>,
     /// Where classes are found.
     #[serde(default)]
     pub labels: LabelsConfig,
-    /// Pictures that vote on each.
+    /// Images that vote on each.
     #[serde(default = "k")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub k: usize,

@@ -1,14 +1,14 @@
 //! Image-text retrieval: recall at 1, 5 and 10, both ways.
 //!
-//! A picture may have several captions, a caption belongs to one picture. With two pictures of two
-//! captions each, texts 0 and 1 belong to picture 0, texts 2 and 3 to picture 1. Image to text counts a
-//! picture as found if any of its captions is among the first k of all texts; text to image counts a
-//! caption as found if its picture is among the first k of all pictures. Samples of one picture (rows of a table
-//! that name the same file) are one picture with the captions of all. Captions that occur twice are not merged:
+//! An image may have several captions, a caption belongs to one image. With two images of two
+//! captions each, texts 0 and 1 belong to image 0, texts 2 and 3 to image 1. Image to text counts an
+//! image as found if any of its captions is among the first k of all texts; text to image counts a
+//! caption as found if its image is among the first k of all images. Samples of one image (rows of a table
+//! that name the same file) are one image with the captions of all. Captions that occur twice are not merged:
 //! only one's own counts. Of equal similarities the one with the lower index comes first.
 //!
 //! Similarities are computed in tiles, counted and forgotten: memory is the embeddings, 4 bytes a number
-//! (a million pictures and five million captions of 512 numbers: 12 GB), never pictures times captions.
+//! (a million images and five million captions of 512 numbers: 12 GB), never images times captions.
 
 use std::collections::HashMap;
 
@@ -30,25 +30,25 @@ const CUTOFFS: [u32; 3] = [1, 5, 10];
 pub struct RetrievalConfig {
     /// Name of the result.
     pub name: String,
-    /// Pictures with one or several captions each. Default: `data.validation`.
+    /// Images with one or several captions each. Default: `data.validation`.
     #[serde(default)]
     pub data: Option<SourceConfig>,
-    /// Which of a picture's captions take part.
+    /// Which of an image's captions take part.
     #[serde(default)]
     pub captions: RetrievalCaptions,
-    /// Which patches of the pictures are dropped (FLIP table 1d). Default: none.
+    /// Which patches of the images are dropped (FLIP table 1d). Default: none.
     #[serde(default)]
     pub image_mask: ImageMask,
 }
 
-/// Which of a picture's captions take part in retrieval.
+/// Which of an image's captions take part in retrieval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum RetrievalCaptions {
-    /// Every one, and every line of one that has several (as CLIP_benchmark's shards write them); a picture
+    /// Every one, and every line of one that has several (as CLIP_benchmark's shards write them); an image
     /// is found by any of its captions.
     #[default]
     All,
-    /// The first few of every picture: of COCO's, which have five to seven, papers take `AtMost(5)`.
+    /// The first few of every image: of COCO's, which have five to seven, papers take `AtMost(5)`.
     AtMost(usize),
     /// The first, which the built-in scenes make the most complete one.
     First,
@@ -76,18 +76,18 @@ impl Evaluator for RetrievalConfig {
         embedder: &mut Embedder<'_>,
     ) -> Result<Evaluation, EvaluatorError> {
         let (mut images, mut texts, mut owner) = (Vec::new(), Vec::new(), Vec::new());
-        let mut pictures = Pictures::default();
+        let mut seen = SeenImages::default();
         let mut gallery = Gallery::default();
         while let Some(batch) = (material.test)()? {
             let of_images = embedder.embed_images(&batch)?;
             let (mut captions, mut owners) = (Vec::new(), Vec::new());
-            let rows: Vec<Row> = batch.pictures.iter().map(|name| pictures.row(*name)).collect();
-            for (of_picture, row) in batch.captions.iter().zip(&rows) {
-                let taken = &mut pictures.captions[row.picture as usize];
+            let rows: Vec<Row> = batch.images.iter().map(|name| seen.row(*name)).collect();
+            for (of_image, row) in batch.captions.iter().zip(&rows) {
+                let taken = &mut seen.captions[row.image as usize];
                 let before = captions.len();
-                self.captions.take(of_picture, *taken, &mut captions);
+                self.captions.take(of_image, *taken, &mut captions);
                 *taken += captions.len() - before;
-                owners.resize(captions.len(), row.picture);
+                owners.resize(captions.len(), row.image);
             }
             let of_texts = embedder.embed_texts(&captions)?;
             gallery.take(&batch, &rows, &of_images, (&of_texts, &captions, &owners), embedder.dim);
@@ -115,7 +115,7 @@ impl Evaluator for RetrievalConfig {
             dataset: self.name.clone(),
             task: "image-text".into(),
             metrics,
-            n: pictures.captions.len() as u64,
+            n: seen.captions.len() as u64,
             per_class: Vec::new(),
             confusions: Vec::new(),
             examples: gallery.finish(),
@@ -123,29 +123,29 @@ impl Evaluator for RetrievalConfig {
     }
 }
 
-/// The pictures so far.
+/// The images so far.
 #[derive(Default)]
-struct Pictures {
-    /// By what the source calls a picture of which it has several samples.
+struct SeenImages {
+    /// By what the source calls an image of which it has several samples.
     named: HashMap<u64, u32>,
     /// Captions of each that take part.
     captions: Vec<usize>,
 }
 
-impl Pictures {
-    /// The picture of a sample.
+impl SeenImages {
+    /// The image of a sample.
     fn row(&mut self, name: Option<u64>) -> Row {
         let next = self.captions.len() as u32;
-        let picture = name.map_or(next, |name| *self.named.entry(name).or_insert(next));
-        let new = picture == next;
+        let image = name.map_or(next, |name| *self.named.entry(name).or_insert(next));
+        let new = image == next;
         if new {
             self.captions.push(0);
         }
-        Row { picture, new }
+        Row { image, new }
     }
 }
 
-/// Brings texts [n, dim] into the order of their pictures; those of a picture stay in theirs.
+/// Brings texts [n, dim] into the order of their images; those of an image stay in theirs.
 fn sort_by_owner(texts: &mut Vec<f32>, owner: &mut Vec<u32>, dim: usize) {
     if owner.is_sorted() {
         return;
@@ -157,9 +157,9 @@ fn sort_by_owner(texts: &mut Vec<f32>, owner: &mut Vec<u32>, dim: usize) {
 }
 
 impl RetrievalCaptions {
-    /// Appends those of a picture that take part beside the `taken` ones of its earlier samples.
-    fn take(self, of_picture: &[String], taken: usize, to: &mut Vec<String>) {
-        let lines = of_picture.iter().flat_map(|text| text.lines());
+    /// Appends those of an image that take part beside the `taken` ones of its earlier samples.
+    fn take(self, of_image: &[String], taken: usize, to: &mut Vec<String>) {
+        let lines = of_image.iter().flat_map(|text| text.lines());
         let lines = lines.filter(|line| !line.trim().is_empty()).map(str::to_owned);
         match self {
             RetrievalCaptions::All => to.extend(lines),
@@ -172,14 +172,14 @@ impl RetrievalCaptions {
 /// How many come before the right one, 0 being best.
 #[derive(Debug, PartialEq, Eq)]
 struct Ranks {
-    /// [pictures] texts before the best of a picture's own captions; `u32::MAX` where it has none.
+    /// [images] texts before the best of an image's own captions; `u32::MAX` where it has none.
     of_images: Vec<u32>,
-    /// [texts] pictures before a text's own picture.
+    /// [texts] images before a text's own image.
     of_texts: Vec<u32>,
 }
 
 impl Ranks {
-    /// `images` is [pictures, dim], `texts` is [texts, dim], `owner` is [texts], the picture of each text,
+    /// `images` is [images, dim], `texts` is [texts, dim], `owner` is [texts], the image of each text,
     /// in rising order.
     fn of(
         images: &[f32],
@@ -189,44 +189,43 @@ impl Ranks {
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, EvaluatorError> {
         debug_assert!(owner.is_sorted());
-        let pictures = images.len() / dim;
+        let count = images.len() / dim;
         let mut products = Products::new()?;
-        // The first text of each picture, and the end.
+        // The first text of each image, and the end.
         let begin: Vec<usize> =
-            (0..=pictures as u32).map(|picture| owner.partition_point(|owner| *owner < picture)).collect();
+            (0..=count as u32).map(|image| owner.partition_point(|owner| *owner < image)).collect();
         let mut own = vec![0.0; owner.len()];
-        // The best of each picture's captions: (similarity, text).
-        let mut best: Vec<Option<(f32, usize)>> = vec![None; pictures];
-        for picture in 0..pictures {
-            let (from, to) = (begin[picture], begin[picture + 1]);
+        // The best of each image's captions: (similarity, text).
+        let mut best: Vec<Option<(f32, usize)>> = vec![None; count];
+        for image in 0..count {
+            let (from, to) = (begin[image], begin[image + 1]);
             if from == to {
                 continue;
             }
-            let similarities =
-                products.of(&images[picture * dim..][..dim], &texts[from * dim..to * dim], dim);
+            let similarities = products.of(&images[image * dim..][..dim], &texts[from * dim..to * dim], dim);
             own[from..to].copy_from_slice(similarities);
             for (text, &similarity) in (from..to).zip(similarities) {
-                if best[picture].is_none_or(|(most, _)| similarity > most) {
-                    best[picture] = Some((similarity, text));
+                if best[image].is_none_or(|(most, _)| similarity > most) {
+                    best[image] = Some((similarity, text));
                 }
             }
         }
-        let mut of_images = vec![0; pictures];
+        let mut of_images = vec![0; count];
         let mut of_texts = vec![0; owner.len()];
         for (row_tile, images) in images.chunks(TILE_ROWS * dim).enumerate() {
             if stop() {
                 break;
             }
-            let first_picture = row_tile * TILE_ROWS;
+            let first_image = row_tile * TILE_ROWS;
             let rows = images.len() / dim;
             for (column_tile, texts) in texts.chunks(TILE_COLUMNS * dim).enumerate() {
                 let first_text = column_tile * TILE_COLUMNS;
                 let columns = texts.len() / dim;
                 products.of(images, texts, dim);
-                let tile = Tile { similarities: products.last(), columns, first_picture, first_text };
+                let tile = Tile { similarities: products.last(), columns, first_image, first_text };
                 let threads = products.cpu.threads();
-                tile.count_texts(threads, &best, &mut of_images[first_picture..][..rows]);
-                tile.count_pictures(threads, &begin, &own, &mut of_texts[first_text..][..columns]);
+                tile.count_texts(threads, &best, &mut of_images[first_image..][..rows]);
+                tile.count_images(threads, &begin, &own, &mut of_texts[first_text..][..columns]);
             }
         }
         for (rank, best) in of_images.iter_mut().zip(&best) {
@@ -238,23 +237,23 @@ impl Ranks {
     }
 }
 
-/// Similarities of some pictures with some texts.
+/// Similarities of some images with some texts.
 struct Tile<'a> {
-    /// [pictures, columns]
+    /// [images, columns]
     similarities: &'a [f32],
     columns: usize,
-    first_picture: usize,
+    first_image: usize,
     first_text: usize,
 }
 
 impl Tile<'_> {
-    /// Adds to each picture the texts that come before its best one.
+    /// Adds to each image the texts that come before its best one.
     fn count_texts(&self, threads: &Threads, best: &[Option<(f32, usize)>], ranks: &mut [u32]) {
         let per_piece = ranks.len().div_ceil(4 * threads.count()).max(1);
         threads.each(ranks.chunks_mut(per_piece).enumerate(), |_, (piece, ranks)| {
             for (at, rank) in ranks.iter_mut().enumerate() {
                 let row = piece * per_piece + at;
-                let Some((most, text)) = best[self.first_picture + row] else { continue };
+                let Some((most, text)) = best[self.first_image + row] else { continue };
                 let row = &self.similarities[row * self.columns..][..self.columns];
                 // Earlier texts are before it when equal, later ones are not.
                 let (earlier, later) = row.split_at(text.saturating_sub(self.first_text).min(self.columns));
@@ -264,17 +263,17 @@ impl Tile<'_> {
         });
     }
 
-    /// Adds to each text the pictures that come before its own.
-    fn count_pictures(&self, threads: &Threads, begin: &[usize], own: &[f32], ranks: &mut [u32]) {
+    /// Adds to each text the images that come before its own.
+    fn count_images(&self, threads: &Threads, begin: &[usize], own: &[f32], ranks: &mut [u32]) {
         let per_piece = self.columns.div_ceil(4 * threads.count()).next_multiple_of(16);
         threads.each(ranks.chunks_mut(per_piece).enumerate(), |_, (piece, ranks)| {
             let first = piece * per_piece;
             let own = &own[self.first_text + first..][..ranks.len()];
-            for (picture, row) in self.similarities.chunks_exact(self.columns).enumerate() {
+            for (image, row) in self.similarities.chunks_exact(self.columns).enumerate() {
                 let row = &row[first..][..ranks.len()];
-                // Texts of this picture and of earlier ones, then those of later pictures: to these this
-                // picture is an earlier one, which comes first when equal.
-                let split = begin[self.first_picture + picture + 1].saturating_sub(self.first_text + first);
+                // Texts of this image and of earlier ones, then those of later images: to these this
+                // image is an earlier one, which comes first when equal.
+                let split = begin[self.first_image + image + 1].saturating_sub(self.first_text + first);
                 let split = split.min(ranks.len());
                 for ((rank, &similarity), &own) in ranks[..split].iter_mut().zip(row).zip(own) {
                     *rank += u32::from(similarity > own);

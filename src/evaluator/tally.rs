@@ -1,4 +1,4 @@
-//! Counts how classified pictures fared: accuracy, accuracy by class, confusions.
+//! Counts how classified images fared: accuracy, accuracy by class, confusions.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::{ClassResult, Confusion, Evaluation};
 /// Pairs of classes that are kept, the most frequent.
 const CONFUSIONS: usize = 50;
 
-/// The classes of a picture, ordered by a score; of equal scores the lower class comes first.
+/// The classes of an image, ordered by a score; of equal scores the lower class comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ranking {
     /// Classes before the right one.
@@ -27,7 +27,7 @@ impl Ranking {
     }
 }
 
-/// How often the class of a picture ranked first, or among the first five.
+/// How often the class of an image ranked first, or among the first five.
 #[derive(Debug, Clone, Copy, Default)]
 struct Score {
     n: u64,
@@ -48,7 +48,7 @@ impl Tally {
         Tally { scores: vec![Score::default(); classes], confusions: BTreeMap::new() }
     }
 
-    /// A picture of `class`.
+    /// An image of `class`.
     pub fn add(&mut self, class: usize, ranking: Ranking) {
         let score = &mut self.scores[class];
         score.n += 1;
@@ -59,17 +59,17 @@ impl Tally {
         }
     }
 
-    /// Pictures counted.
+    /// Images counted.
     pub fn n(&self) -> u64 {
         self.scores.iter().map(|score| score.n).sum()
     }
 
-    /// Share of pictures whose class ranked first; NaN of none.
+    /// Share of images whose class ranked first; NaN of none.
     pub fn top1(&self) -> f64 {
         share(self.scores.iter().map(|score| score.top1).sum(), self.n())
     }
 
-    /// The result; classes without a picture are left out of the mean. At least one picture was counted.
+    /// The result; classes without an image are left out of the mean. At least one image was counted.
     pub fn finish(self, kind: &str, dataset: &str, task: &str, names: &[String]) -> Evaluation {
         let n = self.n();
         let per_class: Vec<ClassResult> = names

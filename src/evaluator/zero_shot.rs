@@ -1,4 +1,4 @@
-//! Zero-shot classification: a picture belongs to the class whose text is nearest.
+//! Zero-shot classification: an image belongs to the class whose text is nearest.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,13 +26,13 @@ const NAMED: usize = 3;
 pub struct ZeroShotConfig {
     /// Name of the result, for example "imagenet".
     pub name: String,
-    /// Pictures with labels. Default: `data.validation`.
+    /// Images with labels. Default: `data.validation`.
     #[serde(default)]
     pub data: Option<SourceConfig>,
     /// Class names, templates and the field that holds the label. Default: what the source knows.
     #[serde(default)]
     pub classes: ClassesConfig,
-    /// Which patches of the pictures are dropped (FLIP table 1d). Default: none.
+    /// Which patches of the images are dropped (FLIP table 1d). Default: none.
     #[serde(default)]
     pub image_mask: ImageMask,
 }
@@ -119,7 +119,7 @@ fn class_vectors(classes: &Classes, embedder: &mut Embedder<'_>) -> Result<Vec<f
     Ok(vectors)
 }
 
-/// The pictures that the model is most wrong about.
+/// The images that the model is most wrong about.
 struct Mistakes<'a> {
     classes: &'a Classes,
     /// By how far the first class is before the right one.
@@ -145,8 +145,8 @@ impl Mistakes<'_> {
     fn finish(self) -> Vec<Example> {
         let names = &self.classes.names;
         let shown = self.worst.finish().into_iter().filter_map(|(_, shown)| shown);
-        let example = |(picture, right, nearest): (_, usize, Vec<(usize, f32)>)| Example {
-            picture,
+        let example = |(image, right, nearest): (_, usize, Vec<(usize, f32)>)| Example {
+            image,
             caption: names[right].clone(),
             texts: nearest
                 .into_iter()
@@ -156,7 +156,7 @@ impl Mistakes<'_> {
                     right: class == right,
                 })
                 .collect(),
-            pictures: Vec::new(),
+            images: Vec::new(),
         };
         shown.map(example).collect()
     }

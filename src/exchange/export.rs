@@ -96,7 +96,7 @@ fn hidden(folder: &Path) -> PathBuf {
     folder.with_file_name(format!(".{name}.partial"))
 }
 
-/// Graphs, tokenizer, and what pictures go through before.
+/// Graphs, tokenizer, and what images go through before.
 fn fill_onnx(folder: &Path, model: &Outgoing, weights: &onnx::Weights) -> Result<Vec<String>, ExchangeError> {
     let mut notes = Vec::new();
     onnx::write(folder, model.config, weights, model.inline)?;

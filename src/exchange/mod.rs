@@ -68,7 +68,7 @@ impl std::fmt::Display for Format {
 pub struct ImportOptions {
     /// Instead of looking at the files.
     pub format: Option<Format>,
-    /// Side of the pictures, pixels. Learned positions are resampled as open_clip does: bicubic, antialiased.
+    /// Side of the images, pixels. Learned positions are resampled as open_clip does: bicubic, antialiased.
     pub image_size: Option<usize>,
     /// Instead of the tokenizer that lies beside the weights.
     pub tokenizer: Option<TokenizerConfig>,
@@ -165,7 +165,7 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
     Ok(Imported { format: place.format, config, tensors, tokenizer, built_in_tokenizer, notes })
 }
 
-/// Brings the model to pictures of another size.
+/// Brings the model to images of another size.
 fn resize(
     source: &Path,
     config: &mut ModelConfig,

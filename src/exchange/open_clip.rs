@@ -81,7 +81,7 @@ fn preprocessing(file: &mut Options, notes: &mut Vec<String>) -> PixelNorm {
     };
     for (key, ours) in [("interpolation", "bicubic"), ("resize_mode", "shortest")] {
         if let Some(theirs) = options.text(key).filter(|theirs| theirs != ours) {
-            notes.push(format!("preprocess_cfg.{key} is {theirs}; pictures are evaluated with {ours} here"));
+            notes.push(format!("preprocess_cfg.{key} is {theirs}; images are evaluated with {ours} here"));
         }
     }
     file.problems.append(&mut options.problems);

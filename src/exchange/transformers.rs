@@ -58,11 +58,11 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
     Ok(Described { config, built_in_tokenizer: false, notes })
 }
 
-/// How pictures are normalised, where the folder says it.
+/// How images are normalised, where the folder says it.
 fn pixels(folder: &Path, notes: &mut Vec<String>) -> Result<PixelNorm, ExchangeError> {
     let path = folder.join(PREPROCESSOR);
     if !path.is_file() {
-        notes.push(format!("no {PREPROCESSOR}: pictures are normalised with OpenAI's mean and deviation"));
+        notes.push(format!("no {PREPROCESSOR}: images are normalised with OpenAI's mean and deviation"));
         return Ok(PixelNorm::OPENAI);
     }
     let mut options = Options::new("", read_object(&path)?);

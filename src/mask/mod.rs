@@ -4,7 +4,7 @@
 //! Every strategy works as FLIP's does: it scores the positions of one row, and those with the lowest
 //! scores are kept ([`random_mask`] is the routine; uniform noise is one way to score). So whatever a
 //! strategy computes, the number kept is the same for all rows, no position occurs twice, and none is out
-//! of range. A row is scored with a generator of its own - pictures by (seed, epoch, place of the sample in
+//! of range. A row is scored with a generator of its own - images by (seed, epoch, place of the sample in
 //! it), so that the loader knows what is kept before it decodes; texts by (seed, step, row) - and a batch may be
 //! drawn whole or in parts.
 //!
@@ -84,7 +84,7 @@ pub enum ImageMask {
     Keep,
     /// Uniformly random patches are dropped (FLIP section 3).
     Random(Ratio),
-    /// Random, but with a bias towards keeping the centre of the picture.
+    /// Random, but with a bias towards keeping the centre of the image.
     Centred {
         /// Fraction of patches dropped.
         ratio: Ratio,
@@ -102,13 +102,13 @@ pub enum ImageMask {
 }
 
 impl ImageMask {
-    /// Patches kept of a picture of `grid` x `grid` patches.
+    /// Patches kept of an image of `grid` x `grid` patches.
     pub fn kept(&self, grid: usize) -> usize {
         let patches = grid * grid;
         self.strategy().map_or(patches, |strategy| strategy.kept(patches))
     }
 
-    /// Draws the mask of `batch` pictures, which are those from `first` on of an epoch.
+    /// Draws the mask of `batch` images, which are those from `first` on of an epoch.
     pub fn draw(&self, grid: usize, batch: usize, seed: u64, epoch: u64, first: u64) -> Kept {
         match self.strategy() {
             None => Kept::all(batch, grid * grid),

@@ -1,13 +1,13 @@
-//! Which pictures are encoded after which, so that they can travel while those before them are computed.
+//! Which images are encoded after which, so that they can travel while those before them are computed.
 
 use std::sync::Arc;
 
 use super::input::{ImageInput, PatchValues};
 
-/// The pictures of a step, as parts of the batch and their micro-batches.
+/// The images of a step, as parts of the batch and their micro-batches.
 pub type StepImages = Arc<Vec<Vec<ImageInput>>>;
 
-/// The pictures of this step and of the next.
+/// The images of this step and of the next.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Agenda {
     now: StepImages,
@@ -23,7 +23,7 @@ pub(crate) enum Coming {
     Next(Held),
 }
 
-/// A micro-batch of pictures that stays as it is for as long as somebody has this.
+/// A micro-batch of images that stays as it is for as long as somebody has this.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     all: StepImages,

@@ -3,7 +3,7 @@
 use super::config::{ImagePositions, ImageTowerConfig, ModelConfig, TextTowerConfig};
 use super::error::Violation;
 
-/// Largest width, vocabulary, picture and so on: far above any model, low enough that no count overflows.
+/// Largest width, vocabulary, image and so on: far above any model, low enough that no count overflows.
 const LARGEST: usize = 1 << 20;
 /// Largest number of blocks.
 const DEEPEST: usize = 1 << 12;

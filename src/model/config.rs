@@ -29,7 +29,7 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageTowerConfig {
-    /// Side of the square input picture, pixels. A multiple of `patch`.
+    /// Side of the square input image, pixels. A multiple of `patch`.
     #[schemars(range(min = 1))]
     pub size: usize,
     /// Side of a square patch, pixels.
@@ -199,7 +199,7 @@ impl Default for PixelNorm {
 }
 
 impl ImageTowerConfig {
-    /// Patches along a side of the picture.
+    /// Patches along a side of the image.
     pub fn grid(&self) -> usize {
         self.size / self.patch
     }

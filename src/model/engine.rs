@@ -57,12 +57,12 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
     /// What the loss is computed on where its embeddings lie on the host.
     fn kernels(&self) -> &Kernels;
 
-    /// Whether it wants to know of pictures before they are encoded.
+    /// Whether it wants to know of images before they are encoded.
     fn listens(&self) -> bool {
         false
     }
 
-    /// The pictures of the coming step and of the one after it.
+    /// The images of the coming step and of the one after it.
     fn announce(&self, _agenda: Agenda) {}
 
     /// Seconds of the phases since the last call, where the device takes them.

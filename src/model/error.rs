@@ -31,7 +31,7 @@ pub enum ModelError {
         problem: String,
     },
     #[error(
-        "micro-batches of {images:?} pictures and {texts:?} captions: expected one at least, and as many of \
+        "micro-batches of {images:?} images and {texts:?} captions: expected one at least, and as many of \
          either in each"
     )]
     Batches {

@@ -32,9 +32,9 @@ impl PatchValues {
 pub struct ImageInput {
     /// [batch, kept, patch * patch * 3].
     pub patches: PatchValues,
-    /// Which patches of the picture they are, row-major over the grid.
+    /// Which patches of the image they are, row-major over the grid.
     pub kept: Kept,
-    /// Patches along a side of the picture the stage trains at. Positions follow it.
+    /// Patches along a side of the image the stage trains at. Positions follow it.
     pub grid: usize,
 }
 

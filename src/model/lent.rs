@@ -67,7 +67,7 @@ struct FusedOnMachine<M: Machine> {
     parameters: Arc<Vec<Parameter>>,
 }
 
-/// What is known of pictures before they are encoded.
+/// What is known of images before they are encoded.
 #[derive(Default)]
 struct Ahead {
     agenda: Agenda,
@@ -140,7 +140,7 @@ impl<M: Machine> Shared<M> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends pictures beside what the machine has been given to do.
+    /// Sends images beside what the machine has been given to do.
     fn send(&self, encoders: &mut MachineEncoders<M>, held: Option<Held>) -> Result<(), MachineError> {
         match held.filter(|held| !held.as_ref().is_empty()) {
             Some(held) => encoders.send_ahead(&self.machine, Arc::new(held)),
@@ -148,7 +148,7 @@ impl<M: Machine> Shared<M> {
         }
     }
 
-    /// Sees to what comes after pictures whose encoder has been launched.
+    /// Sees to what comes after images whose encoder has been launched.
     fn look_ahead(&self, input: &ImageInput, recorded: bool) -> Result<(), MachineError> {
         let mut ahead = self.ahead();
         let now = match ahead.agenda.after(input, recorded) {

@@ -1,5 +1,5 @@
-//! The symmetric contrastive loss: every picture of a batch should find its caption among all, and every
-//! caption its picture. Logits are exp(s) <z_image, z_text>, s the logit scale; the loss is the mean of
+//! The symmetric contrastive loss: every image of a batch should find its caption among all, and every
+//! caption its image. Logits are exp(s) <z_image, z_text>, s the logit scale; the loss is the mean of
 //! both cross-entropies over the batch.
 
 use dfdx::prelude::*;

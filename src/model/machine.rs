@@ -98,12 +98,12 @@ impl<M: Machine> MachineEncoders<M> {
         }
     }
 
-    /// Sends the pictures that a coming micro-batch is made of, beside what is launched.
+    /// Sends the images that a coming micro-batch is made of, beside what is launched.
     pub fn send_ahead(&mut self, machine: &M, bytes: HeldBytes) -> Result<(), MachineError> {
         self.images.send_ahead(machine, bytes)
     }
 
-    /// Bytes of the arenas that are not in use, and of the memory that pictures arrive in.
+    /// Bytes of the arenas that are not in use, and of the memory that images arrive in.
     pub fn arena_bytes(&self) -> usize {
         self.images.arena_bytes() + self.texts.arena_bytes()
     }
@@ -198,13 +198,13 @@ pub fn machine_rates<M: Machine>(
 pub struct MachineBytes {
     /// What kernels read of parameters.
     pub copies: usize,
-    /// Arenas of both encoders, and the memory that pictures arrive in.
+    /// Arenas of both encoders, and the memory that images arrive in.
     pub arenas: usize,
     /// Embeddings of the batch, their gradients, and scratch memory of the loss.
     pub loss: usize,
 }
 
-/// What they hold for a batch in micro-batches of `pairs` pairs, of pictures of the model's own size.
+/// What they hold for a batch in micro-batches of `pairs` pairs, of images of the model's own size.
 pub fn machine_bytes(
     config: &ModelConfig,
     recompute: Recompute,

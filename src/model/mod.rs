@@ -221,7 +221,7 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         self.engine.as_ref().is_some_and(|engine| engine.listens())
     }
 
-    /// Says which pictures the coming step encodes, and which the one after it: to a GPU a micro-batch travels while the one
+    /// Says which images the coming step encodes, and which the one after it: to a GPU a micro-batch travels while the one
     /// before it is computed. They may yet be others, or the same ones somewhere else; then it was in vain.
     pub fn announce(&self, now: &StepImages, next: Option<&StepImages>) {
         if let Some(engine) = self.engine.as_ref().filter(|engine| engine.listens()) {
@@ -243,7 +243,7 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         self.engine.as_ref().map_or(0, |engine| engine.arena_bytes())
     }
 
-    /// Unit embeddings of pictures, [batch, embed_dim] on the host. Nothing is recorded.
+    /// Unit embeddings of images, [batch, embed_dim] on the host. Nothing is recorded.
     pub fn embed_images(&self, input: &ImageInput) -> Result<Vec<f32>, ModelError> {
         input.check(self.config.image.patch)?;
         let z = self.encode_images::<NoneTape>(input, None).map_err(ModelError::device)?;

@@ -11,11 +11,11 @@ use crate::parameter::rounded;
 /// flattened as (row, column, channel). `size` is a multiple of `patch`, and `kept` counts over its grid.
 pub fn gather_patches<V: Copy>(pixels: &[V], size: usize, patch: usize, kept: &Kept) -> Vec<V> {
     let grid = size / patch;
-    let (row, picture) = (size * 3, size * size * 3);
+    let (row, image) = (size * 3, size * size * 3);
     let mut patches = Vec::with_capacity(kept.ids.len() * patch * patch * 3);
     for (i, &id) in kept.ids.iter().enumerate() {
         let (down, right) = (id as usize / grid, id as usize % grid);
-        let corner = (i / kept.kept) * picture + down * patch * row + right * patch * 3;
+        let corner = (i / kept.kept) * image + down * patch * row + right * patch * 3;
         for line in 0..patch {
             let start = corner + line * row;
             patches.extend_from_slice(&pixels[start..start + patch * 3]);
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn patches_are_cut_in_the_order_they_are_kept() {
-        // One 4 x 4 picture whose value is (row, column, channel) as decimal digits.
+        // One 4 x 4 image whose value is (row, column, channel) as decimal digits.
         let pixels: Vec<u16> = (0..4)
             .flat_map(|r| (0..4).flat_map(move |c| (0..3).map(move |k| 100 * r + 10 * c + k)))
             .collect();
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_a_batch_is_cut_from_its_own_picture() {
+    fn every_row_of_a_batch_is_cut_from_its_own_image() {
         let pixels: Vec<u8> = (0..2 * 4 * 4 * 3).map(|i| i as u8).collect();
         let kept = Kept { ids: vec![0, 1], batch: 2, kept: 1, of: 4 };
         let patches = gather_patches(&pixels, 4, 2, &kept);

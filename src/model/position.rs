@@ -1,5 +1,5 @@
 //! Positions of image patches. The model knows them over its own grid; a stage that trains at another
-//! picture size has another grid over the same picture, and the centre of its patch i lies at
+//! image size has another grid over the same image, and the centre of its patch i lies at
 //! (i + 1/2) G/g - 1/2 on the model's grid of G.
 
 use dfdx::prelude::Dtype;

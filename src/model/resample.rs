@@ -1,4 +1,4 @@
-//! Learned positions at another picture size, as open_clip's `resize_pos_embed` does: PyTorch's
+//! Learned positions at another image size, as open_clip's `resize_pos_embed` does: PyTorch's
 //! `interpolate(mode="bicubic", antialias=True, align_corners=False)`.
 
 /// Support of the cubic kernel at scale 1, positions.

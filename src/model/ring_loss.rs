@@ -3,7 +3,7 @@
 //! matrix of pairs, or all embeddings.
 //!
 //! With B pairs in all, embeddings of d values and R ranks of B / R pairs, a rank sends 4 (B - B / R) (4 d + 2) bytes a
-//! step: pictures and captions of d values, and then of d + 1.
+//! step: images and captions of d values, and then of d + 1.
 
 use crate::kernel::contrastive::rows::{diagonal, Gradients, LogSumExp};
 use crate::kernel::contrastive::COLUMNS;

@@ -129,7 +129,7 @@ fn bytes_are_the_same_as_their_normalised_values() {
 }
 
 #[test]
-fn pictures_may_be_smaller_than_the_model_s() {
+fn images_may_be_smaller_than_the_model_s() {
     for positions in [ImagePositions::SinCos, ImagePositions::Learned] {
         let mut config = tiny_config();
         config.image.positions = positions;

@@ -1,5 +1,5 @@
 //! Weights made with one configuration as the start of a model of another: which options must agree, and
-//! positions at another picture size.
+//! positions at another image size.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ const POSITIONS: &str = "image.positions";
 
 impl ModelConfig {
     /// The options that no shape of a tensor shows and that decide what weights made with `other` mean, where they
-    /// differ. The picture size is not among them, and neither is how the temperature is kept in its range.
+    /// differ. The image size is not among them, and neither is how the temperature is kept in its range.
     pub fn unlike(&self, other: &ModelConfig) -> Vec<Violation> {
         let mut found = Vec::new();
         let (image, text) = (&self.image, &self.text);
@@ -33,7 +33,7 @@ impl ModelConfig {
         found
     }
 
-    /// Brings learned positions of image patches in `tensors`, those of a model of `self`, to the picture size of
+    /// Brings learned positions of image patches in `tensors`, those of a model of `self`, to the image size of
     /// `to`, as open_clip does: bicubic, antialiased. Returns what was done, where something was. Everything else
     /// is left alone, whether it fits or not.
     pub fn resample_positions(&self, tensors: &mut [NamedTensor], to: &ModelConfig) -> Option<String> {
@@ -46,7 +46,7 @@ impl ModelConfig {
         table.shape[0] = 1 + after * after;
         Some(format!(
             "positions resampled from {before} x {before} to {after} x {after} patches (bicubic, antialiased) for \
-             pictures of {} instead of {}",
+             images of {} instead of {}",
             to.image.size, self.image.size
         ))
     }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_follow_the_picture_and_nothing_else_moves() {
+    fn positions_follow_the_image_and_nothing_else_moves() {
         let mut config = tiny_config();
         config.image.positions = ImagePositions::Learned;
         let mut larger = config.clone();

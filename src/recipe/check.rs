@@ -159,7 +159,7 @@ impl Checker<'_> {
                 self.problems.push(unknown_field(name, fields, shape).at(&inner));
                 continue;
             };
-            if let Some(first) = fields[..position].iter().find(|first| first.name.text == name.text) {
+            if let Some(first) = fields[..position].iter().find(|first| known.is_called(&first.name.text)) {
                 let mut problem = Problem::new(name.span.clone(), "this field is given twice").at(&inner);
                 problem.related.push((first.name.span.clone(), "first given here".into()));
                 self.problems.push(problem);
@@ -168,7 +168,7 @@ impl Checker<'_> {
         }
         let opening = owner.head();
         for absent in &shape.fields {
-            if absent.required && !fields.iter().any(|field| field.name.text == absent.name) {
+            if absent.required && !fields.iter().any(|field| absent.is_called(&field.name.text)) {
                 let message = format!("missing field; expected {}", Shape::of(absent.schema).expected());
                 let help = absent.doc().map(|doc| format!("`{}`: {doc}", absent.name));
                 let problem = Problem::new(opening.clone(), message).help_if(help);

@@ -294,7 +294,7 @@ fn source<'a>(source: &'a mut SourceConfig, path: &str, all: &mut Vec<(String, N
         SourceConfig::Folder(config) => all.push((format!("{path}.path"), Named::Path(&mut config.path))),
         SourceConfig::Cifar(config) => all.push((format!("{path}.path"), Named::Path(&mut config.path))),
         SourceConfig::ImageNet(config) => {
-            all.push((format!("{path}.pictures"), Named::Path(&mut config.pictures)));
+            all.push((format!("{path}.images"), Named::Path(&mut config.images)));
             all.push((format!("{path}.synsets"), Named::Path(&mut config.synsets)));
             if let Some(labels) = &mut config.labels {
                 all.push((format!("{path}.labels"), Named::Path(labels)));
@@ -305,7 +305,7 @@ fn source<'a>(source: &'a mut SourceConfig, path: &str, all: &mut Vec<(String, N
         }
         SourceConfig::Karpathy(config) => {
             all.push((format!("{path}.annotations"), Named::Path(&mut config.annotations)));
-            all.push((format!("{path}.pictures"), Named::Path(&mut config.pictures)));
+            all.push((format!("{path}.images"), Named::Path(&mut config.images)));
         }
         SourceConfig::Mix(sources) => {
             for (index, weighted) in sources.iter_mut().enumerate() {

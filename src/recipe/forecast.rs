@@ -84,7 +84,7 @@ pub struct TrainingForecast {
     pub peak_lr: f64,
     /// Steps; a fraction is possible.
     pub warmup_steps: Option<f64>,
-    /// Side of the training pictures, pixels.
+    /// Side of the training images, pixels.
     pub image_size: usize,
     pub patches: usize,
     pub kept_patches: usize,
@@ -142,7 +142,7 @@ pub fn forecast(recipe: &Recipe) -> Vec<StageForecast> {
 
 /// What the encoders get to see.
 struct Seen<'a> {
-    /// Side of the training pictures, pixels.
+    /// Side of the training images, pixels.
     image_size: usize,
     image_mask: &'a ImageMask,
     text_mask: &'a TextMask,

@@ -20,8 +20,8 @@ pub struct Memory {
     pub activations: f64,
     /// Embeddings of the whole batch and their gradients; on a GPU with the scratch memory of the loss.
     pub embeddings: f64,
-    /// What pictures of [`BATCHES`] batches keep of themselves, bytes in host memory.
-    pub pictures: f64,
+    /// What images of [`BATCHES`] batches keep of themselves, bytes in host memory.
+    pub images: f64,
     pub total: f64,
 }
 
@@ -46,7 +46,7 @@ pub fn fused_on_gpu(recipe: &Recipe) -> bool {
 }
 
 impl Memory {
-    /// The estimate for an update of fused encoders on a GPU, all of it there but the pictures: without the context of the
+    /// The estimate for an update of fused encoders on a GPU, all of it there but the images: without the context of the
     /// driver and the workspaces of its libraries, some hundred MiB.
     pub fn on_gpu(model: &ModelConfig, fusion: Fusion, update: &Update) -> Memory {
         let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
@@ -101,7 +101,7 @@ impl Memory {
             moments: 8.0 * parameters,
             activations,
             embeddings: 4.0 * 2.0 * 2.0 * batch as f64 * model.embed_dim as f64,
-            pictures: BATCHES * batch as f64 * kept_patches as f64 * model.image.patch_values() as f64,
+            images: BATCHES * batch as f64 * kept_patches as f64 * model.image.patch_values() as f64,
             total: 0.0,
         };
         memory.summed()
@@ -109,7 +109,7 @@ impl Memory {
 
     /// What of it is in the memory of the host where a GPU computes.
     pub fn beside_gpu(&self) -> f64 {
-        self.pictures
+        self.images
     }
 
     /// Each part with its name.
@@ -120,7 +120,7 @@ impl Memory {
             ("moments", self.moments),
             ("activations", self.activations),
             ("embeddings", self.embeddings),
-            ("pictures", self.pictures),
+            ("images", self.images),
         ]
     }
 }

@@ -45,6 +45,8 @@ pub struct Struct {
 #[derive(Debug, Clone)]
 pub struct FieldShape {
     pub name: &'static str,
+    /// An earlier name, which recipes of that time still have.
+    former_name: Option<&'static str>,
     pub schema: &'static Value,
     pub required: bool,
 }
@@ -154,7 +156,7 @@ impl Shape {
 
 impl Struct {
     pub fn field(&self, name: &str) -> Option<&FieldShape> {
-        self.fields.iter().find(|field| field.name == name)
+        self.fields.iter().find(|field| field.is_called(name))
     }
 
     /// A field to name the struct by.
@@ -168,6 +170,11 @@ impl Struct {
 }
 
 impl FieldShape {
+    /// True for the name and for an earlier one.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.former_name == Some(name)
+    }
+
     /// First sentence of the field's documentation.
     pub fn doc(&self) -> Option<&'static str> {
         let doc = self.schema.get("description")?.as_str()?;
@@ -256,6 +263,7 @@ fn struct_of(schema: &'static Value, name: Option<&'static str>) -> Struct {
     let properties = schema.get("properties").and_then(Value::as_object);
     let field = |(name, schema): (&'static String, &'static Value)| FieldShape {
         name,
+        former_name: schema.get("formerName").and_then(Value::as_str),
         schema,
         required: is_required(name),
     };

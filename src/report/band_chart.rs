@@ -60,7 +60,7 @@ pub(super) struct Point {
 }
 
 /// Draws it as SVG and as PNG. The error is plotters' own.
-pub(super) fn draw(chart: &BandChart) -> Result<Pictures, String> {
+pub(super) fn draw(chart: &BandChart) -> Result<Images, String> {
     let size = (WIDTH, HEIGHT + chart.lines.len() as u32 * LEGEND_ROW + 14);
     both(size, &chart.title, |area, ink| draw_on(area, chart, ink), |area, ink| draw_on(area, chart, ink))
 }
@@ -71,7 +71,7 @@ pub(super) fn both(
     title: &str,
     on_svg: impl FnOnce(&Area<SVGBackend<'_>>, RGBColor) -> Drawn,
     on_png: impl FnOnce(&Area<Raster<'_>>, RGBColor) -> Drawn,
-) -> Result<Pictures, String> {
+) -> Result<Images, String> {
     let (mut svg, mut png) = (String::new(), Vec::new());
     {
         let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
@@ -81,11 +81,11 @@ pub(super) fn both(
         let area = Raster::new(&mut png, size).into_drawing_area();
         on_png(&area, PRINTED).map_err(|error| error.to_string())?;
     }
-    Ok(Pictures { svg: inked(&svg, title), png })
+    Ok(Images { svg: inked(&svg, title), png })
 }
 
 /// A chart, drawn.
-pub(super) struct Pictures {
+pub(super) struct Images {
     pub svg: String,
     pub png: Vec<u8>,
 }

@@ -63,7 +63,7 @@ pub(super) fn draw(chart: &Chart<'_>) -> Result<String, String> {
     Ok(inked(&svg, chart.title))
 }
 
-/// Gives a picture that was drawn in [`INK`] the reader's colour. It has one style sheet: alone, it chooses its ink;
+/// Gives an image that was drawn in [`INK`] the reader's colour. It has one style sheet: alone, it chooses its ink;
 /// inside a page, the page's rule for `.curve` is the same.
 pub(super) fn inked(svg: &str, title: &str) -> String {
     let open = format!(

@@ -37,7 +37,7 @@ pub struct EvalRow {
     pub confusions: Vec<ConfusionRow>,
 }
 
-/// Pictures of one class that were taken for another.
+/// Images of one class that were taken for another.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ConfusionRow {
     pub class: String,

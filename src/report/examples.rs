@@ -1,4 +1,4 @@
-//! Evaluated pictures with what was found for them: `examples/*.json` of a run folder.
+//! Evaluated images with what was found for them: `examples/*.json` of a run folder.
 
 use std::fs;
 use std::io::Cursor;
@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::{read_if_there, ReportError};
 use crate::whole_file;
 
-/// Pictures with longer sides are made smaller, pixels.
+/// Images with longer sides are made smaller, pixels.
 const LONGEST: u32 = 112;
-/// Pictures with longer sides are stored as JPEG; smaller ones are enlarged by browsers, which shows every
+/// Images with longer sides are stored as JPEG; smaller ones are enlarged by browsers, which shows every
 /// artefact.
 const LOSSLESS: u32 = 64;
 const QUALITY: u8 = 85;
@@ -33,24 +33,25 @@ pub struct Examples {
     pub examples: Vec<Example>,
 }
 
-/// A picture, and what was found for it.
+/// An image, and what was found for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Example {
-    /// A `data:` URL, as all pictures here.
-    pub picture: String,
+    /// A `data:` URL, as all images here.
+    #[serde(alias = "picture")]
+    pub image: String,
     /// Its caption, or its class.
     pub caption: String,
     /// The texts nearest to it, best first.
     pub texts: Vec<Answer>,
-    /// The pictures nearest to the caption, best first.
-    #[serde(default)]
-    pub pictures: Vec<Answer>,
+    /// The images nearest to the caption, best first.
+    #[serde(default, alias = "pictures")]
+    pub images: Vec<Answer>,
 }
 
 /// One of the nearest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// A text or a picture.
+    /// A text or an image.
     pub what: String,
     /// Cosine.
     pub similarity: f32,
@@ -96,20 +97,20 @@ impl Examples {
     }
 }
 
-/// A `data:` URL of a picture, [size, size, 3] bytes.
+/// A `data:` URL of an image, [size, size, 3] bytes.
 pub fn thumbnail(pixels: &[u8], size: usize) -> Result<String, ReportError> {
     let drawing = |reason: String| ReportError::Drawing { what: "an example".into(), reason };
     let side = u32::try_from(size).map_err(|_| drawing(format!("{size} pixels are too many")))?;
-    let picture = RgbImage::from_raw(side, side, pixels.to_vec())
+    let image = RgbImage::from_raw(side, side, pixels.to_vec())
         .ok_or_else(|| drawing(format!("{} bytes are not [{size}, {size}, 3]", pixels.len())))?;
-    let picture = match side > LONGEST {
-        true => image::imageops::resize(&picture, LONGEST, LONGEST, FilterType::Triangle),
-        false => picture,
+    let image = match side > LONGEST {
+        true => image::imageops::resize(&image, LONGEST, LONGEST, FilterType::Triangle),
+        false => image,
     };
     let mut bytes = Cursor::new(Vec::new());
     let (written, kind) = match side > LOSSLESS {
-        true => (picture.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, QUALITY)), "jpeg"),
-        false => (picture.write_to(&mut bytes, ImageFormat::Png), "png"),
+        true => (image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, QUALITY)), "jpeg"),
+        false => (image.write_to(&mut bytes, ImageFormat::Png), "png"),
     };
     written.map_err(|error| drawing(error.to_string()))?;
     Ok(format!("data:image/{kind};base64,{}", STANDARD.encode(bytes.into_inner())))

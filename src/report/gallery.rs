@@ -1,4 +1,4 @@
-//! Evaluated pictures as a person wants to see them: what was found, and whether it was right.
+//! Evaluated images as a person wants to see them: what was found, and whether it was right.
 
 use super::evaluation::Subject;
 use super::examples::{Answer, Example, Examples};
@@ -14,7 +14,7 @@ pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
         if superseded || examples.examples.is_empty() {
             continue;
         }
-        let retrieval = examples.examples.iter().any(|example| !example.pictures.is_empty());
+        let retrieval = examples.examples.iter().any(|example| !example.images.is_empty());
         let heading = if retrieval { "Top retrievals" } else { "Largest mistakes" };
         let Examples { kind, dataset, task, .. } = examples;
         let subject = Subject { kind, dataset, task }.to_string();
@@ -24,8 +24,8 @@ pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
             push(
                 page,
                 format_args!(
-                    "<p>Measured {when}. A caption; left its picture, beside it the pictures nearest to the caption, \
-                     below the captions nearest to the picture. Framed and bold: the right one.</p>\n\
+                    "<p>Measured {when}. A caption; left its image, beside it the images nearest to the caption, \
+                     below the captions nearest to the image. Framed and bold: the right one.</p>\n\
                      <div class=\"retrievals\">\n"
                 ),
             );
@@ -34,7 +34,7 @@ pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
             push(
                 page,
                 format_args!(
-                    "<p>Measured {when}. The pictures whose nearest class leads the right one by most, with the nearest \
+                    "<p>Measured {when}. The images whose nearest class leads the right one by most, with the nearest \
                      classes and their similarities.</p>\n<div class=\"mistakes\">\n"
                 ),
             );
@@ -47,11 +47,11 @@ pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
 fn retrieved(page: &mut String, example: &Example) {
     let caption = escape(&example.caption);
     push(page, format_args!("<div class=\"retrieval\"><p>{caption}</p>\n"));
-    picture(page, &example.picture, "A picture that is asked about", false);
+    image(page, &example.image, "An image that is asked about", false);
     page.push_str("<div class=\"found\">");
-    for (rank, answer) in example.pictures.iter().enumerate() {
+    for (rank, answer) in example.images.iter().enumerate() {
         let alt = format!("Found {}, similarity {:.2}", rank + 1, answer.similarity);
-        picture(page, &answer.what, &alt, answer.right);
+        image(page, &answer.what, &alt, answer.right);
     }
     page.push_str("</div>\n");
     texts(page, &example.texts);
@@ -60,7 +60,7 @@ fn retrieved(page: &mut String, example: &Example) {
 
 fn mistaken(page: &mut String, example: &Example) {
     page.push_str("<figure>");
-    picture(page, &example.picture, "A picture that was taken for something else", false);
+    image(page, &example.image, "An image that was taken for something else", false);
     push(page, format_args!("<figcaption>{}</figcaption>\n", escape(&example.caption)));
     texts(page, &example.texts);
     page.push_str("</figure>\n");
@@ -78,7 +78,7 @@ fn texts(page: &mut String, answers: &[Answer]) {
     page.push_str("</ol>\n");
 }
 
-fn picture(page: &mut String, data: &str, alt: &str, right: bool) {
+fn image(page: &mut String, data: &str, alt: &str, right: bool) {
     let class = if right { " class=\"right\"" } else { "" };
     push(page, format_args!("<img{class} alt=\"{}\" src=\"{}\">", escape(alt), escape(data)));
 }

@@ -28,7 +28,7 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
     let rows = EvalRow::read(&run_dir.join("eval.json"))?;
     let titles = stage_titles(recipe.as_deref().unwrap_or_default());
     let curves = curves::of_run(run_dir, &rows, &titles)?;
-    let masks = read_picture(&run_dir.join("masks.png"))?;
+    let masks = read_image(&run_dir.join("masks.png"))?;
 
     let folder = run_dir.join("curves");
     if !curves.is_empty() {
@@ -48,13 +48,13 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
     if let Some(masks) = masks {
         section(&mut page, "What the image encoder sees");
         page.push_str(
-            "<p>Beside every picture the same one as training sees it: grey patches are dropped.</p>\n",
+            "<p>Beside every image the same one as training sees it: grey patches are dropped.</p>\n",
         );
         let data = STANDARD.encode(masks);
         push(
             &mut page,
             format_args!(
-                "<img class=\"masks\" alt=\"Pictures beside their masked twins\" src=\"data:image/png;base64,{data}\">\n"
+                "<img class=\"masks\" alt=\"Images beside their masked twins\" src=\"data:image/png;base64,{data}\">\n"
             ),
         );
     }
@@ -75,7 +75,7 @@ pub(super) fn run_name(run_dir: &Path) -> String {
     absolute.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
 }
 
-fn read_picture(path: &Path) -> Result<Option<Vec<u8>>, ReportError> {
+fn read_image(path: &Path) -> Result<Option<Vec<u8>>, ReportError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

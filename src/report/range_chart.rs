@@ -4,7 +4,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::band_chart::{both, colour, corners, shortened, Area, Drawn, Pictures, WIDTH};
+use super::band_chart::{both, colour, corners, shortened, Area, Drawn, Images, WIDTH};
 use super::chart::{compact, FONT};
 
 /// Height of a setting, pixels.
@@ -45,7 +45,7 @@ impl Row {
 }
 
 /// Draws it as SVG and as PNG. The error is plotters' own.
-pub(super) fn draw(chart: &RangeChart) -> Result<Pictures, String> {
+pub(super) fn draw(chart: &RangeChart) -> Result<Images, String> {
     both(
         (WIDTH, AROUND + ROW * chart.rows.len() as u32),
         &chart.title,

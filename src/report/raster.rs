@@ -18,7 +18,7 @@ use plotters_backend::{
 const FONT: &[u8] = include_bytes!("font/DejaVuSans-subset.ttf");
 /// Pixels of the canvas for each of the chart's, in each direction.
 const FINE: i32 = 4;
-/// Of those, pixels that become one of the picture: it is twice as large as the chart, for dense screens.
+/// Of those, pixels that become one of the image: it is twice as large as the chart, for dense screens.
 const AVERAGED: u32 = 2;
 /// What is behind the chart.
 const PAPER: [u8; 3] = [255, 255, 255];
@@ -50,7 +50,7 @@ impl<'a> Raster<'a> {
     }
 
     /// The fine pixels, averaged.
-    fn picture(&self) -> RgbImage {
+    fn image(&self) -> RgbImage {
         let (width, height) = (self.canvas.width / AVERAGED, self.canvas.height / AVERAGED);
         RgbImage::from_fn(width, height, |x, y| {
             let mut sums = [0u32; 3];
@@ -105,7 +105,7 @@ impl DrawingBackend for Raster<'_> {
 
     fn present(&mut self) -> Drawn {
         let mut png = Cursor::new(Vec::new());
-        self.picture()
+        self.image()
             .write_to(&mut png, ImageFormat::Png)
             .map_err(|error| DrawingErrorKind::FontError(Box::new(error)))?;
         *self.png = png.into_inner();
@@ -264,14 +264,14 @@ mod tests {
             area.draw(&Text::new("l", (5, 5), ("sans-serif", 20).into_font().color(&BLACK))).unwrap();
             area.present().unwrap();
         }
-        let picture = image::load_from_memory(&png).unwrap().to_luma8();
-        assert_eq!(picture.dimensions(), (120, 80));
-        let column: Vec<u8> = (0..80).map(|y| picture.get_pixel(60, y).0[0]).collect();
+        let image = image::load_from_memory(&png).unwrap().to_luma8();
+        assert_eq!(image.dimensions(), (120, 80));
+        let column: Vec<u8> = (0..80).map(|y| image.get_pixel(60, y).0[0]).collect();
         let ink: u32 = column.iter().map(|value| 255 - u32::from(*value)).sum();
         assert!((3 * 255..=5 * 255).contains(&ink), "two pixels of the chart are four here: {ink}");
         assert!(column[60] < 64 || column[61] < 64, "{column:?}");
         let text = (10..44).flat_map(|y| (10..24).map(move |x| (x, y)));
-        let darkest = text.map(|(x, y)| picture.get_pixel(x, y).0[0]).min();
+        let darkest = text.map(|(x, y)| image.get_pixel(x, y).0[0]).min();
         assert!(darkest < Some(64), "a letter is there: {darkest:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Many small pictures as one.
+//! Many small images as one.
 
 use std::io::Cursor;
 
@@ -6,30 +6,30 @@ use image::{ImageFormat, Rgb, RgbImage};
 
 use super::ReportError;
 
-/// Between pictures, pixels.
+/// Between images, pixels.
 const GAP: usize = 4;
 /// What is behind them.
 const GROUND: Rgb<u8> = Rgb([255, 255, 255]);
 
-/// A PNG of square pictures, [size, size, 3] bytes each, row by row in so many columns.
+/// A PNG of square images, [size, size, 3] bytes each, row by row in so many columns.
 ///
 /// # Errors
-/// There is no picture, or one is not of that size.
-pub fn sheet(pictures: &[Vec<u8>], size: usize, columns: usize) -> Result<Vec<u8>, ReportError> {
+/// There is no image, or one is not of that size.
+pub fn sheet(images: &[Vec<u8>], size: usize, columns: usize) -> Result<Vec<u8>, ReportError> {
     let failed = |reason: String| ReportError::Drawing { what: "the sheet".into(), reason };
-    if pictures.is_empty() || size == 0 || columns == 0 {
-        return Err(failed("there is no picture".into()));
+    if images.is_empty() || size == 0 || columns == 0 {
+        return Err(failed("there is no image".into()));
     }
-    if let Some(wrong) = pictures.iter().position(|pixels| pixels.len() != size * size * 3) {
-        return Err(failed(format!("picture {wrong} is not [{size}, {size}, 3]")));
+    if let Some(wrong) = images.iter().position(|pixels| pixels.len() != size * size * 3) {
+        return Err(failed(format!("image {wrong} is not [{size}, {size}, 3]")));
     }
-    let columns = columns.min(pictures.len());
+    let columns = columns.min(images.len());
     let side = |count: usize| u32::try_from(count * (size + GAP) + GAP);
-    let (Ok(width), Ok(height)) = (side(columns), side(pictures.len().div_ceil(columns))) else {
-        return Err(failed(format!("{} pictures of {size} pixels do not fit into one", pictures.len())));
+    let (Ok(width), Ok(height)) = (side(columns), side(images.len().div_ceil(columns))) else {
+        return Err(failed(format!("{} images of {size} pixels do not fit into one", images.len())));
     };
     let mut sheet = RgbImage::from_pixel(width, height, GROUND);
-    for (index, pixels) in pictures.iter().enumerate() {
+    for (index, pixels) in images.iter().enumerate() {
         let (left, top) = (GAP + index % columns * (size + GAP), GAP + index / columns * (size + GAP));
         for (i, pixel) in pixels.chunks_exact(3).enumerate() {
             // In range: the sheet was measured for these positions above.
@@ -47,10 +47,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_stand_row_by_row_with_gaps() {
-        let pictures: Vec<Vec<u8>> = (1..=3u8).map(|value| vec![value; 2 * 2 * 3]).collect();
-        let png = sheet(&pictures, 2, 2).expect("a sheet");
-        let shown = image::load_from_memory(&png).expect("a picture").to_rgb8();
+    fn images_stand_row_by_row_with_gaps() {
+        let images: Vec<Vec<u8>> = (1..=3u8).map(|value| vec![value; 2 * 2 * 3]).collect();
+        let png = sheet(&images, 2, 2).expect("a sheet");
+        let shown = image::load_from_memory(&png).expect("an image").to_rgb8();
         assert_eq!(shown.dimensions(), (16, 16));
         let at = |x, y| shown.get_pixel(x, y).0[0];
         assert_eq!([at(4, 4), at(10, 4), at(4, 10), at(10, 10), at(6, 4)], [1, 2, 3, 255, 255]);

@@ -98,7 +98,7 @@ fn evaluate_here<D: GraphDevice>(
                 events.scalars(run.position.global_step, &[(&tag, *value as f32)])?;
             }
         }
-        // In the course of training the numbers are of interest; pictures would pile up.
+        // In the course of training the numbers are of interest; images would pile up.
         let examples = std::mem::take(&mut evaluation.examples);
         if step == 0 && !examples.is_empty() {
             write_examples(run, folder, index, &evaluation, examples)?;
@@ -130,21 +130,21 @@ fn write_examples<D: GraphDevice>(
     evaluation: &Evaluation,
     examples: Vec<Example>,
 ) -> Result<(), StageError> {
-    let picture = |thumbnail: &Thumbnail| report::thumbnail(&thumbnail.pixels, thumbnail.size);
+    let image = |thumbnail: &Thumbnail| report::thumbnail(&thumbnail.pixels, thumbnail.size);
     let mut shown = Vec::with_capacity(examples.len());
     for example in examples {
-        let mut pictures = Vec::with_capacity(example.pictures.len());
-        for Answer { what, similarity, right } in &example.pictures {
-            pictures.push(report::Answer { what: picture(what)?, similarity: *similarity, right: *right });
+        let mut images = Vec::with_capacity(example.images.len());
+        for Answer { what, similarity, right } in &example.images {
+            images.push(report::Answer { what: image(what)?, similarity: *similarity, right: *right });
         }
         let texts = example.texts.into_iter();
         shown.push(report::Example {
-            picture: picture(&example.picture)?,
+            image: image(&example.image)?,
             caption: example.caption,
             texts: texts
                 .map(|Answer { what, similarity, right }| report::Answer { what, similarity, right })
                 .collect(),
-            pictures,
+            images,
         });
     }
     let examples = report::Examples {
@@ -189,12 +189,12 @@ fn evaluate_one<D: GraphDevice>(
     let train = train.as_mut().map(|train| train as &mut Batches<'_>);
 
     let context = run.model_config.text.context;
-    // Masks depend on a picture's place in the data, not on the batch it falls into.
-    let (mask, picture) = (evaluator.image_mask(), run.model_config.image.size.pow(2) * 3);
+    // Masks depend on an image's place in the data, not on the batch it falls into.
+    let (mask, image) = (evaluator.image_mask(), run.model_config.image.size.pow(2) * 3);
     let mut first = 0;
     let mut images = |batch: &Batch| {
-        let embeddings = split::pictures(run, &batch.pixels, mask, first)?;
-        first += (batch.pixels.len() / picture) as u64;
+        let embeddings = split::images(run, &batch.pixels, mask, first)?;
+        first += (batch.pixels.len() / image) as u64;
         Ok(embeddings)
     };
     let mut texts = |texts: &[String]| {

@@ -57,14 +57,14 @@ pub fn masked(
     let context = model.text.context;
     let grid = batch.size / model.image.patch;
     let kept_patches = plan.image_mask.kept(grid);
-    let picture = kept_patches * model.image.patch_values();
+    let image = kept_patches * model.image.patch_values();
     let keep_end = model.text.pool == TextPool::EndOfText;
     let mut inputs = StepInputs { images: Vec::new(), texts: Vec::new() };
     for first in (0..rows).step_by(plan.micro_batch) {
         let last = (first + plan.micro_batch).min(rows);
         let ids = batch.patches[first * kept_patches..last * kept_patches].to_vec();
         let kept = Kept { ids, batch: last - first, kept: kept_patches, of: grid * grid };
-        let patches = PatchValues::Bytes(batch.pixels[first * picture..last * picture].to_vec());
+        let patches = PatchValues::Bytes(batch.pixels[first * image..last * image].to_vec());
         inputs.images.push(ImageInput { patches, kept, grid });
 
         let tokens = &batch.tokens[first * context..last * context];
@@ -76,13 +76,13 @@ pub fn masked(
     inputs
 }
 
-/// Every patch of [rows, size, size, 3] pictures.
-pub fn whole_pictures(pixels: &[u8], size: usize, patch: usize) -> ImageInput {
-    pictures(pixels, (size, patch), &ImageMask::Keep, (0, 0))
+/// Every patch of [rows, size, size, 3] images.
+pub fn whole_images(pixels: &[u8], size: usize, patch: usize) -> ImageInput {
+    images(pixels, (size, patch), &ImageMask::Keep, (0, 0))
 }
 
-/// Patches of [rows, size, size, 3] pictures, which are those from `first` on of their data.
-pub fn pictures(
+/// Patches of [rows, size, size, 3] images, which are those from `first` on of their data.
+pub fn images(
     pixels: &[u8],
     (size, patch): (usize, usize),
     mask: &ImageMask,

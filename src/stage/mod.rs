@@ -3,8 +3,8 @@
 mod clock;
 pub mod evaluate;
 pub mod identity;
+pub mod images;
 pub mod inputs;
-pub mod pictures;
 pub mod plan;
 pub mod resumed;
 mod split;
@@ -92,7 +92,7 @@ pub struct PretrainConfig {
     /// Which tokens are dropped.
     #[serde(default)]
     pub text_mask: TextMask,
-    /// Side of the training pictures, pixels, where smaller than the model's (CLIPA). Positions follow.
+    /// Side of the training images, pixels, where smaller than the model's (CLIPA). Positions follow.
     #[serde(default)]
     pub image_size: Option<NonZeroUsize>,
     #[serde(default)]

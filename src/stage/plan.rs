@@ -20,7 +20,7 @@ pub struct TrainingPlan {
     pub micro_batch: usize,
     pub image_mask: ImageMask,
     pub text_mask: TextMask,
-    /// Side of the training pictures, pixels.
+    /// Side of the training images, pixels.
     pub image_size: usize,
     pub optimizer: OptimizerConfig,
     pub schedule: Schedule,

@@ -14,14 +14,14 @@ use super::inputs::{self, whole_texts};
 use super::training::Run;
 use super::{Ended, StageError};
 
-/// Pictures or texts embedded at a time.
+/// Images or texts embedded at a time.
 pub const EMBED_BATCH: usize = 128;
 
 /// What is embedded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum What {
-    /// Under a mask; the first row is picture `first` of its data.
-    Pictures {
+    /// Under a mask; the first row is image `first` of its data.
+    Images {
         mask: ImageMask,
         first: u64,
     },
@@ -36,30 +36,30 @@ enum Told {
     Failed { reason: String },
 }
 
-/// Unit embeddings of what `mask` leaves of [rows, size, size, 3] pictures, which are those from `first` on of their
+/// Unit embeddings of what `mask` leaves of [rows, size, size, 3] images, which are those from `first` on of their
 /// data; called by rank 0 while the others [`serve`].
 ///
 /// # Errors
 /// The model or an exchange fails.
-pub fn pictures<D: GraphDevice>(
+pub fn images<D: GraphDevice>(
     run: &Run<'_, D>,
     pixels: &[u8],
     mask: &ImageMask,
     first: u64,
 ) -> Result<Vec<f32>, StageError> {
-    let picture = run.model_config.image.size.pow(2) * 3;
+    let image = run.model_config.image.size.pow(2) * 3;
     if alone(run) {
-        return embed_pictures(run, pixels, mask, first);
+        return embed_images(run, pixels, mask, first);
     }
     let mut words = Vec::new();
-    for pixels in pixels.chunks_exact(picture) {
+    for pixels in pixels.chunks_exact(image) {
         words.extend(pixels.chunks(4).map(|four| {
             let mut bytes = [0; 4];
             bytes[..four.len()].copy_from_slice(four);
             f32::from_bits(u32::from_le_bytes(bytes))
         }));
     }
-    split(run, What::Pictures { mask: mask.clone(), first }, &words)
+    split(run, What::Images { mask: mask.clone(), first }, &words)
 }
 
 /// Unit embeddings of [rows, context] ids; called by rank 0 while the others [`serve`].
@@ -127,7 +127,7 @@ fn split<D: GraphDevice>(run: &Run<'_, D>, what: What, words: &[f32]) -> Result<
 /// Words of a row on its way.
 fn row<D: GraphDevice>(run: &Run<'_, D>, what: &What) -> usize {
     match what {
-        What::Pictures { .. } => (run.model_config.image.size.pow(2) * 3).div_ceil(4),
+        What::Images { .. } => (run.model_config.image.size.pow(2) * 3).div_ceil(4),
         What::Texts => run.model_config.text.context,
     }
 }
@@ -153,12 +153,12 @@ fn share<D: GraphDevice>(
     ranks.exchange(&cut(words, &from_first(width)), &mut cut_mut(&mut mine, &to_first))?;
     let mine = mine.into_iter().map(f32::to_bits);
     let embedded = match what {
-        What::Pictures { mask, first } => {
-            let picture = run.model_config.image.size.pow(2) * 3;
+        What::Images { mask, first } => {
+            let image = run.model_config.image.size.pow(2) * 3;
             let bytes: Vec<u8> = mine.flat_map(u32::to_le_bytes).collect();
             let pixels: Vec<u8> =
-                bytes.chunks_exact(4 * width).flat_map(|row| &row[..picture]).copied().collect();
-            embed_pictures(run, &pixels, mask, first + slices[ranks.rank()].start as u64)?
+                bytes.chunks_exact(4 * width).flat_map(|row| &row[..image]).copied().collect();
+            embed_images(run, &pixels, mask, first + slices[ranks.rank()].start as u64)?
         }
         What::Texts => embed_texts(run, &mine.collect::<Vec<u32>>())?,
     };
@@ -169,7 +169,7 @@ fn share<D: GraphDevice>(
     Ok(all)
 }
 
-fn embed_pictures<D: GraphDevice>(
+fn embed_images<D: GraphDevice>(
     run: &Run<'_, D>,
     pixels: &[u8],
     mask: &ImageMask,
@@ -178,7 +178,7 @@ fn embed_pictures<D: GraphDevice>(
     let (size, patch) = (run.model_config.image.size, run.model_config.image.patch);
     let mut embeddings = Vec::new();
     for pixels in pixels.chunks(EMBED_BATCH * size * size * 3) {
-        let input = inputs::pictures(pixels, (size, patch), mask, (run.seed, first));
+        let input = inputs::images(pixels, (size, patch), mask, (run.seed, first));
         first += input.kept.batch as u64;
         embeddings.extend(run.model.embed_images(&input)?);
     }

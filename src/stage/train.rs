@@ -128,7 +128,7 @@ pub fn train<D: GraphDevice>(
         let step = run.position.step;
         if run.position.global_step == 0 {
             let drawing = Instant::now();
-            super::pictures::write(
+            super::images::write(
                 run,
                 Plan { start: run.position.cursor, ..loading.clone() },
                 &current.batches[0],

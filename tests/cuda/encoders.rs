@@ -333,7 +333,7 @@ fn memory_is_taken_once_and_as_much_as_was_said() {
     }
 }
 
-/// Stored bytes of a picture's patches.
+/// Stored bytes of an image's patches.
 struct Held(Arc<ImageInput>);
 
 impl AsRef<[u8]> for Held {
@@ -345,9 +345,9 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Pictures that were sent ahead are not sent again; others are, and nothing else changes.
+/// Images that were sent ahead are not sent again; others are, and nothing else changes.
 #[test]
-fn pictures_travel_once() {
+fn images_travel_once() {
     let Ok(machine) = &Emulator::counting() else { return println!("skipped: no C++ compiler") };
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
     let mut encoders = MachineEncoders::new(machine, &config, Recompute::None).unwrap();

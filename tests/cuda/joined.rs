@@ -136,7 +136,7 @@ fn steps(model: &mut Flip<f32, Cpu>, announced: bool) -> ((Vec<u64>, Vec<f32>), 
 
 /// The emulator lets nothing arrive before something waits for it, and refuses to overwrite what may be in use.
 #[test]
-fn pictures_that_come_ahead_change_nothing() {
+fn images_that_come_ahead_change_nothing() {
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
     let Some(mut with) = joined(composed(&config), Recompute::None) else { return };
     let mut without = joined(composed(&config), Recompute::None).unwrap();
@@ -146,9 +146,9 @@ fn pictures_that_come_ahead_change_nothing() {
     assert!(got == wanted);
     // Of two passes over two micro-batches in each of three steps, all but the very first travel beside. The first three pairs
     // of the third step do so in vain, and once more.
-    let picture = 8 * config.image.patch_values();
-    assert_eq!((none, ahead), (0, (2 * (6 + 7 + 5) - 4) * picture));
-    assert_eq!(all - rest, ahead - 3 * picture);
+    let image = 8 * config.image.patch_values();
+    assert_eq!((none, ahead), (0, (2 * (6 + 7 + 5) - 4) * image));
+    assert_eq!(all - rest, ahead - 3 * image);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn what_has_no_kernels_is_refused() {
     assert!(Cpu::fuse(composed(&config), Precision::F32.into()).is_ok());
 }
 
-/// Losses of two updates and then a picture's embedding, of two parts on one rank or on two with masters on one each.
+/// Losses of two updates and then an image's embedding, of two parts on one rank or on two with masters on one each.
 fn trained(ranks: &dyn Ranks, config: &ModelConfig) -> Option<(Vec<u64>, Vec<f32>)> {
     let (images, texts) = cases(config, &[3, 3], 4, &half());
     let (images, texts): (Vec<_>, Vec<_>) =

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use flip::data::cut::{Cutter, View};
-use flip::data::limits::PictureLimits;
-use flip::data::source::Picture;
+use flip::data::limits::ImageLimits;
+use flip::data::source::Image;
 use flip::data::transform::Transform;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -70,9 +70,9 @@ fn an_evaluation_only_recipe_finds_what_open_clip_finds() {
     pixels_agree(there);
 }
 
-/// What `flip embed` makes of pictures.
-fn embedded(run: &Path, pictures: &Path, out: &Path) -> (Vec<usize>, Vec<f32>) {
-    said(flip(&[&"embed", &run, &"--images", &pictures, &"--out", &out]));
+/// What `flip embed` makes of images.
+fn embedded(run: &Path, images: &Path, out: &Path) -> (Vec<usize>, Vec<f32>) {
+    said(flip(&[&"embed", &run, &"--images", &images, &"--out", &out]));
     read(out).remove("embeddings").unwrap()
 }
 
@@ -90,8 +90,8 @@ fn pixels_agree(there: &Path) {
     // [decoded exactly, decoded from JPEG]: largest difference, sum of differences, values.
     let mut seen = [(0u8, 0u64, 0u64); 2];
     for (name, tensor) in expected.iter() {
-        let picture = Picture::Encoded(std::fs::read(there.join("pictures").join(name)).unwrap());
-        let ours = cutter.cut(picture, PictureLimits::default(), &transform, View::Whole, 0, (0, 0)).unwrap();
+        let image = Image::Encoded(std::fs::read(there.join("pictures").join(name)).unwrap());
+        let ours = cutter.cut(image, ImageLimits::default(), &transform, View::Whole, 0, (0, 0)).unwrap();
         assert_eq!(ours.len(), tensor.data().len(), "{name}");
         let (largest, sum, values) = &mut seen[usize::from(name.ends_with("jpg"))];
         for (ours, theirs) in ours.iter().zip(tensor.data()) {

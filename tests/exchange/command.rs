@@ -56,7 +56,7 @@ fn a_flip_checkpoint_becomes_a_run_that_embeds() {
     let message = failed(flip(&arguments[..6]), 2);
     assert!(message.contains("image_heads"), "{message}");
     let summary = said(flip(&arguments));
-    for word in ["FLIP (t5x) checkpoint", "step 7", "pictures of 32 px", "12 tokens"] {
+    for word in ["FLIP (t5x) checkpoint", "step 7", "images of 32 px", "12 tokens"] {
         assert!(summary.contains(word), "{summary}");
     }
     // Not over a run that is there.

@@ -43,12 +43,12 @@ fn keys(path: &Path) -> Vec<String> {
 #[test]
 fn shards_folders_and_files_give_the_same_rows_in_every_format() {
     let (there, run) = imported();
-    let pictures = there.path().join("pictures");
-    std::fs::create_dir(&pictures).unwrap();
+    let images = there.path().join("images");
+    std::fs::create_dir(&images).unwrap();
     let mut archive = tar::Archive::new(std::fs::File::open(shard()).unwrap());
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
-        entry.unpack_in(&pictures).unwrap();
+        entry.unpack_in(&images).unwrap();
     }
     let of_shards = there.path().join("shards.safetensors");
     let summary = said(flip(&[&"embed", &run, &"--images", &shard(), &"--out", &of_shards]));
@@ -58,7 +58,7 @@ fn shards_folders_and_files_give_the_same_rows_in_every_format() {
     let names = keys(&of_shards);
 
     let of_folder = there.path().join("folder.npy");
-    said(flip(&[&"embed", &run, &"--images", &pictures, &"--out", &of_folder]));
+    said(flip(&[&"embed", &run, &"--images", &images, &"--out", &of_folder]));
     let rows = npy(&of_folder);
     let by_name: std::collections::HashMap<String, &[f32]> = keys(&of_folder)
         .iter()
@@ -75,10 +75,10 @@ fn shards_folders_and_files_give_the_same_rows_in_every_format() {
     assert!(std::fs::metadata(&table).unwrap().len() as usize > 4 * values.len());
     assert_eq!(std::fs::read_dir(there.path()).unwrap().count(), 8, "nothing unfinished is left");
 
-    // A picture that is none is left out and counted.
+    // An image that is none is left out and counted.
     let broken = there.path().join("broken.png");
-    std::fs::write(&broken, "no picture").unwrap();
-    let whole = ["png", "jpg"].map(|ending| pictures.join(format!("{}.{ending}", names[0])));
+    std::fs::write(&broken, "no image").unwrap();
+    let whole = ["png", "jpg"].map(|ending| images.join(format!("{}.{ending}", names[0])));
     let whole = whole.iter().find(|path| path.exists()).unwrap();
     let out = there.path().join("one.npy");
     let summary = said(flip(&[&"embed", &run, &"--images", &broken, whole, &"--out", &out]));

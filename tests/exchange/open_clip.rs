@@ -242,7 +242,7 @@ fn tensors_that_do_not_fit_are_all_named() {
 }
 
 #[test]
-fn positions_follow_the_picture_size() {
+fn positions_follow_the_image_size() {
     let folder = tempdir().unwrap();
     open_clip_folder(folder.path(), |_| {});
     let options = ImportOptions { image_size: Some(48), ..Default::default() };

@@ -86,7 +86,7 @@ fn a_run_starts_from_an_import_and_goes_on_without_it() {
 }
 
 #[test]
-fn positions_follow_the_picture_size() {
+fn positions_follow_the_image_size() {
     let (there, recipe) = imported();
     let out = there.path().join("run");
     let message = failed(run(&recipe, &out, &["--set", "model.image.size=45"]), 2);

@@ -103,20 +103,20 @@ pub fn fused(imported: &Imported) -> Flip<f32, Cpu> {
     Cpu::fuse(filled(imported), Precision::F32.into()).unwrap()
 }
 
-/// Embeddings of normalised pictures [n, 3, size, size].
-pub fn embed_planes(model: &Flip<f32, Cpu>, pictures: &[f32]) -> Vec<f32> {
+/// Embeddings of normalised images [n, 3, size, size].
+pub fn embed_planes(model: &Flip<f32, Cpu>, images: &[f32]) -> Vec<f32> {
     let config = &model.config().image;
     let plane = config.size * config.size;
-    let mut pixels = Vec::with_capacity(pictures.len());
-    for picture in pictures.chunks_exact(3 * plane) {
+    let mut pixels = Vec::with_capacity(images.len());
+    for image in images.chunks_exact(3 * plane) {
         for pixel in 0..plane {
-            pixels.extend((0..3).map(|channel| picture[channel * plane + pixel]));
+            pixels.extend((0..3).map(|channel| image[channel * plane + pixel]));
         }
     }
     embed_pixels(model, &pixels)
 }
 
-/// Embeddings of normalised pictures [n, size, size, 3].
+/// Embeddings of normalised images [n, size, size, 3].
 pub fn embed_pixels(model: &Flip<f32, Cpu>, pixels: &[f32]) -> Vec<f32> {
     let config = &model.config().image;
     let kept = Kept::all(pixels.len() / (config.size * config.size * 3), config.grid() * config.grid());
@@ -140,7 +140,7 @@ pub fn assert_close(what: &str, got: &[f32], expected: &[f32], most: f32) -> f32
     largest
 }
 
-/// Pictures and captions at random.
+/// Images and captions at random.
 pub fn inputs(config: &ModelConfig, n: usize) -> (Vec<f32>, Vec<f32>) {
     let mut rng = flip::seed::rng(5, flip::seed::Purpose::Bench, 0, 0);
     let pixels = (0..n * 3 * config.image.size.pow(2)).map(|_| rng.gen_range(-2.0..2.0)).collect();

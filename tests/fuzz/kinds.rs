@@ -13,7 +13,7 @@ use flip::command::data::InspectArgs;
 use flip::command::Cli;
 use flip::data::files::Files;
 use flip::data::pattern;
-use flip::data::source::{Order, Picture, Source};
+use flip::data::source::{Image, Order, Source};
 use flip::data::storage::Storage;
 use flip::data::table::Table;
 use flip::data::tokenizer::{Tokenizer, TokenizerConfig};
@@ -42,7 +42,7 @@ pub struct Kind {
 
 pub static KINDS: [Kind; 8] = [
     Kind { name: "shards", prepare: nothing, seeds: shards, run: run_shard },
-    Kind { name: "pictures", prepare: nothing, seeds: pictures, run: run_picture },
+    Kind { name: "images", prepare: nothing, seeds: images, run: run_image },
     Kind { name: "tables", prepare: prepare_tables, seeds: tables, run: run_table },
     Kind { name: "recipes", prepare: prepare_recipes, seeds: recipes, run: run_recipe },
     Kind { name: "studies", prepare: prepare_recipes, seeds: studies, run: run_study },
@@ -102,15 +102,15 @@ fn run_shard(folder: &Path, _: &str, bytes: &[u8]) {
     let _ = flip::command::data::inspect(&arguments, &progress, &mut Vec::new());
 }
 
-fn pictures(_: &Path) -> Vec<Seed> {
-    let mut pictures = files(&project().join("tests/fuzz/corpus/shard"), &["jpg"]);
-    let more = files(&project().join("tests/data/cut_pictures"), &["jpg", "png", "gif", "bmp", "webp"]);
-    pictures.extend(more);
-    pictures
+fn images(_: &Path) -> Vec<Seed> {
+    let mut images = files(&project().join("tests/fuzz/corpus/shard"), &["jpg"]);
+    let more = files(&project().join("tests/data/cut_images"), &["jpg", "png", "gif", "bmp", "webp"]);
+    images.extend(more);
+    images
 }
 
-fn run_picture(_: &Path, _: &str, bytes: &[u8]) {
-    target::picture(bytes);
+fn run_image(_: &Path, _: &str, bytes: &[u8]) {
+    target::image(bytes);
 }
 
 fn prepare_tables(folder: &Path) {
@@ -158,7 +158,7 @@ fn run_table(folder: &Path, name: &str, bytes: &[u8]) {
         cursor = ticket.after;
         if let Ok(raw) = table.load(&ticket) {
             assert!(!raw.captions.is_empty(), "a row without a caption");
-            assert!(matches!(raw.picture, Picture::Encoded(_)));
+            assert!(matches!(raw.image, Image::Encoded(_)));
         }
     }
 }

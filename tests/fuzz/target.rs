@@ -1,17 +1,17 @@
-//! One input of the fuzz target: bytes as a shard, and as a picture.
+//! One input of the fuzz target: bytes as a shard, and as an image.
 
 use std::path::Path;
 
 use flip::data::cut::{Cutter, View};
-use flip::data::limits::PictureLimits;
-use flip::data::picture::decode;
+use flip::data::image_file::decode;
+use flip::data::limits::ImageLimits;
 use flip::data::shard::Shard;
-use flip::data::source::Picture;
+use flip::data::source::Image;
 use flip::data::transform::Transform;
 use flip::data::AugmentConfig;
 
 /// Few enough that a hostile header cannot take much memory or time.
-const LIMITS: PictureLimits = PictureLimits { pixels: 1 << 20, scans: 20 };
+const LIMITS: ImageLimits = ImageLimits { pixels: 1 << 20, scans: 20 };
 const SIZE: usize = 32;
 const PATCH: usize = 8;
 
@@ -22,16 +22,16 @@ pub fn run(scratch: &Path, bytes: &[u8]) {
     for sample in 0..shard.len() {
         if let Ok(raw) = shard.load(sample) {
             assert!(!raw.captions.is_empty(), "a sample without a caption");
-            if let Picture::Encoded(bytes) = raw.picture {
-                picture(&bytes);
+            if let Image::Encoded(bytes) = raw.image {
+                image(&bytes);
             }
         }
     }
-    picture(bytes);
+    image(bytes);
 }
 
-/// Cuts a picture in every way, which has to succeed or fail alike and give the same bytes.
-pub fn picture(bytes: &[u8]) {
+/// Cuts an image in every way, which has to succeed or fail alike and give the same bytes.
+pub fn image(bytes: &[u8]) {
     let whole = decode(bytes, LIMITS);
     if let Ok(whole) = &whole {
         assert_eq!(whole.pixels.len() as u64, 3 * u64::from(whole.width) * u64::from(whole.height));
@@ -40,7 +40,7 @@ pub fn picture(bytes: &[u8]) {
     let train = Transform::Train { size: SIZE, augment: AugmentConfig::default() };
     for transform in [train, Transform::Evaluate { size: SIZE }] {
         let mut cut = |view| {
-            cutter.cut(Picture::Encoded(bytes.to_vec()), LIMITS, &transform, view, 1, (0, bytes.len() as u64))
+            cutter.cut(Image::Encoded(bytes.to_vec()), LIMITS, &transform, view, 1, (0, bytes.len() as u64))
         };
         let square = cut(View::Whole);
         let ids = [5, 0, 10];

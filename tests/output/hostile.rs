@@ -33,7 +33,7 @@ fn is_no_markup(what: &str, text: &str) {
 fn keys_and_captions_of_shards_do_not_steer_a_terminal_or_a_log() {
     let there = tempfile::tempdir().unwrap();
     let key = "a\u{1b}]0;OWNED\u{7}\u{1b}[31m\u{9b}2Jred";
-    let samples = [(key, HOSTILE), ("b", HOSTILE), ("c", "a picture")];
+    let samples = [(key, HOSTILE), ("b", HOSTILE), ("c", "an image")];
     let shards = there.path().join("\u{1b}[2J.tar");
     fs::write(&shards, shard(&samples)).unwrap();
     let pattern = shards.to_str().unwrap();
@@ -50,7 +50,7 @@ fn keys_and_captions_of_shards_do_not_steer_a_terminal_or_a_log() {
 
     // Named as skipped during a run: on the terminal and in its log.
     let mut damaged = tar::Builder::new(Vec::new());
-    for (name, body) in [(format!("{key}.png"), &b"no picture"[..]), (format!("{key}.txt"), b"a caption")] {
+    for (name, body) in [(format!("{key}.png"), &b"no image"[..]), (format!("{key}.txt"), b"a caption")] {
         let mut header = tar::Header::new_ustar();
         header.set_size(body.len() as u64);
         damaged.append_data(&mut header, name, body).unwrap();
@@ -113,10 +113,10 @@ fn hostile_run(folder: &Path) -> std::path::PathBuf {
     fs::write(run.join("eval.json"), json!([later, row]).to_string()).unwrap();
     let answer = Answer { what: HOSTILE.into(), similarity: 0.5, right: true };
     let example = Example {
-        picture: HOSTILE.into(),
+        image: HOSTILE.into(),
         caption: HOSTILE.into(),
         texts: vec![answer.clone()],
-        pictures: vec![answer],
+        images: vec![answer],
     };
     let examples = Examples {
         stage: 1,

@@ -57,7 +57,7 @@ fn recipe(folder: &Path, url: &str) {
 #[test]
 fn a_run_on_signed_urls_keeps_no_secret_and_goes_on_with_another_signature() {
     let there = tempfile::tempdir().unwrap();
-    let samples: Vec<_> = (0..40).map(|at| (format!("k{at}"), format!("picture number {at}"))).collect();
+    let samples: Vec<_> = (0..40).map(|at| (format!("k{at}"), format!("image number {at}"))).collect();
     let samples: Vec<_> = samples.iter().map(|(key, caption)| (&**key, &**caption)).collect();
     let body = shard(&samples);
     let address = server(move |request| match request.contains(SECRET) {
@@ -114,7 +114,7 @@ fn a_stored_recipe_says_what_to_do_about_the_query_that_it_does_not_hold() {
 #[test]
 fn a_signature_can_come_from_the_environment() {
     let there = tempfile::tempdir().unwrap();
-    let body = shard(&[("a", "one picture"), ("b", "two pictures"), ("c", "three pictures")]);
+    let body = shard(&[("a", "one image"), ("b", "two images"), ("c", "three images")]);
     let address = server(move |request| match request.contains(&format!("/a.tar?sig={SECRET} ")) {
         true => found(&body),
         false => REFUSED.to_vec(),

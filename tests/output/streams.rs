@@ -29,7 +29,7 @@ fn survives(folder: &Path, arguments: &[&str]) {
 fn commands_that_print_survive_a_closed_and_a_full_standard_output() {
     let there = tempfile::tempdir().unwrap();
     let folder = there.path();
-    fs::write(folder.join("a.tar"), shard(&[("a", "a picture"), ("b", "another")])).unwrap();
+    fs::write(folder.join("a.tar"), shard(&[("a", "an image"), ("b", "another")])).unwrap();
     let run = finished_run().to_str().unwrap();
     for arguments in [
         &["--help"][..],

@@ -55,7 +55,7 @@ fn plan(source: Arc<dyn Source>) -> Plan {
     }
 }
 
-/// A shard of small pictures with captions, keys `SHARD-NUMBER`; every seventh has no caption.
+/// A shard of small images with captions, keys `SHARD-NUMBER`; every seventh has no caption.
 fn shard(number: usize, samples: usize) -> Vec<u8> {
     shard_without(number, samples, |sample| sample % 7 == 6)
 }
@@ -75,7 +75,7 @@ fn shard_without(number: usize, samples: usize, mute: impl Fn(usize) -> bool) ->
     for sample in 0..samples {
         add(format!("{number}-{sample}.png"), png.get_ref());
         if !mute(sample) {
-            add(format!("{number}-{sample}.txt"), b"a picture");
+            add(format!("{number}-{sample}.txt"), b"an image");
         }
     }
     builder.into_inner().unwrap()

@@ -107,7 +107,7 @@ fn the_limit_of_the_cache_holds_while_every_shard_is_read() {
 }
 
 #[test]
-fn pictures_of_a_table_come_from_urls() {
+fn images_of_a_table_come_from_urls() {
     let mut png = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(4, 4).write_to(&mut png, image::ImageFormat::Png).unwrap();
     let server = Server::start([("/a.png".to_owned(), png.into_inner())].into(), Fault::BreakEveryThird);

@@ -277,7 +277,7 @@ impl Setting {
         for step in 0..WARM_UP + self.steps {
             let (images, texts) = ahead.take().unwrap_or_else(|| inputs(step));
             if events {
-                // As in training: the pictures of the next step travel in this one.
+                // As in training: the images of the next step travel in this one.
                 let next = inputs(step + 1);
                 flip.announce(&images, Some(&next.0));
                 ahead = Some(next);

@@ -11,12 +11,12 @@ use crate::command::number::{real, whole};
 use crate::command::{Failure, Outcome};
 use crate::data::captions::first_captions;
 use crate::data::cut::Cutter;
-use crate::data::limits::{LimitsConfig, PictureLimits};
+use crate::data::image_file::{decode, Rgb};
+use crate::data::limits::{ImageLimits, LimitsConfig};
 use crate::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
 use crate::data::patience::Patience;
-use crate::data::picture::{decode, Rgb};
 use crate::data::share::Share;
-use crate::data::source::{LoadError, Order, Picture, Source};
+use crate::data::source::{Image, LoadError, Order, Source};
 use crate::data::tokenizer::Tokenizer;
 use crate::data::transform::Transform;
 use crate::data::webdataset::WebDataset;
@@ -31,20 +31,20 @@ const VOCABULARY: usize = 2000;
 const CONTEXT: usize = 32;
 /// Batches that find the queues empty.
 const WARM_UP: usize = 4;
-/// Pictures that decoding alone is timed on.
+/// Images that decoding alone is timed on.
 const DECODED: usize = 400;
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// Shards, for example 'data/{00000..00041}.tar'.
     pattern: String,
-    /// Side of the pictures handed over, pixels, 1 to 8192.
+    /// Side of the images handed over, pixels, 1 to 8192.
     #[arg(long, default_value_t = 224, value_parser = whole(1..=8192))]
     size: usize,
     /// Side of a patch, pixels, 1 to 8192.
     #[arg(long, default_value_t = 16, value_parser = whole(1..=8192))]
     patch: usize,
-    /// Share of the patches dropped at random; without it whole pictures are handed over.
+    /// Share of the patches dropped at random; without it whole images are handed over.
     #[arg(long)]
     mask: Option<f64>,
     /// Pairs of a batch, 1 to 1,048,576.
@@ -67,7 +67,7 @@ struct Measured {
     images_per_s: f64,
     /// Time of a thread for one image, all work included.
     ms_image: f64,
-    /// The same for decoding alone: whole pictures, by the general decoder.
+    /// The same for decoding alone: whole images, by the general decoder.
     ms_decode: f64,
     /// The same by the decoder for baseline JPEG, all of whose blocks are wanted; it stops before colours.
     ms_decode_planes: f64,
@@ -155,31 +155,31 @@ fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
     })
 }
 
-/// Milliseconds to decode one picture, as RGB and as planes: means over the first ones.
+/// Milliseconds to decode one image, as RGB and as planes: means over the first ones.
 fn decoding(source: &dyn Source) -> Result<(f64, f64), Failure> {
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     let mut cursor = Cursor::default();
-    while pictures.len() < DECODED {
+    while images.len() < DECODED {
         let Some(ticket) = source.ticket(cursor, Order::Stored)? else { break };
         cursor = ticket.after;
-        match source.load(&ticket).map(|raw| raw.picture) {
-            Ok(Picture::Encoded(bytes)) => pictures.push(bytes),
-            Ok(Picture::Rgb { .. }) | Err(LoadError::Skip(_)) => {}
+        match source.load(&ticket).map(|raw| raw.image) {
+            Ok(Image::Encoded(bytes)) => images.push(bytes),
+            Ok(Image::Rgb { .. }) | Err(LoadError::Skip(_)) => {}
             Err(LoadError::Failed(error)) => return Err(error.into()),
         }
     }
     let mean = |work: &mut dyn FnMut(&[u8])| {
         let began = Instant::now();
-        pictures.iter().for_each(|bytes| work(bytes));
-        1e3 * began.elapsed().as_secs_f64() / pictures.len().max(1) as f64
+        images.iter().for_each(|bytes| work(bytes));
+        1e3 * began.elapsed().as_secs_f64() / images.len().max(1) as f64
     };
     let mut pixels = 0;
     let rgb = mean(&mut |bytes| {
-        pixels += decode(bytes, PictureLimits::default()).map_or(0, |Rgb { pixels, .. }| pixels.len());
+        pixels += decode(bytes, ImageLimits::default()).map_or(0, |Rgb { pixels, .. }| pixels.len());
     });
     let mut cutter = Cutter::default();
     let planes = mean(&mut |bytes| {
-        std::hint::black_box(cutter.decode_all(bytes, PictureLimits::default()));
+        std::hint::black_box(cutter.decode_all(bytes, ImageLimits::default()));
     });
     std::hint::black_box(pixels);
     Ok((rgb, planes))

@@ -9,10 +9,10 @@ use rand::Rng;
 use crate::command::{Failure, Outcome};
 use crate::data::cut::{Cutter, View};
 use crate::data::exclude::Entry;
+use crate::data::image_file::Rgb;
 use crate::data::inspection::{self, Inspection, SampleReport, Seen, Spread};
-use crate::data::limits::PictureLimits;
-use crate::data::picture::Rgb;
-use crate::data::source::Picture;
+use crate::data::limits::ImageLimits;
+use crate::data::source::Image;
 use crate::data::transform::Transform;
 use crate::data::DataError;
 use crate::log::Progress;
@@ -20,7 +20,7 @@ use crate::report;
 use crate::seed::{rng, Purpose};
 use crate::whole_file;
 
-/// Pictures of the contact sheet, their side in pixels, and how many stand in a row.
+/// Images of the contact sheet, their side in pixels, and how many stand in a row.
 const SHOWN: usize = 48;
 const SIDE: usize = 128;
 const COLUMNS: usize = 8;
@@ -35,10 +35,10 @@ pub struct InspectArgs {
     /// List every sample.
     #[arg(long)]
     pub samples: bool,
-    /// Write a PNG of some of the pictures, drawn at random from all of them.
+    /// Write a PNG of some of the images, drawn at random from all of them.
     #[arg(long, value_name = "PNG")]
     pub sheet: Option<PathBuf>,
-    /// Write shard and key of every sample whose picture repeats an earlier one, a JSON object a line:
+    /// Write shard and key of every sample whose image repeats an earlier one, a JSON object a line:
     /// data.filter.exclude reads it.
     #[arg(long, value_name = "FILE")]
     pub duplicates: Option<PathBuf>,
@@ -64,8 +64,8 @@ fn inspect_all(args: &InspectArgs, progress: &Progress, out: &mut dyn Write) -> 
     let inspection = inspection::inspect(&args.pattern, |seen| {
         let (done, all) = seen.shards;
         bar.get_or_insert_with(|| progress.bar("inspect", all as u64, "shards")).update(done as u64, "");
-        if let (Some(picture), true) = (seen.picture, args.sheet.is_some()) {
-            drawn.offer(picture);
+        if let (Some(image), true) = (seen.image, args.sheet.is_some()) {
+            drawn.offer(image);
         }
         if seen.repeats.is_some() {
             let SampleReport { key, occurrence, .. } = &seen.report;
@@ -104,8 +104,8 @@ fn inspect_all(args: &InspectArgs, progress: &Progress, out: &mut dyn Write) -> 
         write_file(path, repeated.as_bytes())?;
     }
     match &args.sheet {
-        Some(path) if !drawn.pictures.is_empty() => {
-            let png = report::sheet(&drawn.pictures, SIDE, COLUMNS)
+        Some(path) if !drawn.images.is_empty() => {
+            let png = report::sheet(&drawn.images, SIDE, COLUMNS)
                 .map_err(|error| DataError::Invalid(error.to_string()))?;
             write_file(path, &png)
         }
@@ -113,17 +113,17 @@ fn inspect_all(args: &InspectArgs, progress: &Progress, out: &mut dyn Write) -> 
     }
 }
 
-/// Some of all pictures, each as likely as any other: the same ones every time.
+/// Some of all images, each as likely as any other: the same ones every time.
 #[derive(Default)]
 struct Drawn {
-    pictures: Vec<Vec<u8>>,
+    images: Vec<Vec<u8>>,
     offered: u64,
     cutter: Cutter,
 }
 
 impl Drawn {
-    fn offer(&mut self, picture: &Rgb) {
-        let slot = match self.pictures.len() {
+    fn offer(&mut self, image: &Rgb) {
+        let slot = match self.images.len() {
             SHOWN => rng(0, Purpose::Sheet, self.offered, 0).gen_range(0..=self.offered) as usize,
             room => room,
         };
@@ -131,15 +131,14 @@ impl Drawn {
         if slot >= SHOWN {
             return;
         }
-        let Rgb { width, height, pixels } = picture.clone();
-        let picture = Picture::Rgb { width, height, pixels };
+        let Rgb { width, height, pixels } = image.clone();
+        let image = Image::Rgb { width, height, pixels };
         let transform = Transform::Evaluate { size: SIDE };
-        if let Ok(square) =
-            self.cutter.cut(picture, PictureLimits::default(), &transform, View::Whole, 0, (0, 0))
+        if let Ok(square) = self.cutter.cut(image, ImageLimits::default(), &transform, View::Whole, 0, (0, 0))
         {
-            match self.pictures.get_mut(slot) {
+            match self.images.get_mut(slot) {
                 Some(before) => *before = square,
-                None => self.pictures.push(square),
+                None => self.images.push(square),
             }
         }
     }
@@ -201,7 +200,7 @@ fn table(inspection: &Inspection, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "widths      {} pixels", spread(inspection.width))?;
         writeln!(out, "heights     {} pixels", spread(inspection.height))?;
         writeln!(out, "captions    {} characters", spread(inspection.caption))?;
-        writeln!(out, "duplicates  {} pictures repeat an earlier one", inspection.duplicates)?;
+        writeln!(out, "duplicates  {} images repeat an earlier one", inspection.duplicates)?;
         let seconds = inspection.took.as_secs_f64().max(1e-9);
         let mib = inspection.bytes.sum as f64 / (1 << 20) as f64;
         writeln!(

@@ -1,17 +1,17 @@
-//! Pictures as they lie in a folder, each beside a text file of the same name.
+//! Images as they lie in a folder, each beside a text file of the same name.
 
 use std::collections::BTreeMap;
 use std::fs::{self, FileType};
 use std::path::{Path, PathBuf};
 
-use super::pack::PICTURES;
+use super::pack::IMAGES;
 use crate::command::Failure;
 use crate::data::source::Defect;
 
-/// A picture and what lies beside it.
+/// An image and what lies beside it.
 #[derive(Debug)]
 pub(super) struct Loose {
-    pub picture: PathBuf,
+    pub image: PathBuf,
     pub caption: PathBuf,
     pub meta: Option<PathBuf>,
 }
@@ -19,9 +19,9 @@ pub(super) struct Loose {
 /// What a folder and those below it hold.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// By the path of the picture.
+    /// By the path of the image.
     pub pairs: Vec<Loose>,
-    /// Pictures without a caption, captions without a picture, links that are not followed.
+    /// Images without a caption, captions without an image, links that are not followed.
     pub left_out: Vec<(PathBuf, Defect)>,
     /// Files of other kinds, by their ending.
     pub others: BTreeMap<String, u64>,
@@ -52,7 +52,7 @@ pub(super) fn search(root: &Path) -> Result<Found, Failure> {
         }
         here.pair(&mut found);
     }
-    found.pairs.sort_by(|a, b| a.picture.cmp(&b.picture));
+    found.pairs.sort_by(|a, b| a.image.cmp(&b.image));
     found.left_out.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
 }
@@ -79,7 +79,7 @@ fn check(path: &Path, kind: FileType, whole: &Path) -> Result<(), Defect> {
 /// The files of one folder.
 #[derive(Default)]
 struct Folder {
-    pictures: Vec<PathBuf>,
+    images: Vec<PathBuf>,
     /// By path without ending.
     captions: BTreeMap<PathBuf, PathBuf>,
     metas: BTreeMap<PathBuf, PathBuf>,
@@ -88,7 +88,7 @@ struct Folder {
 impl Folder {
     fn take(&mut self, path: PathBuf, others: &mut BTreeMap<String, u64>) {
         let beside = match ending(&path).as_str() {
-            picture if PICTURES.contains(&picture) => return self.pictures.push(path),
+            image if IMAGES.contains(&image) => return self.images.push(path),
             "txt" => &mut self.captions,
             "json" => &mut self.metas,
             other => return *others.entry(other.to_owned()).or_default() += 1,
@@ -102,19 +102,19 @@ impl Folder {
     }
 
     fn pair(self, found: &mut Found) {
-        let Folder { pictures, mut captions, metas } = self;
+        let Folder { images, mut captions, metas } = self;
         let mut used = Vec::new();
-        for picture in pictures {
-            let stem = picture.with_extension("");
+        for image in images {
+            let stem = image.with_extension("");
             match captions.get(&stem) {
                 Some(caption) => {
                     let (caption, meta) = (caption.clone(), metas.get(&stem).cloned());
                     used.push(stem);
-                    found.pairs.push(Loose { picture, caption, meta });
+                    found.pairs.push(Loose { image, caption, meta });
                 }
                 None => {
                     let defect = Defect::new("caption_missing", "no .txt of its name beside it");
-                    found.left_out.push((picture, defect));
+                    found.left_out.push((image, defect));
                 }
             }
         }
@@ -123,7 +123,7 @@ impl Folder {
         }
         let alone = captions.into_values();
         found.left_out.extend(
-            alone.map(|caption| (caption, Defect::new("image_missing", "no picture of its name beside it"))),
+            alone.map(|caption| (caption, Defect::new("image_missing", "no image of its name beside it"))),
         );
     }
 }
@@ -143,7 +143,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn pictures_are_paired_and_the_rest_is_named() {
+    fn images_are_paired_and_the_rest_is_named() {
         let disk = tempfile::tempdir().unwrap();
         let root = disk.path().join("root");
         for name in [
@@ -180,7 +180,7 @@ mod tests {
         let pairs: Vec<_> = found
             .pairs
             .iter()
-            .map(|pair| (name(&pair.picture), name(&pair.caption), pair.meta.as_deref().map(name)))
+            .map(|pair| (name(&pair.image), name(&pair.caption), pair.meta.as_deref().map(name)))
             .collect();
         let expected = [
             ("a.jpg", "a.txt", None),
@@ -188,9 +188,8 @@ mod tests {
             ("i.jpg", "i.txt", None),
             ("sub/h.JPG", "sub/h.txt", None),
         ];
-        let expected = expected.map(|(picture, caption, meta)| {
-            (picture.to_owned(), caption.to_owned(), meta.map(str::to_owned))
-        });
+        let expected = expected
+            .map(|(image, caption, meta)| (image.to_owned(), caption.to_owned(), meta.map(str::to_owned)));
         assert_eq!(pairs, expected);
         let left_out: Vec<_> =
             found.left_out.iter().map(|(path, defect)| (name(path), defect.reason)).collect();

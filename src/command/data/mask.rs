@@ -1,4 +1,4 @@
-//! `flip data mask`: what each strategy of masking leaves of a few pictures.
+//! `flip data mask`: what each strategy of masking leaves of a few images.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ const REMOVED: u8 = 128;
 
 #[derive(Debug, Args)]
 pub struct MaskArgs {
-    /// Shards to take pictures from [default: built-in ones].
+    /// Shards to take images from [default: built-in ones].
     pattern: Option<String>,
     /// The PNG to write.
     #[arg(long, default_value = "masks.png")]
@@ -32,18 +32,18 @@ pub struct MaskArgs {
     /// Share of the patches dropped.
     #[arg(long, default_value_t = 0.5)]
     ratio: f64,
-    /// Side of the pictures, pixels, 1 to 4096.
+    /// Side of the images, pixels, 1 to 4096.
     #[arg(long, default_value_t = 224, value_parser = whole(1..=4096))]
     size: usize,
     /// Side of a patch, pixels, 1 to 4096.
     #[arg(long, default_value_t = 16, value_parser = whole(1..=4096))]
     patch: usize,
-    /// How many pictures, 1 to 64.
+    /// How many images, 1 to 64.
     #[arg(long, default_value_t = 4, value_parser = whole(1..=64))]
-    pictures: usize,
+    images: usize,
 }
 
-/// Writes a row for each picture: whole, then as each strategy leaves it.
+/// Writes a row for each image: whole, then as each strategy leaves it.
 pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
     if !args.size.is_multiple_of(args.patch) {
         return Err(Failure::Usage("--size must be a multiple of --patch".into()));
@@ -73,7 +73,7 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
     let transform = Transform::Evaluate { size: args.size };
     let (mut rows, mut cursor) = (Vec::new(), Cursor::default());
     let grid = args.size / args.patch;
-    while rows.len() < args.pictures * strategies.len() {
+    while rows.len() < args.images * strategies.len() {
         let Some(ticket) = source.ticket(cursor, Order::Stored)? else { break };
         cursor = ticket.after;
         let raw = match source.load(&ticket) {
@@ -81,9 +81,9 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
             Err(LoadError::Skip(_)) => None,
             Err(LoadError::Failed(error)) => return Err(error.into()),
         };
-        let limits = LimitsConfig::default().of_pictures(source.max_pixels());
+        let limits = LimitsConfig::default().of_images(source.max_pixels());
         let square =
-            raw.and_then(|raw| cutter.cut(raw.picture, limits, &transform, View::Whole, 0, (0, 0)).ok());
+            raw.and_then(|raw| cutter.cut(raw.image, limits, &transform, View::Whole, 0, (0, 0)).ok());
         let Some(square) = square else { continue };
         for (_, mask) in &strategies {
             let kept = mask.draw(grid, 1, 0, ticket.epoch, ticket.index).ids;
@@ -98,7 +98,7 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// A picture without its removed patches.
+/// An image without its removed patches.
 fn masked(square: &[u8], size: usize, patch: usize, kept: &[u32]) -> Vec<u8> {
     let grid = size / patch;
     let mut seen = vec![false; grid * grid];

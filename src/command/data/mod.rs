@@ -21,9 +21,9 @@ pub enum DataCommand {
     Inspect(InspectArgs),
     /// Time how fast shards are read, decoded, cropped and tokenized, beside decoding alone.
     Bench(bench::BenchArgs),
-    /// Make shards of a folder of pictures and captions, or of a table.
+    /// Make shards of a folder of images and captions, or of a table.
     Pack(pack::PackArgs),
-    /// Draw what each strategy of masking leaves of a few pictures.
+    /// Draw what each strategy of masking leaves of a few images.
     Mask(mask::MaskArgs),
 }
 

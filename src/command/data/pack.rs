@@ -1,4 +1,4 @@
-//! `flip data pack`: pictures and captions as they lie about, into shards.
+//! `flip data pack`: images and captions as they lie about, into shards.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,22 +13,22 @@ use crate::command::number::whole;
 use crate::command::{Failure, Outcome};
 use crate::data::caption;
 use crate::data::skipped::Skipped;
-use crate::data::source::{Defect, LoadError, Order, Picture, Skip, Source};
+use crate::data::source::{Defect, Image, LoadError, Order, Skip, Source};
 use crate::data::table::{self, ImageColumn, Table, TableConfig};
 use crate::data::{Cursor, DataError};
 use crate::log::Progress;
 use crate::outside::shown;
 use crate::whole_file;
 
-/// Endings of pictures.
-pub(super) const PICTURES: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+/// Endings of images.
+pub(super) const IMAGES: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 /// Names of the columns that are taken, in lower case.
 const PATHS: [&str; 6] = ["path", "filepath", "file_path", "image_path", "image", "file"];
 const CAPTIONS: [&str; 4] = ["caption", "text", "title", "txt"];
 
 #[derive(Debug, Args)]
 pub struct PackArgs {
-    /// A folder with pictures (in sub-folders too), each beside a .txt of the same name; or a .csv or .tsv with a
+    /// A folder with images (in sub-folders too), each beside a .txt of the same name; or a .csv or .tsv with a
     /// column of paths and one of captions.
     from: PathBuf,
     /// Folder to write 00000.tar, 00001.tar, ... into.
@@ -47,15 +47,15 @@ pub struct PackArgs {
 
 /// What a sample is packed from.
 struct Pair {
-    picture: Vec<u8>,
+    image: Vec<u8>,
     /// In lower case.
     ending: String,
     caption: String,
     meta: Option<Vec<u8>>,
 }
 
-/// Copies pictures as they are, byte for byte, in the order of their names or of the table. What has no caption or
-/// no picture is named and left out.
+/// Copies images as they are, byte for byte, in the order of their names or of the table. What has no caption or
+/// no image is named and left out.
 pub fn pack(args: &PackArgs, progress: &Progress, out: &mut dyn Write) -> Result<Outcome, Failure> {
     if args.per_shard == 0 {
         return Err(Failure::Usage("--per-shard must be at least 1".into()));
@@ -66,7 +66,7 @@ pub fn pack(args: &PackArgs, progress: &Progress, out: &mut dyn Write) -> Result
         if found.pairs.is_empty() && found.left_out.is_empty() {
             let (from, others) = (args.from.display(), counted(&found.others));
             return Err(Failure::Usage(format!(
-                "{from}: no picture; expected .jpg, .png, .webp, .gif or .bmp, found {others}"
+                "{from}: no image; expected .jpg, .png, .webp, .gif or .bmp, found {others}"
             )));
         }
         for (path, defect) in found.left_out {
@@ -87,7 +87,7 @@ pub fn pack(args: &PackArgs, progress: &Progress, out: &mut dyn Write) -> Result
         writeln!(out, "files of other kinds: {}", counted(&others))?;
     }
     match packed {
-        0 => Err(Failure::Usage("not one picture has a caption that can be read".into())),
+        0 => Err(Failure::Usage("not one image has a caption that can be read".into())),
         _ => Ok(Outcome::Done),
     }
 }
@@ -156,7 +156,7 @@ fn add(shard: &mut tar::Builder<impl Write>, number: usize, pair: &Pair) -> io::
         header.set_mode(0o644);
         shard.append_data(&mut header, format!("{key}.{ending}"), bytes)
     };
-    member(&pair.ending, &pair.picture)?;
+    member(&pair.ending, &pair.image)?;
     member("txt", pair.caption.as_bytes())?;
     pair.meta.as_deref().map_or(Ok(()), |meta| member("json", meta))
 }
@@ -165,7 +165,7 @@ fn add(shard: &mut tar::Builder<impl Write>, number: usize, pair: &Pair) -> io::
 /// key in common but that of the same sample at the same place.
 fn key(number: usize, pair: &Pair) -> String {
     let hash =
-        Sha256::new().chain_update(&pair.picture).chain_update([0]).chain_update(&pair.caption).finalize();
+        Sha256::new().chain_update(&pair.image).chain_update([0]).chain_update(&pair.caption).finalize();
     let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     format!("{number:09}-{hash}")
 }
@@ -188,8 +188,8 @@ fn read(pair: &Loose) -> Result<Pair, Skip> {
     };
     Ok(Pair {
         caption: caption::read(&bytes(&pair.caption)?).map_err(|defect| told(&pair.caption, defect))?,
-        picture: bytes(&pair.picture)?,
-        ending: ending(&pair.picture),
+        image: bytes(&pair.image)?,
+        ending: ending(&pair.image),
         meta: pair.meta.as_deref().map(bytes).transpose()?,
     })
 }
@@ -241,10 +241,10 @@ impl Iterator for Rows<'_> {
             Err(LoadError::Failed(error)) => return Some(Err(error)),
         };
         let ending = ending(Path::new(&raw.key));
-        Some(Ok(match (raw.picture, PICTURES.contains(&ending.as_str())) {
-            (Picture::Encoded(picture), true) => {
+        Some(Ok(match (raw.image, IMAGES.contains(&ending.as_str())) {
+            (Image::Encoded(image), true) => {
                 let caption = raw.captions.into_iter().next().unwrap_or_default();
-                Ok(Pair { picture, ending, caption, meta: None })
+                Ok(Pair { image, ending, caption, meta: None })
             }
             _ => {
                 let defect = Defect::new("image_format", "expected .jpg, .png, .webp, .gif or .bmp");

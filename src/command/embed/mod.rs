@@ -1,8 +1,8 @@
-//! `flip embed`: pictures or texts to vectors. Memory holds a batch, and a killed command goes on where it was.
+//! `flip embed`: images or texts to vectors. Memory holds a batch, and a killed command goes on where it was.
 
+mod images;
 mod output;
 mod parquet;
-mod pictures;
 mod texts;
 
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use super::{Failure, Outcome};
 use output::{Format, Opened, Output, Subject};
 use texts::{Fields, Texts};
 
-/// Pictures or texts embedded at a time.
+/// Images or texts embedded at a time.
 const BATCH: usize = 128;
 
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ const BATCH: usize = 128;
 pub struct EmbedArgs {
     /// Folder of the run, or one of its checkpoints.
     run: PathBuf,
-    /// Pictures: files, folders that are searched through, or shards, for example 'data/{00000..00041}.tar'.
+    /// Images: files, folders that are searched through, or shards, for example 'data/{00000..00041}.tar'.
     #[arg(
         long,
         value_name = "WHAT",
@@ -82,7 +82,7 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
     // Named before anything is created.
     let source = match args.images.is_empty() {
         true => None,
-        false => Some(pictures::open(&args.images)?),
+        false => Some(images::open(&args.images)?),
     };
     if let Some(path) = &args.texts {
         Texts::open(path, fields.clone(), Default::default())?;
@@ -98,7 +98,7 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
         say!("going on behind row {}", output.rows());
     }
     let skipped = match (source, &args.texts) {
-        (Some(source), _) => embed_pictures(&trained, source, &mut output, &progress)?,
+        (Some(source), _) => embed_images(&trained, source, &mut output, &progress)?,
         (None, Some(path)) => embed_texts(&trained, path, fields, &mut output, &progress)?,
         (None, None) => return Err(Failure::Usage("give --images or --texts".into())),
     };
@@ -111,7 +111,7 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
 }
 
 /// Embeds what follows the output's last row; returns what was left out.
-fn embed_pictures(
+fn embed_images(
     trained: &Trained<Cpu>,
     source: Arc<dyn Source>,
     output: &mut Output,
@@ -140,7 +140,7 @@ fn embed_pictures(
         seed: 0,
     })?;
     while let Some(batch) = loader.next()? {
-        let rows = trained.embed_pictures(&batch.pixels)?;
+        let rows = trained.embed_images(&batch.pixels)?;
         output.append(&rows, &batch.keys, &batch.cursor)?;
         bar.update(output.rows(), "");
     }

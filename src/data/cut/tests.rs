@@ -4,8 +4,8 @@ use crate::data::AugmentConfig;
 use image::codecs::jpeg::JpegEncoder;
 use proptest::prelude::*;
 
-/// A photo-like picture: gradients, edges and grain.
-fn picture(width: u32, height: u32) -> image::RgbImage {
+/// A photo-like image: gradients, edges and grain.
+fn image(width: u32, height: u32) -> image::RgbImage {
     let mut state = 7u32;
     image::RgbImage::from_fn(width, height, |x, y| {
         state = state.wrapping_mul(1664525).wrapping_add(1013904223);
@@ -16,9 +16,9 @@ fn picture(width: u32, height: u32) -> image::RgbImage {
     })
 }
 
-fn jpeg(picture: &image::RgbImage, quality: u8) -> Vec<u8> {
+fn jpeg(image: &image::RgbImage, quality: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(picture).expect("encoded");
+    JpegEncoder::new_with_quality(&mut bytes, quality).encode_image(image).expect("encoded");
     bytes
 }
 
@@ -26,10 +26,8 @@ fn train(size: usize) -> Transform {
     Transform::Train { size, augment: AugmentConfig::default() }
 }
 
-fn cut(picture: Picture, transform: &Transform, view: View<'_>, index: u64) -> Vec<u8> {
-    Cutter::default()
-        .cut(picture, PictureLimits::default(), transform, view, 3, (0, index))
-        .expect("a picture")
+fn cut(image: Image, transform: &Transform, view: View<'_>, index: u64) -> Vec<u8> {
+    Cutter::default().cut(image, ImageLimits::default(), transform, view, 3, (0, index)).expect("an image")
 }
 
 /// Mean and largest difference.
@@ -51,10 +49,10 @@ proptest! {
         let mut ids: Vec<u32> = ids.into_iter().map(|id| id % (grid * grid) as u32).collect();
         let mut seen = std::collections::BTreeSet::new();
         ids.retain(|&id| seen.insert(id));
-        let picture = picture(width, height);
+        let image = image(width, height);
         let source = || match encoded {
-            true => Picture::Encoded(jpeg(&picture, quality)),
-            false => Picture::Rgb { width, height, pixels: picture.clone().into_raw() },
+            true => Image::Encoded(jpeg(&image, quality)),
+            false => Image::Rgb { width, height, pixels: image.clone().into_raw() },
         };
         for transform in [train(size), Transform::Evaluate { size }] {
             let whole = cut(source(), &transform, View::Whole, index);
@@ -79,9 +77,9 @@ fn place(width: u32, height: u32, index: u64) -> Placement {
 #[test]
 fn resizing_in_part_gives_what_the_library_makes_of_the_whole() {
     for (width, height, size) in [(320, 240, 224), (97, 211, 56), (64, 64, 96), (900, 700, 224), (5, 3, 32)] {
-        let rgb = Rgb { width, height, pixels: picture(width, height).into_raw() };
+        let rgb = Rgb { width, height, pixels: image(width, height).into_raw() };
         for index in 0..4 {
-            let source = Picture::Rgb { width, height, pixels: rgb.pixels.clone() };
+            let source = Image::Rgb { width, height, pixels: rgb.pixels.clone() };
             let ours = cut(source, &train(size), View::Whole, index);
             let (mean, most) = apart(&ours, &placed(&rgb, &place(width, height, index), size));
             assert!(mean < 0.1 && most <= 2, "{width} x {height} to {size}: {mean}, {most}");
@@ -92,10 +90,10 @@ fn resizing_in_part_gives_what_the_library_makes_of_the_whole() {
 #[test]
 fn decoding_in_part_shows_what_decoding_the_whole_shows() {
     for (width, height, quality) in [(320, 240, 90), (97, 211, 75), (64, 64, 100), (33, 17, 40)] {
-        let bytes = jpeg(&picture(width, height), quality);
-        let rgb = picture::decode(&bytes, PictureLimits::default()).expect("a picture");
+        let bytes = jpeg(&image(width, height), quality);
+        let rgb = image_file::decode(&bytes, ImageLimits::default()).expect("an image");
         for index in 0..4 {
-            let header = plain_jpeg(&bytes, PictureLimits::default()).expect("baseline");
+            let header = plain_jpeg(&bytes, ImageLimits::default()).expect("baseline");
             let place = place(width, height, index);
             let ours = Cutter::default()
                 .jpeg(&bytes, &header, &place, 56, &runs(56, View::Whole), View::Whole)
@@ -108,15 +106,15 @@ fn decoding_in_part_shows_what_decoding_the_whole_shows() {
 
 #[test]
 fn large_crops_are_decoded_at_reduced_size() {
-    let bytes = jpeg(&picture(900, 700), 90);
-    let header = plain_jpeg(&bytes, PictureLimits::default()).expect("baseline");
+    let bytes = jpeg(&image(900, 700), 90);
+    let header = plain_jpeg(&bytes, ImageLimits::default()).expect("baseline");
     for (size, side) in [(224, 8), (112, 4), (64, 2), (32, 1)] {
         let place = place(900, 700, 1);
         let fit = Fit::new((900, 700), (1.0, 1.0), &place, size, true);
         let shorter = place.crop.width.min(place.crop.height);
         assert!(fit.side <= side, "{shorter} to {size} at {} pixels a block", fit.side);
-        let ours = cut(Picture::Encoded(bytes.clone()), &train(size), View::Whole, 1);
-        let whole = picture::decode(&bytes, PictureLimits::default()).expect("a picture");
+        let ours = cut(Image::Encoded(bytes.clone()), &train(size), View::Whole, 1);
+        let whole = image_file::decode(&bytes, ImageLimits::default()).expect("an image");
         let (mean, _) = apart(&ours, &placed(&whole, &place, size));
         assert!(mean < 3.0, "{size}: {mean}");
     }
@@ -124,22 +122,22 @@ fn large_crops_are_decoded_at_reduced_size() {
 }
 
 #[test]
-fn flat_pictures_stay_flat_and_thin_ones_become_squares() {
+fn flat_images_stay_flat_and_thin_ones_become_squares() {
     for (width, height) in [(1, 2000), (2000, 1), (1, 1), (3, 5)] {
         let pixels = vec![9; (width * height * 3) as usize];
         for transform in [Transform::Evaluate { size: 8 }, train(8)] {
-            let picture = Picture::Rgb { width, height, pixels: pixels.clone() };
-            assert_eq!(cut(picture, &transform, View::Whole, 0), [9; 8 * 8 * 3]);
+            let image = Image::Rgb { width, height, pixels: pixels.clone() };
+            assert_eq!(cut(image, &transform, View::Whole, 0), [9; 8 * 8 * 3]);
         }
     }
 }
 
 #[test]
 fn damaged_scans_are_left_to_the_general_decoder() {
-    let bytes = jpeg(&picture(80, 60), 90);
-    let header = plain_jpeg(&bytes, PictureLimits::default()).expect("baseline");
-    assert!(Cutter::default().decode_all(&bytes, PictureLimits::default()));
+    let bytes = jpeg(&image(80, 60), 90);
+    let header = plain_jpeg(&bytes, ImageLimits::default()).expect("baseline");
+    assert!(Cutter::default().decode_all(&bytes, ImageLimits::default()));
     for cut in [header.scan, header.scan + 100, bytes.len() - 2] {
-        assert!(!Cutter::default().decode_all(&bytes[..cut], PictureLimits::default()), "cut at {cut}");
+        assert!(!Cutter::default().decode_all(&bytes[..cut], ImageLimits::default()), "cut at {cut}");
     }
 }

@@ -1,8 +1,8 @@
-//! Whether a JPEG file holds all of its picture.
+//! Whether a JPEG file holds all of its image.
 //!
 //! Decoders fill up what is missing with gray and say nothing. This reads the file's structure, and in every scan
 //! that lays down whole blocks or their mean colours the codes too, without making pixels of them. Scans that only
-//! refine are not read: without one, a picture is all there, but coarser.
+//! refine are not read: without one, an image is all there, but coarser.
 
 use super::bits::{Bits, Pieces};
 use super::huffman::Codes;
@@ -12,7 +12,7 @@ use super::{Unread, EOI};
 /// What a decoder would not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// The file ends before its end marker, or a scan before the picture.
+    /// The file ends before its end marker, or a scan before the image.
     Truncated(&'static str),
     /// Codes of a scan mean nothing.
     Damaged,
@@ -177,7 +177,7 @@ impl<'a> File<'a> {
 
     /// Reads all units of a scan.
     fn walk(&self, units: u64, parts: &[Part]) -> Result<(), Flaw> {
-        const SHORT: Flaw = Flaw::Truncated("its data ends before the picture");
+        const SHORT: Flaw = Flaw::Truncated("its data ends before the image");
         let mut pieces = self.pieces.ranges.iter();
         let mut bits = Bits::of(&self.pieces.data, pieces.next().ok_or(SHORT)?);
         for unit in 0..units {
@@ -243,13 +243,13 @@ impl Frame {
         (across, down)
     }
 
-    /// Coded units of the picture.
+    /// Coded units of the image.
     fn units(&self) -> u64 {
         let (across, down) = self.most();
         u64::from(self.width.div_ceil(8 * across)) * u64::from(self.height.div_ceil(8 * down))
     }
 
-    /// Blocks of a plane that show some of the picture.
+    /// Blocks of a plane that show some of the image.
     fn blocks(&self, plane: &Plane) -> u64 {
         let (across, down) = self.most();
         let blocks =

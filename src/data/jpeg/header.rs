@@ -1,4 +1,4 @@
-//! The segments before the scan of a JPEG: sizes, tables, and what the picture's colours are.
+//! The segments before the scan of a JPEG: sizes, tables, and what the image's colours are.
 
 use super::{Unread, MAX_COMPONENTS};
 
@@ -23,7 +23,7 @@ pub struct Header<'a> {
     pub scan: usize,
 }
 
-/// One plane of the picture.
+/// One plane of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Component {
     id: u8,
@@ -112,7 +112,7 @@ impl<'a> Header<'a> {
         (across, down)
     }
 
-    /// Coded units across and down the picture.
+    /// Coded units across and down the image.
     pub fn units(&self) -> (usize, usize) {
         let (across, down) = self.most();
         (self.width.div_ceil(8 * across) as usize, self.height.div_ceil(8 * down) as usize)
@@ -124,7 +124,7 @@ impl<'a> Header<'a> {
         (across * component.across as usize, down * component.down as usize)
     }
 
-    /// Pixels of a plane for one of the picture, across and down.
+    /// Pixels of a plane for one of the image, across and down.
     pub fn density(&self, component: &Component) -> (f64, f64) {
         let (across, down) = self.most();
         (f64::from(component.across) / f64::from(across), f64::from(component.down) / f64::from(down))

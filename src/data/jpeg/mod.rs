@@ -1,7 +1,7 @@
 //! Baseline JPEG to planes of bytes, and no more of them than asked for.
 //!
-//! A crop that is resized, of which a mask keeps a quarter, needs a fraction of a picture's blocks: codes have to
-//! be read in sequence, but a block that nobody looks at is not transformed, blocks of a large picture come out at
+//! A crop that is resized, of which a mask keeps a quarter, needs a fraction of an image's blocks: codes have to
+//! be read in sequence, but a block that nobody looks at is not transformed, blocks of a large image come out at
 //! half, quarter or eighth size, and planes stay as stored - subsampled, in the file's colours - for whoever resizes
 //! them. No decoder for hire does that. What is rarer than a baseline scan is [`Unread`] here and left to the `image`
 //! crate, once [`complete`] has seen that all of it is there.
@@ -22,10 +22,10 @@ pub use segments::plain;
 
 /// The marker behind the last scan.
 const EOI: u8 = 0xd9;
-/// Planes of a colour picture.
+/// Planes of a colour image.
 const MAX_COMPONENTS: usize = 3;
 
-/// This decoder does not read the picture; another may.
+/// This decoder does not read the image; another may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unread;
 

@@ -6,7 +6,7 @@ use super::transform::{dequantiser, Block, Inverse, PLACES};
 use super::{Header, Unread, Wanted, EOI};
 use crate::data::planes::Plane;
 
-/// Decodes scans; it keeps tables and memory for the next picture.
+/// Decodes scans; it keeps tables and memory for the next image.
 #[derive(Debug, Default)]
 pub struct Scanner {
     dc: [Option<Codes>; 4],
@@ -87,7 +87,7 @@ impl Scanner {
 
 /// The coded units of a scan.
 struct Walk {
-    /// Across and down the picture.
+    /// Across and down the image.
     units: (usize, usize),
     /// Units between two restart markers; 0 for none.
     restart: u32,

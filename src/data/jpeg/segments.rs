@@ -49,7 +49,7 @@ pub fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
         let to = bytes.len() - segments.rest.len();
         match marker {
             SCAN | EOI => break,
-            // JFIF and Adobe say what the colours are, Exif how the picture is turned.
+            // JFIF and Adobe say what the colours are, Exif how the image is turned.
             0xe1..=0xef | 0xfe if marker != 0xee && !body.starts_with(b"Exif\0\0") => {
                 plain.extend_from_slice(&bytes[from..to - body.len() - 4]);
                 from = to;

@@ -49,7 +49,7 @@ pub fn dequantiser(steps: &[u16; 64], side: usize) -> [f32; 64] {
     })
 }
 
-/// The transform of a picture's blocks to `side` x `side` pixels.
+/// The transform of an image's blocks to `side` x `side` pixels.
 #[derive(Debug, Clone)]
 pub struct Inverse {
     /// 8, 4, 2 or 1.

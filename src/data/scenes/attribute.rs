@@ -142,7 +142,7 @@ impl Size {
         }
     }
 
-    /// From the centre to the edge, as a share of the picture's side.
+    /// From the centre to the edge, as a share of the image's side.
     pub fn radius(self) -> f32 {
         match self {
             Size::Small => 0.22,
@@ -162,7 +162,7 @@ impl Place {
         }
     }
 
-    /// Direction from the centre of the picture: right, down.
+    /// Direction from the centre of the image: right, down.
     pub fn direction(self) -> (f32, f32) {
         match self {
             Place::Left => (-1.0, 0.0),

@@ -1,4 +1,4 @@
-//! Pictures with several things in them: what is told, where it is, and what is there besides.
+//! Images with several things in them: what is told, where it is, and what is there besides.
 
 use rand::{Rng, RngCore};
 
@@ -15,7 +15,7 @@ const REACH: f32 = 1.3;
 /// Places tried for a thing before the rest makes room.
 const TRIES: usize = 40;
 
-/// A thing in a picture; lengths in sides of the picture.
+/// A thing in an image; lengths in sides of the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placed {
     pub what: Combination,
@@ -24,7 +24,7 @@ pub struct Placed {
     pub radius: f32,
 }
 
-/// A picture's content.
+/// An image's content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Composition {
     pub topic: Topic,
@@ -42,7 +42,7 @@ struct Area {
 }
 
 impl Composition {
-    /// A training picture of a level, of these kinds of things. `kinds` must not be empty.
+    /// A training image of a level, of these kinds of things. `kinds` must not be empty.
     pub fn train(level: ScenesLevel, kinds: &[Combination], rng: &mut dyn RngCore) -> Self {
         let kind = |rng: &mut dyn RngCore| kinds[rng.gen_range(0..kinds.len())];
         let shown = match level {
@@ -72,7 +72,7 @@ impl Composition {
         Composition::of(topic, shown, kinds, rng)
     }
 
-    /// A picture of a topic, among things of these kinds.
+    /// An image of a topic, among things of these kinds.
     pub fn of(topic: Topic, level: ScenesLevel, kinds: &[Combination], rng: &mut dyn RngCore) -> Self {
         let mut placed = place(topic, rng);
         let besides = match level {
@@ -82,13 +82,13 @@ impl Composition {
             ScenesLevel::Counts => rng.gen_range(1..=2),
         };
         for _ in 0..besides {
-            // Where there is no room the picture has one less.
+            // Where there is no room the image has one less.
             placed.extend(distractor(kinds, &placed, rng));
         }
         Composition { topic, placed, ground: pick(Ground::ALL, rng) }
     }
 
-    /// Paints a picture of `side` pixels, [side, side, 3]. `outlines` are by shape.
+    /// Paints an image of `side` pixels, [side, side, 3]. `outlines` are by shape.
     pub fn paint(&self, side: usize, outlines: &[Outline], rng: &mut dyn RngCore) -> Vec<u8> {
         let (mut canvas, level) = canvas(self.ground, side, rng);
         for thing in &self.placed {
@@ -172,7 +172,7 @@ fn put(
     Some(())
 }
 
-/// A place between two, so far from the picture's edges that a crop does not cut the thing off.
+/// A place between two, so far from the image's edges that a crop does not cut the thing off.
 fn between((from, to): (f32, f32), radius: f32, rng: &mut dyn RngCore) -> f32 {
     let (from, to) = (from.max(REACH * radius), to.min(1.0 - REACH * radius));
     rng.gen_range(from..=to.max(from))

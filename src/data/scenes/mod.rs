@@ -1,6 +1,6 @@
-//! The built-in source: small pictures of shapes, endless, deterministic, nothing to download.
+//! The built-in source: small images of shapes, endless, deterministic, nothing to download.
 //!
-//! A picture is a function of (seed, level, split, number). Training never shows a held-out combination of
+//! An image is a function of (seed, level, split, number). Training never shows a held-out combination of
 //! shape and colour ([`Combination`]), and from the level `Clutter` on never two things together that
 //! evaluation shows together ([`never_together`]); evaluation shows nothing else, and its labels are what
 //! was held out. To name it rightly, a model has to have learned shapes, colours, sides and numbers apart
@@ -29,7 +29,7 @@ use rand::{Rng, RngCore};
 use outline::Outline;
 
 use super::permutation::Permutations;
-use super::source::{LoadError, Order, Picture, Raw, Source, Ticket};
+use super::source::{Image, LoadError, Order, Raw, Source, Ticket};
 use super::{Cursor, DataError, ScenesConfig, ScenesLevel, ScenesSplit};
 use crate::seed::{rng, Purpose};
 
@@ -42,7 +42,7 @@ const MOST: usize = 16_384;
 /// How a source that knows its own words asks for them, from the level `Clutter` on.
 const TEMPLATES: [&str; 2] = ["{}", "a picture of {}"];
 
-/// What a picture shows.
+/// What an image shows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     /// Of the level `Plain`.
@@ -69,7 +69,7 @@ pub struct Scenes {
 }
 
 impl Scenes {
-    /// `seed` decides what the pictures are; their order is another matter (see [`Order`]).
+    /// `seed` decides what the images are; their order is another matter (see [`Order`]).
     pub fn new(config: &ScenesConfig, seed: u64) -> Result<Self, DataError> {
         let least = least_side(config.level);
         if !(least..=MOST).contains(&config.size) {
@@ -99,7 +99,7 @@ impl Scenes {
         })
     }
 
-    /// What is in the picture of this number, the picture and its captions.
+    /// What is in the image of this number, the image and its captions.
     pub fn sample(&self, number: u64) -> (Content, Raw) {
         let (split, pairs) = match self.split {
             ScenesSplit::Train => ("train", true),
@@ -131,8 +131,8 @@ impl Scenes {
             ScenesLevel::Counts => format!("scenes/counts/{split}/{number:08}"),
         };
         let side = self.side as u32;
-        let picture = Picture::Rgb { width: side, height: side, pixels };
-        (content, Raw { key, picture, captions, meta: Ok(None), label })
+        let image = Image::Rgb { width: side, height: side, pixels };
+        (content, Raw { key, image, captions, meta: Ok(None), label })
     }
 
     /// A composition and its label.
@@ -155,7 +155,7 @@ impl Scenes {
     }
 }
 
-/// Smallest side of a level's pictures, pixels.
+/// Smallest side of a level's images, pixels.
 pub fn least_side(level: ScenesLevel) -> usize {
     match level {
         ScenesLevel::Plain => LEAST,
@@ -170,7 +170,7 @@ impl Source for Scenes {
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
         let number = match self.samples {
-            // Endless: every picture is new, so any order is as good as this one.
+            // Endless: every image is new, so any order is as good as this one.
             None => cursor.position,
             Some(samples) if cursor.position >= samples => return Ok(None),
             Some(samples) => self.permutations.item(order, cursor.epoch, cursor.position, samples),

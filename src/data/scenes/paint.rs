@@ -9,10 +9,10 @@ const LINES: usize = 4;
 /// Coverage of a pixel that is not at the edge, but for rounding.
 const INSIDE: f32 = 0.99;
 
-/// Parts of the picture's side in which textures are measured.
+/// Parts of the image's side in which textures are measured.
 const TEXTURE_SIDE: f32 = 32.0;
 
-/// A square picture of bytes.
+/// A square image of bytes.
 pub struct Canvas {
     side: usize,
     /// [side, side, 3]
@@ -117,7 +117,7 @@ impl Canvas {
     }
 }
 
-/// Whether a texture shows its second tone at a place, in 32nds of the picture from the shape's centre.
+/// Whether a texture shows its second tone at a place, in 32nds of the image from the shape's centre.
 fn is_second(texture: Texture, right: f32, down: f32) -> bool {
     // Far enough for the coordinates to be positive, so that truncation rounds down.
     const AWAY: f32 = 1024.0;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_may_leave_the_picture() {
+    fn shapes_may_leave_the_image() {
         let disc = Outline::of(super::super::attribute::Shape::Circle);
         let mut canvas = Canvas::new(8, 0.0, 0.0);
         for centre in [(-2.0, 4.0), (9.0, 9.0), (4.0, -30.0), (40.0, 4.0)] {

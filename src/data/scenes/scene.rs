@@ -53,7 +53,7 @@ impl Scene {
         Scene { subject, ground: pick(Ground::ALL, rng) }
     }
 
-    /// Paints a picture of `side` pixels, [side, side, 3]. `outlines` are by shape.
+    /// Paints an image of `side` pixels, [side, side, 3]. `outlines` are by shape.
     pub fn paint(&self, side: usize, outlines: &[Outline], rng: &mut dyn RngCore) -> Vec<u8> {
         let (mut canvas, level) = canvas(self.ground, side, rng);
         let mut put = |object: &Object, centre: Point, radius: f32| {
@@ -75,7 +75,7 @@ impl Scene {
     }
 }
 
-/// An empty picture of about this lightness, and the level of its middle.
+/// An empty image of about this lightness, and the level of its middle.
 pub(super) fn canvas(ground: Ground, side: usize, rng: &mut dyn RngCore) -> (Canvas, f32) {
     let level = ground.level() + rng.gen_range(-10.0..10.0);
     let slope = rng.gen_range(-12.0..12.0);
@@ -86,14 +86,14 @@ pub(super) fn pick<T: Copy>(values: &[T], rng: &mut dyn RngCore) -> T {
     *values.choose(rng).expect("attributes have values")
 }
 
-/// The point so far from the centre towards a place, in sides of the picture.
+/// The point so far from the centre towards a place, in sides of the image.
 fn towards(place: Place, distance: f32) -> Point {
     let (right, down) = place.direction();
     (0.5 + right * distance, 0.5 + down * distance)
 }
 
 /// How an object is painted this time: a little moved, turned and tinted. `centre` and `radius` are in
-/// sides of the picture.
+/// sides of the image.
 fn brush(object: &Object, centre: Point, radius: f32, side: f32, level: f32, rng: &mut dyn RngCore) -> Brush {
     let colour = tint(object.what.colour, rng);
     let mut jitter = |most: f32| rng.gen_range(-most..most);

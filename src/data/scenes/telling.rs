@@ -8,7 +8,7 @@ use super::composition::Composition;
 use super::outline::Point;
 use super::topic::{Group, Topic};
 
-/// Several captions of a picture; the first one tells all that is ever told.
+/// Several captions of an image; the first one tells all that is ever told.
 pub fn captions(composition: &Composition, rng: &mut dyn RngCore) -> Vec<String> {
     let Composition { topic, placed, ground } = composition;
     let texture = |at: usize| Some(placed[at].texture.word());
@@ -72,7 +72,7 @@ fn one_of<const N: usize>(texts: [String; N], rng: &mut dyn RngCore) -> String {
     texts.choose(rng).cloned().unwrap_or_default()
 }
 
-/// Where in a picture a point is.
+/// Where in an image a point is.
 fn place((right, down): Point) -> Place {
     let (x, y) = (right - 0.5, down - 0.5);
     if x.hypot(y) < 0.12 {

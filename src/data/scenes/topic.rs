@@ -1,6 +1,6 @@
-//! What a caption tells of a picture with several things in it, and which of that training never shows.
+//! What a caption tells of an image with several things in it, and which of that training never shows.
 //!
-//! Two kinds of things never stand together in a training picture, in whatever role, if the sum of their
+//! Two kinds of things never stand together in a training image, in whatever role, if the sum of their
 //! shapes and colours is a multiple of 4. The sum stays what it is when the two swap colours, so what is
 //! asked can be told by nothing but whose colour is whose, how many there are, and which side they are on:
 //! the classes come in groups that agree in the words for shapes and colours.
@@ -30,7 +30,7 @@ pub enum Topic {
 const RELATED: usize = 24;
 const COUNTED: usize = 16;
 
-/// Whether training never shows the two in one picture.
+/// Whether training never shows the two in one image.
 pub fn never_together(a: Combination, b: Combination) -> bool {
     let sum = |kind: Combination| kind.shape as usize + kind.colour as usize;
     a != b && (sum(a) + sum(b)).is_multiple_of(4)

@@ -14,7 +14,7 @@ use super::config::{ImageColumn, TableConfig};
 #[derive(Debug, Clone)]
 pub(super) struct Columns {
     pub image: String,
-    /// Whether the picture itself is in the column.
+    /// Whether the image itself is in the column.
     pub embedded: bool,
     pub caption: String,
     pub label: Option<String>,

@@ -15,7 +15,7 @@ use super::super::DataError;
 pub struct TableConfig {
     /// Path or URL with braces or wildcards, a list of them, or a `.txt` file with one a line.
     pub files: Files,
-    /// Where the picture is.
+    /// Where the image is.
     pub image: ImageColumn,
     /// Column of the caption, UTF-8 text. In JSON Lines it may be a list of captions.
     pub caption: String,
@@ -80,12 +80,12 @@ fn shuffle_blocks() -> usize {
     16
 }
 
-/// The column of the picture, and what is in it.
+/// The column of the image, and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ImageColumn {
     /// A path, relative to `root`.
     Path(String),
-    /// A URL. The picture is fetched every time it is needed.
+    /// A URL. The image is fetched every time it is needed.
     Url(String),
     /// The file itself: binary in Parquet, `image.bytes` for a column in a struct; base64 in text.
     Bytes(String),

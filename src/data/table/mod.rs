@@ -1,4 +1,4 @@
-//! Tables of pairs, as LAION publishes them and open_clip reads them: a row is a picture - a path, a URL, or its
+//! Tables of pairs, as LAION publishes them and open_clip reads them: a row is an image - a path, a URL, or its
 //! bytes - and a caption.
 //!
 //! Rows are taken in blocks that fit in memory; the order over the blocks is that of shards. A table is
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::disk::{Base, OpenFile};
 use super::location::Location;
 use super::pulse::Pulse;
-use super::source::{Cause, Defect, LoadError, Order, Picture, Raw, Source, Ticket, LONGEST_PICTURE};
+use super::source::{Cause, Defect, Image, LoadError, Order, Raw, Source, Ticket, LONGEST_IMAGE};
 use super::storage::Storage;
 use super::storage_error::StorageError;
 use super::windows::{Shelf, Shuffle, Windows};
@@ -134,23 +134,17 @@ impl Table {
                 let written = std::str::from_utf8(&content.image).map_err(|error| {
                     Defect::new("image_missing", format!("column `{column}`: not UTF-8: {error}"))
                 })?;
-                let location = self.picture(written, &file.location);
+                let location = self.image(written, &file.location);
                 let location = location
                     .map_err(|what| Defect::new("image_missing", format!("column `{column}`: {what}")))?;
                 (written.to_owned(), self.read(&location, file)?)
             }
         };
-        Ok(Raw {
-            key,
-            picture: Picture::Encoded(bytes),
-            captions,
-            meta: Ok(content.json),
-            label: content.label,
-        })
+        Ok(Raw { key, image: Image::Encoded(bytes), captions, meta: Ok(content.json), label: content.label })
     }
 
-    /// Where a picture is that a table names.
-    fn picture(&self, written: &str, table: &Location) -> Result<Location, String> {
+    /// Where an image is that a table names.
+    fn image(&self, written: &str, table: &Location) -> Result<Location, String> {
         if matches!(self.image, ImageColumn::Url(_)) {
             return match Location::parse(written)? {
                 url @ Location::Url(_) => Ok(url),
@@ -178,7 +172,7 @@ impl Table {
                 _ => path.parent().is_some_and(Path::is_dir),
             },
         };
-        self.storage.read(location, LONGEST_PICTURE, is_absent).map_err(|error| self.storage.cause(error))
+        self.storage.read(location, LONGEST_IMAGE, is_absent).map_err(|error| self.storage.cause(error))
     }
 }
 
@@ -207,14 +201,14 @@ impl Source for Table {
         format!("{}: {key}", self.place(ticket))
     }
 
-    /// Rows that name the same file are of the same picture.
-    fn picture_of(&self, ticket: &Ticket, key: &str) -> Option<u64> {
+    /// Rows that name the same file are of the same image.
+    fn image_of(&self, ticket: &Ticket, key: &str) -> Option<u64> {
         if matches!(self.image, ImageColumn::Bytes(_)) {
             return None;
         }
         let blocks = self.windows.shelf();
         let (file, _) = &blocks.places[ticket.item.0 as usize];
-        let location = self.picture(key, &blocks.files[*file].location).ok()?;
+        let location = self.image(key, &blocks.files[*file].location).ok()?;
         let mut hasher = DefaultHasher::new();
         location.hash(&mut hasher);
         Some(hasher.finish())

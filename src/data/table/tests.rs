@@ -62,10 +62,10 @@ fn captions(table: &Table) -> Vec<String> {
 #[test]
 fn csv_as_open_clip_reads_it() {
     let disk = Disk::new();
-    disk.write("pictures/1.png", "one");
+    disk.write("images/1.png", "one");
     disk.write("2.png", "two");
     let text = "\u{feff}title,filepath,label,similarity\r\n\
-                \"a cat, and a \"\"dog\"\"\nunder it\",pictures/1.png,3,0.25\r\n\
+                \"a cat, and a \"\"dog\"\"\nunder it\",images/1.png,3,0.25\r\n\
                 \r\n\
                 plain,2.png,,NaN\r\n\
                 two columns,2.png\r\n\
@@ -80,9 +80,9 @@ fn csv_as_open_clip_reads_it() {
     let rows = rows(&table);
     let first = rows[0].as_ref().unwrap();
     assert_eq!(first.captions, ["a cat, and a \"dog\"\nunder it"]);
-    assert_eq!((first.picture.clone(), first.label), (Picture::Encoded(b"one".to_vec()), Some(3)));
+    assert_eq!((first.image.clone(), first.label), (Image::Encoded(b"one".to_vec()), Some(3)));
     assert_eq!(first.meta, Ok(Some(serde_json::json!({"similarity": 0.25}))));
-    assert_eq!(first.key, "pictures/1.png");
+    assert_eq!(first.key, "images/1.png");
     let second = rows[1].as_ref().unwrap();
     assert_eq!((second.label, &second.meta), (None, &Ok(Some(serde_json::json!({"similarity": "NaN"})))));
     let told: Vec<String> = rows[2..].iter().map(|row| disk.shown(row.clone().unwrap_err())).collect();
@@ -125,7 +125,7 @@ fn json_lines_with_several_captions_and_bytes() {
     let first = rows[0].as_ref().unwrap();
     assert_eq!((first.captions.join("|"), first.label), ("a cat|the cat".into(), Some(5)));
     assert_eq!(first.meta, Ok(Some(serde_json::json!({"score": {"x": 1}, "none": null}))));
-    assert_eq!(first.picture, Picture::Encoded(b"one".to_vec()));
+    assert_eq!(first.image, Image::Encoded(b"one".to_vec()));
     let told: Vec<String> = rows[1..].iter().map(|row| disk.shown(row.clone().unwrap_err())).collect();
     assert!(told[0].starts_with("image_decode: /x.jsonl: line 3: column `image`: not base64"), "{}", told[0]);
     assert_eq!(told[1], "caption_missing: /x.jsonl: line 4: no text in column `text`");
@@ -210,9 +210,9 @@ fn an_unquoted_comma_a_foreign_byte_and_a_mark_are_told_by_row() {
     }
 }
 
-/// Flickr30k with a row a caption: which rows are of one picture is told by the file, not by how it is written.
+/// Flickr30k with a row a caption: which rows are of one image is told by the file, not by how it is written.
 #[test]
-fn rows_that_name_the_same_file_are_of_the_same_picture() {
+fn rows_that_name_the_same_file_are_of_the_same_image() {
     let disk = Disk::new();
     disk.write("a/1.png", "one");
     disk.write("b/1.png", "another");
@@ -220,14 +220,14 @@ fn rows_that_name_the_same_file_are_of_the_same_picture() {
     let two = disk.write("b/pairs.csv", "path,title\n1.png,fourth\n");
     let table = open(&TableConfig::new(vec![one, two], path("path"), "title")).unwrap();
     let mut cursor = Cursor::default();
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     while let Some(ticket) = table.ticket(cursor, Order::Stored).unwrap() {
-        let key = if pictures.len() == 2 { "2.png" } else { "1.png" };
-        pictures.push(table.picture_of(&ticket, key).unwrap());
+        let key = if images.len() == 2 { "2.png" } else { "1.png" };
+        images.push(table.image_of(&ticket, key).unwrap());
         cursor = ticket.after;
     }
-    assert_eq!(pictures[0], pictures[1]);
-    assert_eq!(BTreeSet::from_iter(&pictures[1..4]).len(), 3, "another name, another folder");
+    assert_eq!(images[0], images[1]);
+    assert_eq!(BTreeSet::from_iter(&images[1..4]).len(), 3, "another name, another folder");
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn what_a_table_lacks_is_told_before_training() {
     assert!(captions(&open(&url).unwrap())[0].contains("line 2: column `u`: expected a URL, got \"x.png\""));
 }
 
-/// `rows` rows in row groups of `group`, as Python libraries write them: pictures in a struct, every fifth
+/// `rows` rows in row groups of `group`, as Python libraries write them: images in a struct, every fifth
 /// caption missing.
 fn write_parquet(path: &Path, rows: usize, group: usize) {
     let schema = "message pairs {
@@ -276,7 +276,7 @@ fn write_parquet(path: &Path, rows: usize, group: usize) {
             column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).unwrap();
             column.close().unwrap();
         };
-        bytes(2, &|_| true, &|n| format!("picture {n}"));
+        bytes(2, &|_| true, &|n| format!("image {n}"));
         bytes(2, &|_| false, &|_| String::new());
         bytes(1, &|n| n % 5 != 4, &|n| format!("caption {n}"));
         let mut column = row_group.next_column().unwrap().unwrap();
@@ -301,7 +301,7 @@ fn parquet_config(files: &str) -> TableConfig {
 }
 
 #[test]
-fn parquet_with_embedded_pictures() {
+fn parquet_with_embedded_images() {
     let disk = Disk::new();
     let file = disk.write("pairs.parquet", "");
     write_parquet(Path::new(&file), 53, 20);
@@ -311,7 +311,7 @@ fn parquet_with_embedded_pictures() {
     for (n, row) in rows.into_iter().enumerate() {
         match row {
             Ok(raw) => {
-                assert_eq!(raw.picture, Picture::Encoded(format!("picture {n}").into_bytes()));
+                assert_eq!(raw.image, Image::Encoded(format!("image {n}").into_bytes()));
                 assert_eq!(raw.captions, [format!("caption {n}")]);
                 assert_eq!(raw.label, Some(n as i64));
                 assert_eq!(raw.meta, Ok(Some(serde_json::json!({"score": n as f64 / 2.0}))));

@@ -177,7 +177,7 @@ mod tests {
                         (da, dscale)
                     };
                     let (da, dscale) = back(&images, &by_image, &texts, &by_text);
-                    assert!(da == dimages, "{n} pairs in {bounds:?}: gradients of pictures");
+                    assert!(da == dimages, "{n} pairs in {bounds:?}: gradients of images");
                     assert!((dscale - whole.dscale).abs() <= 1e-12 * (1.0 + whole.dscale.abs()), "{dscale}");
                     assert!(back(&texts, &by_text, &images, &by_image).0 == dtexts, "{n} pairs: captions");
                     let sum: f64 = by_image.iter().zip(&by_text).map(|(&a, &b)| a as f64 + b as f64).sum();

@@ -5,7 +5,7 @@
 pub enum Phase {
     /// What products read of parameters, where masters have changed otherwise than by an update.
     Copies,
-    /// The image encoder; the pictures travel in it, unless they came ahead.
+    /// The image encoder; the images travel in it, unless they came ahead.
     Images,
     Texts,
     /// The loss with the gradients of all embeddings.

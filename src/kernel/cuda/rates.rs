@@ -21,7 +21,7 @@ pub struct Sizes {
     /// Values of a patch.
     pub patch_values: usize,
     pub pairs: usize,
-    /// Patches of each picture.
+    /// Patches of each image.
     pub kept: usize,
     /// Parameters of an update.
     pub parameters: usize,

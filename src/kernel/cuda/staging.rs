@@ -12,7 +12,7 @@ use super::event::Event;
 
 /// Smaller copies are quick from any memory.
 pub(super) const WORTH_IT: usize = 64 << 10;
-/// Blocks at a time: of two steps, pictures and what belongs to them.
+/// Blocks at a time: of two steps, images and what belongs to them.
 const BLOCKS: usize = 8;
 
 /// Blocks of page-locked memory, each for one copy at a time.

@@ -9,7 +9,7 @@ pub(super) struct Purpose {
     pub batch: usize,
     /// Kept patches or tokens of each.
     pub kept: usize,
-    /// Patches along a side of the picture; 0 of a caption.
+    /// Patches along a side of the image; 0 of a caption.
     pub grid: usize,
     /// Whether patches come as floats.
     pub floats: bool,

@@ -20,7 +20,7 @@ pub struct Sizes {
     pub shape: Shape,
     /// Values of a patch: pixels times channels.
     pub patch_values: usize,
-    /// Patches along a side of the picture that learned positions are of.
+    /// Patches along a side of the image that learned positions are of.
     pub grid: usize,
     pub patch_bias: bool,
     /// Whether positions are parameters, the class token's first; else they are given.
@@ -53,7 +53,7 @@ pub struct Input<'a> {
     pub ids: &'a [u32],
     pub batch: usize,
     pub kept: usize,
-    /// Patches along a side of the picture.
+    /// Patches along a side of the image.
     pub grid: usize,
     /// Asked once for a grid: the positions of its patches, [grid^2, width]; of learned positions, for another grid than
     /// their own, the matrix that makes those of this grid of them, [1 + grid^2, 1 + own grid^2].
@@ -175,7 +175,7 @@ impl<M: Machine> ImageEncoder<M> {
         Ok(ImageEncoder { sizes, list, copies, arenas, incoming, tables: Vec::new(), keep })
     }
 
-    /// Bytes of the arenas that are not in use, and of the memory that pictures arrive in.
+    /// Bytes of the arenas that are not in use, and of the memory that images arrive in.
     pub fn arena_bytes(&self) -> usize {
         self.arenas.bytes() + self.incoming.bytes()
     }

@@ -1,7 +1,7 @@
-//! Pictures on their way to a machine: those of the next step travel while this one is computed.
+//! Images on their way to a machine: those of the next step travel while this one is computed.
 //!
 //! There is one piece of memory for them. The first kernel of a forward pass reads it, and then it is free for the next
-//! pictures, which are sent beside what is computed. Two points keep the two apart: a copy waits until the kernel that read
+//! images, which are sent beside what is computed. Two points keep the two apart: a copy waits until the kernel that read
 //! the memory last is over, and what reads it next waits until the copy is.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::kernel::cuda::{Machine, MachineError, View};
 /// Bytes that stay as they are for as long as somebody has them.
 pub type HeldBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// Memory of a machine for the pictures of a micro-batch.
+/// Memory of a machine for the images of a micro-batch.
 pub(super) struct Incoming<M: Machine> {
     memory: M::Buffer<u8>,
     len: usize,

@@ -4,7 +4,7 @@
 //!
 //! An encoder holds [copies](crate::kernel::cuda::copies) of its parameters, in the order in which its own list names
 //! them, and arenas. A forward pass takes an arena, which is made in the first step and used again in every other; with
-//! the pass that it leaves, the way back is taken. Pictures that are [sent ahead](incoming) arrive beside what is computed.
+//! the pass that it leaves, the way back is taken. Images that are [sent ahead](incoming) arrive beside what is computed.
 
 mod arena;
 mod head;

@@ -26,7 +26,7 @@ impl Sequences {
 pub struct Added<'a> {
     /// `[width]`.
     pub bias: Option<View<'a, f32>>,
-    /// [patches of the picture, width].
+    /// [patches of the image, width].
     pub positions: View<'a, f32>,
     /// `[width]`; read where there is a prefix.
     pub class_token: View<'a, f32>,

@@ -18,7 +18,7 @@ pub struct PatchTokens<'a> {
     /// [batch * (prefix + kept), width].
     pub to: Grid<'a, f32>,
     pub bias: Option<&'a [f32]>,
-    /// [patches of the picture, width].
+    /// [patches of the image, width].
     pub positions: &'a [f32],
     /// [batch * kept].
     pub ids: &'a [u32],

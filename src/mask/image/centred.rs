@@ -26,7 +26,7 @@ impl ImageStrategy for Centred {
     }
 }
 
-/// Distance of a patch from the centre of the picture, where the corner patches are at 1.
+/// Distance of a patch from the centre of the image, where the corner patches are at 1.
 fn eccentricity(patch: usize, grid: usize) -> f32 {
     if grid < 2 {
         return 0.0;

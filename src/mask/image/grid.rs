@@ -4,7 +4,7 @@ use rand::{Rng, RngCore};
 use super::ImageStrategy;
 use crate::mask::Ratio;
 
-/// Random patches, spread evenly: the picture is cut into square cells, each of which keeps its share.
+/// Random patches, spread evenly: the image is cut into square cells, each of which keeps its share.
 ///
 /// A cell of a patches is due a K / n of the K kept ones, rarely a whole number. The dues are laid end to
 /// end on a line that begins at a random offset in [0, 1), and a cell keeps one patch for every integer

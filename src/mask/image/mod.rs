@@ -1,4 +1,4 @@
-//! Which patches of a picture are encoded.
+//! Which patches of an image are encoded.
 
 mod block;
 mod centred;
@@ -16,17 +16,17 @@ use super::random_mask::Ascending;
 use super::Kept;
 use crate::seed::{rng, Purpose};
 
-/// A way to choose patches: scores those of one picture; the lowest scores are kept.
+/// A way to choose patches: scores those of one image; the lowest scores are kept.
 pub trait ImageStrategy {
-    /// How many of `patches` are kept, at most `patches`; the same for every picture.
+    /// How many of `patches` are kept, at most `patches`; the same for every image.
     fn kept(&self, patches: usize) -> usize;
 
-    /// Scores the patches of one picture. `scores` is [grid * grid], row-major, all 0 at first; among
-    /// equal scores the earlier patch is kept first. `rng` is this picture's own.
+    /// Scores the patches of one image. `scores` is [grid * grid], row-major, all 0 at first; among
+    /// equal scores the earlier patch is kept first. `rng` is this image's own.
     fn score(&self, scores: &mut [f32], grid: usize, rng: &mut dyn RngCore);
 }
 
-/// Draws the mask of `batch` pictures of `grid` x `grid` patches, which are those from `first` on of an epoch. The ids of a row come by increasing score, as in the official code.
+/// Draws the mask of `batch` images of `grid` x `grid` patches, which are those from `first` on of an epoch. The ids of a row come by increasing score, as in the official code.
 pub fn draw_images(
     strategy: &dyn ImageStrategy,
     grid: usize,

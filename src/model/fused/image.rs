@@ -160,7 +160,7 @@ impl<K: Element> FusedImages<K> {
         (z, Some(Box::new(pass)))
     }
 
-    /// Positions of the patches of a picture of `grid` x `grid`, [grid^2, width]; learned ones with a row for
+    /// Positions of the patches of an image of `grid` x `grid`, [grid^2, width]; learned ones with a row for
     /// the class token before them.
     fn table(&self, parameters: &Parameters<K>, grid: usize) -> Arc<Vec<f32>> {
         let (own, width) = (self.config.image.grid(), self.config.image.width);

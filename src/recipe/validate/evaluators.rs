@@ -116,7 +116,7 @@ fn judged(
             if config.captions == RetrievalCaptions::AtMost(0) {
                 let finding = findings.add(
                     &format!("{path}.captions"),
-                    "expected at least one caption of a picture, got AtMost(0)".into(),
+                    "expected at least one caption of an image, got AtMost(0)".into(),
                 );
                 finding.help("leave it out for all of them");
             }
@@ -138,7 +138,7 @@ fn judged(
         },
         EvaluatorConfig::FewShot(config) => {
             if config.shots.is_empty() || config.shots.contains(&0) {
-                let message = format!("expected numbers of pictures above 0, got {:?}", config.shots);
+                let message = format!("expected numbers of images above 0, got {:?}", config.shots);
                 findings.add(&format!("{path}.shots"), message).help("for example [1, 2, 4, 8, 16]");
             }
             positive(config.c, &format!("{path}.c"), findings);
@@ -167,7 +167,7 @@ fn classes(classes: &ClassesConfig, source: &SourceConfig, path: &str, field: &s
             Some("shards and tables do not know their classes; use Task, Names or Lines")
         }
         ClassesConfig::Source { .. } if matches!(source, SourceConfig::Karpathy(_)) => {
-            Some("these pictures have captions and no classes; use Retrieval for this data")
+            Some("these images have captions and no classes; use Retrieval for this data")
         }
         ClassesConfig::Task { .. } | ClassesConfig::Names { .. } if !json => {
             Some("labels are read from the json of shards and tables; use Source for this data")

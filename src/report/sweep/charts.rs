@@ -3,7 +3,7 @@
 use super::series::{of_setting, Point};
 use super::summary::{lasts, Summary};
 use super::{Along, Metric, Sweep};
-use crate::report::band_chart::{self, BandChart, Line, Pictures};
+use crate::report::band_chart::{self, BandChart, Images, Line};
 use crate::report::range_chart::{self, RangeChart, Row};
 use crate::report::ReportError;
 
@@ -27,12 +27,12 @@ pub(super) fn of(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Resul
             Along::Samples => "samples",
         };
         let chart = chart(sweep, metric, summaries, index, along);
-        let Pictures { svg, png } = band_chart::draw(&chart)
+        let Images { svg, png } = band_chart::draw(&chart)
             .map_err(|reason| ReportError::Drawing { what: format!("the chart {name}"), reason })?;
         Ok(Drawn { name, svg, png })
     };
     let mut all = Along::ALL.into_iter().enumerate().map(drawn).collect::<Result<Vec<_>, _>>()?;
-    let Pictures { svg, png } = range_chart::draw(&results(sweep, metric, summaries))
+    let Images { svg, png } = range_chart::draw(&results(sweep, metric, summaries))
         .map_err(|reason| ReportError::Drawing { what: "the chart results".into(), reason })?;
     all.push(Drawn { name: "results", svg, png });
     Ok(all)

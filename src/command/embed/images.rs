@@ -1,4 +1,4 @@
-//! Pictures as a person names them: files, folders of files, or shards.
+//! Images as a person names them: files, folders of files, or shards.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use crate::data::{CaptionUse, Cursor, DataError, Storage, WebDatasetConfig};
 
 use super::Failure;
 
-/// Files that are taken for pictures in a folder; a file that is named is taken for one in any case.
+/// Files that are taken for images in a folder; a file that is named is taken for one in any case.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 /// Endings of shards.
 const SHARDS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
 
-/// The source of what was named: either shards, or pictures in the order given, folders sorted.
+/// The source of what was named: either shards, or images in the order given, folders sorted.
 pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
     let is_shards = |name: &&String| SHARDS.iter().any(|ending| name.ends_with(ending));
     match (named.iter().filter(is_shards).count(), named) {
@@ -25,17 +25,17 @@ pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
             for name in named {
                 collect(name, &mut files)?;
             }
-            Ok(Arc::new(Pictures { files, storage: Storage::default() }))
+            Ok(Arc::new(Images { files, storage: Storage::default() }))
         }
         (count, all) if count == all.len() => {
             let shards = WebDatasetConfig::new(all.to_vec());
             Ok(Arc::new(WebDataset::open(&shards)?.captions(CaptionUse::Unused)))
         }
-        _ => Err(Failure::Usage("--images: give either pictures and folders, or shards".into())),
+        _ => Err(Failure::Usage("--images: give either images and folders, or shards".into())),
     }
 }
 
-/// The pictures that one name stands for.
+/// The images that one name stands for.
 fn collect(name: &str, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let path = Path::new(name);
     if path.is_dir() {
@@ -61,7 +61,7 @@ fn collect(name: &str, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Every picture below a folder, sorted by name. Links to folders are not followed: they may lead in a circle.
+/// Every image below a folder, sorted by name. Links to folders are not followed: they may lead in a circle.
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let named = |error| Failure::Usage(format!("{}: {error}", folder.display()));
     let mut entries = BTreeMap::new();
@@ -82,14 +82,14 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Picture files, without captions.
+/// Image files, without captions.
 #[derive(Debug)]
-struct Pictures {
+struct Images {
     files: Vec<PathBuf>,
     storage: Storage,
 }
 
-impl Source for Pictures {
+impl Source for Images {
     fn samples(&self) -> Option<u64> {
         Some(self.files.len() as u64)
     }
@@ -105,7 +105,7 @@ impl Source for Pictures {
         let file = &self.files[ticket.item.1 as usize];
         Ok(Raw {
             key: file.display().to_string(),
-            picture: self.storage.picture(file)?,
+            image: self.storage.image(file)?,
             // A loader wants a caption; it is not looked at.
             captions: vec![String::new()],
             meta: Ok(None),
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_folders_and_patterns_are_pictures() {
+    fn files_folders_and_patterns_are_images() {
         let folder = tempfile::tempdir().unwrap();
         for file in ["b/2.PNG", "b/1.jpg", "b/notes.txt", "b/.hidden.jpg", "a.webp"] {
             let path = folder.path().join(file);

@@ -1,6 +1,6 @@
-//! Pictures that are not all there are left out on every path, and what Pillow loads is loaded.
+//! Images that are not all there are left out on every path, and what Pillow loads is loaded.
 //!
-//! tests/data/cut_pictures/make.py says how the expectations came about.
+//! tests/data/cut_images/make.py says how the expectations came about.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -8,30 +8,30 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use flip::data::cut::{Cutter, View};
-use flip::data::limits::{LimitsConfig, PictureLimits};
-use flip::data::picture::decode;
-use flip::data::source::{Defect, Picture, MAX_PIXELS};
+use flip::data::image_file::decode;
+use flip::data::limits::{ImageLimits, LimitsConfig};
+use flip::data::source::{Defect, Image, MAX_PIXELS};
 use flip::data::transform::Transform;
 use flip::data::AugmentConfig;
 
 const SIZE: usize = 32;
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/cut_pictures")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/cut_images")
 }
 
-/// How a picture ends when it is decoded as a whole, cut for evaluation, and cut for training in several ways.
+/// How an image ends when it is decoded as a whole, cut for evaluation, and cut for training in several ways.
 fn outcomes(bytes: &[u8]) -> BTreeMap<String, Result<(), Defect>> {
     let mut cutter = Cutter::default();
     let mut outcomes = BTreeMap::new();
-    outcomes.insert("whole".into(), decode(bytes, PictureLimits::default()).map(|_| ()));
+    outcomes.insert("whole".into(), decode(bytes, ImageLimits::default()).map(|_| ()));
     let train = Transform::Train { size: SIZE, augment: AugmentConfig::default() };
     for (path, transform) in [("evaluation", Transform::Evaluate { size: SIZE }), ("training", train)] {
         for (view_name, view) in [("all", View::Whole), ("one patch", View::Patches { patch: 8, ids: &[1] })]
         {
             for draw in 0..3 {
-                let picture = Picture::Encoded(bytes.to_vec());
-                let cut = cutter.cut(picture, PictureLimits::default(), &transform, view, 5, (0, draw));
+                let image = Image::Encoded(bytes.to_vec());
+                let cut = cutter.cut(image, ImageLimits::default(), &transform, view, 5, (0, draw));
                 outcomes.insert(format!("{path}, {view_name}, draw {draw}"), cut.map(|_| ()));
             }
         }
@@ -57,7 +57,7 @@ fn what_is_cut_off_is_skipped_on_every_path_and_what_pillow_loads_is_loaded() {
         bytes.splice(at..at + removed, unhex(inserted));
         if expected == "load" && what.ends_with("missing") {
             let whole = std::fs::read(folder().join(name)).unwrap();
-            let [cut, whole] = [&bytes, &whole].map(|bytes| decode(bytes, PictureLimits::default()));
+            let [cut, whole] = [&bytes, &whole].map(|bytes| decode(bytes, ImageLimits::default()));
             assert!(cut == whole, "{name}: {what}: not every pixel is there");
         }
         for (path, outcome) in outcomes(&bytes) {
@@ -74,7 +74,7 @@ fn what_is_cut_off_is_skipped_on_every_path_and_what_pillow_loads_is_loaded() {
     assert_eq!(reasons, BTreeSet::from(["image_decode", "image_truncated"]));
 }
 
-/// A progressive picture whose last scan comes again and again: it refines what is refined already.
+/// A progressive image whose last scan comes again and again: it refines what is refined already.
 fn of_scans(scans: usize) -> Vec<u8> {
     let mut bytes = std::fs::read(folder().join("progressive.jpg")).unwrap();
     let marker = |wanted: u8| move |two: &&[u8]| two[0] == 0xff && two[1] == wanted;
@@ -87,8 +87,8 @@ fn of_scans(scans: usize) -> Vec<u8> {
 }
 
 #[test]
-fn pictures_of_many_scans_are_skipped_before_they_cost_time() {
-    let most = PictureLimits::default().scans as usize;
+fn images_of_many_scans_are_skipped_before_they_cost_time() {
+    let most = ImageLimits::default().scans as usize;
     for (path, outcome) in outcomes(&of_scans(most)) {
         assert!(outcome.is_ok(), "{path}: {outcome:?}");
     }
@@ -99,7 +99,7 @@ fn pictures_of_many_scans_are_skipped_before_they_cost_time() {
         assert_eq!(defect.detail, "more than 100 scans (data.limits.jpeg_scans)");
     }
     assert!(began.elapsed() < Duration::from_secs(10));
-    let fewer = LimitsConfig { jpeg_scans: 20, ..LimitsConfig::default() }.of_pictures(MAX_PIXELS);
+    let fewer = LimitsConfig { jpeg_scans: 20, ..LimitsConfig::default() }.of_images(MAX_PIXELS);
     assert!(decode(&of_scans(20), fewer).is_ok());
     assert_eq!(decode(&of_scans(21), fewer).unwrap_err().reason, "image_scans");
 }

@@ -1,4 +1,4 @@
-//! Pictures beside what the encoder gets to see of them.
+//! Images beside what the encoder gets to see of them.
 
 use std::io::Cursor;
 
@@ -8,31 +8,31 @@ use super::ReportError;
 
 /// A patch that was removed.
 const REMOVED: Rgba<u8> = Rgba([128, 128, 128, 255]);
-/// Small pictures are enlarged to at least this many pixels.
+/// Small images are enlarged to at least this many pixels.
 const VISIBLE: usize = 128;
-/// Between a picture and its masked twin, pixels.
+/// Between an image and its masked twin, pixels.
 const NEAR: usize = 6;
 /// Between pairs, pixels.
 const FAR: usize = 18;
 
-/// A picture and the patches of it that are kept.
+/// An image and the patches of it that are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Masked<'a> {
     /// [size, size, 3], stored bytes.
     pub pixels: &'a [u8],
-    /// Side of the picture, pixels.
+    /// Side of the image, pixels.
     pub size: usize,
     /// Positions of the kept patches, row-major in the grid of patches, in any order.
     pub kept: &'a [u32],
 }
 
-/// A PNG with every picture beside its masked twin, removed patches grey, on a transparent ground. Pictures
+/// A PNG with every image beside its masked twin, removed patches grey, on a transparent ground. Images
 /// are enlarged by a whole factor without smoothing, so that 32 pixels can be seen. `patch` is the side of a
-/// patch, pixels; all pictures have the same size.
+/// patch, pixels; all images have the same size.
 pub fn contact_sheet(pairs: &[Masked<'_>], patch: usize) -> Result<Vec<u8>, ReportError> {
-    let size = pairs.first().map(|pair| pair.size).ok_or_else(|| mask("there is no picture".into()))?;
+    let size = pairs.first().map(|pair| pair.size).ok_or_else(|| mask("there is no image".into()))?;
     for (index, pair) in pairs.iter().enumerate() {
-        check(pair, size, patch).map_err(|reason| mask(format!("picture {index}: {reason}")))?;
+        check(pair, size, patch).map_err(|reason| mask(format!("image {index}: {reason}")))?;
     }
     let scale = VISIBLE.div_ceil(size);
     let side = size * scale;
@@ -43,7 +43,7 @@ pub fn contact_sheet(pairs: &[Masked<'_>], patch: usize) -> Result<Vec<u8>, Repo
     let width = columns * pair_width + (columns - 1) * FAR;
     let height = rows * side + (rows - 1) * FAR;
     let (Ok(width), Ok(height)) = (u32::try_from(width), u32::try_from(height)) else {
-        return Err(mask(format!("{} pictures of {size} pixels do not fit into one", pairs.len())));
+        return Err(mask(format!("{} images of {size} pixels do not fit into one", pairs.len())));
     };
 
     let mut sheet = RgbaImage::new(width, height);

@@ -1,4 +1,4 @@
-//! Bytes of a picture file to pixels, by content and whatever the name says.
+//! Bytes of an image file to pixels, by content and whatever the name says.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -10,7 +10,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::jpeg;
 use super::jpeg::complete::{self, Flaw};
-use super::limits::PictureLimits;
+use super::limits::ImageLimits;
 use super::png;
 use super::source::Defect;
 
@@ -19,7 +19,7 @@ const SCRATCH: u64 = 64 << 20;
 /// Bytes a pixel can take while it is decoded: 16 bits of four channels.
 const WIDEST_PIXEL: u64 = 8;
 
-/// A decoded picture: [height, width, 3] bytes.
+/// A decoded image: [height, width, 3] bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rgb {
     pub width: u32,
@@ -31,27 +31,27 @@ pub struct Rgb {
 /// gray expanded, transparency over white, EXIF orientation applied, colour profiles ignored.
 ///
 /// # Errors
-/// The picture has to be left out: `image_empty`, `image_decode`, `image_format` (a format that is not read),
+/// The image has to be left out: `image_empty`, `image_decode`, `image_format` (a format that is not read),
 /// `image_mode` (colours that are not read), `image_truncated` (a JPEG that is not all there), `image_scans` (a JPEG
 /// of too many scans) or `image_too_large` (too many pixels by its header, which is looked at before any memory is
 /// taken).
-pub fn decode(bytes: &[u8], limits: PictureLimits) -> Result<Rgb, Defect> {
+pub fn decode(bytes: &[u8], limits: ImageLimits) -> Result<Rgb, Defect> {
     if bytes.is_empty() {
         return Err(Defect::new("image_empty", "zero bytes"));
     }
-    // Decoders of hostile bytes have had panics; one picture must not end a run.
+    // Decoders of hostile bytes have had panics; one image must not end a run.
     catch_unwind(AssertUnwindSafe(|| decode_inside(bytes, limits)))
         .unwrap_or_else(|_| Err(Defect::new("image_decode", "the decoder panicked")))
 }
 
-fn decode_inside(bytes: &[u8], most: PictureLimits) -> Result<Rgb, Defect> {
+fn decode_inside(bytes: &[u8], most: ImageLimits) -> Result<Rgb, Defect> {
     let plain = plain(bytes);
     let mut reader = ImageReader::new(Cursor::new(&plain[..]))
         .with_guessed_format()
         .map_err(|error| Defect::new("image_decode", error.to_string()))?;
     let format = reader.format();
     if format.is_none() {
-        return Err(Defect::new("image_decode", "not a picture"));
+        return Err(Defect::new("image_decode", "not an image"));
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(most.pixels.saturating_mul(WIDEST_PIXEL).saturating_add(SCRATCH));
@@ -69,18 +69,18 @@ fn decode_inside(bytes: &[u8], most: PictureLimits) -> Result<Rgb, Defect> {
     if format == Some(ImageFormat::Jpeg) {
         complete::check(&plain, most.scans).map_err(flaw)?;
     }
-    // Without a readable orientation the picture is taken as it is stored.
+    // Without a readable orientation the image is taken as it is stored.
     let orientation = decoder.orientation().ok();
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(defect)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(defect)?;
     if let Some(orientation) = orientation {
-        picture.apply_orientation(orientation);
+        image.apply_orientation(orientation);
     }
-    let picture = over_white(picture);
-    let (width, height) = picture.dimensions();
-    Ok(Rgb { width, height, pixels: picture.into_raw() })
+    let image = over_white(image);
+    let (width, height) = image.dimensions();
+    Ok(Rgb { width, height, pixels: image.into_raw() })
 }
 
-/// Name of a picture's format, told by content.
+/// Name of an image's format, told by content.
 pub(super) fn format(bytes: &[u8]) -> &'static str {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => "jpeg",
@@ -92,7 +92,7 @@ pub(super) fn format(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Width and height of a picture by its header, in pixels as stored; `None` where they cannot be told.
+/// Width and height of an image by its header, in pixels as stored; `None` where they cannot be told.
 pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
     if let Ok(header) = jpeg::Header::read(bytes) {
         return Some((header.width, header.height));
@@ -110,17 +110,17 @@ pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// 8-bit RGB, transparent parts over white.
-fn over_white(picture: DynamicImage) -> image::RgbImage {
-    if !picture.color().has_alpha() {
-        return picture.into_rgb8();
+fn over_white(image: DynamicImage) -> image::RgbImage {
+    if !image.color().has_alpha() {
+        return image.into_rgb8();
     }
-    let picture = picture.into_rgba8();
+    let image = image.into_rgba8();
     let blend = |colour: u8, alpha: u8| {
         let (colour, alpha) = (u32::from(colour), u32::from(alpha));
         ((colour * alpha + 255 * (255 - alpha) + 127) / 255) as u8
     };
-    image::RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
-        let [r, g, b, alpha] = picture.get_pixel(x, y).0;
+    image::RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let [r, g, b, alpha] = image.get_pixel(x, y).0;
         image::Rgb([blend(r, alpha), blend(g, alpha), blend(b, alpha)])
     })
 }
@@ -134,7 +134,7 @@ fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Whether an EXIF block says that the picture is to be turned or mirrored.
+/// Whether an EXIF block says that the image is to be turned or mirrored.
 pub(super) fn is_turned(exif: &[u8]) -> bool {
     Orientation::from_exif_chunk(exif).is_some_and(|orientation| orientation != Orientation::NoTransforms)
 }
@@ -168,13 +168,13 @@ mod tests {
     use super::*;
     use image::{Rgba, RgbaImage};
 
-    fn up_to(pixels: u64) -> PictureLimits {
-        PictureLimits { pixels, ..PictureLimits::default() }
+    fn up_to(pixels: u64) -> ImageLimits {
+        ImageLimits { pixels, ..ImageLimits::default() }
     }
 
-    fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
-        picture.into().write_to(&mut bytes, format).unwrap();
+        image.into().write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
     }
 
@@ -187,9 +187,9 @@ mod tests {
 
     #[test]
     fn sixteen_bits_are_scaled() {
-        let picture = image::ImageBuffer::<image::Luma<u16>, _>::from_vec(3, 1, vec![0, 257 * 77, 65535]);
-        let picture = DynamicImage::ImageLuma16(picture.unwrap());
-        let got = decode(&encoded(picture, ImageFormat::Png), up_to(3)).unwrap();
+        let image = image::ImageBuffer::<image::Luma<u16>, _>::from_vec(3, 1, vec![0, 257 * 77, 65535]);
+        let image = DynamicImage::ImageLuma16(image.unwrap());
+        let got = decode(&encoded(image, ImageFormat::Png), up_to(3)).unwrap();
         assert_eq!(got.pixels, [0, 0, 0, 77, 77, 77, 255, 255, 255]);
     }
 
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_picture_says_so() {
+    fn what_is_no_image_says_so() {
         assert_eq!(decode(b"", up_to(1)).unwrap_err().reason, "image_empty");
         assert_eq!(decode(b"<html>", up_to(1)).unwrap_err().reason, "image_decode");
         assert_eq!(decode(b"II*\0\x08\0\0\0\0\0\0\0\0\0\0\0", up_to(1)).unwrap_err().reason, "image_format");
