@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use flip::data::scenes::Scenes;
+use flip::data::source::scenes::Scenes;
 use flip::data::source::{Image, Source};
 use flip::data::{ScenesConfig, ScenesLevel, ScenesSplit};
 use image::{imageops, RgbImage};

@@ -6,10 +6,9 @@ use std::error::Error;
 use std::path::Path;
 
 use dfdx::tensor::Cpu;
-use flip::data::cut::{Cutter, View};
-use flip::data::limits::ImageLimits;
+use flip::data::decode::{Cutter, Transform, View};
+use flip::data::load::ImageLimits;
 use flip::data::source::Image;
-use flip::data::transform::Transform;
 use flip::trained::Trained;
 
 fn main() -> Result<(), Box<dyn Error>> {

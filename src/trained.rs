@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, CheckpointError};
-use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
+use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::data::DataError;
 use crate::model::{Flip, GraphDevice, ModelConfig, ModelError, Precision};
 use crate::parameter::NamedTensor;

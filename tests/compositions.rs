@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use flip::data::scenes::{
+use flip::data::source::scenes::{
     never_together, Colour, Composition, Content, Group, Placed, Relation, Scenes, Shape, Texture, Topic,
 };
 use flip::data::source::{Image, Raw, Source};

@@ -7,11 +7,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use flip::data::cut::{Cutter, View};
-use flip::data::image_file::decode;
-use flip::data::limits::{ImageLimits, LimitsConfig};
+use flip::data::decode::image_file::decode;
+use flip::data::decode::{Cutter, Transform, View};
+use flip::data::load::{ImageLimits, LimitsConfig};
 use flip::data::source::{Defect, Image, MAX_PIXELS};
-use flip::data::transform::Transform;
 use flip::data::AugmentConfig;
 
 const SIZE: usize = 32;

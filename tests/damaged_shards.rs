@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use flip::command::data::InspectArgs;
-use flip::data::limits::LimitsConfig;
-use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
-use flip::data::patience::Patience;
-use flip::data::share::Share;
+use flip::data::decode::Transform;
+use flip::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Plan, Share};
+use flip::data::source::webdataset::WebDataset;
 use flip::data::source::{Order, Source};
-use flip::data::tokenizer::Tokenizer;
-use flip::data::transform::Transform;
-use flip::data::webdataset::WebDataset;
+use flip::data::storage::Patience;
+use flip::data::text::Tokenizer;
 use flip::data::{AugmentConfig, Cursor, DataError, WebDatasetConfig};
 use flip::log::Progress;
 

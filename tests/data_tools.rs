@@ -180,6 +180,6 @@ fn a_tokenizer_is_trained_from_shards() {
     let folder = tempfile::tempdir().unwrap();
     let said = done(&["tokenizer", "train", &pictograms(), "--vocab-size", "300"], folder.path());
     assert!(said.contains("300 tokens from 300 captions"), "{said}");
-    let tokenizer = flip::data::tokenizer::Tokenizer::load(&folder.path().join("tokenizer.json")).unwrap();
+    let tokenizer = flip::data::text::Tokenizer::load(&folder.path().join("tokenizer.json")).unwrap();
     assert_eq!(tokenizer.vocab_size(), 300);
 }

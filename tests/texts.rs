@@ -6,17 +6,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use flip::data::exclude::Entry;
-use flip::data::filter::{Filter, FilterConfig, ScoreConfig};
-use flip::data::limits::LimitsConfig;
-use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
-use flip::data::patience::Patience;
-use flip::data::share::Share;
-use flip::data::skipped::Skipped;
+use flip::data::decode::Transform;
+use flip::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Plan, Share, Skipped};
+use flip::data::source::exclude::Entry;
+use flip::data::source::filter::{Filter, FilterConfig, ScoreConfig};
+use flip::data::source::webdataset::WebDataset;
 use flip::data::source::{Order, Source};
-use flip::data::tokenizer::Tokenizer;
-use flip::data::transform::Transform;
-use flip::data::webdataset::WebDataset;
+use flip::data::storage::Patience;
+use flip::data::text::Tokenizer;
 use flip::data::{CaptionMember, CaptionUse, Cursor, WebDatasetConfig};
 
 fn png(shade: u8) -> Vec<u8> {

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flip::data::filter::{Filter, FilterConfig};
-use flip::data::limits::LimitsConfig;
-use flip::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
-use flip::data::patience::Patience;
-use flip::data::share::Share;
+use flip::data::decode::Transform;
+use flip::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Patches, Plan, Share};
+use flip::data::source::filter::{Filter, FilterConfig};
 use flip::data::source::{Image, LoadError, Order, Raw, Skip, Source, Ticket};
-use flip::data::tokenizer::Tokenizer;
-use flip::data::transform::Transform;
+use flip::data::storage::Patience;
+use flip::data::text::Tokenizer;
 use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataError, SourceConfig};
 
 const CONTEXT: usize = 12;

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Failure, Outcome};
 use crate::checkpoint::{self, Name, TensorView};
 use crate::command::number::whole;
-use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
+use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::exchange::{self, ExchangeError, Format, ImportOptions, Imported};
 use crate::run_folder::{Entry, RunFolder};
 use crate::stage::training::MODEL;

@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, Outcome};
 use crate::command::number::whole;
-use crate::data::captions::first_captions;
-use crate::data::tokenizer::Tokenizer;
-use crate::data::webdataset::WebDataset;
+use crate::data::load::first_captions;
+use crate::data::source::webdataset::WebDataset;
+use crate::data::text::Tokenizer;
 use crate::data::WebDatasetConfig;
 use crate::log::Progress;
 

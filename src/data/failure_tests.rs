@@ -6,15 +6,14 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::disk::faults::{done, set, Call};
-use super::folder::{Folder, FolderConfig};
-use super::location::Location;
-use super::shard::Shard;
-use super::source::{Image, LoadError, Order, Source};
-use super::storage::{Storage, StorageConfig};
-use super::table::{Table, TableConfig};
-use super::webdataset::{WebDataset, WebDatasetConfig};
-use super::{Cursor, DataError};
+use crate::data::shard::Shard;
+use crate::data::source::folder::{Folder, FolderConfig};
+use crate::data::source::table::{Table, TableConfig};
+use crate::data::source::webdataset::{WebDataset, WebDatasetConfig};
+use crate::data::source::{Image, LoadError, Order, Source};
+use crate::data::storage::disk::faults::{done, set, Call};
+use crate::data::storage::{Location, Storage, StorageConfig};
+use crate::data::{Cursor, DataError};
 
 const ERRORS: [i32; 7] =
     [libc::ENOSPC, libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO, libc::ESTALE, libc::EACCES];
@@ -364,7 +363,7 @@ fn members_with_holes_are_read_with_their_zeros_in_every_form() {
         assert_eq!((shard.damage(), shard.len()), (None, 2), "{form}");
         let raw = shard.load(0).unwrap();
         assert!(raw.image == Image::Encoded(expected.clone()), "{form}");
-        assert_eq!((raw.captions, shard.key(0)), (vec!["an image with holes".to_owned()], "0000"), "{form}");
+        assert_eq!((raw.captions, shard.key(0)), (vec!["a picture with holes".to_owned()], "0000"), "{form}");
         assert_eq!(shard.load(1).unwrap().captions, ["an image without"], "{form}");
     }
 }

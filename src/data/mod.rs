@@ -23,89 +23,33 @@
 //!    even if its server cannot be reached, because on the open web many cannot.
 //!
 //! A file that is another one than when the run first read it - shorter, with other samples, with another header in
-//! front of a sample - ends the run likewise, at once ([`storage_error::StorageError::Changed`]): the order of an epoch
+//! front of a sample - ends the run likewise, at once ([`storage::StorageError::Changed`]): the order of an epoch
 //! and the place in a checkpoint name samples by their number. What is missing or cannot be looked at before the first
 //! step is an error then, but for files of a pattern that do not exist: those are told as a warning.
 
-pub mod archive;
-mod attempts;
-pub mod cache;
-pub mod caption;
-pub mod captions;
-pub mod cifar;
-mod cleaning;
-pub mod clip_benchmark;
-mod clip_bpe;
-mod colour;
-mod cursor;
-pub mod cut;
-mod disk;
-pub mod exclude;
+pub mod decode;
 #[cfg(test)]
 mod failure_tests;
-mod fetch;
-pub mod file_list;
-pub mod files;
-pub mod filter;
-pub mod folder;
-pub mod image_file;
-pub mod imagenet;
-mod index;
-pub mod inspection;
-mod jpeg;
-pub mod json;
-pub mod karpathy;
-pub mod limits;
-pub mod loader;
-pub mod location;
-mod mistaken;
-pub mod mix;
-pub mod patience;
-pub mod pattern;
-mod permutation;
-mod planes;
-mod png;
-mod prefetch;
-mod prepare;
-pub mod pulse;
-#[cfg(feature = "remote")]
-mod remote;
-mod resample;
-pub mod scenes;
+pub mod load;
 pub mod shard;
-pub mod share;
-pub mod skipped;
 pub mod source;
-mod sparse;
 pub mod storage;
-pub mod storage_error;
-pub mod table;
-pub mod text_file;
-pub mod tokenizer;
-pub mod transform;
-mod unpack;
-#[cfg(feature = "remote")]
-mod validator;
-pub mod webdataset;
-mod whole;
-mod windows;
-mod wordpiece;
+pub mod text;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use caption::{CaptionMember, CaptionUse};
-pub use cifar::CifarConfig;
-pub use clip_benchmark::ClipBenchmarkConfig;
-pub use cursor::{Cursor, Parts};
-pub use fetch::DeadLinks;
-pub use folder::FolderConfig;
-pub use imagenet::ImageNetConfig;
-pub use karpathy::{KarpathyConfig, KarpathySplit};
-pub use mix::Weighted;
-pub use storage::{Storage, StorageConfig};
-pub use table::TableConfig;
-pub use webdataset::WebDatasetConfig;
+pub use source::cifar::CifarConfig;
+pub use source::clip_benchmark::ClipBenchmarkConfig;
+pub use source::folder::FolderConfig;
+pub use source::imagenet::ImageNetConfig;
+pub use source::karpathy::{KarpathyConfig, KarpathySplit};
+pub use source::mix::Weighted;
+pub use source::table::TableConfig;
+pub use source::webdataset::WebDatasetConfig;
+pub use source::{Cursor, Parts};
+pub use storage::{DeadLinks, Storage, StorageConfig};
+pub use text::{CaptionMember, CaptionUse};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -128,10 +72,10 @@ pub struct DataConfig {
     pub augment: AugmentConfig,
     /// Good samples that are left out of training nevertheless.
     #[serde(default)]
-    pub filter: filter::FilterConfig,
+    pub filter: source::filter::FilterConfig,
     /// What a sample may ask for, and how many may be broken.
     #[serde(default)]
-    pub limits: limits::LimitsConfig,
+    pub limits: load::LimitsConfig,
     /// How files are reached: cache, attempts, patience.
     #[serde(default)]
     pub storage: StorageConfig,
@@ -258,7 +202,7 @@ pub enum DataError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
-    Storage(#[from] storage_error::StorageError),
+    Storage(#[from] storage::StorageError),
     #[error("no usable sample in a whole pass over {source_name}: {skipped}")]
     NothingUsable { source_name: String, skipped: String },
     #[error(
@@ -299,7 +243,7 @@ impl DataConfig {
         let storage = Arc::new(Storage::new(&self.storage));
         let (pulse, config) = (storage.pulse().clone(), source.clone());
         let open = move || open_in(&config, storage, seed, captions);
-        patience::patiently(self.storage.patience(), "the source", "opening it", Some(pulse), open)?
+        storage::patiently(self.storage.patience(), "the source", "opening it", Some(pulse), open)?
     }
 }
 
@@ -319,22 +263,24 @@ fn open_in(
 ) -> Result<Arc<dyn source::Source>, DataError> {
     match config {
         SourceConfig::WebDataset(config) => {
-            Ok(Arc::new(webdataset::WebDataset::open_in(config, storage)?.captions(captions)))
+            Ok(Arc::new(source::webdataset::WebDataset::open_in(config, storage)?.captions(captions)))
         }
-        SourceConfig::Scenes(config) => Ok(Arc::new(scenes::Scenes::new(config, seed)?)),
-        SourceConfig::Table(config) => Ok(Arc::new(table::Table::open(config, storage)?.captions(captions))),
-        SourceConfig::Folder(config) => Ok(Arc::new(folder::Folder::open(config, storage)?)),
-        SourceConfig::ImageNet(config) => Ok(Arc::new(imagenet::ImageNet::open(config, storage)?)),
-        SourceConfig::Cifar(config) => Ok(Arc::new(cifar::Cifar::open(config, storage)?)),
+        SourceConfig::Scenes(config) => Ok(Arc::new(source::scenes::Scenes::new(config, seed)?)),
+        SourceConfig::Table(config) => {
+            Ok(Arc::new(source::table::Table::open(config, storage)?.captions(captions)))
+        }
+        SourceConfig::Folder(config) => Ok(Arc::new(source::folder::Folder::open(config, storage)?)),
+        SourceConfig::ImageNet(config) => Ok(Arc::new(source::imagenet::ImageNet::open(config, storage)?)),
+        SourceConfig::Cifar(config) => Ok(Arc::new(source::cifar::Cifar::open(config, storage)?)),
         SourceConfig::Mix(sources) => {
             let open = |Weighted(config, weight): &Weighted| {
                 Ok::<_, DataError>((open_in(config, storage.clone(), seed, captions)?, *weight))
             };
-            Ok(Arc::new(mix::Mix::new(sources.iter().map(open).collect::<Result<_, _>>()?)?))
+            Ok(Arc::new(source::mix::Mix::new(sources.iter().map(open).collect::<Result<_, _>>()?)?))
         }
         SourceConfig::ClipBenchmark(config) => {
-            Ok(Arc::new(clip_benchmark::ClipBenchmark::open(config, storage)?.captions(captions)))
+            Ok(Arc::new(source::clip_benchmark::ClipBenchmark::open(config, storage)?.captions(captions)))
         }
-        SourceConfig::Karpathy(config) => Ok(Arc::new(karpathy::Karpathy::open(config, storage)?)),
+        SourceConfig::Karpathy(config) => Ok(Arc::new(source::karpathy::Karpathy::open(config, storage)?)),
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{EvaluatorError, Known};
-use crate::data::text_file;
+use crate::data::text::text_file;
 
 /// Where class names and prompt templates come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -8,7 +8,7 @@ use super::labelled::Labelled;
 use super::logistic::{Classifier, Fit, Samples, ITERATIONS};
 use super::products::Products;
 use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
-use crate::data::loader::LabelFrom;
+use crate::data::load::LabelFrom;
 use crate::data::SourceConfig;
 use crate::seed::{rng, Purpose};
 

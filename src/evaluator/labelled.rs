@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::logistic::Samples;
 use super::{Batches, Embedder, EvaluatorError, Known, Material};
-use crate::data::loader::LabelFrom;
+use crate::data::load::LabelFrom;
 
 /// Where the class of an image is found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]

@@ -46,7 +46,7 @@ pub use zero_shot::ZeroShotConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::data::loader::LabelFrom;
+use crate::data::load::LabelFrom;
 use crate::data::SourceConfig;
 use crate::mask::ImageMask;
 

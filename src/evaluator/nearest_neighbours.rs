@@ -8,7 +8,7 @@ use super::labelled::Labelled;
 use super::products::{Products, TILE_COLUMNS, TILE_ROWS};
 use super::tally::{Ranking, Tally};
 use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
-use crate::data::loader::LabelFrom;
+use crate::data::load::LabelFrom;
 use crate::data::SourceConfig;
 
 /// Classification by the k nearest images of `train`.

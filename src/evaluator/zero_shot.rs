@@ -9,7 +9,7 @@ use super::products::Products;
 use super::similarity::dot;
 use super::tally::{Ranking, Tally};
 use super::{Classes, ClassesConfig, Embedder, Evaluation, Evaluator, EvaluatorError, Known, Material};
-use crate::data::loader::LabelFrom;
+use crate::data::load::LabelFrom;
 use crate::data::{Batch, SourceConfig};
 use crate::mask::ImageMask;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::ExchangeError;
 use super::{flip_t5x, open_clip, transformers, Format};
-use crate::data::tokenizer::TokenizerConfig;
+use crate::data::text::TokenizerConfig;
 
 /// Where a checkpoint is.
 pub(super) struct Place {

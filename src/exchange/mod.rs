@@ -32,7 +32,7 @@ mod transformers;
 
 use std::path::Path;
 
-use crate::data::tokenizer::TokenizerConfig;
+use crate::data::text::TokenizerConfig;
 use crate::model::ModelConfig;
 use crate::parameter::NamedTensor;
 

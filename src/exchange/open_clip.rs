@@ -10,7 +10,7 @@ use super::options::{read_object, Options};
 use super::slot::{InBlock, Slot, Tower};
 use super::tokenizer_files::TokenizerFiles;
 use super::Described;
-use crate::data::tokenizer::TokenizerConfig;
+use crate::data::text::TokenizerConfig;
 use crate::model::{
     Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleClip, LogitScaleConfig, ModelConfig,
     Normalisation, PixelNorm, TextPool, TextTowerConfig,

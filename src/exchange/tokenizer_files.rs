@@ -12,7 +12,7 @@ use serde_json::{json, Map, Value};
 use super::error::ExchangeError;
 use super::options::read_object;
 use super::Format;
-use crate::data::tokenizer::Tokenizer;
+use crate::data::text::Tokenizer;
 use crate::model::{ModelConfig, TextPool};
 use crate::whole_file;
 

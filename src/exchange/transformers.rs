@@ -9,7 +9,7 @@ use super::layout::Original;
 use super::options::{read_object, Options};
 use super::slot::{InBlock, Slot, Tower};
 use super::Described;
-use crate::data::tokenizer::TokenizerConfig;
+use crate::data::text::TokenizerConfig;
 use crate::model::{
     Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleClip, LogitScaleConfig, ModelConfig,
     Normalisation, PixelNorm, TextPool, TextTowerConfig,

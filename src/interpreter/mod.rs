@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint::{self, CheckpointError, Snapshot};
-use crate::data::captions::first_captions_within;
-use crate::data::file_list::FileList;
-use crate::data::patience::patiently;
-use crate::data::source::Source;
-use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
+use crate::data::load::first_captions_within;
+use crate::data::source::{FileList, Source};
+use crate::data::storage::patiently;
+use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::data::DataError;
 use crate::device::{self, DeviceConfig};
 use crate::log::{JsonLines, Progress};

@@ -1,8 +1,8 @@
 //! What rank 0 reads for all: the others need not see the run folder.
 
 use super::InterpreterError;
-use crate::data::file_list::FileList;
-use crate::data::tokenizer::Tokenizer;
+use crate::data::source::FileList;
+use crate::data::text::Tokenizer;
 use crate::ranks::{self, from_first, Ranks, RanksError};
 
 /// The tokenizer of rank 0, to all.

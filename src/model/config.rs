@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::data::tokenizer::TokenizerConfig;
+use crate::data::text::TokenizerConfig;
 
 /// The architecture: two encoders and the space they share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

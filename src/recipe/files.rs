@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::validate::Violation;
 use super::{model_of, Recipe};
 use crate::checkpoint::InitConfig;
-use crate::data::files::Files;
-use crate::data::location::Location;
-use crate::data::tokenizer::{Tokenizer, TokenizerConfig};
-use crate::data::{pattern, SourceConfig};
+use crate::data::source::{pattern, Files};
+use crate::data::storage::Location;
+use crate::data::text::{Tokenizer, TokenizerConfig};
+use crate::data::SourceConfig;
 use crate::evaluator::{Classes, ClassesConfig, EvaluatorConfig, Known, ZeroShotConfig};
 
 /// How long the inventory of one pattern may take; a network file system can be slow to answer.

@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::read::{options, read_text};
 use super::syntax::Node;
 use crate::checkpoint::{run_of, InitConfig};
-use crate::data::tokenizer::TokenizerConfig;
+use crate::data::text::TokenizerConfig;
 use crate::model::ModelConfig;
 
 /// Of a folder of imported weights, beside its checkpoints.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
-use crate::data::patience::patiently;
-use crate::data::share::Share;
+use crate::data::decode::Transform;
+use crate::data::load::{LabelFrom, Loader, Passes, Plan, Share};
 use crate::data::source::{Order, Source};
-use crate::data::transform::Transform;
+use crate::data::storage::patiently;
 use crate::data::{Batch, CaptionUse, DataError};
 use crate::evaluator::examples::{Answer, Example, Thumbnail};
 use crate::evaluator::{Batches, Embedder, Evaluation, Evaluator, EvaluatorConfig, Known, Material};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::data::file_list::FileList;
+use crate::data::source::FileList;
 use crate::ranks::hash_of;
 use crate::run_folder::RunFolder;
 

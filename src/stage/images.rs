@@ -1,6 +1,6 @@
 //! An image of what the encoder gets to see: the first training images beside what their masks leave.
 
-use crate::data::loader::{Loader, Plan};
+use crate::data::load::{Loader, Plan};
 use crate::data::Batch;
 use crate::model::GraphDevice;
 use crate::report::{contact_sheet, Masked};

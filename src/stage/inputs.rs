@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::data::loader::Patches;
+use crate::data::load::Patches;
 use crate::data::Batch;
 use crate::mask::{Captions, ImageMask, Kept, TokenFrequencies};
 use crate::model::{gather_patches, ImageInput, ModelConfig, PatchValues, TextInput, TextPool};

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::data::captions::first_captions_within;
-use crate::data::filter::Filter;
-use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
-use crate::data::share::Share;
-use crate::data::skipped::Skipped;
+use crate::data::decode::Transform;
+use crate::data::load::{first_captions_within, LabelFrom, Loader, Passes, Plan, Share, Skipped};
+use crate::data::source::filter::Filter;
 use crate::data::source::Order;
-use crate::data::transform::Transform;
 use crate::data::{Batch, Cursor};
 use crate::log::StepMetrics;
 use crate::mask::TokenFrequencies;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CheckpointConfig, Name, Part};
-use crate::data::patience::patiently;
 use crate::data::source::Source;
-use crate::data::tokenizer::Tokenizer;
+use crate::data::storage::patiently;
+use crate::data::text::Tokenizer;
 use crate::data::{Cursor, DataConfig, DataError};
 use crate::duration::Duration;
 use crate::log::{Metrics, MetricsConfig, Progress, Timing};

@@ -3,10 +3,9 @@
 
 use std::path::Path;
 
-use flip::data::cut::{Cutter, View};
-use flip::data::limits::ImageLimits;
+use flip::data::decode::{Cutter, Transform, View};
+use flip::data::load::ImageLimits;
 use flip::data::source::Image;
-use flip::data::transform::Transform;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::tempdir;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use flip::data::tokenizer::Tokenizer;
+use flip::data::text::Tokenizer;
 use flip::exchange::{import, ImportOptions};
 use serde_json::{json, Value};
 use tempfile::{tempdir, TempDir};

@@ -1,6 +1,6 @@
 //! open_clip's folders.
 
-use flip::data::tokenizer::TokenizerConfig;
+use flip::data::text::TokenizerConfig;
 use flip::exchange::{export, import, ExchangeError, Format, ImportOptions, Outgoing};
 use flip::model::{
     Activation, ImagePool, ImagePositions, LogitScaleClip, ModelConfig, Normalisation, PixelNorm, TextPool,

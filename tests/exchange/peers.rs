@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use dfdx::prelude::Cpu;
-use flip::data::tokenizer::Tokenizer;
+use flip::data::text::Tokenizer;
 use flip::exchange::{export, import, Format, ImportOptions, Imported, Outgoing};
 use flip::model::{Flip, ModelConfig};
 use serde_json::json;

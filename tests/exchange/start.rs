@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flip::data::tokenizer::{Tokenizer, TokenizerConfig, TrainTokenizerConfig};
+use flip::data::text::{Tokenizer, TokenizerConfig, TrainTokenizerConfig};
 use flip::trained::{tokenizer_of, Weights};
 use tempfile::{tempdir, TempDir};
 

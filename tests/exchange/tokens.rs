@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flip::data::tokenizer::{Tokenizer, TokenizerConfig};
+use flip::data::text::{Tokenizer, TokenizerConfig};
 use flip::trained::Weights;
 use serde_json::{json, Value};
 use tempfile::tempdir;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flip::data::tokenizer::TokenizerConfig;
+use flip::data::text::TokenizerConfig;
 use flip::exchange::{export, import, Format, ImportOptions, Outgoing};
 use flip::model::{Activation, ModelConfig, PixelNorm};
 use flip::parameter::NamedTensor;

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use flip::data::cut::{Cutter, View};
-use flip::data::image_file::decode;
-use flip::data::limits::ImageLimits;
+use flip::data::decode::image_file::decode;
+use flip::data::decode::{Cutter, Transform, View};
+use flip::data::load::ImageLimits;
 use flip::data::shard::Shard;
 use flip::data::source::Image;
-use flip::data::transform::Transform;
 use flip::data::AugmentConfig;
 
 /// Few enough that a hostile header cannot take much memory or time.

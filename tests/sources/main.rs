@@ -13,13 +13,11 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use flip::data::limits::LimitsConfig;
-use flip::data::loader::{LabelFrom, Loader, Passes, Plan};
-use flip::data::patience::Patience;
-use flip::data::share::Share;
+use flip::data::decode::Transform;
+use flip::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Plan, Share};
 use flip::data::source::{Order, Source};
-use flip::data::tokenizer::Tokenizer;
-use flip::data::transform::Transform;
+use flip::data::storage::Patience;
+use flip::data::text::Tokenizer;
 use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataError, SourceConfig};
 use serde_json::{json, Value};
 

@@ -9,17 +9,15 @@ use serde::Serialize;
 
 use crate::command::number::{real, whole};
 use crate::command::{Failure, Outcome};
-use crate::data::captions::first_captions;
-use crate::data::cut::Cutter;
-use crate::data::image_file::{decode, Rgb};
-use crate::data::limits::{ImageLimits, LimitsConfig};
-use crate::data::loader::{LabelFrom, Loader, Passes, Patches, Plan};
-use crate::data::patience::Patience;
-use crate::data::share::Share;
+use crate::data::decode::image_file::{decode, Rgb};
+use crate::data::decode::{Cutter, Transform};
+use crate::data::load::{
+    first_captions, ImageLimits, LabelFrom, LimitsConfig, Loader, Passes, Patches, Plan, Share,
+};
+use crate::data::source::webdataset::WebDataset;
 use crate::data::source::{Image, LoadError, Order, Source};
-use crate::data::tokenizer::Tokenizer;
-use crate::data::transform::Transform;
-use crate::data::webdataset::WebDataset;
+use crate::data::storage::Patience;
+use crate::data::text::Tokenizer;
 use crate::data::{AugmentConfig, Cursor, WebDatasetConfig};
 use crate::mask::{ImageMask, Ratio};
 use crate::report::rate;

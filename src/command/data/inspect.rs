@@ -7,13 +7,12 @@ use clap::Args;
 use rand::Rng;
 
 use crate::command::{Failure, Outcome};
-use crate::data::cut::{Cutter, View};
-use crate::data::exclude::Entry;
-use crate::data::image_file::Rgb;
-use crate::data::inspection::{self, Inspection, SampleReport, Seen, Spread};
-use crate::data::limits::ImageLimits;
+use crate::data::decode::image_file::Rgb;
+use crate::data::decode::{Cutter, Transform, View};
+use crate::data::load::inspection::{Inspection, SampleReport, Seen, Spread};
+use crate::data::load::{inspection, ImageLimits};
+use crate::data::source::exclude::Entry;
 use crate::data::source::Image;
-use crate::data::transform::Transform;
 use crate::data::DataError;
 use crate::log::Progress;
 use crate::report;

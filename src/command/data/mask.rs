@@ -8,12 +8,11 @@ use clap::Args;
 
 use crate::command::number::whole;
 use crate::command::{Failure, Outcome};
-use crate::data::cut::{Cutter, View};
-use crate::data::limits::LimitsConfig;
-use crate::data::scenes::Scenes;
+use crate::data::decode::{Cutter, Transform, View};
+use crate::data::load::LimitsConfig;
+use crate::data::source::scenes::Scenes;
+use crate::data::source::webdataset::WebDataset;
 use crate::data::source::{LoadError, Order, Source};
-use crate::data::transform::Transform;
-use crate::data::webdataset::WebDataset;
 use crate::data::{Cursor, ScenesConfig, ScenesLevel, ScenesSplit, WebDatasetConfig};
 use crate::mask::{ImageMask, Ratio, Strength};
 use crate::report;

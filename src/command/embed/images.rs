@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::data::pattern;
-use crate::data::source::{LoadError, Order, Raw, Source, Ticket};
-use crate::data::webdataset::WebDataset;
+use crate::data::source::webdataset::WebDataset;
+use crate::data::source::{pattern, LoadError, Order, Raw, Source, Ticket};
 use crate::data::{CaptionUse, Cursor, DataError, Storage, WebDatasetConfig};
 
 use super::Failure;

@@ -13,13 +13,11 @@ use dfdx::tensor::Cpu;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::data::limits::LimitsConfig;
-use crate::data::loader::{LabelFrom, Loader, Passes, Plan};
-use crate::data::patience::Patience;
-use crate::data::share::Share;
+use crate::data::decode::Transform;
+use crate::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Plan, Share};
 use crate::data::source::{Order, Source};
-use crate::data::tokenizer::Tokenizer;
-use crate::data::transform::Transform;
+use crate::data::storage::Patience;
+use crate::data::text::Tokenizer;
 use crate::log::{Logging, Progress};
 use crate::terminal::say;
 use crate::trained::Trained;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Failure;
-use crate::data::json;
-use crate::data::text_file::Lines;
+use crate::data::text::json;
+use crate::data::text::text_file::Lines;
 
 /// Longest line that is read, bytes; the rest of a longer one is passed over without being held.
 const LONGEST: u64 = 1 << 20;

@@ -15,7 +15,7 @@ use super::error::{ExchangeError, Problem};
 use super::layout::Original;
 use super::slot::{InBlock, Linear, Norm, Slot, Tower};
 use super::{Described, Tensors};
-use crate::data::tokenizer::TokenizerConfig;
+use crate::data::text::TokenizerConfig;
 use crate::model::{
     sin_cos_table, Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleConfig, ModelConfig,
     Normalisation, PixelNorm, TextPool, TextTowerConfig,

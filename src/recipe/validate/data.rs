@@ -1,12 +1,12 @@
 //! Sources of pairs and their preparation.
 
 use super::Findings;
-use crate::data::files::Files;
-use crate::data::filter::FilterConfig;
-use crate::data::location::Location;
+use crate::data::source::filter::FilterConfig;
+use crate::data::source::Files;
+use crate::data::source::{mix, pattern, scenes};
+use crate::data::storage::Location;
 use crate::data::{
-    mix, pattern, scenes, AugmentConfig, DataConfig, ScenesConfig, ScenesLevel, ScenesSplit, SourceConfig,
-    Weighted,
+    AugmentConfig, DataConfig, ScenesConfig, ScenesLevel, ScenesSplit, SourceConfig, Weighted,
 };
 
 pub(super) fn validate(data: &DataConfig, findings: &mut Findings) {

@@ -1,7 +1,7 @@
 //! The encoders: what their own check says, and how they fit the tokenizer.
 
 use super::Findings;
-use crate::data::tokenizer::TokenizerConfig;
+use crate::data::text::TokenizerConfig;
 use crate::model::{ModelConfig, TextPool, TextTowerConfig, LOGIT_SCALE_RANGE};
 
 /// Entries of CLIP's byte-pair vocabulary, start and end tokens included.

@@ -1,0 +1,17 @@
+//! From the bytes of an image file to the pixels that an encoder takes.
+//!
+//! Training decodes the crop that it drew and no more ([`Cutter`]); evaluation takes all of the image and cuts out the
+//! centre ([`eval_transform`]). Every processor gives the same bytes.
+
+mod colour;
+mod decode_crop;
+mod eval_transform;
+pub mod image_file;
+mod jpeg;
+mod planes;
+mod png;
+mod resample;
+mod transform;
+
+pub use decode_crop::{Cutter, View};
+pub use transform::{Crop, Placement, Transform};

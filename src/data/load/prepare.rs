@@ -1,0 +1,93 @@
+//! One ticket to one row of a batch: read, decode, crop, tokenize.
+
+use rand::Rng;
+
+use crate::data::decode::{Cutter, View};
+use crate::data::load::{LabelFrom, Patches, Plan};
+use crate::data::source::{Defect, LoadError, Order, Raw, Ticket};
+use crate::data::text::json;
+use crate::data::Cursor;
+use crate::seed::{rng, Purpose};
+
+/// A row of a batch.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub key: String,
+    pub image: Option<u64>,
+    /// [size, size, 3], or [kept, patch * patch * 3]
+    pub pixels: Vec<u8>,
+    /// [kept], or empty
+    pub patches: Vec<u32>,
+    /// [context]
+    pub tokens: Vec<u32>,
+    pub length: u32,
+    pub captions: Vec<String>,
+    pub label: Option<i64>,
+    pub after: Cursor,
+}
+
+/// Does the work of one thread; it keeps what can be used again.
+#[derive(Default)]
+pub(crate) struct Preparer {
+    cutter: Cutter,
+}
+
+impl Preparer {
+    /// # Errors
+    /// The sample has to be left out, or the run to end.
+    pub fn prepare(&mut self, plan: &Plan, ticket: &Ticket) -> Result<Prepared, LoadError> {
+        let sample = plan.source.load(ticket)?;
+        let wanted = plan.limits.check(&sample).and_then(|()| match &plan.filter {
+            Some(filter) => filter.check(plan.source.as_ref(), ticket, &sample),
+            None => Ok(()),
+        });
+        let named = |defect: Defect| defect.of(plan.source.sample_name(ticket, &sample.key));
+        wanted.map_err(named)?;
+        let label = match &plan.label {
+            LabelFrom::None => None,
+            LabelFrom::Source => sample.label,
+            LabelFrom::JsonField(field) => {
+                let meta = sample.meta.as_ref().map_err(|defect| named(defect.clone()))?;
+                meta.as_ref().and_then(|meta| json::whole(meta.get(field)?))
+            }
+        };
+        let Raw { key, image, captions, .. } = sample;
+        let drawn = (ticket.epoch, ticket.index);
+        let caption = match plan.order {
+            Order::Shuffled { .. } if captions.len() > 1 => {
+                rng(plan.seed, Purpose::Caption, drawn.0, drawn.1).gen_range(0..captions.len())
+            }
+            _ => 0,
+        };
+        let caption = captions.get(caption).map_or("", String::as_str);
+        let row = || -> Result<_, Defect> {
+            let (tokens, length) = plan
+                .tokenizer
+                .encode(caption, plan.context)
+                .map_err(|error| Defect::new("caption_tokens", error.to_string()))?;
+            let patches = plan.patches.as_ref().map(|patches| (patches.keep)(drawn.0, drawn.1));
+            let view = match (&plan.patches, &patches) {
+                (Some(Patches { side, .. }), Some(ids)) => View::Patches { patch: *side, ids },
+                _ => View::Whole,
+            };
+            let most = plan.limits.of_images(plan.source.max_pixels());
+            let pixels = self.cutter.cut(image, most, &plan.transform, view, plan.seed, drawn)?;
+            Ok((tokens, length, pixels, patches.unwrap_or_default()))
+        };
+        match row() {
+            Ok((tokens, length, pixels, patches)) => Ok(Prepared {
+                image: plan.source.image_of(ticket, &key),
+                key,
+                pixels,
+                patches,
+                tokens,
+                length: length as u32,
+                captions,
+                // A negative class number is the usual way to say that there is none.
+                label: label.filter(|&label| label >= 0),
+                after: ticket.after,
+            }),
+            Err(defect) => Err(defect.of(plan.source.sample_name(ticket, &key)).into()),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The files that a source reads, with their sizes: what a run that is resumed is held against, and what all ranks of a
+//! run must have alike, as the order of the samples follows from it.
+//!
+//! Names count from the folder that all files have in common: data may move as a whole. Contents are not read, and times
+//! are not looked at, which copying changes; so a file that was replaced by one of the same size is not noticed, nor
+//! is the size of a remote file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::data::source::Source;
+use crate::data::storage::Location;
+use crate::data::DataError;
+
+/// Threads that ask for sizes: a network file system answers several at once.
+const ASKING: usize = 16;
+
+/// The files of a source, in its order. A source that makes its samples itself has none.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FileList {
+    /// What all names begin with.
+    folder: String,
+    files: Vec<ListedFile>,
+}
+
+/// Name below the folder, and bytes; none of a remote file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct ListedFile(String, Option<u64>);
+
+impl FileList {
+    /// The files of a source as they are now.
+    ///
+    /// # Errors
+    /// The size of a file cannot be told.
+    pub fn of(source: &dyn Source) -> Result<FileList, DataError> {
+        let locations = source.files();
+        let sizes = sizes(&locations)?;
+        let names: Vec<String> = locations.iter().map(Location::to_string).collect();
+        let folder = common_folder(&names).to_owned();
+        let files = names.iter().zip(sizes);
+        let files = files.map(|(name, bytes)| ListedFile(name[folder.len()..].to_owned(), bytes)).collect();
+        Ok(FileList { folder, files })
+    }
+
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// A hash of the names, their order and the sizes.
+    pub fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        for ListedFile(name, bytes) in &self.files {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+            hash.update(bytes.map_or(u64::MAX, |bytes| bytes).to_le_bytes());
+        }
+        hash.finalize().iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// In what the list is another one `now`: the first file, and how many more there are. None where their hashes are
+    /// equal.
+    pub fn difference(&self, now: &FileList) -> Option<String> {
+        if self.files == now.files {
+            return None;
+        }
+        let sizes = |list: &FileList| -> BTreeMap<String, Option<u64>> {
+            list.files.iter().map(|ListedFile(name, bytes)| (name.clone(), *bytes)).collect()
+        };
+        let (before, after) = (sizes(self), sizes(now));
+        let mut found = Vec::new();
+        for ListedFile(name, bytes) in &self.files {
+            match after.get(name) {
+                None => found.push(format!("{}{name} ({}) is missing", now.folder, told(*bytes))),
+                Some(other) if other != bytes => found.push(format!(
+                    "{}{name} has {} instead of {}",
+                    now.folder,
+                    told(*other),
+                    told(*bytes)
+                )),
+                Some(_) => {}
+            }
+        }
+        let added = now.files.iter().filter(|ListedFile(name, _)| !before.contains_key(name));
+        found.extend(
+            added.map(|ListedFile(name, bytes)| format!("{}{name} ({}) was added", now.folder, told(*bytes))),
+        );
+        if found.is_empty() {
+            let places = self.files.iter().zip(&now.files).enumerate();
+            let moved = places.into_iter().find(|(_, (before, now))| before != now);
+            found.push(moved.map_or_else(
+                || format!("{} files instead of {}", now.files.len(), self.files.len()),
+                |(place, (before, after))| {
+                    format!("file {place} is {}{} instead of {}", now.folder, after.0, before.0)
+                },
+            ));
+        }
+        let more = match found.len() {
+            1 => String::new(),
+            found => format!("; {} more differ", found - 1),
+        };
+        Some(format!("{}{more} ({} files, before {})", found[0], now.len(), self.len()))
+    }
+}
+
+fn told(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "of unknown size".into(), |bytes| format!("{bytes} bytes"))
+}
+
+/// What all names begin with, up to the last slash.
+fn common_folder(names: &[String]) -> &str {
+    let Some(first) = names.first() else { return "" };
+    let mut common = first.rfind('/').map_or(0, |slash| slash + 1);
+    for name in names {
+        while !name.starts_with(&first[..common]) {
+            common = first[..common - 1].rfind('/').map_or(0, |slash| slash + 1);
+        }
+    }
+    &first[..common]
+}
+
+fn sizes(locations: &[Location]) -> Result<Vec<Option<u64>>, DataError> {
+    let size = |location: &Location| match location {
+        Location::Url(_) => Ok(None),
+        Location::File(path) => {
+            let there = std::fs::metadata(path);
+            there
+                .map(|there| Some(there.len()))
+                .map_err(|source| DataError::Io { path: path.clone(), source })
+        }
+    };
+    let share = locations.len().div_ceil(ASKING).max(64);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = locations
+            .chunks(share)
+            .map(|some| scope.spawn(move || some.iter().map(size).collect::<Result<Vec<_>, _>>()))
+            .collect();
+        let mut sizes = Vec::with_capacity(locations.len());
+        for asked in asking {
+            match asked.join() {
+                Ok(some) => sizes.extend(some?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(sizes)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(folder: &str, files: &[(&str, u64)]) -> FileList {
+        let files = files.iter().map(|(name, bytes)| ListedFile(name.to_string(), Some(*bytes))).collect();
+        FileList { folder: folder.into(), files }
+    }
+
+    #[test]
+    fn what_changed_is_named() {
+        let before = list("/data/", &[("0.tar", 10), ("1.tar", 20), ("2.tar", 30)]);
+        let told = |now: &FileList| before.difference(now).unwrap();
+        let added = list("/data/", &[("0.tar", 10), ("1.tar", 20), ("2.tar", 30), ("3.tar", 5)]);
+        assert_eq!(told(&added), "/data/3.tar (5 bytes) was added (4 files, before 3)");
+        let replaced = list("/data/", &[("0.tar", 10), ("1.tar", 21), ("2.tar", 31)]);
+        assert_eq!(
+            told(&replaced),
+            "/data/1.tar has 21 bytes instead of 20 bytes; 1 more differ (3 files, before 3)"
+        );
+        let missing = list("/data/", &[("0.tar", 10), ("2.tar", 30)]);
+        assert_eq!(told(&missing), "/data/1.tar (20 bytes) is missing (2 files, before 3)");
+        let order = list("/data/", &[("1.tar", 20), ("0.tar", 10), ("2.tar", 30)]);
+        assert_eq!(told(&order), "file 0 is /data/1.tar instead of 0.tar (3 files, before 3)");
+        for other in [&added, &replaced, &missing, &order] {
+            assert_ne!(before.hash(), other.hash());
+        }
+    }
+
+    #[test]
+    fn data_that_moved_as_a_whole_is_the_same() {
+        let before = list("/data/", &[("0.tar", 10), ("1.tar", 20)]);
+        let moved = list("/other/place/", &[("0.tar", 10), ("1.tar", 20)]);
+        assert_eq!(before.difference(&moved), None);
+        assert_eq!(before.hash(), moved.hash());
+    }
+
+    #[test]
+    fn names_count_from_the_folder_that_all_have() {
+        let common = |names: &[&str]| {
+            common_folder(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>()).to_owned()
+        };
+        assert_eq!(common(&["/a/b/0.tar", "/a/b/1.tar"]), "/a/b/");
+        assert_eq!(common(&["/a/b/0.tar", "/a/bc/1.tar"]), "/a/");
+        assert_eq!(common(&["0.tar", "b/1.tar"]), "");
+        assert_eq!(common(&["https://host/x/0.tar", "s3://bucket/0.tar"]), "");
+        assert_eq!(common(&[]), "");
+    }
+}

@@ -1,0 +1,12 @@
+//! Text: files of it, captions, and captions as token ids.
+
+pub mod caption;
+mod cleaning;
+mod clip_bpe;
+pub mod json;
+pub mod text_file;
+mod tokenizer;
+mod wordpiece;
+
+pub use caption::{CaptionMember, CaptionUse};
+pub use tokenizer::{Tokenizer, TokenizerConfig, TrainTokenizerConfig};
