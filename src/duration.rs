@@ -1,4 +1,4 @@
-//! How long something lasts, in whatever unit a person thinks in; code only ever sees steps.
+//! Lengths of time in the unit that a person thinks in; code only ever sees steps.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

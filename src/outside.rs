@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character can steer a terminal, break a line, or turn the direction of what stands around it.
+/// True if a character can steer a terminal, break a line, or turn the direction of what stands around it.
 pub fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -180,7 +180,7 @@ fn end(text: &str, closing: char) -> usize {
     text.len()
 }
 
-/// Where the scheme begins that ends at `colon`, if there is one.
+/// Beginning of the scheme that ends at `colon`, if there is one.
 fn scheme(text: &str, colon: Option<usize>) -> Option<usize> {
     let before = &text.as_bytes()[..colon?];
     let long = before.iter().rev().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'+').count();
@@ -205,7 +205,7 @@ fn bare(url: &str) -> Option<String> {
     }
 }
 
-/// Whether each part of a text is the name of a variable, `${NAME}`, or in a query `parameter=${NAME}`.
+/// True if each part of a text is the name of a variable, `${NAME}`, or in a query `parameter=${NAME}`.
 fn names_variables(text: &str, between: char) -> bool {
     let value = |part: &str| part.split_once('=').map_or(part, |(_, value)| value).to_owned();
     let name = |part: &str| {
@@ -214,13 +214,13 @@ fn names_variables(text: &str, between: char) -> bool {
     text.split(between).all(|part| name(part).is_some_and(|name| is_variable(&name)))
 }
 
-/// Whether a text can be the name of an environment variable.
+/// True if a text can be the name of an environment variable.
 pub fn is_variable(name: &str) -> bool {
     let word = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
     !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(word)
 }
 
-/// What follows the user and password of a URL.
+/// The rest of a URL behind user and password.
 fn after_user<'a>(scheme: &str, rest: &'a str) -> &'a str {
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
     let at = match authority.rfind('@') {

@@ -1,10 +1,10 @@
-//! Whether the process was stopped and went on: Ctrl-Z and `fg`, or a scheduler that sends SIGSTOP and SIGCONT. What
+//! Pauses of the process: Ctrl-Z and `fg`, or a scheduler that sends SIGSTOP and SIGCONT. What
 //! was measured across such a pause says nothing about speed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Whether the process went on after a pause since this was last asked. The first call begins to listen.
+/// True if the process went on after a pause since the last call. The first call begins to listen.
 pub fn went_on() -> bool {
     static CONTINUED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     let continued = CONTINUED.get_or_init(|| {

@@ -4,7 +4,7 @@
 use rand_chacha::rand_core::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// What a draw is for. Draws for different purposes are independent. The numbers are part of the
+/// Purpose of a draw. Draws for different purposes are independent. The numbers are part of the
 /// meaning of a seed: append, never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]

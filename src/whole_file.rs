@@ -2,7 +2,7 @@
 //! the new one, never a part of it.
 //!
 //! The bytes go into a hidden file beside it, `.NAME.*.partial`, which is synced and renamed; then the folder is synced.
-//! What a killed process leaves of that kind is removed by [`remove_leftovers`], and harms nobody until then.
+//! Leftovers of a killed process are removed by [`remove_leftovers`], and harm nobody until then.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -16,7 +16,7 @@ const REPEATED: usize = 50;
 /// Writes `contents` to `path`, in the place of what is there.
 ///
 /// # Errors
-/// What was at `path` is as it was, and nothing lies beside it.
+/// The file at `path` is as it was, and nothing lies beside it.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     replace_with(path, |out| {
         let (first, second) = contents.split_at(contents.len() / 2);

@@ -1,4 +1,4 @@
-//! Which patches and which tokens an encoder gets to see. The mask belongs to the stage, not to the
+//! Masks: the patches and the tokens that an encoder sees. The mask belongs to the stage, not to the
 //! model; the ratio ends here: everything later sees only how many are kept, and which.
 //!
 //! Every strategy works as FLIP's does: it scores the positions of one row, and those with the lowest
@@ -46,13 +46,13 @@ impl From<Ratio> for f64 {
 }
 
 impl Ratio {
-    /// How many of `n` stay: int(n * (1 - ratio)) in double precision, as the official code.
+    /// Number of `n` that stay: int(n * (1 - ratio)) in double precision, as the official code.
     pub fn kept(self, n: usize) -> usize {
         (n as f64 * (1.0 - self.0)) as usize
     }
 }
 
-/// How much a centre is preferred: finite, 0 or more.
+/// Strength of the preference for the centre: finite, 0 or more.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
 #[schemars(extend("minimum" = 0.0))]
@@ -75,7 +75,7 @@ impl From<Strength> for f64 {
     }
 }
 
-/// How image patches are dropped. Of n patches int(n * (1 - ratio)) are kept, whatever the strategy.
+/// Strategy of dropping image patches. Of n patches int(n * (1 - ratio)) are kept, whatever the strategy.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum ImageMask {
@@ -88,7 +88,7 @@ pub enum ImageMask {
     Centred {
         /// Fraction of patches dropped.
         ratio: Ratio,
-        /// How strong the bias is: added to the noise (0 to 1) of a corner patch, and in proportion to
+        /// Strength of the bias: added to the noise (0 to 1) of a corner patch, and in proportion to
         /// the distance from the centre elsewhere; 0 is `Random`, 1 or more is nearly a disc.
         strength: Strength,
     },
@@ -128,7 +128,7 @@ impl ImageMask {
     }
 }
 
-/// How caption tokens are dropped. Of n positions int(n * (1 - ratio)) are kept, whatever the strategy
+/// Strategy of dropping caption tokens. Of n positions int(n * (1 - ratio)) are kept, whatever the strategy
 /// and however short the caption; where the model reads the end-of-text token, that one is always kept.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -161,7 +161,7 @@ impl TextMask {
         }
     }
 
-    /// Whether `draw` wants the counts of tokens in the training captions.
+    /// True if `draw` needs the counts of tokens in the training captions.
     pub fn needs_frequencies(&self) -> bool {
         matches!(self, TextMask::Frequency(_))
     }
@@ -211,7 +211,7 @@ impl TextMask {
     }
 }
 
-/// What is kept, for a whole batch: `ids[b * kept + k]` is the position of the k-th kept patch (or token)
+/// Positions kept, for a whole batch: `ids[b * kept + k]` is the position of the k-th kept patch (or token)
 /// of row b, 0 <= id < `of`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {

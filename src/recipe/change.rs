@@ -15,7 +15,7 @@ pub struct Change {
     pub new: String,
 }
 
-/// What a change means to a run that has begun.
+/// Effect of a change on a run that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// It changes no number: the run may go on with it.
@@ -61,8 +61,8 @@ fn compare(path: FieldPath, before: Option<&Value>, now: Option<&Value>, found: 
     }
 }
 
-/// Whether what is inside is told by itself: the same fields, or a variant of several. A number is told with the variant
-/// around it, which says its unit.
+/// True if differences inside are listed one by one: both sides have the same fields or variant. A number is listed
+/// with the variant around it, which says its unit.
 fn alike(before: &Map<String, Value>, now: &Map<String, Value>) -> bool {
     let unit =
         |(name, inside): (&String, &Value)| is_variant(name) && !inside.is_object() && !inside.is_array();
@@ -102,7 +102,7 @@ fn written(value: Option<&Value>) -> String {
 }
 
 impl Change {
-    /// What it means to a run that has begun.
+    /// Effect on a run that has begun.
     pub fn effect(&self) -> Effect {
         let mut names = self.path.segments.iter().map(|segment| match segment {
             Segment::Field(name) => name.as_str(),
@@ -132,7 +132,7 @@ impl Change {
         }
     }
 
-    /// Whether it says where the files of the training data are: the same files may lie elsewhere.
+    /// True for the paths of the training data: the same files may lie elsewhere.
     fn names_files(&self) -> bool {
         let named = |segment: &Segment| matches!(segment, Segment::Field(name) if name == "shards" || name == "files");
         self.path.segments.iter().any(named)

@@ -210,7 +210,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What stands in the parentheses of `Name(...)`: the fields of a struct directly, else one value.
+    /// Content of the parentheses of `Name(...)`: the fields of a struct directly, else one value.
     fn payload(&mut self, node: &Node, name: &Name, body: &Body, shape: &Shape, path: &FieldPath) {
         let name = &name.text;
         match (shape, body) {
@@ -278,7 +278,7 @@ fn owner_of(fields: &[Field], variants: &[Variant]) -> Option<&'static str> {
     variants.iter().find(owns).map(|variant| variant.name)
 }
 
-/// What was found, for a message.
+/// Found value in words, for a message.
 fn found(text: &str, node: &Node) -> String {
     let written = &text[node.span.clone()];
     match &node.value {

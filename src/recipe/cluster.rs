@@ -1,4 +1,4 @@
-//! What a recipe would take on many devices, from what one does.
+//! Forecast for many devices, from the work of one.
 //!
 //! With R ranks, a batch of B pairs, embeddings of d values, P parameters of which I are the image encoder's, a link of L
 //! bytes a second from each rank and T seconds for the pairs of one rank:
@@ -74,7 +74,7 @@ pub struct ClusterForecast {
     pub device: &'static str,
     /// Share of the device's peak that the products reach.
     pub utilisation: f64,
-    /// Whether that comes from a measurement.
+    /// True if that was measured.
     pub measured: bool,
     /// Pairs of a rank.
     pub pairs: usize,
@@ -84,7 +84,7 @@ pub struct ClusterForecast {
     pub gradient_bytes: f64,
     /// All that is sent, over the link.
     pub communication_s: f64,
-    /// What of it is not hidden behind the backward pass.
+    /// The part that is not hidden behind the backward pass.
     pub exposed_s: f64,
     pub step_s: f64,
     /// Exposed, of the step.
@@ -98,7 +98,7 @@ pub struct ClusterForecast {
     pub cost: Option<f64>,
 }
 
-/// Why no forecast can be made.
+/// Reasons why no forecast can be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
     #[error("expected a device out of {}, got {found:?}", DEVICES.map(|device| device.name).join(", "))]

@@ -58,7 +58,7 @@ impl<T> Described<T> {
         RecipeErrors::new(self.document, problems)
     }
 
-    /// Where the string at `path` (as `axes[0].values[1]`) was written, without its quotes.
+    /// Place of the string at `path` (as `axes[0].values[1]`), without its quotes.
     pub fn origin(&self, path: &str) -> Option<Origin> {
         let node = self.root.exactly(&path.parse().ok()?)?;
         let text = self.document.text();
@@ -68,7 +68,7 @@ impl<T> Described<T> {
     }
 }
 
-/// Whether a text is a struct of this name, or without one and with a field of this name.
+/// True if a text is a struct of this name, or without one and with a field of this name.
 pub fn looks_like(text: &str, name: &str, field: &str) -> bool {
     let (Some(root), _) = syntax::parse(text.strip_prefix('\u{feff}').unwrap_or(text)) else { return false };
     let Value::Compound { name: written, body } = root.value else { return false };

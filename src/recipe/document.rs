@@ -25,7 +25,7 @@ struct Piece {
     range: Range<usize>,
 }
 
-/// What a person wrote.
+/// Text as a person wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// The recipe's file.
@@ -63,7 +63,7 @@ impl Document {
         &self.text
     }
 
-    /// What a person wrote.
+    /// Text as a person wrote it.
     pub fn source(&self, source: Source) -> &str {
         match source {
             Source::File => &self.file,
@@ -71,7 +71,7 @@ impl Document {
         }
     }
 
-    /// Where an argument was written, if that is in a file.
+    /// File that an argument was written in, if any.
     pub fn origin(&self, source: Source) -> Option<&Origin> {
         match source {
             Source::File => None,
@@ -121,7 +121,7 @@ impl Document {
         }
     }
 
-    /// Where the beginning of `span` was written, clipped to one origin.
+    /// Place of the beginning of `span`, clipped to one origin.
     pub fn place(&self, span: &Range<usize>) -> Place {
         let mut start = 0;
         for (position, piece) in self.pieces.iter().enumerate() {

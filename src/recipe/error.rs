@@ -30,9 +30,9 @@ pub struct RecipeError {
     pub set: Option<String>,
     /// Path of the field, for example `stages[0].image_mask`; empty for the recipe as a whole.
     pub field: String,
-    /// What was expected and what was found.
+    /// Expected and found.
     pub message: String,
-    /// What to do.
+    /// Advice.
     pub help: Option<String>,
 }
 
@@ -139,12 +139,12 @@ impl RecipeErrors {
 
 const SET: &str = "--set ";
 
-/// What a message shows of a place.
+/// Excerpt that a message shows of a place.
 struct Written<'a> {
     text: Cow<'a, str>,
     /// Bytes of `text`.
     underlined: Range<usize>,
-    /// Whether lines have numbers.
+    /// True if lines have numbers.
     numbered: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Where a value sits in a recipe: `stages[0].image_mask`. Variant names are transparent: the batch of
+//! Path of a value in a recipe: `stages[0].image_mask`. Variant names are transparent: the batch of
 //! `stages: [Pretrain(batch: 128, ...)]` is `stages[0].batch`.
 
 use std::fmt;

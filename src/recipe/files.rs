@@ -15,7 +15,7 @@ use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::data::SourceConfig;
 use crate::evaluator::{Classes, ClassesConfig, EvaluatorConfig, Known, ZeroShotConfig};
 
-/// How long the inventory of one pattern may take; a network file system can be slow to answer.
+/// Time limit for the inventory of one pattern; a network file system can be slow to answer.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A file, folder or pattern of a recipe.
@@ -24,14 +24,14 @@ enum Named<'a> {
     Shards(&'a mut String),
 }
 
-/// What is on this machine of something a recipe names.
+/// Files on this machine of something that a recipe names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Presence {
     /// Field of the recipe.
     pub field: String,
     /// Path or pattern, as it will be used.
     pub path: String,
-    /// Whether it names shards.
+    /// True if it names shards.
     pub shards: bool,
     /// Files that the pattern stands for, whether they exist or not.
     pub named: usize,
@@ -44,7 +44,7 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// How to name something else: an override as a shell takes it, without brackets that it would expand.
+    /// Override that names other files, as a shell takes it: without brackets that it would expand.
     pub fn override_hint(&self) -> String {
         format!("--set {}=...", self.field.replace('[', ".").replace(']', ""))
     }
@@ -73,7 +73,7 @@ pub fn locate(recipe: &mut Recipe, folder: &Path) {
     }
 }
 
-/// What the files that are here say about the recipe: the tokenizer is one and fits the token embedding, the
+/// Problems that the files on this machine show: the tokenizer is one and fits the token embedding, the
 /// classes are there. A file that is absent says nothing: it may be on another machine.
 pub fn check(recipe: &Recipe) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -148,7 +148,7 @@ fn classes_are_here(classes: &ClassesConfig) -> bool {
     }
 }
 
-/// What a run of the recipe needs and this machine does not have, each with what to do; `has` says of which fields
+/// Files that a run of the recipe needs and this machine lacks, each with what to do; `has` says of which fields
 /// nothing is needed.
 pub fn missing(recipe: &Recipe, has: impl Fn(&str) -> bool) -> Vec<String> {
     inventory(recipe)
@@ -162,7 +162,7 @@ pub fn missing(recipe: &Recipe, has: impl Fn(&str) -> bool) -> Vec<String> {
         .collect()
 }
 
-/// What is on this machine of everything the recipe names, in the recipe's order.
+/// Files on this machine of everything that the recipe names, in the recipe's order.
 pub fn inventory(recipe: &Recipe) -> Vec<Presence> {
     let mut recipe = recipe.clone();
     named(&mut recipe).into_iter().map(|(field, named)| present(field, named)).collect()
@@ -214,7 +214,7 @@ fn any_exists(pattern: &str) -> bool {
     })
 }
 
-/// What the braces of a shard pattern stand for.
+/// Numbers that the braces of a shard pattern stand for.
 fn expanded(shards: &str) -> impl Iterator<Item = String> {
     pattern::expand(shards).unwrap_or_default().into_iter()
 }
@@ -227,7 +227,7 @@ fn matching(name: &str) -> impl Iterator<Item = PathBuf> {
     glob::glob(name).into_iter().flatten().filter_map(Result::ok)
 }
 
-/// What matches some wildcards, and whether that is all. A search of a whole disk cannot be stopped before its next
+/// Matches of some wildcards, and whether these are all. A search of a whole disk cannot be stopped before its next
 /// match, so it has a thread of its own, which is left behind when the time is over.
 fn matches_until(names: Vec<String>, deadline: Instant) -> (Vec<PathBuf>, bool) {
     if names.is_empty() {

@@ -1,4 +1,4 @@
-//! What each stage will do, in numbers, known before anything is built.
+//! Steps, pairs and work of each stage, known before anything is built.
 
 use std::num::NonZeroUsize;
 
@@ -13,7 +13,7 @@ use crate::mask::{ImageMask, TextMask};
 use crate::optimizer::ScheduleConfig;
 use crate::stage::{MeanwhileConfig, Stage};
 
-/// How many pairs an epoch has.
+/// Number of pairs in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epoch {
     Samples(u64),
@@ -94,7 +94,7 @@ pub struct TrainingForecast {
     pub flops_per_pair: f64,
     /// The same for the batch.
     pub flops_per_step: f64,
-    /// What a step takes besides where the batch is encoded in several micro-batches: each one first for the
+    /// Additional work of a step whose batch is encoded in several micro-batches: each one first for the
     /// loss, and again for its gradient.
     pub flops_per_step_encoding_twice: f64,
     /// All steps, encoding twice included.
@@ -140,7 +140,7 @@ pub fn forecast(recipe: &Recipe) -> Vec<StageForecast> {
     recipe.stages.iter().map(stage).collect()
 }
 
-/// What the encoders get to see.
+/// Patches and tokens that the encoders see.
 struct Seen<'a> {
     /// Side of the training images, pixels.
     image_size: usize,

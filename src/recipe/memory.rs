@@ -15,12 +15,12 @@ pub struct Memory {
     pub gradients: f64,
     /// AdamW's first and second moments.
     pub moments: f64,
-    /// What a micro-batch's forward pass leaves for its backward pass: the arenas of the fused encoders; in the
+    /// Activations that a micro-batch's forward pass keeps for its backward pass: the arenas of the fused encoders; in the
     /// composed graph also the logits of the batch, each pair with each other.
     pub activations: f64,
     /// Embeddings of the whole batch and their gradients; on a GPU with the scratch memory of the loss.
     pub embeddings: f64,
-    /// What images of [`BATCHES`] batches keep of themselves, bytes in host memory.
+    /// Images of [`BATCHES`] batches, bytes in host memory.
     pub images: f64,
     pub total: f64,
 }
@@ -31,7 +31,7 @@ const COUNTABLE: f64 = (1u64 << 52) as f64;
 /// Batches in memory at a time: the one in use, its copy in micro-batches, and two that are loaded ahead.
 const BATCHES: f64 = 4.0;
 
-/// What one update works on.
+/// Sizes that one update works on.
 pub struct Update {
     pub kept_patches: usize,
     pub kept_tokens: usize,
@@ -39,7 +39,7 @@ pub struct Update {
     pub micro_batch: usize,
 }
 
-/// Whether a recipe asks for fused encoders on a GPU. `Auto` does not: what it will find, the estimate cannot know.
+/// True if a recipe asks for fused encoders on a GPU. `Auto` does not: what it will find, the estimate cannot know.
 pub fn fused_on_gpu(recipe: &Recipe) -> bool {
     let fused = recipe.compute == Compute::Fused && recipe.precision == Precision::Bf16;
     fused && matches!(recipe.device, DeviceConfig::Cuda(_))
@@ -107,7 +107,7 @@ impl Memory {
         memory.summed()
     }
 
-    /// What of it is in the memory of the host where a GPU computes.
+    /// The part in host memory where a GPU computes.
     pub fn beside_gpu(&self) -> f64 {
         self.images
     }

@@ -62,16 +62,16 @@ pub struct Recipe {
     /// Every random choice derives from it.
     #[serde(default)]
     pub seed: u64,
-    /// Where to compute.
+    /// Device to compute on.
     #[serde(default)]
     pub device: DeviceConfig,
     /// Numbers inside the encoders; masters, optimizer and loss are always 32-bit.
     #[serde(default)]
     pub precision: Precision,
-    /// Which implementation of the encoders.
+    /// Implementation of the encoders.
     #[serde(default)]
     pub compute: Compute,
-    /// Whether the fused encoders keep what the backward pass needs, or compute it once more.
+    /// Gradient checkpointing: the fused encoders keep what the backward pass needs, or compute it once more.
     #[serde(default)]
     pub recompute: Recompute,
     /// CPU threads that compute, at most 1,024. They change the speed and nothing else. Default: one a core.
@@ -84,7 +84,7 @@ pub struct Recipe {
     /// The architecture. Where `init` is given it may be left out: then it is that of the checkpoint, its
     /// tokenizer and the normalisation of its pixels included.
     pub model: ModelConfig,
-    /// Where pairs come from.
+    /// Sources of pairs.
     pub data: DataConfig,
     /// Run in this order.
     pub stages: Vec<Stage>,
@@ -100,7 +100,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// How the encoders are computed whole.
+    /// Options of the fused encoders.
     pub fn fusion(&self) -> Fusion {
         Fusion { precision: self.precision, recompute: self.recompute, threads: self.threads }
     }

@@ -105,7 +105,7 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// Which bytes an override replaces, with what around the value, and what the value has to look like.
+/// Bytes that an override replaces, text around the value, and the shape that the value has to have.
 struct Target {
     replaced: Range<usize>,
     before: String,
@@ -113,7 +113,7 @@ struct Target {
     shape: Shape,
 }
 
-/// Why a path leads nowhere.
+/// Reason why a path leads nowhere.
 struct Refusal {
     message: String,
     help: Option<String>,
@@ -273,7 +273,7 @@ impl Walk<'_> {
         })
     }
 
-    /// What to write around the value of a field that the recipe leaves out; `done` counts its owner.
+    /// Text around the value of a field that the recipe leaves out; `done` counts its owner.
     fn absent_field(&self, field: &FieldShape, done: usize) -> Result<(String, String, Shape), Refusal> {
         let (before, after, shape) =
             self.absent(Shape::of(field.schema), field.default_variant(), done + 1)?;

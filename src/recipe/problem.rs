@@ -13,9 +13,9 @@ pub struct Problem {
     pub span: Option<Range<usize>>,
     /// The same for an error in a `--set` argument that was not applied: its index, and bytes of it.
     pub argument: Option<(usize, Range<usize>)>,
-    /// What was expected, what was found.
+    /// Expected and found.
     pub message: String,
-    /// What to do.
+    /// Advice.
     pub help: Option<String>,
     /// Other bytes that explain it, each with a label.
     pub related: Vec<(Range<usize>, String)>,

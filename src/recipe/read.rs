@@ -179,7 +179,7 @@ pub(super) fn deserialise<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Prob
     })
 }
 
-/// How recipes are read and written.
+/// RON options of recipes, for reading and writing.
 pub(super) fn options() -> Options {
     Options::default()
         .with_default_extension(Extensions::IMPLICIT_SOME)

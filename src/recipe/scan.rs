@@ -145,7 +145,7 @@ impl<'a> Scanner<'a> {
         Some(&rest[..len])
     }
 
-    /// Whether a string, byte string or byte starts here.
+    /// True if a string, byte string or byte starts here.
     pub fn at_quoted(&self) -> bool {
         let rest = self.rest();
         let raw = |text: &str| text.trim_start_matches('#').starts_with('"');

@@ -1,4 +1,4 @@
-//! What may stand where in a recipe, read from the JSON Schema that schemars derives from [`Recipe`]. So the
+//! Shapes of the values of a recipe, read from the JSON Schema that schemars derives from [`Recipe`]. So the
 //! checker, the overrides and the exported schema can never disagree about names, types or ranges.
 
 use std::sync::OnceLock;
@@ -18,7 +18,7 @@ pub fn recipe() -> Shape {
     Shape::of(schema())
 }
 
-/// What a value has to look like.
+/// Shape of a value.
 #[derive(Debug, Clone)]
 pub enum Shape {
     Struct(Struct),
@@ -62,7 +62,7 @@ pub struct Variant {
 #[derive(Debug, Clone)]
 pub struct Range {
     pub whole: bool,
-    /// What the number is called where its type has a telling name, for example `ratio`.
+    /// Noun for the number where its type has a name that explains it, for example `ratio`.
     pub noun: Option<String>,
     pub min: Option<Bound>,
     pub max: Option<Bound>,
@@ -73,7 +73,7 @@ pub struct Range {
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
     pub value: f64,
-    /// Whether the bound itself is allowed.
+    /// True if the bound itself is allowed.
     pub inclusive: bool,
 }
 
@@ -128,7 +128,7 @@ impl Shape {
         }
     }
 
-    /// What was expected, for a message.
+    /// Expected value in words, for a message.
     pub fn expected(&self) -> String {
         match self {
             Shape::Struct(shape) => match shape.telling() {

@@ -44,7 +44,7 @@ pub struct Name {
     pub span: Range<usize>,
 }
 
-/// What follows a name.
+/// Body that follows a name.
 #[derive(Debug, Clone)]
 pub enum Body {
     /// No parentheses.
@@ -61,7 +61,7 @@ pub struct Field {
     pub value: Node,
 }
 
-/// What is inside a node once variants and `Some` are looked through.
+/// Content of a node, looking through variants and `Some`.
 pub enum Inside<'a> {
     /// Fields, and the byte just after the parenthesis that opens them.
     Fields(&'a [Field], usize),
@@ -89,7 +89,7 @@ impl Node {
         }
     }
 
-    /// What to underline: a scalar or list whole, of a struct or variant with fields the name or parenthesis.
+    /// Text to underline: a scalar or list whole; the name or parenthesis of a struct or variant with fields.
     pub fn head(&self) -> Range<usize> {
         match &self.value {
             Value::Compound { name: Some(name), body: Body::Fields { .. } } => name.span.clone(),
@@ -256,7 +256,7 @@ impl Parser<'_> {
         Ok(Body::Items { open, items })
     }
 
-    /// Whether a name and a colon (or, by mistake, an equals sign) come next.
+    /// True if a name and a colon (or, by mistake, an equals sign) come next.
     fn at_field(&self) -> bool {
         let mut ahead = Scanner::new(self.scanner.rest());
         ahead.identifier().is_some()

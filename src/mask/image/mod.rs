@@ -1,4 +1,4 @@
-//! Which patches of an image are encoded.
+//! Image masking: the patches of an image that are encoded.
 
 mod block;
 mod centred;
@@ -18,7 +18,7 @@ use crate::seed::{rng, Purpose};
 
 /// A way to choose patches: scores those of one image; the lowest scores are kept.
 pub trait ImageStrategy {
-    /// How many of `patches` are kept, at most `patches`; the same for every image.
+    /// Number of patches kept, at most `patches`; the same for every image.
     fn kept(&self, patches: usize) -> usize;
 
     /// Scores the patches of one image. `scores` is [grid * grid], row-major, all 0 at first; among

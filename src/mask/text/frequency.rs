@@ -6,7 +6,7 @@ use crate::mask::Ratio;
 /// Share of all tokens above which a token counts as frequent; t of CLIPF, which uses 1e-6.
 const THRESHOLD: f64 = 1e-6;
 
-/// How often each token occurs in captions.
+/// Number of times that each token occurs in captions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenFrequencies {
     /// By token id.
@@ -39,7 +39,7 @@ impl TokenFrequencies {
         }
     }
 
-    /// How readily a token is removed: 1 - sqrt(t / f) for a share f above t, else 0 (CLIPF, arXiv
+    /// Probability of removing a token: 1 - sqrt(t / f) for a share f above t, else 0 (CLIPF, arXiv
     /// 2412.16148; the subsampling of frequent words of word2vec, arXiv 1310.4546 equation 5).
     pub fn removal(&self, token: u32) -> f64 {
         let share = self.share(token);

@@ -1,4 +1,4 @@
-//! Which tokens of a caption are encoded.
+//! Text masking: the tokens of a caption that are encoded.
 
 mod block;
 mod frequency;
@@ -23,7 +23,7 @@ pub const DROPPED_FIRST: f32 = f32::INFINITY;
 
 /// A way to choose tokens: scores the positions of one caption; the lowest scores are kept.
 pub trait TextStrategy {
-    /// How many of `context` positions are kept, at most `context`; the same for every caption.
+    /// Number of positions kept, at most `context`; the same for every caption.
     fn kept(&self, context: usize) -> usize;
 
     /// Scores the positions of one caption. `scores` is `[context]`, all 0 at first; among equal scores the
@@ -41,7 +41,7 @@ pub struct Captions<'a> {
     pub lengths: &'a [u32],
     /// Tokens of a padded caption.
     pub context: usize,
-    /// Whether the last real token always stays: it is the end-of-text token that such a model pools at.
+    /// True if the last real token always stays: it is the end-of-text token that such a model pools at.
     pub keep_end: bool,
 }
 

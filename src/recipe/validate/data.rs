@@ -58,7 +58,7 @@ fn filter(filter: &FilterConfig, findings: &mut Findings) {
     }
 }
 
-/// What is wrong with a source by itself.
+/// Problems of a source by itself.
 pub(super) fn source(source: &SourceConfig, path: &str, findings: &mut Findings) {
     match source {
         SourceConfig::WebDataset(config) => files(&config.shards, &format!("{path}.shards"), findings),

@@ -66,7 +66,7 @@ fn spelled(evaluator: &EvaluatorConfig) -> &'static str {
     }
 }
 
-/// Where an evaluator that learns finds its labels.
+/// Labels of an evaluator that learns.
 fn labels(evaluator: &EvaluatorConfig) -> Option<&LabelsConfig> {
     match evaluator {
         EvaluatorConfig::NearestNeighbours(config) => Some(&config.labels),
@@ -100,7 +100,7 @@ fn bounded(source: &SourceConfig, field: &str, findings: &mut Findings) {
     }
 }
 
-/// What each kind asks of its data.
+/// Checks of the data of each kind.
 fn judged(
     evaluator: &EvaluatorConfig,
     source: &SourceConfig,

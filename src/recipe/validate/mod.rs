@@ -15,9 +15,9 @@ use crate::ranks::Shard;
 pub struct Violation {
     /// The field to change.
     pub path: FieldPath,
-    /// What was expected, what was found.
+    /// Expected and found.
     pub message: String,
-    /// What to do.
+    /// Advice.
     pub help: Option<String>,
     /// Other fields that take part, each with a label.
     pub also: Vec<(FieldPath, String)>,
@@ -48,7 +48,7 @@ fn name(recipe: &Recipe, findings: &mut Findings) {
     }
 }
 
-/// What the composed graph cannot do.
+/// Options that the composed graph lacks.
 fn precision(recipe: &Recipe, findings: &mut Findings) {
     use super::{Compute, Precision, Recompute};
     if recipe.precision == Precision::Bf16 && recipe.compute == Compute::Reference {

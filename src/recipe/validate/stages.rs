@@ -76,7 +76,7 @@ fn masks(recipe: &Recipe, config: &PretrainConfig, path: &str, findings: &mut Fi
     }
 }
 
-/// What the two training stages have in common.
+/// Fields that the two training stages share.
 struct Updates<'a> {
     length: Duration,
     batch: usize,
