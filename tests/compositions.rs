@@ -91,7 +91,7 @@ fn training_never_shows_what_is_held_out() {
 }
 
 #[test]
-fn of_all_classes_one_is_true_of_a_image() {
+fn of_all_classes_one_is_true_of_an_image() {
     for (level, guessing) in LEVELS.into_iter().zip([48, 96, 128]) {
         let source = scenes(level, ScenesSplit::HeldOut, 32, 1);
         let (asked, classes) = (Topic::held_out(level), source.classes());
@@ -330,7 +330,7 @@ fn pixels_show_as_many_things_as_there_are_in_their_colours() {
 }
 
 #[test]
-fn a_image_depends_on_seed_level_split_and_number_alone() {
+fn an_image_depends_on_seed_level_split_and_number_alone() {
     let mut distinct = HashSet::new();
     for level in LEVELS {
         let [train, again, other] = [1, 1, 2].map(|seed| scenes(level, ScenesSplit::Train, 32, seed));

@@ -197,7 +197,7 @@ fn retrieval_of_two_images_with_two_captions_each() {
 }
 
 #[test]
-fn a_image_without_captions_is_never_found_but_competes() {
+fn an_image_without_captions_is_never_found_but_competes() {
     let world =
         World::new(2).image(&[1.0, 0.0], &[], None).image(&[0.5, 0.0], &["it"], None).text("it", &[1.0, 0.0]);
     let result = world.evaluate(&retrieval(RetrievalCaptions::All), &[], 8, 1.0).expect("a result");

@@ -101,7 +101,7 @@ fn every_word_of_a_held_out_class_occurs_in_training() {
 }
 
 #[test]
-fn a_image_depends_on_seed_split_and_number_alone() {
+fn an_image_depends_on_seed_split_and_number_alone() {
     let [train, again, other] = [1, 1, 2].map(|seed| scenes(ScenesSplit::Train, None, seed));
     let held_out = scenes(ScenesSplit::HeldOut, None, 1);
     let mut distinct = HashSet::new();

@@ -177,7 +177,7 @@ fn errors_of_reading_a_table_pass_by_or_end_the_run() {
 }
 
 #[test]
-fn a_image_that_a_table_names_wrongly_is_the_sample_s_and_a_folder_that_is_away_the_machine_s() {
+fn an_image_that_a_table_names_wrongly_is_the_sample_s_and_a_folder_that_is_away_the_machine_s() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("images");
     std::fs::create_dir(&root).unwrap();

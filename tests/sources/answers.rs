@@ -160,7 +160,7 @@ fn a_file_that_changes_within_a_second_is_not_put_together_of_both() {
 }
 
 #[test]
-fn a_image_behind_a_url_is_missing_or_the_network_failed_as_the_recipe_says() {
+fn an_image_behind_a_url_is_missing_or_the_network_failed_as_the_recipe_says() {
     let mut png = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(4, 4).write_to(&mut png, image::ImageFormat::Png).unwrap();
     let read = |fault, dead_links: &str| {

@@ -206,7 +206,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_image_that_fits_stays_as_it_is() {
+    fn an_image_that_fits_stays_as_it_is() {
         let image = Rgb { width: 4, height: 4, pixels: (0..48).collect() };
         assert_eq!(Whole::default().centre(&image, 4), Ok(image.pixels));
     }

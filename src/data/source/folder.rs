@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_image_that_vanished_is_an_error_that_names_it() {
+    fn an_image_that_vanished_is_an_error_that_names_it() {
         let folder = folder(&["cat/1.png"]);
         let source = open(folder.path()).expect("a folder of classes");
         fs::remove_file(folder.path().join("cat/1.png")).expect("removed");
