@@ -364,7 +364,7 @@ fn members_with_holes_are_read_with_their_zeros_in_every_form() {
         let raw = shard.load(0).unwrap();
         assert!(raw.image == Image::Encoded(expected.clone()), "{form}");
         assert_eq!((raw.captions, shard.key(0)), (vec!["a picture with holes".to_owned()], "0000"), "{form}");
-        assert_eq!(shard.load(1).unwrap().captions, ["an image without"], "{form}");
+        assert_eq!(shard.load(1).unwrap().captions, ["a picture without"], "{form}");
     }
 }
 
