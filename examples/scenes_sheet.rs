@@ -7,7 +7,8 @@
 use std::time::Instant;
 
 use flip::data::source::scenes::Scenes;
-use flip::data::source::{Image, Source};
+use flip::data::source::Source;
+use flip::data::Image;
 use flip::data::{ScenesConfig, ScenesLevel, ScenesSplit};
 use image::{imageops, RgbImage};
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use dfdx::tensor::Cpu;
 use flip::data::decode::Transform;
-use flip::data::load::{first_captions, LabelFrom, Loader, Passes, Plan, Share};
+use flip::data::load::{first_captions, LabelFrom, Loader, LoaderOptions, Passes, Share};
 use flip::data::source::scenes::Scenes;
 use flip::data::source::Order;
-use flip::data::storage::Patience;
+use flip::data::storage::StallTimeout;
 use flip::data::text::Tokenizer;
 use flip::data::{AugmentConfig, ScenesConfig, ScenesLevel, ScenesSplit};
 use flip::mask::{ImageMask, Kept, Ratio};
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?);
     let captions = first_captions(scenes.as_ref(), 2000)?;
     let tokenizer = Arc::new(Tokenizer::train(captions.into_iter(), config.text.vocab_size)?);
-    let mut loader = Loader::start(Plan {
+    let mut loader = Loader::start(LoaderOptions {
         source: scenes,
         order: Order::Shuffled { seed: SEED },
         passes: Passes::Endless,
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         filter: None,
         limits: Default::default(),
         workers: 1,
-        patience: Patience::default(),
+        stall_timeout: StallTimeout::default(),
         seed: SEED,
     })?;
 

@@ -6,9 +6,9 @@ use std::error::Error;
 use std::path::Path;
 
 use dfdx::tensor::Cpu;
+use flip::data::decode::ImageLimits;
 use flip::data::decode::{Cutter, Transform, View};
-use flip::data::load::ImageLimits;
-use flip::data::source::Image;
+use flip::data::Image;
 use flip::trained::Trained;
 
 fn main() -> Result<(), Box<dyn Error>> {

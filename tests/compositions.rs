@@ -6,7 +6,8 @@ use std::collections::{HashMap, HashSet};
 use flip::data::source::scenes::{
     never_together, Colour, Composition, Content, Group, Placed, Relation, Scenes, Shape, Texture, Topic,
 };
-use flip::data::source::{Image, Raw, Source};
+use flip::data::source::Source;
+use flip::data::{Image, Raw};
 use flip::data::{ScenesConfig, ScenesLevel, ScenesSplit};
 
 const LEVELS: [ScenesLevel; 3] = [ScenesLevel::Clutter, ScenesLevel::Relations, ScenesLevel::Counts];

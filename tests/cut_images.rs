@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use flip::data::decode::image_file::decode;
+use flip::data::decode::ImageLimits;
+use flip::data::decode::MAX_PIXELS;
 use flip::data::decode::{Cutter, Transform, View};
-use flip::data::load::{ImageLimits, LimitsConfig};
-use flip::data::source::{Defect, Image, MAX_PIXELS};
+use flip::data::load::LimitsConfig;
 use flip::data::AugmentConfig;
+use flip::data::{Defect, Image};
 
 const SIZE: usize = 32;
 

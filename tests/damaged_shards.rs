@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use flip::command::data::InspectArgs;
 use flip::data::decode::Transform;
-use flip::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Plan, Share};
+use flip::data::load::{LabelFrom, LimitsConfig, Loader, LoaderOptions, Passes, Share};
 use flip::data::source::webdataset::WebDataset;
 use flip::data::source::{Order, Source};
-use flip::data::storage::Patience;
+use flip::data::storage::StallTimeout;
 use flip::data::text::Tokenizer;
 use flip::data::{AugmentConfig, Cursor, DataError, WebDatasetConfig};
 use flip::log::Progress;
@@ -183,9 +183,9 @@ fn the_table_for_people_cannot_steer_a_terminal() {
     assert!(text.contains("shard_header") && text.contains("image_too_large"), "{text}");
 }
 
-fn plan(source: WebDataset, order: Order, passes: Passes, workers: usize) -> Plan {
+fn options(source: WebDataset, order: Order, passes: Passes, workers: usize) -> LoaderOptions {
     let tokenizer = Tokenizer::train(["an image of an apple".to_string()].into_iter(), 60).unwrap();
-    Plan {
+    LoaderOptions {
         source: Arc::new(source),
         order,
         passes,
@@ -201,7 +201,7 @@ fn plan(source: WebDataset, order: Order, passes: Passes, workers: usize) -> Pla
         filter: None,
         limits: LimitsConfig::default(),
         workers,
-        patience: Patience::default(),
+        stall_timeout: StallTimeout::default(),
         seed: 1,
     }
 }
@@ -225,7 +225,7 @@ fn training_gets_what_inspection_promises() {
     for (order, workers) in [(Order::Stored, 1), (Order::Shuffled { seed: 3 }, 3)] {
         let source = open(&all_shards());
         let total = source.samples().unwrap();
-        let mut loader = Loader::start(plan(source, order, Passes::Once, workers)).unwrap();
+        let mut loader = Loader::start(options(source, order, Passes::Once, workers)).unwrap();
         let mut keys = Vec::new();
         while let Some(batch) = loader.next().unwrap() {
             assert_eq!(batch.pixels.len(), batch.keys.len() * 32 * 32 * 3);
@@ -262,7 +262,8 @@ fn packed_shards_load_identically() {
         let path = packed.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         let source = open(&path.display().to_string());
-        let mut loader = Loader::start(plan(source, Order::Shuffled { seed: 2 }, Passes::Once, 2)).unwrap();
+        let mut loader =
+            Loader::start(options(source, Order::Shuffled { seed: 2 }, Passes::Once, 2)).unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = loader.next().unwrap() {
             batches.push((batch.keys, batch.pixels, batch.tokens, batch.cursor));
@@ -284,14 +285,14 @@ fn a_set_without_a_usable_sample_is_reported() {
         for passes in [Passes::Endless, Passes::Once] {
             let began = Instant::now();
             let mut loader =
-                Loader::start(plan(open(shards), Order::Shuffled { seed: 1 }, passes, 2)).unwrap();
+                Loader::start(options(open(shards), Order::Shuffled { seed: 1 }, passes, 2)).unwrap();
             let error = loader.next().unwrap_err();
             assert!(matches!(error, DataError::NothingUsable { .. }), "{error}");
             assert!(began.elapsed() < Duration::from_secs(20));
             assert!(loader.next().is_err());
         }
     }
-    let mut loader = Loader::start(plan(open(&bad), Order::Stored, Passes::Endless, 2)).unwrap();
+    let mut loader = Loader::start(options(open(&bad), Order::Stored, Passes::Endless, 2)).unwrap();
     let message = loader.next().unwrap_err().to_string();
     assert!(message.contains("2 image_empty") && message.contains("all-bad-001"), "{message}");
 }

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 
 use flip::data::source::scenes::{Colour, Combination, Content, Place, Scene, Scenes, Shape, Size, Subject};
-use flip::data::source::{Image, Order, Source};
+use flip::data::source::{Order, Source};
+use flip::data::Image;
 use flip::data::{Cursor, ScenesConfig, ScenesLevel, ScenesSplit};
 use sha2::{Digest, Sha256};
 

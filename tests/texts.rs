@@ -7,12 +7,12 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use flip::data::decode::Transform;
-use flip::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Plan, Share, Skipped};
+use flip::data::load::{LabelFrom, LimitsConfig, Loader, LoaderOptions, Passes, Share, Skipped};
 use flip::data::source::exclude::Entry;
 use flip::data::source::filter::{Filter, FilterConfig, ScoreConfig};
 use flip::data::source::webdataset::WebDataset;
 use flip::data::source::{Order, Source};
-use flip::data::storage::Patience;
+use flip::data::storage::StallTimeout;
 use flip::data::text::Tokenizer;
 use flip::data::{CaptionMember, CaptionUse, Cursor, WebDatasetConfig};
 
@@ -41,8 +41,8 @@ fn config(folder: &Path, pattern: &str) -> WebDatasetConfig {
     WebDatasetConfig::new(folder.join(pattern).display().to_string().as_str())
 }
 
-fn plan(source: Arc<dyn Source>) -> Plan {
-    Plan {
+fn options(source: Arc<dyn Source>) -> LoaderOptions {
+    LoaderOptions {
         source,
         order: Order::Stored,
         passes: Passes::Once,
@@ -58,14 +58,14 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         filter: None,
         limits: LimitsConfig::default(),
         workers: 2,
-        patience: Patience::default(),
+        stall_timeout: StallTimeout::default(),
         seed: 0,
     }
 }
 
 /// Keys, labels and captions of what loads, and what does not.
-fn load(plan: Plan) -> (Vec<String>, Vec<Option<i64>>, Vec<Vec<String>>, Skipped) {
-    let mut loader = Loader::start(plan).unwrap();
+fn load(options: LoaderOptions) -> (Vec<String>, Vec<Option<i64>>, Vec<Vec<String>>, Skipped) {
+    let mut loader = Loader::start(options).unwrap();
     let (mut keys, mut labels, mut captions) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(batch) = loader.next().unwrap() {
         keys.extend(batch.keys);
@@ -101,20 +101,20 @@ fn a_nan_in_the_json_costs_no_other_field_and_bad_json_is_a_reason_of_its_own() 
     let score = ScoreConfig { field: "similarity".into(), min: Some(0.3), max: None };
     let filter = FilterConfig { score: Some(score), ..FilterConfig::default() };
     let filter = Arc::new(Filter::open(&filter, source.as_ref()).unwrap());
-    let (keys, _, _, skipped) = load(Plan { filter: Some(filter), ..plan(source.clone()) });
+    let (keys, _, _, skipped) = load(LoaderOptions { filter: Some(filter), ..options(source.clone()) });
     assert_eq!(keys, ["000", "001", "005"]);
     let reasons: Vec<(&str, u64)> = skipped.counts.into_iter().collect();
     assert_eq!(reasons, [("filter_score", 1), ("filter_score_missing", 2), ("json_invalid", 1)]);
 
     let label = LabelFrom::JsonField("label".into());
-    let (keys, labels, _, skipped) = load(Plan { label, ..plan(source.clone()) });
+    let (keys, labels, _, skipped) = load(LoaderOptions { label, ..options(source.clone()) });
     assert_eq!(keys, names[..6]);
     assert_eq!(labels, [Some(0), Some(1), Some(0), Some(1), Some(0), Some(2)]);
     assert!(skipped.to_string().starts_with("1 json_invalid; first: "), "{skipped}");
     assert!(skipped.first[0].sample.ends_with("nan.tar: 006"), "{skipped}");
 
     // Who asks for no field gets all of them.
-    assert_eq!(load(plan(source)).0, names);
+    assert_eq!(load(options(source)).0, names);
 }
 
 fn inspect(folder: &Path, pattern: &str) -> Vec<Entry> {
@@ -159,7 +159,7 @@ fn the_list_of_duplicates_leaves_out_what_repeats_and_nothing_else() {
     let source: Arc<dyn Source> = Arc::new(WebDataset::open(&config(folder.path(), "*/*.tar")).unwrap());
     let filter = FilterConfig { exclude: Some(folder.path().join("twice.txt")), ..FilterConfig::default() };
     let filter = Arc::new(Filter::open(&filter, source.as_ref()).unwrap());
-    let (_, _, captions, skipped) = load(Plan { filter: Some(filter), ..plan(source) });
+    let (_, _, captions, skipped) = load(LoaderOptions { filter: Some(filter), ..options(source) });
     assert_eq!(captions.concat(), ["one", "two", "three", "four"]);
     assert_eq!(skipped.counts["filter_excluded"], 3);
 }
@@ -186,7 +186,7 @@ fn captions_are_read_from_a_field_of_the_json_where_the_recipe_says_so() {
     );
     let of = |member: CaptionMember, wanted| {
         let config = WebDatasetConfig { caption: member, ..config(folder.path(), "json.tar") };
-        load(plan(Arc::new(WebDataset::open(&config).unwrap().captions(wanted))))
+        load(options(Arc::new(WebDataset::open(&config).unwrap().captions(wanted))))
     };
     let (keys, _, captions, skipped) = of(CaptionMember::Json("caption".into()), CaptionUse::Needed);
     assert_eq!(keys, ["1", "2"]);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flip::data::decode::Transform;
-use flip::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Patches, Plan, Share};
+use flip::data::load::{LabelFrom, LimitsConfig, Loader, LoaderOptions, Passes, Patches, Share};
 use flip::data::source::filter::{Filter, FilterConfig};
-use flip::data::source::{Image, LoadError, Order, Raw, Skip, Source, Ticket};
-use flip::data::storage::Patience;
+use flip::data::source::{Order, Source, Ticket};
+use flip::data::storage::StallTimeout;
 use flip::data::text::Tokenizer;
 use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataError, SourceConfig};
+use flip::data::{Image, LoadError, Raw, Skip};
 
 const CONTEXT: usize = 12;
 const SIZE: usize = 16;
@@ -31,8 +32,8 @@ fn tokenizer() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::train(letters, 200).unwrap())
 }
 
-fn plan(source: Arc<dyn Source>) -> Plan {
-    Plan {
+fn options(source: Arc<dyn Source>) -> LoaderOptions {
+    LoaderOptions {
         source,
         order: Order::Shuffled { seed: 5 },
         passes: Passes::Endless,
@@ -48,7 +49,7 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         filter: None,
         limits: LimitsConfig::default(),
         workers: 2,
-        patience: Patience::default(),
+        stall_timeout: StallTimeout::default(),
         seed: 5,
     }
 }
@@ -102,7 +103,7 @@ fn assert_same(got: &[Batch], want: &[Batch]) {
 fn batches_do_not_depend_on_the_number_of_workers() {
     let source = pictograms("pictograms-00000.tar");
     let batches = |workers| {
-        let mut loader = Loader::start(Plan { workers, ..plan(source.clone()) }).unwrap();
+        let mut loader = Loader::start(LoaderOptions { workers, ..options(source.clone()) }).unwrap();
         take(&mut loader, 30)
     };
     let one = batches(1);
@@ -117,15 +118,15 @@ fn batches_do_not_depend_on_the_number_of_workers() {
 #[test]
 fn a_loader_goes_on_where_another_stopped() {
     let source = pictograms("pictograms-{00000,val-00000}.tar");
-    let mut whole = Loader::start(plan(source.clone())).unwrap();
+    let mut whole = Loader::start(options(source.clone())).unwrap();
     let all = take(&mut whole, 40);
     for (stop, workers) in [(1, 1), (17, 2), (18, 8), (30, 2)] {
-        let mut first = Loader::start(Plan { workers, ..plan(source.clone()) }).unwrap();
+        let mut first = Loader::start(LoaderOptions { workers, ..options(source.clone()) }).unwrap();
         let start = take(&mut first, stop).pop().unwrap().cursor;
         drop(first);
         for workers in [1, 2, 8] {
-            let plan = Plan { start, workers, ..plan(source.clone()) };
-            let mut second = Loader::start(plan).unwrap();
+            let options = LoaderOptions { start, workers, ..options(source.clone()) };
+            let mut second = Loader::start(options).unwrap();
             assert_same(&take(&mut second, 40 - stop), &all[stop..]);
         }
     }
@@ -142,8 +143,9 @@ fn every_sample_once_an_epoch_with_fewer_shards_than_workers() {
             for window in [1, 2, 100] {
                 let source = open(&folder.path().join("*.tar").display().to_string(), window);
                 let passes = Passes::Once;
-                let plan = Plan { workers, passes, keep_partial: true, batch: 7, ..plan(source) };
-                let mut loader = Loader::start(plan).unwrap();
+                let options =
+                    LoaderOptions { workers, passes, keep_partial: true, batch: 7, ..options(source) };
+                let mut loader = Loader::start(options).unwrap();
                 let mut keys = Vec::new();
                 while let Some(batch) = loader.next().unwrap() {
                     keys.extend(batch.keys);
@@ -165,8 +167,8 @@ fn a_single_pass_ends_with_a_partial_batch_or_leaves_it_out() {
     let sizes = |keep_partial| -> Vec<usize> {
         let passes = Passes::Once;
         let order = Order::Stored;
-        let plan = Plan { passes, order, keep_partial, batch: 50, ..plan(source.clone()) };
-        rest(Loader::start(plan).unwrap()).iter().map(|batch| batch.keys.len()).collect()
+        let options = LoaderOptions { passes, order, keep_partial, batch: 50, ..options(source.clone()) };
+        rest(Loader::start(options).unwrap()).iter().map(|batch| batch.keys.len()).collect()
     };
     assert_eq!(sizes(true), [50, 50, 20]);
     assert_eq!(sizes(false), [50, 50]);
@@ -175,16 +177,16 @@ fn a_single_pass_ends_with_a_partial_batch_or_leaves_it_out() {
 #[test]
 fn stored_order_is_that_of_the_archive_and_labels_are_read() {
     let source = pictograms("pictograms-val-00000.tar");
-    let plan = Plan {
+    let options = LoaderOptions {
         order: Order::Stored,
         passes: Passes::Once,
         batch: 120,
         transform: Transform::Evaluate { size: SIZE },
         patches: None,
         label: LabelFrom::JsonField("label_name".into()),
-        ..plan(source.clone())
+        ..options(source.clone())
     };
-    let batch = Loader::start(plan).unwrap().next().unwrap().unwrap();
+    let batch = Loader::start(options).unwrap().next().unwrap().unwrap();
     let mut cursor = Cursor::default();
     for (row, key) in batch.keys.iter().enumerate() {
         let ticket = source.ticket(cursor, Order::Stored).unwrap().unwrap();
@@ -201,8 +203,9 @@ fn stored_order_is_that_of_the_archive_and_labels_are_read() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3]);
     let source = open(&folder.path().join("0.tar").display().to_string(), 1);
-    let plan = Plan { order: Order::Stored, label: LabelFrom::Source, batch: 3, ..self::plan(source) };
-    let batch = Loader::start(plan).unwrap().next().unwrap().unwrap();
+    let options =
+        LoaderOptions { order: Order::Stored, label: LabelFrom::Source, batch: 3, ..self::options(source) };
+    let batch = Loader::start(options).unwrap().next().unwrap().unwrap();
     assert_eq!(batch.labels, [Some(0), Some(1), Some(2)]);
 }
 
@@ -243,8 +246,8 @@ impl Source for Made {
 fn one_of_several_captions_is_drawn_in_training_and_the_first_taken_in_evaluation() {
     let source = Arc::new(Made { samples: 300, load: raw });
     let tokens = |order| {
-        let plan = Plan { order, batch: 300, ..plan(source.clone()) };
-        let batch = Loader::start(plan).unwrap().next().unwrap().unwrap();
+        let options = LoaderOptions { order, batch: 300, ..options(source.clone()) };
+        let batch = Loader::start(options).unwrap().next().unwrap().unwrap();
         assert!(batch.captions.iter().all(|captions| captions.len() == 3));
         batch.tokens.chunks(CONTEXT).map(|row| row.to_vec()).collect::<Vec<_>>()
     };
@@ -263,8 +266,9 @@ fn slow_samples_do_not_change_the_order() {
         std::thread::sleep(Duration::from_millis(if index.is_multiple_of(8) { 12 } else { 0 }));
         raw(index)
     };
-    let plan = Plan { passes: Passes::Once, workers: 8, ..plan(Arc::new(Made { samples: 240, load })) };
-    let mut loader = Loader::start(plan).unwrap();
+    let options =
+        LoaderOptions { passes: Passes::Once, workers: 8, ..options(Arc::new(Made { samples: 240, load })) };
+    let mut loader = Loader::start(options).unwrap();
     let keys: Vec<String> = take(&mut loader, 10).into_iter().flat_map(|batch| batch.keys).collect();
     assert_eq!(keys, (0..240).map(|i| i.to_string()).collect::<Vec<_>>());
     assert!(loader.waited() > Duration::ZERO);
@@ -273,7 +277,7 @@ fn slow_samples_do_not_change_the_order() {
 #[test]
 fn a_panic_of_a_worker_is_an_error() {
     let load = |index: u64| if index == 100 { panic!("sample {index} is impossible") } else { raw(index) };
-    let mut loader = Loader::start(plan(Arc::new(Made { samples: 1000, load }))).unwrap();
+    let mut loader = Loader::start(options(Arc::new(Made { samples: 1000, load }))).unwrap();
     assert_eq!(take(&mut loader, 4).len(), 4);
     let message = loader.next().unwrap_err().to_string();
     assert!(message.contains("sample 100 is impossible"), "{message}");
@@ -282,7 +286,7 @@ fn a_panic_of_a_worker_is_an_error() {
 
 #[test]
 fn an_epoch_without_samples_is_an_error() {
-    let mut loader = Loader::start(plan(Arc::new(Made { samples: 0, load: raw }))).unwrap();
+    let mut loader = Loader::start(options(Arc::new(Made { samples: 0, load: raw }))).unwrap();
     assert!(matches!(loader.next(), Err(DataError::NothingUsable { .. })));
 }
 
@@ -293,7 +297,7 @@ fn skips_are_counted_where_they_lie() {
         _ => raw(index),
     };
     let source = Arc::new(Made { samples: 3000, load });
-    let mut loader = Loader::start(plan(source)).unwrap();
+    let mut loader = Loader::start(options(source)).unwrap();
     assert_eq!(loader.skipped().total(), 0);
     // 24 good samples of three thirds: those up to number 35 belong to the first batch.
     take(&mut loader, 1);
@@ -308,7 +312,7 @@ fn skips_are_counted_where_they_lie() {
 fn dropping_a_loader_ends_its_threads_at_once() {
     let source = pictograms("pictograms-00000.tar");
     for (batch, taken) in [(1 << 16, 0), (8, 0), (8, 2)] {
-        let mut loader = Loader::start(Plan { batch, ..plan(source.clone()) }).unwrap();
+        let mut loader = Loader::start(LoaderOptions { batch, ..options(source.clone()) }).unwrap();
         take(&mut loader, taken);
         let began = Instant::now();
         drop(loader);
@@ -320,12 +324,12 @@ fn dropping_a_loader_ends_its_threads_at_once() {
 fn empty_plans_are_refused() {
     let source = pictograms("pictograms-00000.tar");
     let empty = Transform::Evaluate { size: 0 };
-    for plan in [
-        Plan { batch: 0, ..plan(source.clone()) },
-        Plan { context: 0, ..plan(source.clone()) },
-        Plan { transform: empty, ..plan(source.clone()) },
+    for options in [
+        LoaderOptions { batch: 0, ..options(source.clone()) },
+        LoaderOptions { context: 0, ..options(source.clone()) },
+        LoaderOptions { transform: empty, ..options(source.clone()) },
     ] {
-        assert!(matches!(Loader::start(plan), Err(DataError::Invalid(_))));
+        assert!(matches!(Loader::start(options), Err(DataError::Invalid(_))));
     }
 }
 
@@ -336,12 +340,13 @@ fn patches_are_those_of_whole_images_whatever_the_workers_and_after_resuming() {
     // Another three patches for every sample.
     let keep = |epoch: u64, index: u64| (0..3).map(|i| ((index * 7 + epoch + i * 5) % 16) as u32).collect();
     let patches = Patches { side, kept: 3, keep: Arc::new(keep) };
-    let mut whole = Loader::start(plan(source.clone())).unwrap();
+    let mut whole = Loader::start(options(source.clone())).unwrap();
     let whole = take(&mut whole, 20);
     for (workers, from) in [(1, 0), (8, 0), (2, 13)] {
         let start = if from == 0 { Cursor::default() } else { whole[from - 1].cursor };
-        let plan = Plan { workers, start, patches: Some(patches.clone()), ..plan(source.clone()) };
-        let mut loader = Loader::start(plan).unwrap();
+        let options =
+            LoaderOptions { workers, start, patches: Some(patches.clone()), ..options(source.clone()) };
+        let mut loader = Loader::start(options).unwrap();
         for (batch, whole) in take(&mut loader, 20 - from).iter().zip(&whole[from..]) {
             assert_eq!(batch.keys, whole.keys);
             assert_eq!(batch.patches.len(), 24 * 3);
@@ -359,7 +364,7 @@ fn patches_are_those_of_whole_images_whatever_the_workers_and_after_resuming() {
         }
     }
     let misfit = Patches { side: 5, kept: 1, keep: Arc::new(|_, _| vec![0]) };
-    let refused = Loader::start(Plan { patches: Some(misfit), ..plan(source) });
+    let refused = Loader::start(LoaderOptions { patches: Some(misfit), ..options(source) });
     assert!(matches!(refused, Err(DataError::Invalid(_))));
 }
 
@@ -371,8 +376,8 @@ fn too_many_broken_samples_stop_the_run_and_filtered_ones_do_not() {
     };
     let until_end = |source, broken_share, filter| {
         let limits = LimitsConfig { broken_share, ..LimitsConfig::default() };
-        let plan = Plan { passes: Passes::Once, limits, filter, ..plan(source) };
-        let mut loader = Loader::start(plan).unwrap();
+        let options = LoaderOptions { passes: Passes::Once, limits, filter, ..options(source) };
+        let mut loader = Loader::start(options).unwrap();
         loop {
             match loader.next() {
                 Ok(Some(_)) => {}
@@ -410,12 +415,13 @@ fn too_many_broken_samples_stop_the_run_and_filtered_ones_do_not() {
 fn limits_on_bytes_are_held() {
     let limits = LimitsConfig { caption_bytes: 1, ..LimitsConfig::default() };
     let mut loader =
-        Loader::start(Plan { limits, ..plan(Arc::new(Made { samples: 30, load: raw })) }).unwrap();
+        Loader::start(LoaderOptions { limits, ..options(Arc::new(Made { samples: 30, load: raw })) })
+            .unwrap();
     let message = loader.next().unwrap_err().to_string();
     assert!(message.contains("30 caption_too_long"), "{message}");
     let limits = LimitsConfig { image_bytes: 10, ..LimitsConfig::default() };
     let source = pictograms("pictograms-00000.tar");
-    let mut loader = Loader::start(Plan { limits, ..plan(source) }).unwrap();
+    let mut loader = Loader::start(LoaderOptions { limits, ..options(source) }).unwrap();
     let message = loader.next().unwrap_err().to_string();
     assert!(message.contains("image_too_large"), "{message}");
 }

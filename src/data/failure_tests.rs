@@ -10,10 +10,11 @@ use crate::data::shard::Shard;
 use crate::data::source::folder::{Folder, FolderConfig};
 use crate::data::source::table::{Table, TableConfig};
 use crate::data::source::webdataset::{WebDataset, WebDatasetConfig};
-use crate::data::source::{Image, LoadError, Order, Source};
+use crate::data::source::{Order, Source};
 use crate::data::storage::disk::faults::{done, set, Call};
 use crate::data::storage::{Location, Storage, StorageConfig};
 use crate::data::{Cursor, DataError};
+use crate::data::{Image, LoadError};
 
 const ERRORS: [i32; 7] =
     [libc::ENOSPC, libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO, libc::ESTALE, libc::EACCES];

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::checkpoint::{self, CheckpointError, Snapshot};
 use crate::data::load::first_captions_within;
 use crate::data::source::{FileList, Source};
-use crate::data::storage::patiently;
+use crate::data::storage::with_stall_timeout;
 use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::data::DataError;
 use crate::device::{self, DeviceConfig};
@@ -382,10 +382,15 @@ pub fn newest(folder: &RunFolder) -> Result<Option<Snapshot>, InterpreterError> 
 
 /// The files of the training data.
 fn files_of(recipe: &Recipe, train: &Arc<dyn Source>) -> Result<FileList, InterpreterError> {
-    let (source, pulse) = (train.clone(), train.pulse());
+    let (source, progress) = (train.clone(), train.progress());
     let list = move || FileList::of(&*source);
-    let listed =
-        patiently(recipe.data.storage.patience(), &train.name(), "the sizes of its files", pulse, list);
+    let listed = with_stall_timeout(
+        recipe.data.storage.stall_timeout(),
+        &train.name(),
+        "the sizes of its files",
+        progress,
+        list,
+    );
     listed.and_then(|listed| listed).map_err(InterpreterError::Train)
 }
 
@@ -413,8 +418,8 @@ fn tokenizer(
         let tokenizer = match (given.transpose()?.flatten(), &text.tokenizer) {
             (Some(tokenizer), _) => tokenizer,
             (None, TokenizerConfig::Train(config)) => {
-                let patience = recipe.data.storage.patience();
-                let captions = first_captions_within(patience, train, config.captions)
+                let stall_timeout = recipe.data.storage.stall_timeout();
+                let captions = first_captions_within(stall_timeout, train, config.captions)
                     .map_err(InterpreterError::Train)?;
                 Tokenizer::train(captions.into_iter(), text.vocab_size)?
             }

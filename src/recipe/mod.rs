@@ -3,7 +3,7 @@
 //!
 //! The way of a text ([`read`]): a document with its `--set` overrides spliced in, a tree with places,
 //! held against the shapes that the JSON Schema gives, deserialised by ron, then held against the invariants
-//! that span rooms. What is wrong is told all at once, each error where it was written.
+//! that span modules. What is wrong is told all at once, each error where it was written.
 
 mod alternatives;
 mod change;

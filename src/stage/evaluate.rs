@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::data::decode::Transform;
-use crate::data::load::{LabelFrom, Loader, Passes, Plan, Share};
+use crate::data::load::{LabelFrom, Loader, LoaderOptions, Passes, Share};
 use crate::data::source::{Order, Source};
-use crate::data::storage::patiently;
+use crate::data::storage::with_stall_timeout;
 use crate::data::{Batch, CaptionUse, DataError};
 use crate::evaluator::examples::{Answer, Example, Thumbnail};
 use crate::evaluator::{Batches, Embedder, Evaluation, Evaluator, EvaluatorConfig, Known, Material};
@@ -249,7 +249,7 @@ fn next<D: GraphDevice>(
     let reader = match reader {
         Some(reader) => reader,
         None => {
-            let loader = Loader::start(Plan {
+            let loader = Loader::start(LoaderOptions {
                 source: source.clone(),
                 order: Order::Stored,
                 passes: Passes::Once,
@@ -265,13 +265,18 @@ fn next<D: GraphDevice>(
                 filter: None,
                 limits: run.data.limits.clone(),
                 workers: run.workers(),
-                patience: run.data.storage.patience(),
+                stall_timeout: run.data.storage.stall_timeout(),
                 seed: run.seed,
             })?;
-            let (name, pulse, counted) = (source.name(), source.pulse(), source.clone());
+            let (name, progress, counted) = (source.name(), source.progress(), source.clone());
             let count = move || counted.samples();
-            let samples =
-                patiently(run.data.storage.patience(), &name, "counting the samples", pulse, count)?;
+            let samples = with_stall_timeout(
+                run.data.storage.stall_timeout(),
+                &name,
+                "counting the samples",
+                progress,
+                count,
+            )?;
             let bar = run.progress.bar(reading.title, samples.unwrap_or(0), "images");
             reader.insert(Reader { loader, bar: Some(bar), seen: 0 })
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::data::decode::Transform;
-use crate::data::load::{first_captions_within, LabelFrom, Loader, Passes, Plan, Share, Skipped};
+use crate::data::load::{first_captions_within, LabelFrom, Loader, LoaderOptions, Passes, Share, Skipped};
 use crate::data::source::filter::Filter;
 use crate::data::source::Order;
 use crate::data::{Batch, Cursor};
@@ -57,7 +57,7 @@ pub fn train<D: GraphDevice>(
     let in_stage = |source| StageError::Parts { stage, source };
     let parts =
         Parts::of(run.ranks_config, plan.batch, run.parts.len().max(1), run.ranks).map_err(in_stage)?;
-    let loading = Plan {
+    let loading = LoaderOptions {
         source: run.train.clone(),
         order: Order::Shuffled { seed: run.seed },
         passes: Passes::Endless,
@@ -73,7 +73,7 @@ pub fn train<D: GraphDevice>(
         filter: Some(filter),
         limits: run.data.limits.clone(),
         workers: (run.workers() / parts.own().len()).max(1),
-        patience: run.data.storage.patience(),
+        stall_timeout: run.data.storage.stall_timeout(),
         seed: run.seed,
     };
     if run.parts.len() != parts.count() {
@@ -127,7 +127,7 @@ pub fn train<D: GraphDevice>(
             let drawing = Instant::now();
             super::images::write(
                 run,
-                Plan { start: run.position.cursor, ..loading.clone() },
+                LoaderOptions { start: run.position.cursor, ..loading.clone() },
                 &current.batches[0],
             )?;
             clock.leave_out(drawing.elapsed());
@@ -256,7 +256,12 @@ struct OwnLoaders {
 
 impl OwnLoaders {
     /// Starts each where its part left off, or where all parts begin.
-    fn start(plan: &Plan, parts: &Parts, begin: Cursor, left_off: &[Cursor]) -> Result<Self, StageError> {
+    fn start(
+        plan: &LoaderOptions,
+        parts: &Parts,
+        begin: Cursor,
+        left_off: &[Cursor],
+    ) -> Result<Self, StageError> {
         let mut own = OwnLoaders { loaders: Vec::new(), cursors: Vec::new() };
         for part in parts.own() {
             let share = Share { rank: part as u64, ..plan.share };
@@ -264,7 +269,7 @@ impl OwnLoaders {
                 Some(&cursor) => (share.resumed(), cursor),
                 None => (share, begin),
             };
-            own.loaders.push(Loader::start(Plan { share, start, ..plan.clone() })?);
+            own.loaders.push(Loader::start(LoaderOptions { share, start, ..plan.clone() })?);
             own.cursors.push(start);
         }
         Ok(own)
@@ -403,7 +408,7 @@ fn device(error: impl std::fmt::Display) -> OptimizerError {
 }
 
 fn count_tokens<D: GraphDevice>(run: &Run<'_, D>) -> Result<TokenFrequencies, StageError> {
-    let captions = first_captions_within(run.data.storage.patience(), &run.train, COUNTED_CAPTIONS)?;
+    let captions = first_captions_within(run.data.storage.stall_timeout(), &run.train, COUNTED_CAPTIONS)?;
     let mut rows = Vec::with_capacity(captions.len());
     for caption in &captions {
         let (mut tokens, length) = run.tokenizer.encode(caption, run.model_config.text.context)?;

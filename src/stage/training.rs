@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, CheckpointConfig, Name, Part};
 use crate::data::source::Source;
-use crate::data::storage::patiently;
+use crate::data::storage::with_stall_timeout;
 use crate::data::text::Tokenizer;
 use crate::data::{Cursor, DataConfig, DataError};
 use crate::duration::Duration;
@@ -125,9 +125,15 @@ impl<D: GraphDevice> Run<'_, D> {
         if given.is_some() || !in_epochs {
             return Ok(given);
         }
-        let (source, pulse) = (self.train.clone(), self.train.pulse());
+        let (source, progress) = (self.train.clone(), self.train.progress());
         let count = move || source.samples();
-        patiently(self.data.storage.patience(), &self.train.name(), "counting the samples", pulse, count)
+        with_stall_timeout(
+            self.data.storage.stall_timeout(),
+            &self.train.name(),
+            "counting the samples",
+            progress,
+            count,
+        )
     }
 
     /// Threads that decode and tokenize.

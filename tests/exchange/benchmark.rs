@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
+use flip::data::decode::ImageLimits;
 use flip::data::decode::{Cutter, Transform, View};
-use flip::data::load::ImageLimits;
-use flip::data::source::Image;
+use flip::data::Image;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::tempdir;

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use flip::data::decode::image_file::decode;
+use flip::data::decode::ImageLimits;
 use flip::data::decode::{Cutter, Transform, View};
-use flip::data::load::ImageLimits;
 use flip::data::shard::Shard;
-use flip::data::source::Image;
 use flip::data::AugmentConfig;
+use flip::data::Image;
 
 /// Few enough that a hostile header cannot take much memory or time.
 const LIMITS: ImageLimits = ImageLimits { pixels: 1 << 20, scans: 20 };

@@ -33,7 +33,7 @@ impl Case {
     ) -> Result<(usize, BTreeMap<&'static str, u64>), String> {
         let train = json!({"WebDataset": {"shards": format!("{}/0.tar", self.server.url())}});
         let storage = json!({"cache": self.cache.path(), "attempts": attempts, "cache_gib": cache_gib});
-        let mut loader = Loader::start(plan(of_data(train, storage).0.unwrap())).unwrap();
+        let mut loader = Loader::start(options(of_data(train, storage).0.unwrap())).unwrap();
         let mut seen = 0;
         loop {
             match loader.next() {
@@ -91,7 +91,8 @@ fn a_shard_that_is_not_there_is_missing_and_one_that_was_there_is_not() {
     let train =
         json!({"WebDataset": {"shards": format!("{}/{{0..5}}.tar", server.url()), "shuffle_shards": 1}});
     let (source, _) = of_data(train, json!({"cache": cache.path(), "attempts": 2, "cache_gib": room}));
-    let mut loader = Loader::start(Plan { passes: Passes::Endless, ..plan(source.unwrap()) }).unwrap();
+    let mut loader =
+        Loader::start(LoaderOptions { passes: Passes::Endless, ..options(source.unwrap()) }).unwrap();
     for _ in 0..8 {
         loader.next().unwrap();
     }
@@ -170,7 +171,7 @@ fn an_image_behind_a_url_is_missing_or_the_network_failed_as_the_recipe_says() {
         std::fs::write(&table, format!("URL\tTEXT\n{}/a.png\tone\n", server.url())).unwrap();
         let train = json!({"Table": {"files": table, "image": {"Url": "URL"}, "caption": "TEXT"}});
         let (source, _) = of_data(train, json!({"attempts": 2, "dead_links": dead_links}));
-        let mut loader = Loader::start(plan(source.unwrap())).unwrap();
+        let mut loader = Loader::start(options(source.unwrap())).unwrap();
         loader
             .next()
             .map(|batch| batch.map_or(0, |batch| batch.keys.len()))

@@ -14,9 +14,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use flip::data::decode::Transform;
-use flip::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Plan, Share};
+use flip::data::load::{LabelFrom, LimitsConfig, Loader, LoaderOptions, Passes, Share};
 use flip::data::source::{Order, Source};
-use flip::data::storage::Patience;
+use flip::data::storage::StallTimeout;
 use flip::data::text::Tokenizer;
 use flip::data::{open_source, AugmentConfig, Batch, Cursor, DataError, SourceConfig};
 use serde_json::{json, Value};
@@ -31,8 +31,8 @@ fn tokenizer() -> Arc<Tokenizer> {
     TOKENIZER.get_or_init(|| Arc::new(Tokenizer::train(letters, 200).unwrap())).clone()
 }
 
-fn plan(source: Arc<dyn Source>) -> Plan {
-    Plan {
+fn options(source: Arc<dyn Source>) -> LoaderOptions {
+    LoaderOptions {
         source,
         order: Order::Shuffled { seed: 5 },
         passes: Passes::Once,
@@ -48,7 +48,7 @@ fn plan(source: Arc<dyn Source>) -> Plan {
         filter: None,
         limits: LimitsConfig::default(),
         workers: 2,
-        patience: Patience { warning: Duration::from_secs(5), limit: Duration::from_secs(30) },
+        stall_timeout: StallTimeout { warning: Duration::from_secs(5), limit: Duration::from_secs(30) },
         seed: 5,
     }
 }
@@ -90,8 +90,8 @@ fn write_shards(folder: &Path, sizes: &[usize]) -> String {
     folder.join("*.tar").display().to_string()
 }
 
-fn batches(plan: Plan) -> Result<Vec<Batch>, DataError> {
-    let mut loader = Loader::start(plan)?;
+fn batches(options: LoaderOptions) -> Result<Vec<Batch>, DataError> {
+    let mut loader = Loader::start(options)?;
     let mut batches = Vec::new();
     while let Some(batch) = loader.next()? {
         batches.push(batch);
@@ -116,7 +116,7 @@ fn every_sample_once_an_epoch_whatever_the_shards_workers_and_ranks() {
         let pattern = write_shards(folder.path(), &sizes);
         let source = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 2}}));
         let expected: usize = sizes.iter().map(|&samples| good(samples)).sum();
-        let whole = keys(&batches(plan(source.clone())).unwrap());
+        let whole = keys(&batches(options(source.clone())).unwrap());
         assert_eq!(whole.len(), expected);
         for ranks in [1, 2, 3] {
             for workers in [1, 2, 8] {
@@ -125,8 +125,10 @@ fn every_sample_once_an_epoch_whatever_the_shards_workers_and_ranks() {
                     for rank in 0..ranks {
                         let share = Share { rank, ranks };
                         let start = Cursor::epoch(epoch);
-                        let own =
-                            keys(&batches(Plan { share, workers, start, ..plan(source.clone()) }).unwrap());
+                        let own = keys(
+                            &batches(LoaderOptions { share, workers, start, ..options(source.clone()) })
+                                .unwrap(),
+                        );
                         if epoch == 0 {
                             // The global order, with what is for others left out.
                             let place = |key: &String| whole.iter().position(|known| known == key).unwrap();
@@ -166,15 +168,15 @@ fn ranks_and_workers_share_out_windows_resampled_sets_and_mixes() {
     ] {
         let source = source(&config);
         for order in [Order::Shuffled { seed: 5 }, Order::Stored] {
-            let plan = || Plan { order, ..plan(source.clone()) };
+            let options = || LoaderOptions { order, ..options(source.clone()) };
             let sample = |batch: &Batch| batch.keys.iter().cloned().zip(batch.captions.clone()).collect();
-            let samples = |plan| -> Vec<_> {
+            let samples = |options| -> Vec<_> {
                 let mut samples: Vec<_> =
-                    batches(plan).unwrap().iter().flat_map::<Vec<_>, _>(sample).collect();
+                    batches(options).unwrap().iter().flat_map::<Vec<_>, _>(sample).collect();
                 samples.sort();
                 samples
             };
-            let whole = samples(plan());
+            let whole = samples(options());
             if let Some(once) = once {
                 assert_eq!(whole.len(), once);
                 assert!(whole.windows(2).all(|pair| pair[0] != pair[1]), "a sample twice: {config}");
@@ -182,7 +184,7 @@ fn ranks_and_workers_share_out_windows_resampled_sets_and_mixes() {
             for (ranks, workers) in [(1, 8), (2, 1), (3, 2), (8, 1)] {
                 let shares = (0..ranks).map(|rank| Share { rank, ranks });
                 let mut of_ranks: Vec<_> =
-                    shares.flat_map(|share| samples(Plan { share, workers, ..plan() })).collect();
+                    shares.flat_map(|share| samples(LoaderOptions { share, workers, ..options() })).collect();
                 of_ranks.sort();
                 assert_eq!(of_ranks, whole, "{ranks} ranks, {workers} workers, {order:?}, {config}");
             }
@@ -200,7 +202,8 @@ fn resuming_at_sample_1_000_003_of_ten_million_takes_under_a_second_and_goes_on_
     }
     let shards = folder.path().join("*.tar").display().to_string();
     let config = json!({"WebDataset": {"shards": shards, "shuffle_shards": 4}});
-    let endless = |start, batch| Plan { start, batch, passes: Passes::Endless, ..plan(source(&config)) };
+    let endless =
+        |start, batch| LoaderOptions { start, batch, passes: Passes::Endless, ..options(source(&config)) };
     // The 25th of 250 windows of 40,000 samples ends at sample 1,000,000: a batch that goes on into the next one.
     let start = Cursor { window: 24, position: 39_900, ..Cursor::default() };
     let mut whole = Loader::start(endless(start, 1)).unwrap();
@@ -232,8 +235,9 @@ fn a_run_may_go_on_with_another_number_of_ranks() {
         for rank in 0..ranks {
             let share = Share { rank, ranks };
             let batch = 6 / ranks as usize;
-            let plan = Plan { share, start, batch, passes: Passes::Endless, ..plan(source.clone()) };
-            let mut loader = Loader::start(plan).unwrap();
+            let options =
+                LoaderOptions { share, start, batch, passes: Passes::Endless, ..options(source.clone()) };
+            let mut loader = Loader::start(options).unwrap();
             for _ in 0..steps {
                 let batch = loader.next().unwrap().unwrap();
                 taken.extend(batch.keys);
@@ -259,20 +263,21 @@ fn parts_that_resume_take_every_sample_once() {
     let folder = tempfile::tempdir().unwrap();
     let pattern = write_shards(folder.path(), &[9, 13, 17, 21]);
     let source = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 2}}));
-    let whole = sorted(keys(&batches(plan(source.clone())).unwrap()));
+    let whole = sorted(keys(&batches(options(source.clone())).unwrap()));
     assert!(whole.len() < 60, "some are broken");
     for stop in [1, 2, 5] {
         let mut taken = Vec::new();
         for rank in 0..3 {
             let share = Share { rank, ranks: 3 };
-            let mut loader = Loader::start(Plan { share, batch: 2, ..plan(source.clone()) }).unwrap();
+            let mut loader =
+                Loader::start(LoaderOptions { share, batch: 2, ..options(source.clone()) }).unwrap();
             let mut cursor = Cursor::default();
             for _ in 0..stop {
                 let batch = loader.next().unwrap().unwrap();
                 taken.extend(batch.keys);
                 cursor = batch.cursor;
             }
-            let rest = Plan { share: share.resumed(), start: cursor, ..plan(source.clone()) };
+            let rest = LoaderOptions { share: share.resumed(), start: cursor, ..options(source.clone()) };
             taken.extend(keys(&batches(rest).unwrap()));
         }
         assert_eq!(sorted(taken), whole, "stopped after {stop} batches");
@@ -292,8 +297,14 @@ fn a_mix_keeps_its_shares_and_resumes() {
         [{"Table": {"files": table, "image": {"Path": "path"}, "caption": "text"}}, 1.0],
     ]}));
     let endless = |start, workers| {
-        Loader::start(Plan { start, workers, batch: 8, passes: Passes::Endless, ..plan(source.clone()) })
-            .unwrap()
+        Loader::start(LoaderOptions {
+            start,
+            workers,
+            batch: 8,
+            passes: Passes::Endless,
+            ..options(source.clone())
+        })
+        .unwrap()
     };
     let mut loader = endless(Cursor::default(), 3);
     let all: Vec<Batch> = (0..30).map(|_| loader.next().unwrap().unwrap()).collect();
@@ -308,7 +319,7 @@ fn a_mix_keeps_its_shares_and_resumes() {
             assert!(batch.pixels == expected.pixels);
         }
     }
-    let once = batches(Plan { order: Order::Stored, ..plan(source) }).unwrap();
+    let once = batches(LoaderOptions { order: Order::Stored, ..options(source) }).unwrap();
     assert_eq!(keys(&once).len(), good(20) + good(30) + 11);
 }
 
@@ -327,10 +338,7 @@ fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
                 flip::data::source::Ticket { epoch: cursor.epoch, index: cursor.position, item, after };
             Ok((cursor.position < 10).then_some(ticket))
         }
-        fn load(
-            &self,
-            _: &flip::data::source::Ticket,
-        ) -> Result<flip::data::source::Raw, flip::data::source::LoadError> {
+        fn load(&self, _: &flip::data::source::Ticket) -> Result<flip::data::Raw, flip::data::LoadError> {
             std::thread::sleep(Duration::from_secs(30));
             unreachable!("the test is over by then")
         }
@@ -338,9 +346,10 @@ fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
             "/nfs/*.tar".into()
         }
     }
-    let patience = Patience { warning: Duration::from_millis(50), limit: Duration::from_millis(300) };
+    let stall_timeout =
+        StallTimeout { warning: Duration::from_millis(50), limit: Duration::from_millis(300) };
     let began = Instant::now();
-    let mut loader = Loader::start(Plan { patience, ..plan(Arc::new(Asleep)) }).unwrap();
+    let mut loader = Loader::start(LoaderOptions { stall_timeout, ..options(Arc::new(Asleep)) }).unwrap();
     let message = loader.next().unwrap_err().to_string();
     assert!(
         message.starts_with("/nfs/*.tar: nothing from a sample to be read and decoded for "),
@@ -351,8 +360,8 @@ fn a_stalled_file_system_is_an_error_and_the_loader_can_be_dropped() {
     assert!(began.elapsed() < Duration::from_secs(5));
 
     // Before the limit, as at the end of a stage: its threads are left behind all the same.
-    let patience = Patience { limit: Duration::from_secs(300), ..patience };
-    let loader = Loader::start(Plan { patience, ..plan(Arc::new(Asleep)) }).unwrap();
+    let stall_timeout = StallTimeout { limit: Duration::from_secs(300), ..stall_timeout };
+    let loader = Loader::start(LoaderOptions { stall_timeout, ..options(Arc::new(Asleep)) }).unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let began = Instant::now();
     drop(loader);

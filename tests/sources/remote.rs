@@ -7,10 +7,10 @@ use flip::data::DataConfig;
 use super::server::{Fault, Server};
 use super::*;
 
-/// The source and the patience of a recipe's `data`.
-pub fn of_data(train: Value, storage: Value) -> (Result<Arc<dyn Source>, DataError>, Patience) {
+/// The source and the stall timeout of a recipe's `data`.
+pub fn of_data(train: Value, storage: Value) -> (Result<Arc<dyn Source>, DataError>, StallTimeout) {
     let data: DataConfig = serde_json::from_value(json!({"train": train, "storage": storage})).unwrap();
-    (data.open(&data.train, 0), data.storage.patience())
+    (data.open(&data.train, 0), data.storage.stall_timeout())
 }
 
 pub fn used(folder: &Path) -> u64 {
@@ -29,12 +29,12 @@ fn a_server_that_breaks_every_third_connection_loses_and_repeats_nothing() {
     let url = format!("{}/{{0..4}}.tar", server.url());
     let train = json!({"WebDataset": {"shards": url, "shuffle_shards": 2}});
     let (remote, _) = of_data(train.clone(), json!({"cache": cache.path()}));
-    let got = batches(plan(remote.unwrap())).unwrap();
+    let got = batches(options(remote.unwrap())).unwrap();
 
     let folder = tempfile::tempdir().unwrap();
     let pattern = write_shards(folder.path(), &sizes);
     let local = source(&json!({"WebDataset": {"shards": pattern, "shuffle_shards": 2}}));
-    let want = batches(plan(local.clone())).unwrap();
+    let want = batches(options(local.clone())).unwrap();
     assert_eq!(keys(&got), keys(&want));
     assert!(got.iter().zip(&want).all(|(got, want)| got.pixels == want.pixels));
     let seen = server.seen();
@@ -43,7 +43,7 @@ fn a_server_that_breaks_every_third_connection_loses_and_repeats_nothing() {
 
     // The second pass comes from the cache.
     let (remote, _) = of_data(train, json!({"cache": cache.path()}));
-    assert_eq!(keys(&batches(plan(remote.unwrap())).unwrap()), keys(&want));
+    assert_eq!(keys(&batches(options(remote.unwrap())).unwrap()), keys(&want));
     assert_eq!(server.seen().connections, seen.connections);
     let bytes: usize = files.values().map(Vec::len).sum();
     assert_eq!(used(cache.path()), bytes as u64);
@@ -72,7 +72,7 @@ fn an_object_store_is_listed_and_read_over_broken_connections() {
     let cache = tempfile::tempdir().unwrap();
     let train = json!({"WebDataset": {"shards": "s3://bucket/a/*.tar"}});
     let (source, _) = of_data(train, json!({"cache": cache.path()}));
-    let got = keys(&batches(Plan { order: Order::Stored, ..plan(source.unwrap()) }).unwrap());
+    let got = keys(&batches(LoaderOptions { order: Order::Stored, ..options(source.unwrap()) }).unwrap());
     let expected = sizes.iter().enumerate().flat_map(|(i, &samples)| {
         (0..samples).filter(|sample| sample % 7 != 6).map(move |sample| format!("{i}-{sample}"))
     });
@@ -97,7 +97,7 @@ fn the_limit_of_the_cache_holds_while_every_shard_is_read() {
     let storage = json!({"cache": cache.path(), "cache_gib": limit / (1u64 << 30) as f64});
     let url = format!("{}/{{0..5}}.tar", server.url());
     let (remote, _) = of_data(json!({"WebDataset": {"shards": url, "shuffle_shards": 1}}), storage);
-    let mut loader = Loader::start(plan(remote.unwrap())).unwrap();
+    let mut loader = Loader::start(options(remote.unwrap())).unwrap();
     let mut seen = 0;
     while let Some(batch) = loader.next().unwrap() {
         seen += batch.keys.len();
@@ -118,7 +118,8 @@ fn images_of_a_table_come_from_urls() {
     std::fs::write(&table, text).unwrap();
     let train = json!({"Table": {"files": table, "image": {"Url": "URL"}, "caption": "TEXT"}});
     let (source, _) = of_data(train, json!({}));
-    let mut loader = Loader::start(Plan { order: Order::Stored, ..plan(source.unwrap()) }).unwrap();
+    let mut loader =
+        Loader::start(LoaderOptions { order: Order::Stored, ..options(source.unwrap()) }).unwrap();
     let batch = loader.next().unwrap().unwrap();
     assert_eq!(batch.captions, [["one"], ["three"]]);
     let skip = &loader.next().map(|_| loader.skipped().first[0].clone()).unwrap();
@@ -135,20 +136,21 @@ fn a_server_that_falls_silent_is_an_error_that_names_the_shard() {
         "cache": cache.path(), "attempts": 1000, "stall_warning_s": 0.1, "stall_limit_s": 0.6
     });
     let train = json!({"WebDataset": {"shards": format!("{}/0.tar", server.url())}});
-    let (source, patience) = of_data(train.clone(), storage);
+    let (source, stall_timeout) = of_data(train.clone(), storage);
     let began = Instant::now();
-    let error = batches(Plan { patience, ..plan(source.unwrap()) }).unwrap_err();
+    let error = batches(LoaderOptions { stall_timeout, ..options(source.unwrap()) }).unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(10));
     let message = error.to_string();
     assert!(matches!(error, DataError::Stalled { .. }), "{message}");
     assert!(message.contains("/0.tar (the next shards to be indexed) for "), "{message}");
 
-    // With fewer attempts than patience, it is the transfer that is given up. In a cache of its own: the
+    // With few attempts and a long stall timeout, it is the transfer that is given up. In a cache of its own: the
     // thread that was left behind is still at the shard.
     let cache = tempfile::tempdir().unwrap();
     let storage = json!({"cache": cache.path(), "attempts": 2, "stall_warning_s": 0.1, "stall_limit_s": 20});
-    let (source, patience) = of_data(train, storage);
-    let message = batches(Plan { patience, ..plan(source.unwrap()) }).unwrap_err().to_string();
+    let (source, stall_timeout) = of_data(train, storage);
+    let message =
+        batches(LoaderOptions { stall_timeout, ..options(source.unwrap()) }).unwrap_err().to_string();
     assert!(message.contains("silent for 0 s; given up after 2 attempts that came to nothing"), "{message}");
 }
 
@@ -223,7 +225,7 @@ fn a_shard_that_the_server_lacks_is_counted_and_the_others_are_read() {
     let cache = tempfile::tempdir().unwrap();
     let train = json!({"WebDataset": {"shards": format!("{}/{{0..1}}.tar", server.url())}});
     let (source, _) = of_data(train, json!({"cache": cache.path()}));
-    let mut loader = Loader::start(plan(source.unwrap())).unwrap();
+    let mut loader = Loader::start(options(source.unwrap())).unwrap();
     let mut seen = 0;
     while let Some(batch) = loader.next().unwrap() {
         seen += batch.keys.len();

@@ -10,15 +10,17 @@ use serde::Serialize;
 use crate::command::number::{real, whole};
 use crate::command::{Failure, Outcome};
 use crate::data::decode::image_file::{decode, Rgb};
+use crate::data::decode::ImageLimits;
 use crate::data::decode::{Cutter, Transform};
 use crate::data::load::{
-    first_captions, ImageLimits, LabelFrom, LimitsConfig, Loader, Passes, Patches, Plan, Share,
+    first_captions, LabelFrom, LimitsConfig, Loader, LoaderOptions, Passes, Patches, Share,
 };
 use crate::data::source::webdataset::WebDataset;
-use crate::data::source::{Image, LoadError, Order, Source};
-use crate::data::storage::Patience;
+use crate::data::source::{Order, Source};
+use crate::data::storage::StallTimeout;
 use crate::data::text::Tokenizer;
 use crate::data::{AugmentConfig, Cursor, WebDatasetConfig};
+use crate::data::{Image, LoadError};
 use crate::mask::{ImageMask, Ratio};
 use crate::report::rate;
 
@@ -112,7 +114,7 @@ fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
     let source = Arc::new(WebDataset::open(&WebDatasetConfig::new(args.pattern.as_str()))?);
     let captions = first_captions(source.as_ref(), CAPTIONS)?;
     let (ms_decode, ms_decode_planes) = decoding(source.as_ref())?;
-    let mut loader = Loader::start(Plan {
+    let mut loader = Loader::start(LoaderOptions {
         source,
         order: Order::Shuffled { seed: 0 },
         passes: Passes::Endless,
@@ -128,7 +130,7 @@ fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
         filter: None,
         limits: LimitsConfig::default(),
         workers: threads,
-        patience: Patience::default(),
+        stall_timeout: StallTimeout::default(),
         seed: 0,
     })?;
     for _ in 0..WARM_UP {

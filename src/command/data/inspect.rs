@@ -8,12 +8,13 @@ use rand::Rng;
 
 use crate::command::{Failure, Outcome};
 use crate::data::decode::image_file::Rgb;
+use crate::data::decode::ImageLimits;
 use crate::data::decode::{Cutter, Transform, View};
+use crate::data::load::inspection;
 use crate::data::load::inspection::{Inspection, SampleReport, Seen, Spread};
-use crate::data::load::{inspection, ImageLimits};
 use crate::data::source::exclude::Entry;
-use crate::data::source::Image;
 use crate::data::DataError;
+use crate::data::Image;
 use crate::log::Progress;
 use crate::report;
 use crate::seed::{rng, Purpose};

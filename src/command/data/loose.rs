@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::pack::IMAGES;
 use crate::command::Failure;
-use crate::data::source::Defect;
+use crate::data::Defect;
 
 /// An image and what lies beside it.
 #[derive(Debug)]

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::data::source::webdataset::WebDataset;
-use crate::data::source::{pattern, LoadError, Order, Raw, Source, Ticket};
+use crate::data::source::{pattern, Order, Source, Ticket};
 use crate::data::{CaptionUse, Cursor, DataError, Storage, WebDatasetConfig};
+use crate::data::{LoadError, Raw};
 
 use super::Failure;
 

@@ -14,9 +14,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::data::decode::Transform;
-use crate::data::load::{LabelFrom, LimitsConfig, Loader, Passes, Plan, Share};
+use crate::data::load::{LabelFrom, LimitsConfig, Loader, LoaderOptions, Passes, Share};
 use crate::data::source::{Order, Source};
-use crate::data::storage::Patience;
+use crate::data::storage::StallTimeout;
 use crate::data::text::Tokenizer;
 use crate::log::{Logging, Progress};
 use crate::terminal::say;
@@ -117,7 +117,7 @@ fn embed_images(
 ) -> Result<Option<String>, Failure> {
     let bar = progress.bar("embed", source.samples().unwrap_or(0), "images");
     bar.start_at(output.rows());
-    let mut loader = Loader::start(Plan {
+    let mut loader = Loader::start(LoaderOptions {
         source,
         order: Order::Stored,
         passes: Passes::Once,
@@ -134,7 +134,7 @@ fn embed_images(
         filter: None,
         limits: LimitsConfig::default(),
         workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
-        patience: Patience::default(),
+        stall_timeout: StallTimeout::default(),
         seed: 0,
     })?;
     while let Some(batch) = loader.next()? {

@@ -14,9 +14,9 @@ use crate::data::decode::image_file::Rgb;
 use crate::data::decode::jpeg::{Colours, Header, Scanner, Unread, Wanted};
 use crate::data::decode::planes::{Plane, Planes};
 use crate::data::decode::resample::{resample, Axis, Mapping, GROUP};
+use crate::data::decode::ImageLimits;
 use crate::data::decode::{colour, image_file, Crop, Placement, Transform};
-use crate::data::load::ImageLimits;
-use crate::data::source::{Defect, Image};
+use crate::data::{Defect, Image};
 
 /// Rows that are resized at a time: few enough to stay in the nearest cache.
 const STRIP: usize = 16;

@@ -9,7 +9,7 @@ use fast_image_resize::pixels::F32x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::data::decode::image_file::Rgb;
-use crate::data::source::Defect;
+use crate::data::Defect;
 
 /// Rows or columns that are in memory as floats.
 const STRIP: usize = 64;

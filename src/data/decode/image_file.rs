@@ -9,9 +9,9 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::data::decode::jpeg::complete::{self, Flaw};
+use crate::data::decode::ImageLimits;
 use crate::data::decode::{jpeg, png};
-use crate::data::load::ImageLimits;
-use crate::data::source::Defect;
+use crate::data::Defect;
 
 /// Memory a decoder may take beside its output, bytes.
 const SCRATCH: u64 = 64 << 20;

@@ -8,10 +8,13 @@ mod decode_crop;
 mod eval_transform;
 pub mod image_file;
 mod jpeg;
+mod limits;
 mod planes;
 mod png;
 mod resample;
 mod transform;
 
 pub use decode_crop::{Cutter, View};
-pub use transform::{Crop, Placement, Transform};
+pub(crate) use limits::LONGEST_IMAGE;
+pub use limits::{ImageLimits, MAX_PIXELS};
+pub use transform::{AugmentConfig, Crop, Placement, Transform};

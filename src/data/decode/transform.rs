@@ -3,8 +3,28 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::AugmentConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::seed::{rng, Purpose};
+
+/// Random resized crop and horizontal flip of training images, as the paper.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentConfig {
+    /// Smallest and largest area of the crop, as a share of the image.
+    pub crop_area: (f64, f64),
+    /// Smallest and largest ratio of width to height of the crop.
+    pub crop_aspect: (f64, f64),
+    /// Whether images are mirrored half of the time. Turn it off where captions say left and right.
+    pub flip: bool,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        AugmentConfig { crop_area: (0.5, 1.0), crop_aspect: (0.75, 4.0 / 3.0), flip: true }
+    }
+}
 
 /// Crops that are drawn before the largest centred one is taken.
 const ATTEMPTS: usize = 10;

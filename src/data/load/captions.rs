@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::data::load::Skipped;
-use crate::data::source::{LoadError, Order, Source};
-use crate::data::storage::{patiently, Patience, Pulse};
+use crate::data::source::{Order, Source};
+use crate::data::storage::{with_stall_timeout, Progress, StallTimeout};
+use crate::data::LoadError;
 use crate::data::{Cursor, DataError};
 
 /// The first captions of a source in stored order, at most `most`, from one pass; broken samples are
@@ -13,7 +14,7 @@ use crate::data::{Cursor, DataError};
 /// # Errors
 /// The source cannot be read, or has not one caption; the error says why.
 pub fn first_captions(source: &dyn Source, most: usize) -> Result<Vec<String>, DataError> {
-    read(source, most, &Pulse::default())
+    read(source, most, &Progress::default())
 }
 
 /// The same from a source that may never answer.
@@ -21,17 +22,17 @@ pub fn first_captions(source: &dyn Source, most: usize) -> Result<Vec<String>, D
 /// # Errors
 /// The source cannot be read, has not one caption, or makes no progress for too long.
 pub fn first_captions_within(
-    patience: Patience,
+    timeout: StallTimeout,
     source: &Arc<dyn Source>,
     most: usize,
 ) -> Result<Vec<String>, DataError> {
-    let pulse = source.pulse().unwrap_or_default();
-    let (own, beating) = (source.clone(), pulse.clone());
-    let read = move || read(own.as_ref(), most, &beating);
-    patiently(patience, &source.name(), "reading captions", Some(pulse), read)?
+    let progress = source.progress().unwrap_or_default();
+    let (own, steps) = (source.clone(), progress.clone());
+    let read = move || read(own.as_ref(), most, &steps);
+    with_stall_timeout(timeout, &source.name(), "reading captions", Some(progress), read)?
 }
 
-fn read(source: &dyn Source, most: usize, pulse: &Pulse) -> Result<Vec<String>, DataError> {
+fn read(source: &dyn Source, most: usize, progress: &Progress) -> Result<Vec<String>, DataError> {
     let (mut captions, mut skipped) = (Vec::new(), Skipped::default());
     let mut cursor = Cursor::default();
     while captions.len() < most {
@@ -41,7 +42,7 @@ fn read(source: &dyn Source, most: usize, pulse: &Pulse) -> Result<Vec<String>, 
             Err(LoadError::Skip(skip)) => skipped.add(skip),
             Err(LoadError::Failed(error)) => return Err(error),
         }
-        pulse.beat();
+        progress.advance();
         cursor = ticket.after;
     }
     if captions.is_empty() && most > 0 {

@@ -8,11 +8,13 @@ use sha2::{Digest, Sha256};
 
 use crate::data::decode::image_file;
 use crate::data::decode::image_file::{decode, Rgb};
-use crate::data::load::{ImageLimits, Skipped};
+use crate::data::decode::ImageLimits;
+use crate::data::load::Skipped;
 use crate::data::shard::Shard;
-use crate::data::source::{table, Files, Image, LoadError, Raw};
+use crate::data::source::{table, Files};
 use crate::data::storage::{Location, Storage};
 use crate::data::DataError;
+use crate::data::{Image, LoadError, Raw};
 
 /// How one sample ends.
 #[derive(Debug, Clone, PartialEq, Serialize)]

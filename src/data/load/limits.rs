@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::data::decode::ImageLimits;
 use crate::data::load::Skipped;
-use crate::data::source::{Defect, Image, Raw, MAX_PIXELS};
 use crate::data::DataError;
+use crate::data::{Defect, Image, Raw};
 
 /// Samples after which a share of broken ones says something about a set.
 const ENOUGH: u64 = 1000;
@@ -29,21 +30,6 @@ pub struct LimitsConfig {
     /// thousand samples on. 1 is never. What a filter leaves out is not broken.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub broken_share: f64,
-}
-
-/// What an image may ask of its decoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageLimits {
-    /// By its header, which is looked at before any memory is taken.
-    pub pixels: u64,
-    /// Of a JPEG.
-    pub scans: u32,
-}
-
-impl Default for ImageLimits {
-    fn default() -> Self {
-        LimitsConfig::default().of_images(MAX_PIXELS)
-    }
 }
 
 impl Default for LimitsConfig {

@@ -1,16 +1,20 @@
 //! From a source to batches: samples are read, decoded and tokenized ahead of whoever takes the batches.
 
+mod batch;
 mod captions;
 pub mod inspection;
 mod limits;
 mod loader;
+mod options;
 mod prefetch;
 mod prepare;
 mod share;
 mod skipped;
 
+pub use batch::Batch;
 pub use captions::{first_captions, first_captions_within};
-pub use limits::{ImageLimits, LimitsConfig};
-pub use loader::{LabelFrom, Loader, Passes, Patches, Plan};
+pub use limits::LimitsConfig;
+pub use loader::Loader;
+pub use options::{LabelFrom, LoaderOptions, Passes, Patches};
 pub use share::Share;
 pub use skipped::Skipped;

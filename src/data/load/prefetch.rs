@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
 
 use crate::data::load::prepare::{Prepared, Preparer};
-use crate::data::load::{Passes, Plan, Skipped};
-use crate::data::source::{LoadError, Skip, Ticket};
-use crate::data::storage::Wait;
+use crate::data::load::{LoaderOptions, Passes, Skipped};
+use crate::data::source::Ticket;
+use crate::data::storage::StallWatch;
 use crate::data::{Batch, DataError};
+use crate::data::{LoadError, Skip};
 
 /// Samples that a worker takes at a time.
 const CHUNK: usize = 8;
@@ -65,9 +66,9 @@ pub(crate) struct Prefetch {
 }
 
 impl Prefetch {
-    pub fn start(plan: Plan) -> Result<Self, DataError> {
-        let plan = Arc::new(plan);
-        let workers = plan.workers.max(1);
+    pub fn start(options: LoaderOptions) -> Result<Self, DataError> {
+        let options = Arc::new(options);
+        let workers = options.workers.max(1);
         let stopped = Arc::new(AtomicBool::new(false));
         let (steps_in, steps) = bounded(AHEAD * workers);
         let (jobs_in, jobs) = unbounded::<Job>();
@@ -81,13 +82,13 @@ impl Prefetch {
             threads: Vec::new(),
         };
         for _ in 0..workers {
-            let (plan, jobs, stopped) = (plan.clone(), jobs.clone(), stopped.clone());
-            prefetch.spawn("flip-decode", move || work(&plan, &jobs, &stopped))?;
+            let (options, jobs, stopped) = (options.clone(), jobs.clone(), stopped.clone());
+            prefetch.spawn("flip-decode", move || work(&options, &jobs, &stopped))?;
         }
         drop(jobs);
-        let walked = plan.clone();
+        let walked = options.clone();
         prefetch.spawn("flip-order", move || walk(&walked, &steps_in, &jobs_in))?;
-        let collator = Collator::new(plan, deliveries_in, stopped, stalled);
+        let collator = Collator::new(options, deliveries_in, stopped, stalled);
         prefetch.spawn("flip-batch", move || collator.collate(&steps))?;
         Ok(prefetch)
     }
@@ -131,9 +132,9 @@ impl Drop for Prefetch {
     }
 }
 
-/// Hands out the tickets of the plan; ends when nobody takes them any more.
-fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
-    let mut cursor = plan.start;
+/// Hands out tickets as the options say; ends when nobody takes them any more.
+fn walk(options: &LoaderOptions, steps: &Sender<Step>, jobs: &Sender<Job>) {
+    let mut cursor = options.start;
     let mut number = 0;
     loop {
         let whole = (cursor.window, cursor.position) == (0, 0);
@@ -141,10 +142,10 @@ fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
             let mut tickets = Vec::with_capacity(CHUNK);
             let mut failure = None;
             while tickets.len() < CHUNK {
-                match plan.source.ticket(cursor, plan.order) {
+                match options.source.ticket(cursor, options.order) {
                     Ok(Some(ticket)) => {
                         cursor = ticket.after;
-                        if plan.share.takes(number) {
+                        if options.share.takes(number) {
                             tickets.push(ticket);
                         }
                         number += 1;
@@ -174,7 +175,7 @@ fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
         if steps.send(Step::EpochEnd { whole }).is_err() {
             return;
         }
-        if plan.passes == Passes::Once {
+        if options.passes == Passes::Once {
             let _ = steps.send(Step::End);
             return;
         }
@@ -183,7 +184,7 @@ fn walk(plan: &Plan, steps: &Sender<Step>, jobs: &Sender<Job>) {
 }
 
 /// Fills slots until there are no more jobs.
-fn work(plan: &Plan, jobs: &Receiver<Job>, stopped: &AtomicBool) {
+fn work(options: &LoaderOptions, jobs: &Receiver<Job>, stopped: &AtomicBool) {
     let mut preparer = Preparer::default();
     for Job { tickets, slot } in jobs {
         let mut rows = Vec::with_capacity(tickets.len());
@@ -192,7 +193,7 @@ fn work(plan: &Plan, jobs: &Receiver<Job>, stopped: &AtomicBool) {
             if stopped.load(Ordering::Relaxed) {
                 return;
             }
-            match catch_unwind(AssertUnwindSafe(|| preparer.prepare(plan, ticket))) {
+            match catch_unwind(AssertUnwindSafe(|| preparer.prepare(options, ticket))) {
                 Ok(Ok(row)) => rows.push(Ok(row)),
                 Ok(Err(LoadError::Skip(skip))) => rows.push(Err(skip)),
                 Ok(Err(LoadError::Failed(error))) => {
@@ -214,7 +215,7 @@ fn work(plan: &Plan, jobs: &Receiver<Job>, stopped: &AtomicBool) {
 
 /// Stacks rows to batches.
 struct Collator {
-    plan: Arc<Plan>,
+    options: Arc<LoaderOptions>,
     deliveries: Sender<Delivery>,
     stopped: Arc<AtomicBool>,
     stalled: Arc<AtomicBool>,
@@ -236,15 +237,15 @@ struct Stop;
 
 impl Collator {
     fn new(
-        plan: Arc<Plan>,
+        options: Arc<LoaderOptions>,
         deliveries: Sender<Delivery>,
         stopped: Arc<AtomicBool>,
         stalled: Arc<AtomicBool>,
     ) -> Self {
-        let batch = empty_batch(&plan);
+        let batch = empty_batch(&options);
         let (skipped, earlier) = (Skipped::default(), Skipped::default());
         Collator {
-            plan,
+            options,
             deliveries,
             stopped,
             stalled,
@@ -270,25 +271,26 @@ impl Collator {
             Step::EpochEnd { whole } if whole && self.usable == 0 => {
                 // Counted over the whole pass, as nothing has been delivered in it.
                 let skipped = self.skipped.to_string();
-                self.fail(DataError::NothingUsable { source_name: self.plan.source.name(), skipped })
+                self.fail(DataError::NothingUsable { source_name: self.options.source.name(), skipped })
             }
             Step::EpochEnd { whole } => {
-                let few =
-                    whole && self.plan.passes == Passes::Endless && self.usable < self.plan.batch as u64;
+                let few = whole
+                    && self.options.passes == Passes::Endless
+                    && self.usable < self.options.batch as u64;
                 if few && !self.told_few {
                     self.told_few = true;
                     tracing::warn!(
                         target: "flip::data",
                         "{}: a whole pass has {} usable samples, and a batch {}: the same pair stands in a batch more \
                          than once, and is to be told from itself",
-                        self.plan.source.name(), self.usable, self.plan.batch
+                        self.options.source.name(), self.usable, self.options.batch
                     );
                 }
                 self.usable = 0;
                 Ok(())
             }
             Step::End => {
-                if self.plan.keep_partial && !self.batch.keys.is_empty() {
+                if self.options.keep_partial && !self.batch.keys.is_empty() {
                     self.deliver_batch()?;
                 }
                 self.deliver(Ok(None))
@@ -304,13 +306,13 @@ impl Collator {
                 self.skipped.add_and_log(skip, number);
                 let broken = self.earlier.broken() + self.skipped.broken();
                 let all = self.delivered + self.batch.keys.len() as u64 + broken;
-                let name = self.plan.source.name();
+                let name = self.options.source.name();
                 let every = || {
                     let mut every = self.earlier.clone();
                     every.merge(self.skipped.clone());
                     every
                 };
-                match self.plan.limits.check_share(broken, all, &name, every) {
+                match self.options.limits.check_share(broken, all, &name, every) {
                     Ok(()) => Ok(()),
                     Err(error) => self.fail(error),
                 }
@@ -326,7 +328,7 @@ impl Collator {
                 self.batch.keys.push(row.key);
                 self.batch.images.push(row.image);
                 self.batch.cursor = row.after;
-                if self.batch.keys.len() == self.plan.batch {
+                if self.batch.keys.len() == self.options.batch {
                     self.deliver_batch()
                 } else {
                     Ok(())
@@ -336,7 +338,7 @@ impl Collator {
     }
 
     fn deliver_batch(&mut self) -> Result<(), Stop> {
-        let batch = std::mem::replace(&mut self.batch, empty_batch(&self.plan));
+        let batch = std::mem::replace(&mut self.batch, empty_batch(&self.options));
         self.delivered += batch.keys.len() as u64;
         self.deliver(Ok(Some(batch)))
     }
@@ -351,21 +353,21 @@ impl Collator {
         self.deliveries.send(Delivery { outcome, skipped }).map_err(|_| Stop)
     }
 
-    /// Receives, with the patience of the plan.
+    /// Receives, within the stall timeout of the options.
     fn wait<T>(&mut self, from: &Receiver<T>, what: &str) -> Result<T, Stop> {
-        let plan = self.plan.clone();
-        let (name, pulse) = (plan.source.name(), plan.source.pulse());
-        let mut wait = Wait::begin(plan.patience, &name, what, pulse.as_deref());
+        let options = self.options.clone();
+        let (name, progress) = (options.source.name(), options.source.progress());
+        let mut watch = StallWatch::start(options.stall_timeout, &name, what, progress.as_deref());
         loop {
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Stop);
             }
-            match from.recv_timeout(wait.step()) {
+            match from.recv_timeout(watch.interval()) {
                 Ok(received) => return Ok(received),
                 // The other side ended without a word; the loader reports it when it finds this side gone too.
                 Err(RecvTimeoutError::Disconnected) => return Err(Stop),
                 Err(RecvTimeoutError::Timeout) => {
-                    if let Err(error) = wait.look() {
+                    if let Err(error) = watch.check() {
                         self.stalled.store(true, Ordering::Relaxed);
                         self.fail(error)?;
                     }
@@ -375,23 +377,23 @@ impl Collator {
     }
 }
 
-fn empty_batch(plan: &Plan) -> Batch {
-    let size = plan.transform.size();
-    let kept = plan.patches.as_ref().map(|patches| patches.kept);
-    let image = match &plan.patches {
+fn empty_batch(options: &LoaderOptions) -> Batch {
+    let size = options.transform.size();
+    let kept = options.patches.as_ref().map(|patches| patches.kept);
+    let image = match &options.patches {
         None => size * size * 3,
         Some(patches) => patches.kept * patches.side * patches.side * 3,
     };
     Batch {
-        pixels: Vec::with_capacity(plan.batch * image),
+        pixels: Vec::with_capacity(options.batch * image),
         size,
-        patches: Vec::with_capacity(plan.batch * kept.unwrap_or(0)),
-        tokens: Vec::with_capacity(plan.batch * plan.context),
-        lengths: Vec::with_capacity(plan.batch),
-        captions: Vec::with_capacity(plan.batch),
-        labels: Vec::with_capacity(plan.batch),
-        images: Vec::with_capacity(plan.batch),
-        keys: Vec::with_capacity(plan.batch),
-        cursor: plan.start,
+        patches: Vec::with_capacity(options.batch * kept.unwrap_or(0)),
+        tokens: Vec::with_capacity(options.batch * options.context),
+        lengths: Vec::with_capacity(options.batch),
+        captions: Vec::with_capacity(options.batch),
+        labels: Vec::with_capacity(options.batch),
+        images: Vec::with_capacity(options.batch),
+        keys: Vec::with_capacity(options.batch),
+        cursor: options.start,
     }
 }

@@ -3,10 +3,11 @@
 use rand::Rng;
 
 use crate::data::decode::{Cutter, View};
-use crate::data::load::{LabelFrom, Patches, Plan};
-use crate::data::source::{Defect, LoadError, Order, Raw, Ticket};
+use crate::data::load::{LabelFrom, LoaderOptions, Patches};
+use crate::data::source::{Order, Ticket};
 use crate::data::text::json;
 use crate::data::Cursor;
+use crate::data::{Defect, LoadError, Raw};
 use crate::seed::{rng, Purpose};
 
 /// A row of a batch.
@@ -35,15 +36,15 @@ pub(crate) struct Preparer {
 impl Preparer {
     /// # Errors
     /// The sample has to be left out, or the run to end.
-    pub fn prepare(&mut self, plan: &Plan, ticket: &Ticket) -> Result<Prepared, LoadError> {
-        let sample = plan.source.load(ticket)?;
-        let wanted = plan.limits.check(&sample).and_then(|()| match &plan.filter {
-            Some(filter) => filter.check(plan.source.as_ref(), ticket, &sample),
+    pub fn prepare(&mut self, options: &LoaderOptions, ticket: &Ticket) -> Result<Prepared, LoadError> {
+        let sample = options.source.load(ticket)?;
+        let wanted = options.limits.check(&sample).and_then(|()| match &options.filter {
+            Some(filter) => filter.check(options.source.as_ref(), ticket, &sample),
             None => Ok(()),
         });
-        let named = |defect: Defect| defect.of(plan.source.sample_name(ticket, &sample.key));
+        let named = |defect: Defect| defect.of(options.source.sample_name(ticket, &sample.key));
         wanted.map_err(named)?;
-        let label = match &plan.label {
+        let label = match &options.label {
             LabelFrom::None => None,
             LabelFrom::Source => sample.label,
             LabelFrom::JsonField(field) => {
@@ -53,30 +54,30 @@ impl Preparer {
         };
         let Raw { key, image, captions, .. } = sample;
         let drawn = (ticket.epoch, ticket.index);
-        let caption = match plan.order {
+        let caption = match options.order {
             Order::Shuffled { .. } if captions.len() > 1 => {
-                rng(plan.seed, Purpose::Caption, drawn.0, drawn.1).gen_range(0..captions.len())
+                rng(options.seed, Purpose::Caption, drawn.0, drawn.1).gen_range(0..captions.len())
             }
             _ => 0,
         };
         let caption = captions.get(caption).map_or("", String::as_str);
         let row = || -> Result<_, Defect> {
-            let (tokens, length) = plan
+            let (tokens, length) = options
                 .tokenizer
-                .encode(caption, plan.context)
+                .encode(caption, options.context)
                 .map_err(|error| Defect::new("caption_tokens", error.to_string()))?;
-            let patches = plan.patches.as_ref().map(|patches| (patches.keep)(drawn.0, drawn.1));
-            let view = match (&plan.patches, &patches) {
+            let patches = options.patches.as_ref().map(|patches| (patches.keep)(drawn.0, drawn.1));
+            let view = match (&options.patches, &patches) {
                 (Some(Patches { side, .. }), Some(ids)) => View::Patches { patch: *side, ids },
                 _ => View::Whole,
             };
-            let most = plan.limits.of_images(plan.source.max_pixels());
-            let pixels = self.cutter.cut(image, most, &plan.transform, view, plan.seed, drawn)?;
+            let most = options.limits.of_images(options.source.max_pixels());
+            let pixels = self.cutter.cut(image, most, &options.transform, view, options.seed, drawn)?;
             Ok((tokens, length, pixels, patches.unwrap_or_default()))
         };
         match row() {
             Ok((tokens, length, pixels, patches)) => Ok(Prepared {
-                image: plan.source.image_of(ticket, &key),
+                image: options.source.image_of(ticket, &key),
                 key,
                 pixels,
                 patches,
@@ -87,7 +88,7 @@ impl Preparer {
                 label: label.filter(|&label| label >= 0),
                 after: ticket.after,
             }),
-            Err(defect) => Err(defect.of(plan.source.sample_name(ticket, &key)).into()),
+            Err(defect) => Err(defect.of(options.source.sample_name(ticket, &key)).into()),
         }
     }
 }

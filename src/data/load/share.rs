@@ -1,6 +1,6 @@
 //! Which samples of the order one of several loaders takes.
 
-/// One share of a run: counted from the start of a plan, it takes the samples whose number is `rank` beyond a multiple of
+/// One share of a run: counted from the start of a pass, it takes the samples whose number is `rank` beyond a multiple of
 /// `ranks`. The order itself does not know of shares.
 ///
 /// A share replaces a broken sample by its own next one, and shares do not tell each other. So each resumes exactly from
@@ -23,7 +23,7 @@ impl Share {
         Share { rank: self.ranks.max(1) - 1, ..self }
     }
 
-    /// Whether the sample of this number, counted from the start of the plan, is of this share. Neighbours go to
+    /// Whether the sample of this number, counted from the start of the pass, is of this share. Neighbours go to
     /// different shares, so that all get on together.
     pub fn takes(self, number: u64) -> bool {
         number % self.ranks.max(1) == self.rank

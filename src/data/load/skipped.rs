@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::data::source::filter::CHOSEN;
-use crate::data::source::Skip;
+use crate::data::Skip;
 
 use crate::outside;
 

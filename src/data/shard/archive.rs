@@ -7,8 +7,8 @@ use std::io;
 
 use crate::data::shard::mistaken::Mistaken;
 use crate::data::shard::sparse::{PaxSparse, Sparse};
-use crate::data::source::Defect;
 use crate::data::storage::disk::OpenFile;
+use crate::data::Defect;
 
 /// Tar is made of blocks of this many bytes.
 const BLOCK: u64 = 512;

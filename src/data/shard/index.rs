@@ -9,8 +9,8 @@ use std::io;
 
 use crate::data::shard::archive::{Damage, Member, Walk, WalkError};
 use crate::data::shard::sparse::{Piece, Sparse};
-use crate::data::source::Defect;
 use crate::data::storage::disk::OpenFile;
+use crate::data::Defect;
 use crate::outside::shown;
 
 /// Members of a sample; one with more of different endings is no sample.

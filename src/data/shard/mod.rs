@@ -11,15 +11,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::data::decode::LONGEST_IMAGE;
 use crate::data::shard::archive::{mark, Damage};
 use crate::data::shard::index::{Fault, Index, Sample, Span, MOST_MEMBERS};
-use crate::data::source::{Cause, Defect, Image, LoadError, Raw, LONGEST_IMAGE};
 use crate::data::storage::attempts::{pause, Attempts};
 use crate::data::storage::disk::OpenFile;
 use crate::data::storage::unpack::Unpacked;
-use crate::data::storage::{Location, Pulse, Storage, StorageError};
+use crate::data::storage::{Location, Progress, Storage, StorageError};
 use crate::data::text::caption::LONGEST_CAPTION;
 use crate::data::text::{caption, json, CaptionMember, CaptionUse};
+use crate::data::{Cause, Defect, Image, LoadError, Raw};
 
 /// Longest json that is read, bytes.
 const LONGEST_META: u64 = 1 << 20;
@@ -43,7 +44,7 @@ pub struct Shard {
     /// Length as it is stored.
     bytes: u64,
     attempts: Attempts,
-    pulse: Arc<Pulse>,
+    progress: Arc<Progress>,
     index: Index,
 }
 
@@ -104,7 +105,7 @@ impl Shard {
             Err(error) => return Err(error),
         };
         let name: Arc<str> = location.to_string().into();
-        let _reading = storage.pulse().reading(name.clone());
+        let _reading = storage.progress().reading(name.clone());
         let failed = |source| StorageError::Io { location: location.clone(), source };
         let mut index = Index::of(&file, storage.longest_index()).map_err(failed)?;
         if let Some(detail) = damage {
@@ -116,9 +117,9 @@ impl Shard {
             }
         }
         let in_place = !temporary && matches!(location, Location::File(_));
-        let (attempts, pulse) = (storage.attempts(), storage.pulse().clone());
+        let (attempts, progress) = (storage.attempts(), storage.progress().clone());
         let (location, file) = (location.clone(), Some(file));
-        Ok(Shard { location, name, file, in_place, bytes, attempts, pulse, index })
+        Ok(Shard { location, name, file, in_place, bytes, attempts, progress, index })
     }
 
     /// A shard that its server does not have: its damage is all there is of it.
@@ -132,7 +133,7 @@ impl Shard {
             in_place: false,
             bytes: 0,
             attempts: storage.attempts(),
-            pulse: storage.pulse().clone(),
+            progress: storage.progress().clone(),
             index,
         }
     }
@@ -195,7 +196,7 @@ impl Shard {
         from: &CaptionMember,
         wanted: CaptionUse,
     ) -> Result<Raw, LoadError> {
-        let _reading = self.pulse.reading(self.name.clone());
+        let _reading = self.progress.reading(self.name.clone());
         let there = self.index.samples.get(number).ok_or_else(|| {
             let detail = format!("sample {number} of {}", self.len());
             Cause::from(StorageError::Changed { location: self.location.clone(), detail })

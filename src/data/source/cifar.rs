@@ -8,10 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::source::permutation::Permutations;
-use crate::data::source::{Cause, Defect, Image, LoadError, Order, Raw, Source, Ticket};
+use crate::data::source::{Order, Source, Ticket};
 use crate::data::storage::disk::OpenFile;
 use crate::data::storage::{Location, StorageError};
 use crate::data::text::text_file;
+use crate::data::{Cause, Defect, Image, LoadError, Raw};
 use crate::data::{Cursor, DataError, Storage};
 
 /// Side of an image, pixels.

@@ -16,10 +16,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::source::webdataset::WebDataset;
-use crate::data::source::{LoadError, Order, Raw, Source, Ticket};
-use crate::data::storage::{Location, Pulse, Storage};
+use crate::data::source::{Order, Source, Ticket};
+use crate::data::storage::{Location, Progress, Storage};
 use crate::data::text::text_file;
 use crate::data::{CaptionUse, Cursor, DataError, WebDatasetConfig};
+use crate::data::{LoadError, Raw};
 
 /// A folder of CLIP_benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -133,8 +134,8 @@ impl Source for ClipBenchmark {
         self.shards.max_pixels()
     }
 
-    fn pulse(&self) -> Option<Arc<Pulse>> {
-        self.shards.pulse()
+    fn progress(&self) -> Option<Arc<Progress>> {
+        self.shards.progress()
     }
 
     fn classes(&self) -> Vec<String> {

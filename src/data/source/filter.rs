@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::decode::image_file;
 use crate::data::source::exclude::Excluded;
-use crate::data::source::{Defect, Image, Raw, Source, Ticket};
+use crate::data::source::{Source, Ticket};
 use crate::data::DataError;
+use crate::data::{Defect, Image, Raw};
 
 /// Reasons of skipped samples that begin with this are choices, not damage.
 pub const CHOSEN: &str = "filter_";
@@ -121,8 +122,9 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::source::{LoadError, Order};
+    use crate::data::source::Order;
     use crate::data::Cursor;
+    use crate::data::LoadError;
 
     /// A source without shards.
     struct Nothing;

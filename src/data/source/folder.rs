@@ -8,10 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::source::permutation::Permutations;
-use crate::data::source::{LoadError, Order, Raw, Source, Ticket};
+use crate::data::source::{Order, Source, Ticket};
 use crate::data::storage::disk::look;
 use crate::data::storage::Location;
 use crate::data::{Cursor, DataError, Storage};
+use crate::data::{LoadError, Raw};
 
 /// A folder with one sub-folder a class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -155,7 +156,7 @@ fn such(paths: Vec<PathBuf>, kind: fn(&fs::Metadata) -> bool) -> Result<Vec<Path
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::source::Image;
+    use crate::data::Image;
 
     /// A storage that asks once.
     fn quick() -> Arc<Storage> {

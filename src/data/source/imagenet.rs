@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::source::folder::{folders, images, name};
 use crate::data::source::permutation::Permutations;
-use crate::data::source::{LoadError, Order, Raw, Source, Ticket};
+use crate::data::source::{Order, Source, Ticket};
 use crate::data::storage::Location;
 use crate::data::text::text_file;
 use crate::data::{Cursor, DataError, Storage};
+use crate::data::{LoadError, Raw};
 
 /// Images of ImageNet with their 1,000 classes, which are numbered in the order of their synsets, as
 /// everywhere.

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::data::decode::LONGEST_IMAGE;
 use crate::data::source::permutation::Permutations;
-use crate::data::source::{Image, LoadError, Order, Raw, Source, Ticket, LONGEST_IMAGE};
+use crate::data::source::{Order, Source, Ticket};
 use crate::data::storage::disk::Base;
 use crate::data::storage::Location;
 use crate::data::text::text_file;
 use crate::data::{Cursor, DataError, Storage};
+use crate::data::{Image, LoadError, Raw};
 
 /// A split of COCO or Flickr30k.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

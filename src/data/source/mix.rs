@@ -3,24 +3,13 @@
 use std::sync::Arc;
 
 use rand::RngCore;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::data::source::cursor::MOST_PARTS;
-use crate::data::source::{LoadError, Order, Raw, Source, Ticket};
-use crate::data::storage::{Location, Pulse};
-use crate::data::{Cursor, DataError, SourceConfig};
+use crate::data::source::{Order, Source, Ticket};
+use crate::data::storage::{Location, Progress};
+use crate::data::{Cursor, DataError};
+use crate::data::{LoadError, Raw};
 use crate::seed::{rng, Purpose};
-
-/// A source of a mix and its weight: `(WebDataset(shards: "..."), 3)`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Weighted(
-    /// Anything but another mix.
-    pub SourceConfig,
-    /// Share of the samples, relative to the other weights.
-    #[schemars(extend("exclusiveMinimum" = 0.0))]
-    pub f64,
-);
 
 /// Longest pattern of sources; shares are exact to one in so many.
 const LONGEST_PATTERN: usize = 1 << 16;
@@ -220,8 +209,8 @@ impl Source for Mix {
     }
 
     /// That of the storage that the sources share.
-    fn pulse(&self) -> Option<Arc<Pulse>> {
-        self.sources.iter().find_map(|source| source.pulse())
+    fn progress(&self) -> Option<Arc<Progress>> {
+        self.sources.iter().find_map(|source| source.progress())
     }
 }
 
@@ -229,7 +218,7 @@ impl Source for Mix {
 mod tests {
     use super::*;
     use crate::data::source::permutation::Permutations;
-    use crate::data::source::Image;
+    use crate::data::Image;
     use proptest::prelude::*;
 
     struct Numbers {

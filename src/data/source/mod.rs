@@ -2,6 +2,7 @@
 
 pub mod cifar;
 pub mod clip_benchmark;
+mod config;
 mod cursor;
 pub mod exclude;
 mod file_list;
@@ -11,6 +12,7 @@ pub mod folder;
 pub mod imagenet;
 pub mod karpathy;
 pub mod mix;
+pub(crate) mod open;
 pub mod pattern;
 mod permutation;
 pub mod scenes;
@@ -18,14 +20,17 @@ pub mod table;
 pub mod webdataset;
 mod windows;
 
+pub use config::{SourceConfig, Weighted};
 pub use cursor::{Cursor, Parts};
 pub use file_list::FileList;
 pub use files::Files;
+pub use open::open_source;
 
 use std::sync::Arc;
 
-use crate::data::storage::{Location, Pulse, StorageError};
-use crate::data::DataError;
+use crate::data::decode::MAX_PIXELS;
+use crate::data::storage::{Location, Progress};
+use crate::data::{DataError, LoadError, Raw};
 
 /// The order in which a source hands out its samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,137 +53,6 @@ pub struct Ticket {
     /// The cursor just past it.
     pub after: Cursor,
 }
-
-/// An image as a source has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Image {
-    /// A file: JPEG, PNG, WebP, GIF or BMP, told by content.
-    Encoded(Vec<u8>),
-    /// [height, width, 3] bytes.
-    Rgb { width: u32, height: u32, pixels: Vec<u8> },
-}
-
-/// A sample as a source has it, before cropping and tokenizing.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Raw {
-    pub key: String,
-    pub image: Image,
-    /// At least one, where they are needed.
-    pub captions: Vec<String>,
-    /// The sample's json, where it has one; or why it cannot be read, for who asks for it.
-    pub meta: Result<Option<serde_json::Value>, Defect>,
-    /// The class, where the source itself knows it (folders, scenes, `.cls` members).
-    pub label: Option<i64>,
-}
-
-/// Why a sample was left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skip {
-    /// What is counted: `image_decode`, `caption_missing`, `shard_truncated`, ...
-    pub reason: &'static str,
-    /// Shard and key, for messages.
-    pub sample: String,
-    pub detail: String,
-}
-
-/// What is wrong with a sample, before it is known which one it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Defect {
-    /// What is counted.
-    pub reason: &'static str,
-    pub detail: String,
-}
-
-impl Defect {
-    pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
-        Defect { reason, detail: detail.into() }
-    }
-
-    /// The defect of this sample.
-    pub fn of(self, sample: impl Into<String>) -> Skip {
-        Skip { reason: self.reason, sample: sample.into(), detail: self.detail }
-    }
-}
-
-/// Why a sample does not load.
-#[derive(Debug)]
-pub enum LoadError {
-    /// It is broken, or its shard is: it is left out and counted.
-    Skip(Skip),
-    /// The machine or the network failed, or the file is another one by now: that ends the run.
-    Failed(DataError),
-}
-
-impl LoadError {
-    /// The broken sample.
-    pub fn skip(self) -> Option<Skip> {
-        match self {
-            LoadError::Skip(skip) => Some(skip),
-            LoadError::Failed(_) => None,
-        }
-    }
-}
-
-impl std::fmt::Display for LoadError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            LoadError::Skip(skip) => write!(f, "{}: {}", skip.sample, skip.detail),
-            LoadError::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<Skip> for LoadError {
-    fn from(skip: Skip) -> Self {
-        LoadError::Skip(skip)
-    }
-}
-
-impl From<DataError> for LoadError {
-    fn from(error: DataError) -> Self {
-        LoadError::Failed(error)
-    }
-}
-
-/// The same before it is known which sample it is.
-#[derive(Debug)]
-pub(crate) enum Cause {
-    Defect(Defect),
-    Failed(DataError),
-}
-
-impl Cause {
-    /// That of a sample of this name.
-    pub fn of(self, sample: impl FnOnce() -> String) -> LoadError {
-        match self {
-            Cause::Defect(defect) => LoadError::Skip(defect.of(sample())),
-            Cause::Failed(error) => LoadError::Failed(error),
-        }
-    }
-}
-
-impl From<Defect> for Cause {
-    fn from(defect: Defect) -> Self {
-        Cause::Defect(defect)
-    }
-}
-
-impl From<DataError> for Cause {
-    fn from(error: DataError) -> Self {
-        Cause::Failed(error)
-    }
-}
-
-impl From<StorageError> for Cause {
-    fn from(error: StorageError) -> Self {
-        Cause::Failed(error.into())
-    }
-}
-
-/// Longest image that is read, bytes.
-pub(crate) const LONGEST_IMAGE: u64 = 256 << 20;
-/// Images with more pixels than this are skipped where a source does not say otherwise.
-pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// A source of image-text pairs. The order is decided sequentially and cheaply by `ticket`; the work of
 /// `load` runs on many threads.
@@ -234,7 +108,7 @@ pub trait Source: Send + Sync {
     }
 
     /// What it is reading at this moment, where it can tell.
-    fn pulse(&self) -> Option<Arc<Pulse>> {
+    fn progress(&self) -> Option<Arc<Progress>> {
         None
     }
 

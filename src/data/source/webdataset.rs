@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::data::shard::Shard;
 use crate::data::source;
 use crate::data::source::windows::{Shelf, Shuffle, Windows};
-use crate::data::source::{Files, LoadError, Order, Raw, Source, Ticket};
-use crate::data::storage::{Location, Pulse, Storage, StorageError};
+use crate::data::source::{Files, Order, Source, Ticket};
+use crate::data::storage::{Location, Progress, Storage, StorageError};
 use crate::data::text::{CaptionMember, CaptionUse};
 use crate::data::{Cursor, DataError};
+use crate::data::{LoadError, Raw};
 
 /// Tar shards of image-text pairs, plain or packed with gzip or zstd, told by content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -161,8 +162,8 @@ impl Source for WebDataset {
         self.max_pixels
     }
 
-    fn pulse(&self) -> Option<Arc<Pulse>> {
-        Some(self.windows.shelf().storage.pulse().clone())
+    fn progress(&self) -> Option<Arc<Progress>> {
+        Some(self.windows.shelf().storage.progress().clone())
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Cache {
     /// Bytes.
     limit: u64,
     /// How long another process may take without the file growing.
-    patience: Duration,
+    stall_timeout: Duration,
 }
 
 /// A file that is being brought.
@@ -52,9 +52,9 @@ pub enum Entry {
 
 impl Cache {
     /// Opens the folder and creates it where it is not there.
-    pub fn open(folder: &Path, limit: u64, patience: Duration) -> io::Result<Self> {
+    pub fn open(folder: &Path, limit: u64, stall_timeout: Duration) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        Ok(Cache { folder: folder.to_owned(), limit, patience })
+        Ok(Cache { folder: folder.to_owned(), limit, stall_timeout })
     }
 
     pub fn folder(&self) -> &Path {
@@ -103,7 +103,7 @@ impl Cache {
                     if wait.grown(file.metadata()?.modified().ok()) {
                         grown();
                     }
-                    if wait.since.elapsed() > self.patience {
+                    if wait.since.elapsed() > self.stall_timeout {
                         let detail =
                             format!("somebody else has been writing {} for too long", path.display());
                         return Err(fixed(io::ErrorKind::TimedOut, detail));
@@ -133,7 +133,7 @@ impl Cache {
             if self.try_reserve(part, bytes)? {
                 return Ok(());
             }
-            if began.elapsed() > self.patience {
+            if began.elapsed() > self.stall_timeout {
                 let detail =
                     "the cache is full of files that are being written; raise data.storage.cache_gib";
                 return Err(fixed(io::ErrorKind::StorageFull, detail));
@@ -340,7 +340,7 @@ mod tests {
         let Entry::Absent(mut part) = cache.entry("a", || ()).unwrap() else { panic!("nothing is there") };
         let mut told = 0;
         std::thread::scope(|scope| {
-            // For longer than the patience, and never still for nearly as long.
+            // For longer than the stall_timeout, and never still for nearly as long.
             scope.spawn(move || {
                 for _ in 0..40 {
                     std::thread::sleep(Duration::from_millis(50));

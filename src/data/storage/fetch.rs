@@ -15,7 +15,7 @@ use crate::data::storage::cache::{Cache, Part};
 use crate::data::storage::remote::{Refusal, Remote, Sink};
 #[cfg(feature = "remote")]
 use crate::data::storage::StorageError;
-use crate::data::storage::{Location, Pulse};
+use crate::data::storage::{Location, Progress};
 
 /// What becomes of an image whose server does not answer, answers with an error or refuses it. An image that the
 /// server says it does not have (404, 410) is a broken sample either way.
@@ -41,7 +41,7 @@ pub(crate) struct Fetch {
     #[cfg_attr(not(feature = "remote"), allow(dead_code))]
     pub dead_links: DeadLinks,
     #[cfg_attr(not(feature = "remote"), allow(dead_code))]
-    pub pulse: Arc<Pulse>,
+    pub progress: Arc<Progress>,
     #[cfg(feature = "remote")]
     pub remote: OnceLock<Remote>,
 }
@@ -53,7 +53,7 @@ impl Fetch {
     /// # Errors
     /// The store cannot list, or does not answer.
     pub fn list(&self, location: &Location, pattern: &str) -> Result<Vec<Location>, StorageError> {
-        let listed = self.remote(location)?.list(pattern, &self.pulse);
+        let listed = self.remote(location)?.list(pattern, &self.progress);
         let urls = listed.map_err(|refusal| told(location, refusal, 0))?;
         Ok(urls.into_iter().map(Location::Url).collect())
     }
@@ -82,7 +82,7 @@ impl Fetch {
         let mut sink = Download { cache, part: &mut part };
         let fetched = self.remote(location).and_then(|remote| {
             remote
-                .fetch(url, &mut sink, self.attempts, &self.pulse)
+                .fetch(url, &mut sink, self.attempts, &self.progress)
                 .map_err(|refusal| told(location, refusal, 0))
         });
         match fetched {
@@ -99,13 +99,13 @@ impl Fetch {
     /// # Errors
     /// It does not come, or has more than `longest` bytes.
     pub fn read(&self, location: &Location, url: &str, longest: u64) -> Result<Vec<u8>, StorageError> {
-        // Where it may be left out, one sample of many is not worth as much patience as a shard.
+        // Where it may be left out, one sample of many is not worth as many attempts as a shard.
         let attempts = match self.dead_links {
             DeadLinks::Stop => self.attempts,
             DeadLinks::Skip => self.attempts.min(3),
         };
         let mut bytes = Bounded { bytes: Vec::new(), longest };
-        let fetched = self.remote(location)?.fetch(url, &mut bytes, attempts, &self.pulse);
+        let fetched = self.remote(location)?.fetch(url, &mut bytes, attempts, &self.progress);
         match fetched.map_err(|refusal| told(location, refusal, longest)) {
             Ok(()) => Ok(bytes.bytes),
             Err(StorageError::Remote { location, detail }) if self.dead_links == DeadLinks::Stop => {

@@ -17,8 +17,8 @@ mod validator;
 pub use error::StorageError;
 pub use fetch::DeadLinks;
 pub use location::Location;
-pub use progress::{Pulse, Reading};
-pub use stall_timeout::{patiently, Patience, Wait};
+pub use progress::{Progress, Reading};
+pub use stall_timeout::{with_stall_timeout, StallTimeout, StallWatch};
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -30,7 +30,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::data::source::{Cause, Defect, Image, LoadError, LONGEST_IMAGE};
+use crate::data::decode::LONGEST_IMAGE;
+use crate::data::{Cause, Defect, Image, LoadError};
 
 use crate::data::storage::attempts::Attempts;
 use crate::data::storage::cache::{Cache, Entry};
@@ -90,13 +91,13 @@ impl Default for StorageConfig {
 }
 
 impl StorageConfig {
-    pub fn patience(&self) -> Patience {
+    pub fn stall_timeout(&self) -> StallTimeout {
         let seconds = |value: f64| Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX);
-        Patience { warning: seconds(self.stall_warning_s), limit: seconds(self.stall_limit_s) }
+        StallTimeout { warning: seconds(self.stall_warning_s), limit: seconds(self.stall_limit_s) }
     }
 
     fn attempts(&self) -> Attempts {
-        Attempts { most: self.attempts.get(), within: self.patience().limit }
+        Attempts { most: self.attempts.get(), within: self.stall_timeout().limit }
     }
 
     fn unpack_limits(&self) -> UnpackLimits {
@@ -108,7 +109,7 @@ impl StorageConfig {
 #[derive(Debug)]
 pub struct Storage {
     config: StorageConfig,
-    pulse: Arc<Pulse>,
+    progress: Arc<Progress>,
     cache: OnceLock<Cache>,
     /// URLs that were had.
     had: Mutex<HashSet<String>>,
@@ -124,25 +125,25 @@ impl Default for Storage {
 impl Storage {
     /// Nothing is opened or created yet.
     pub fn new(config: &StorageConfig) -> Self {
-        let pulse = Arc::<Pulse>::default();
+        let progress = Arc::<Progress>::default();
         let fetch = Fetch {
             attempts: config.attempts.get(),
-            silence: config.patience().warning,
+            silence: config.stall_timeout().warning,
             dead_links: config.dead_links,
-            pulse: pulse.clone(),
+            progress: progress.clone(),
             #[cfg(feature = "remote")]
             remote: OnceLock::new(),
         };
-        Storage { config: config.clone(), pulse, cache: OnceLock::new(), had: Mutex::default(), fetch }
+        Storage { config: config.clone(), progress, cache: OnceLock::new(), had: Mutex::default(), fetch }
     }
 
     /// What is being read.
-    pub fn pulse(&self) -> &Arc<Pulse> {
-        &self.pulse
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
-    pub fn patience(&self) -> Patience {
-        self.config.patience()
+    pub fn stall_timeout(&self) -> StallTimeout {
+        self.config.stall_timeout()
     }
 
     pub fn attempts(&self) -> Attempts {
@@ -159,18 +160,18 @@ impl Storage {
     /// # Errors
     /// It cannot be had.
     pub fn open(&self, location: &Location) -> Result<Unpacked, StorageError> {
-        let _reading = self.pulse.reading(location.to_string().into());
+        let _reading = self.progress.reading(location.to_string().into());
         let failed = |source| StorageError::Io { location: location.clone(), source };
         let limits = self.config.unpack_limits();
         match location {
             Location::File(path) => {
                 let folder = self.config.cache.clone().unwrap_or_else(std::env::temp_dir);
                 let file = OpenFile::open(path).map_err(failed)?;
-                unpack(file, &folder, limits, &self.pulse).map_err(failed)
+                unpack(file, &folder, limits, &self.progress).map_err(failed)
             }
             Location::Url(url) => {
                 let cache = self.cache().map_err(failed)?;
-                let file = match cache.entry(url, || self.pulse.beat()).map_err(failed)? {
+                let file = match cache.entry(url, || self.progress.advance()).map_err(failed)? {
                     Entry::Whole(file) => file,
                     Entry::Absent(part) => match self.fetch.download(location, url, cache, part) {
                         // What was there a while ago has not ceased to exist.
@@ -183,7 +184,7 @@ impl Storage {
                 };
                 self.had.lock().unwrap_or_else(PoisonError::into_inner).insert(url.clone());
                 let file = OpenFile::of(file, cache.folder());
-                unpack(file, cache.folder(), limits, &self.pulse).map_err(failed)
+                unpack(file, cache.folder(), limits, &self.progress).map_err(failed)
             }
         }
     }
@@ -211,7 +212,7 @@ impl Storage {
         longest: u64,
         is_absent: impl Fn() -> bool,
     ) -> Result<Vec<u8>, StorageError> {
-        let _reading = self.pulse.reading(location.to_string().into());
+        let _reading = self.progress.reading(location.to_string().into());
         let path = match location {
             Location::File(path) => path,
             Location::Url(url) => return self.fetch.read(location, url, longest),
@@ -264,7 +265,7 @@ impl Storage {
     /// The store cannot list, or does not answer.
     pub fn list(&self, pattern: &str) -> Result<Vec<Location>, StorageError> {
         let location = Location::Url(pattern.to_owned());
-        let _reading = self.pulse.reading(location.to_string().into());
+        let _reading = self.progress.reading(location.to_string().into());
         self.fetch.list(&location, pattern)
     }
 
@@ -275,7 +276,7 @@ impl Storage {
         let folder = self.config.cache.clone().unwrap_or_else(usual_cache);
         let limit = (self.config.cache_gib * (1u64 << 30) as f64) as u64;
         // Whoever waits for a source gives up first, and names the shard; this ends the thread that it leaves.
-        let cache = Cache::open(&folder, limit, self.patience().limit.saturating_mul(2))
+        let cache = Cache::open(&folder, limit, self.stall_timeout().limit.saturating_mul(2))
             .map_err(|error| io::Error::new(error.kind(), format!("cache {}: {error}", folder.display())))?;
         Ok(self.cache.get_or_init(|| cache))
     }

@@ -1,4 +1,4 @@
-//! What a source is doing right now, so that a stall can be told from slow progress, and named.
+//! Reads in progress, so that a stall can be told from a slow source, and named.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 /// Reads in progress, and a count that grows whenever one of them gets somewhere.
 #[derive(Debug, Default)]
-pub struct Pulse {
-    beats: AtomicU64,
+pub struct Progress {
+    steps: AtomicU64,
     reads: Mutex<Vec<Read>>,
 }
 
@@ -18,27 +18,27 @@ struct Read {
     what: Arc<str>,
 }
 
-impl Pulse {
-    /// Something got somewhere: bytes came in, a shard was indexed.
-    pub fn beat(&self) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
+impl Progress {
+    /// Counts a step: bytes came in, a shard was indexed.
+    pub fn advance(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Changes with every sign of progress.
-    pub fn beats(&self) -> u64 {
-        self.beats.load(Ordering::Relaxed)
+    /// Steps so far; another number than before is progress.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
     }
 
-    /// Notes that something is being read until the answer is dropped.
+    /// Notes that `what` is being read until the guard is dropped.
     pub fn reading(self: &Arc<Self>, what: Arc<str>) -> Reading {
         let mut reads = self.reads();
         let number = reads.last().map_or(0, |last| last.number + 1);
         reads.push(Read { number, since: Instant::now(), what });
-        Reading { pulse: self.clone(), number }
+        Reading { progress: self.clone(), number }
     }
 
-    /// What has been read for longest, and for how long.
-    pub fn oldest(&self) -> Option<(String, Duration)> {
+    /// The read that began first of those in progress, and how long ago.
+    pub fn oldest_read(&self) -> Option<(String, Duration)> {
         // Reads are kept in the order in which they began.
         self.reads().first().map(|read| (read.what.to_string(), read.since.elapsed()))
     }
@@ -52,18 +52,18 @@ impl Pulse {
 /// A read in progress; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Reading {
-    pulse: Arc<Pulse>,
+    progress: Arc<Progress>,
     number: u64,
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        let mut reads = self.pulse.reads();
+        let mut reads = self.progress.reads();
         if let Some(at) = reads.iter().position(|read| read.number == self.number) {
             reads.remove(at);
         }
         drop(reads);
-        self.pulse.beat();
+        self.progress.advance();
     }
 }
 
@@ -73,17 +73,17 @@ mod tests {
 
     #[test]
     fn the_oldest_read_is_named_until_it_ends() {
-        let pulse = Arc::new(Pulse::default());
-        assert_eq!(pulse.oldest(), None);
-        let first = pulse.reading("a.tar".into());
-        let second = pulse.reading("b.tar".into());
-        assert_eq!(pulse.oldest().unwrap().0, "a.tar");
+        let progress = Arc::new(Progress::default());
+        assert_eq!(progress.oldest_read(), None);
+        let first = progress.reading("a.tar".into());
+        let second = progress.reading("b.tar".into());
+        assert_eq!(progress.oldest_read().unwrap().0, "a.tar");
         drop(first);
-        assert_eq!(pulse.oldest().unwrap().0, "b.tar");
-        let third = pulse.reading("c.tar".into());
+        assert_eq!(progress.oldest_read().unwrap().0, "b.tar");
+        let third = progress.reading("c.tar".into());
         drop(second);
-        assert_eq!(pulse.oldest().unwrap().0, "c.tar");
+        assert_eq!(progress.oldest_read().unwrap().0, "c.tar");
         drop(third);
-        assert_eq!((pulse.oldest(), pulse.beats()), (None, 3));
+        assert_eq!((progress.oldest_read(), progress.steps()), (None, 3));
     }
 }

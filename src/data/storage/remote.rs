@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use crate::data::storage::attempts::{pause, LONGEST_PAUSE};
 use crate::data::storage::location::with_variables;
 use crate::data::storage::validator::validator;
-use crate::data::storage::Pulse;
+use crate::data::storage::Progress;
 use crate::outside;
 
 /// Takes what comes in.
@@ -110,9 +110,15 @@ impl Remote {
     }
 
     /// Brings a whole file. `attempts` in a row that come to nothing are too many.
-    pub fn fetch(&self, url: &str, sink: &mut dyn Sink, attempts: u64, pulse: &Pulse) -> Result<(), Refusal> {
+    pub fn fetch(
+        &self,
+        url: &str,
+        sink: &mut dyn Sink,
+        attempts: u64,
+        progress: &Progress,
+    ) -> Result<(), Refusal> {
         let url = parse(url)?;
-        self.runtime.block_on(self.transfer(&url, sink, attempts, pulse))
+        self.runtime.block_on(self.transfer(&url, sink, attempts, progress))
     }
 
     async fn transfer(
@@ -120,12 +126,12 @@ impl Remote {
         url: &Url,
         sink: &mut dyn Sink,
         attempts: u64,
-        pulse: &Pulse,
+        progress: &Progress,
     ) -> Result<(), Refusal> {
         let mut state = Transfer::default();
         let mut failures = 0;
         loop {
-            let (detail, after) = match self.attempt(url, &mut state, sink, pulse).await {
+            let (detail, after) = match self.attempt(url, &mut state, sink, progress).await {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Broken { detail, after }) => (detail, after),
                 Err(other) => return Err(other),
@@ -153,7 +159,7 @@ impl Remote {
         url: &Url,
         state: &mut Transfer,
         sink: &mut dyn Sink,
-        pulse: &Pulse,
+        progress: &Progress,
     ) -> Result<(), Refusal> {
         let silent = |_| Refusal::broken(format!("silent for {:.0} s", self.silence.as_secs_f64()));
         if state.tag.is_none() {
@@ -179,7 +185,7 @@ impl Remote {
             })?;
             sink.write(state.have, &bytes).map_err(Refusal::Unwritten)?;
             state.have += bytes.len() as u64;
-            pulse.beat();
+            progress.advance();
         }
         match state.total {
             None if state.have == 0 => {
@@ -300,7 +306,7 @@ impl Remote {
     }
 
     /// The URLs that one with wildcards stands for, sorted.
-    pub fn list(&self, pattern: &str, pulse: &Pulse) -> Result<Vec<String>, Refusal> {
+    pub fn list(&self, pattern: &str, progress: &Progress) -> Result<Vec<String>, Refusal> {
         if pattern.starts_with("http://") || pattern.starts_with("https://") {
             let detail = "http has no listing, so wildcards match nothing; name the files with braces";
             return Err(Refusal::Denied(detail.into()));
@@ -322,7 +328,7 @@ impl Remote {
                 if matcher.matches_with(key.as_ref(), options) {
                     found.push(format!("{bucket}{key}"));
                 }
-                pulse.beat();
+                progress.advance();
             }
             found.sort();
             Ok(found)

@@ -1,84 +1,94 @@
-//! How long data may take: a warning after a while, an error in the end, never a wait without end.
+//! Stall timeouts: a warning when data makes no progress for a while, an error in the end, never a wait without end.
 
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::data::storage::Pulse;
+use crate::data::storage::Progress;
 use crate::data::DataError;
 
-/// How long to wait for something that makes no progress.
+/// Longest time without progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct StallTimeout {
     /// After this a warning names what is waited for, and again after every such time.
     pub warning: Duration,
     /// After this the wait is an error.
     pub limit: Duration,
 }
 
-impl Default for Patience {
+impl Default for StallTimeout {
     fn default() -> Self {
-        Patience { warning: Duration::from_secs(10), limit: Duration::from_secs(300) }
+        StallTimeout { warning: Duration::from_secs(10), limit: Duration::from_secs(300) }
     }
 }
 
-/// One wait, from now on.
-pub struct Wait<'a> {
-    patience: Patience,
+/// Watches one wait for a source; progress of the source begins the wait anew.
+pub struct StallWatch<'a> {
+    timeout: StallTimeout,
     source: &'a str,
     what: &'a str,
-    pulse: Option<&'a Pulse>,
-    beats: u64,
+    progress: Option<&'a Progress>,
+    /// Steps of `progress` at the last check.
+    steps: u64,
     since: Instant,
-    warned: u32,
+    warnings: u32,
 }
 
-impl<'a> Wait<'a> {
-    /// A wait for `what` of the source of this name.
-    pub fn begin(patience: Patience, source: &'a str, what: &'a str, pulse: Option<&'a Pulse>) -> Self {
-        let beats = pulse.map_or(0, Pulse::beats);
-        Wait { patience, source, what, pulse, beats, since: Instant::now(), warned: 0 }
+impl<'a> StallWatch<'a> {
+    /// Begins now to wait for `what` of the source of this name.
+    pub fn start(
+        timeout: StallTimeout,
+        source: &'a str,
+        what: &'a str,
+        progress: Option<&'a Progress>,
+    ) -> Self {
+        let steps = progress.map_or(0, Progress::steps);
+        StallWatch { timeout, source, what, progress, steps, since: Instant::now(), warnings: 0 }
     }
 
-    /// How long to sleep before the next look.
-    pub fn step(&self) -> Duration {
-        self.patience.warning.min(self.patience.limit) / 4
+    /// Time to sleep before the next check.
+    pub fn interval(&self) -> Duration {
+        self.timeout.warning.min(self.timeout.limit) / 4
     }
 
-    /// Warns where that is due. Progress of the source begins the wait anew.
+    /// Warns where that is due.
     ///
     /// # Errors
-    /// The limit has passed.
-    pub fn look(&mut self) -> Result<(), DataError> {
-        let beats = self.pulse.map_or(0, Pulse::beats);
-        if beats != self.beats {
-            (self.beats, self.since, self.warned) = (beats, Instant::now(), 0);
+    /// [`DataError::Stalled`]: the limit has passed without progress.
+    pub fn check(&mut self) -> Result<(), DataError> {
+        self.check_at(Instant::now())
+    }
+
+    fn check_at(&mut self, now: Instant) -> Result<(), DataError> {
+        let steps = self.progress.map_or(0, Progress::steps);
+        if steps != self.steps {
+            (self.steps, self.since, self.warnings) = (steps, now, 0);
             return Ok(());
         }
-        let waited = self.since.elapsed();
-        if waited >= self.patience.limit {
+        let waited = now.saturating_duration_since(self.since);
+        if waited >= self.timeout.limit {
             return Err(DataError::Stalled {
                 source_name: self.source.to_owned(),
-                what: self.named(),
+                what: self.describe(),
                 seconds: waited.as_secs_f64(),
             });
         }
-        if waited >= self.patience.warning * (self.warned + 1) {
-            self.warned += 1;
+        if waited >= self.timeout.warning * (self.warnings + 1) {
+            self.warnings += 1;
             tracing::warn!(
                 target: "flip::data",
                 "{}: nothing from {} for {:.0} s; is the storage stalled? The run stops after {:.0} s",
                 self.source,
-                self.named(),
+                self.describe(),
                 waited.as_secs_f64(),
-                self.patience.limit.as_secs_f64()
+                self.timeout.limit.as_secs_f64()
             );
         }
         Ok(())
     }
 
-    fn named(&self) -> String {
-        match self.pulse.and_then(Pulse::oldest) {
+    fn describe(&self) -> String {
+        match self.progress.and_then(Progress::oldest_read) {
             Some((file, _)) => format!("{file} ({})", self.what),
             None => self.what.to_owned(),
         }
@@ -88,12 +98,12 @@ impl<'a> Wait<'a> {
 /// Runs `body` on a thread of its own, so that a file system that never answers cannot hold the caller.
 ///
 /// # Errors
-/// It took too long without progress; its thread is left behind. Or it panicked.
-pub fn patiently<T: Send + 'static>(
-    patience: Patience,
+/// It took too long without progress ([`DataError::Stalled`]; its thread is left behind), or it panicked.
+pub fn with_stall_timeout<T: Send + 'static>(
+    timeout: StallTimeout,
     source: &str,
     what: &str,
-    pulse: Option<Arc<Pulse>>,
+    progress: Option<Arc<Progress>>,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, DataError> {
     let (done, result) = channel();
@@ -103,11 +113,11 @@ pub fn patiently<T: Send + 'static>(
         let _ = done.send(body());
     });
     spawned.map_err(|error| DataError::Invalid(format!("cannot start a thread: {error}")))?;
-    let mut wait = Wait::begin(patience, source, what, pulse.as_deref());
+    let mut watch = StallWatch::start(timeout, source, what, progress.as_deref());
     loop {
-        match result.recv_timeout(wait.step()) {
+        match result.recv_timeout(watch.interval()) {
             Ok(result) => return Ok(result),
-            Err(RecvTimeoutError::Timeout) => wait.look()?,
+            Err(RecvTimeoutError::Timeout) => watch.check()?,
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(DataError::Invalid(format!("{source}: {what} panicked; see the message above")))
             }
@@ -119,17 +129,17 @@ pub fn patiently<T: Send + 'static>(
 mod tests {
     use super::*;
 
-    fn short() -> Patience {
-        Patience { warning: Duration::from_millis(50), limit: Duration::from_millis(400) }
-    }
+    const SHORT: StallTimeout =
+        StallTimeout { warning: Duration::from_millis(50), limit: Duration::from_millis(400) };
 
     #[test]
     fn a_wait_without_progress_is_an_error_that_names_the_file() {
-        let pulse = Arc::new(Pulse::default());
-        let _reading = pulse.reading("/nfs/00003.tar".into());
-        let sleep = || std::thread::sleep(Duration::from_secs(2));
-        let error =
-            patiently(short(), "/nfs/*.tar", "reading headers", Some(pulse.clone()), sleep).unwrap_err();
+        let progress = Arc::new(Progress::default());
+        let _reading = progress.reading("/nfs/00003.tar".into());
+        let (_release, released) = channel::<()>();
+        let body = move || released.recv();
+        let error = with_stall_timeout(SHORT, "/nfs/*.tar", "reading headers", Some(progress.clone()), body)
+            .unwrap_err();
         let message = error.to_string();
         assert!(
             message.contains("/nfs/*.tar: nothing from /nfs/00003.tar (reading headers) for "),
@@ -139,17 +149,24 @@ mod tests {
 
     #[test]
     fn progress_begins_the_wait_anew() {
-        let pulse = Arc::new(Pulse::default());
-        let beating = pulse.clone();
-        let result = patiently(short(), "source", "counting", Some(pulse), move || {
-            for _ in 0..8 {
-                std::thread::sleep(Duration::from_millis(100));
-                beating.beat();
-            }
-            7
-        });
-        assert_eq!(result.unwrap(), 7);
-        let panicked = patiently(short(), "source", "counting", None, || -> u8 { panic!("on purpose") });
+        let progress = Progress::default();
+        let mut watch = StallWatch::start(SHORT, "source", "counting", Some(&progress));
+        let start = watch.since;
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        assert!(watch.check_at(at(399)).is_ok());
+        progress.advance();
+        assert!(watch.check_at(at(700)).is_ok());
+        assert!(watch.check_at(at(1099)).is_ok());
+        let error = watch.check_at(at(1100)).unwrap_err().to_string();
+        assert!(error.contains("nothing from counting for 0.4 s"), "{error}");
+    }
+
+    #[test]
+    fn a_result_comes_back_and_a_panic_is_an_error() {
+        let long = StallTimeout::default();
+        assert_eq!(with_stall_timeout(long, "source", "counting", None, || 7).unwrap(), 7);
+        let panicked =
+            with_stall_timeout(long, "source", "counting", None, || -> u8 { panic!("on purpose") });
         assert!(panicked.unwrap_err().to_string().contains("counting panicked"));
     }
 }

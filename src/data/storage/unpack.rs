@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 use crate::data::storage::disk::OpenFile;
-use crate::data::storage::Pulse;
+use crate::data::storage::Progress;
 
 /// Bytes moved at once.
 const CHUNK: usize = 1 << 18;
@@ -66,7 +66,12 @@ impl Packing {
 ///
 /// # Errors
 /// The file cannot be read, or the temporary file cannot be written.
-pub fn unpack(file: OpenFile, folder: &Path, limits: UnpackLimits, pulse: &Pulse) -> io::Result<Unpacked> {
+pub fn unpack(
+    file: OpenFile,
+    folder: &Path,
+    limits: UnpackLimits,
+    progress: &Progress,
+) -> io::Result<Unpacked> {
     let mut start = [0; 4];
     let packing = match file.read_exact_at(&mut start, 0) {
         Ok(()) => Packing::of(&start),
@@ -84,7 +89,7 @@ pub fn unpack(file: OpenFile, folder: &Path, limits: UnpackLimits, pulse: &Pulse
         Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(&file))),
         Packing::Zstd => Box::new(zstd::Decoder::new(&file)?),
     };
-    let damage = copy(&mut *reader, &mut plain, limits.of(bytes), pulse).map_err(named)?;
+    let damage = copy(&mut *reader, &mut plain, limits.of(bytes), progress).map_err(named)?;
     drop(reader);
     match file.take_failure() {
         // The machine stopped in the middle: that says nothing of the file.
@@ -113,7 +118,12 @@ enum Damage {
 }
 
 /// Copies to the end, or to what cannot be unpacked; only writing can fail.
-fn copy(packed: &mut dyn Read, plain: &mut OpenFile, most: u64, pulse: &Pulse) -> io::Result<Option<Damage>> {
+fn copy(
+    packed: &mut dyn Read,
+    plain: &mut OpenFile,
+    most: u64,
+    progress: &Progress,
+) -> io::Result<Option<Damage>> {
     let mut chunk = vec![0; CHUNK];
     let mut written = 0;
     loop {
@@ -125,7 +135,7 @@ fn copy(packed: &mut dyn Read, plain: &mut OpenFile, most: u64, pulse: &Pulse) -
                 }
                 plain.write_all(&chunk[..bytes])?;
                 written += bytes as u64;
-                pulse.beat();
+                progress.advance();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
@@ -148,7 +158,7 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let file = OpenFile::open(&path).unwrap();
         let Unpacked { file, temporary, damage, .. } =
-            unpack(file, folder.path(), limits, &Pulse::default()).unwrap();
+            unpack(file, folder.path(), limits, &Progress::default()).unwrap();
         let mut plain = vec![0; file.length().unwrap() as usize];
         file.read_exact_at(&mut plain, 0).unwrap();
         (plain, temporary, damage)

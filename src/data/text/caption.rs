@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::source::Defect;
 use crate::data::text::text_file;
+use crate::data::Defect;
 
 /// Longest caption that is read, bytes.
 pub(crate) const LONGEST_CAPTION: u64 = 64 << 10;

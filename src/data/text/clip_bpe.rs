@@ -24,8 +24,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{ModelWrapper, PaddingParams, SplitDelimiterBehavior};
 
-use crate::data::text::tokenizer::bytes_of;
-use crate::data::text::Tokenizer;
+use crate::data::text::tokenizer_file;
 use crate::data::DataError;
 
 const START: &str = "<|startoftext|>";
@@ -47,7 +46,7 @@ type Vocabulary = HashMap<String, u32>;
 type Merges = Vec<(String, String)>;
 
 /// A folder with `vocab.json` and `merges.txt`, or the original `bpe_simple_vocab_16e6.txt.gz`.
-pub(crate) fn open(path: &Path) -> Result<Tokenizer, DataError> {
+pub(crate) fn open(path: &Path) -> Result<tokenizers::Tokenizer, DataError> {
     let wrong = |what: String| {
         let path = path.display();
         DataError::Tokenizer(format!(
@@ -94,7 +93,7 @@ fn fingerprint(merges: &Merges) -> String {
 }
 
 /// The tokenizer of transformers with the same vocabulary as open_clip has it: nothing if it is no CLIP's.
-pub(crate) fn as_open_clips(inner: &tokenizers::Tokenizer) -> Option<Tokenizer> {
+pub(crate) fn as_open_clips(inner: &tokenizers::Tokenizer) -> Option<tokenizers::Tokenizer> {
     let ModelWrapper::BPE(model) = inner.get_model() else { return None };
     let model = serde_json::to_value(model).ok()?;
     if model["end_of_word_suffix"].as_str() != Some(WORD_END) {
@@ -140,7 +139,7 @@ pub(crate) fn pieces(caption: &str) -> Vec<Piece<'_>> {
 
 fn read_folder(folder: &Path) -> Result<(Vocabulary, Merges), String> {
     let text = |name: &str| {
-        let bytes = bytes_of(&folder.join(name)).map_err(|error| error.to_string())?;
+        let bytes = tokenizer_file::read(&folder.join(name)).map_err(|error| error.to_string())?;
         String::from_utf8(bytes).map_err(|error| format!("{name}: {error}"))
     };
     let vocabulary =
@@ -200,7 +199,11 @@ pub(crate) fn normalizer() -> tokenizers::Result<Normalizers> {
     Ok(Normalizers::new(steps))
 }
 
-fn build(vocabulary: Vocabulary, merges: Merges, open_clip: bool) -> tokenizers::Result<Tokenizer> {
+fn build(
+    vocabulary: Vocabulary,
+    merges: Merges,
+    open_clip: bool,
+) -> tokenizers::Result<tokenizers::Tokenizer> {
     let id = |token: &str| {
         vocabulary.get(token).copied().ok_or_else(|| format!("{token} is missing from the vocabulary"))
     };
@@ -228,12 +231,19 @@ fn build(vocabulary: Vocabulary, merges: Merges, open_clip: bool) -> tokenizers:
         .with_pre_tokenizer(Some(PreTokenizers::new(pre_tokenizers)))
         .with_post_processor(Some(template))
         .with_padding(Some(PaddingParams { pad_id: 0, ..Default::default() }));
-    Tokenizer::wrap(inner)
+    Ok(inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{byte_characters, pieces, read_original, Piece};
+    use crate::data::text::{cleaning, Tokenizer, TokenizerConfig};
+    use crate::data::DataError;
+    use std::path::Path;
+
+    fn open(path: &Path) -> Result<Tokenizer, DataError> {
+        Tokenizer::open(&TokenizerConfig::ClipBpe(path.into()))
+    }
     use std::io::Write;
 
     const LINES: &str = "version\nc a\nca t</w>\nt h\nth e</w>\n";
@@ -330,7 +340,7 @@ mod tests {
     fn unlike(tokenizer: &Tokenizer, expected: impl Iterator<Item = (String, Vec<u32>)>) -> Vec<String> {
         let wrong = expected.filter_map(|(text, ids)| {
             let found = tokenizer.words(&text).unwrap();
-            let cleaned = super::super::cleaning::open_clip(&text);
+            let cleaned = cleaning::open_clip(&text);
             (found != ids).then(|| format!("{text:?} as {cleaned:?}: {found:?} and not {ids:?}"))
         });
         wrong.collect()

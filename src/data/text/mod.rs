@@ -6,6 +6,7 @@ mod clip_bpe;
 pub mod json;
 pub mod text_file;
 mod tokenizer;
+mod tokenizer_file;
 mod wordpiece;
 
 pub use caption::{CaptionMember, CaptionUse};

@@ -1,6 +1,5 @@
 //! Captions to token ids.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -8,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokenizers::{NormalizerWrapper, PaddingParams};
 
 use crate::data::text::clip_bpe::Piece;
-use crate::data::text::{cleaning, clip_bpe, wordpiece};
+use crate::data::text::{cleaning, clip_bpe, tokenizer_file, wordpiece};
 use crate::data::DataError;
 use crate::whole_file;
 
@@ -57,9 +56,9 @@ impl Tokenizer {
     /// [`Tokenizer::train`] does.
     pub fn open(config: &TokenizerConfig) -> Result<Self, DataError> {
         match config {
-            TokenizerConfig::WordPiece(path) => wordpiece::open(path),
+            TokenizerConfig::WordPiece(path) => Tokenizer::of_file(wordpiece::open(path)?, path),
             TokenizerConfig::Json(path) => Tokenizer::load(path),
-            TokenizerConfig::ClipBpe(path) => clip_bpe::open(path),
+            TokenizerConfig::ClipBpe(path) => Tokenizer::of_file(clip_bpe::open(path)?, path),
             TokenizerConfig::Train(_) => {
                 Err(DataError::Tokenizer("the vocabulary has not been trained yet".into()))
             }
@@ -72,11 +71,17 @@ impl Tokenizer {
     /// # Errors
     /// No caption has a word, or the vocabulary cannot even hold every character of the captions.
     pub fn train(captions: impl Iterator<Item = String>, vocab_size: usize) -> Result<Self, DataError> {
-        wordpiece::train(captions, vocab_size)
+        let inner = wordpiece::train(captions, vocab_size)?;
+        Tokenizer::wrap(inner)
+            .map_err(|error| DataError::Tokenizer(format!("training a vocabulary: {error}")))
+    }
+
+    fn of_file(inner: tokenizers::Tokenizer, path: &Path) -> Result<Self, DataError> {
+        Tokenizer::wrap(inner).map_err(|error| DataError::Tokenizer(format!("{}: {error}", path.display())))
     }
 
     /// Wraps a tokenizer of the library, taking start, end and padding tokens from it.
-    pub(crate) fn wrap(mut inner: tokenizers::Tokenizer) -> tokenizers::Result<Self> {
+    fn wrap(mut inner: tokenizers::Tokenizer) -> tokenizers::Result<Self> {
         let pad = inner.get_padding().map_or(0, |padding| padding.pad_id);
         inner.with_padding(None).with_truncation(None)?;
         // Captions are text: "[SEP]" or "<|endoftext|>" inside one is spelled out, never a control token.
@@ -96,7 +101,7 @@ impl Tokenizer {
     /// # Errors
     /// The file cannot be read or is no such thing.
     pub fn load(path: &Path) -> Result<Self, DataError> {
-        let bytes = bytes_of(path)?;
+        let bytes = tokenizer_file::read(path)?;
         Tokenizer::read(&bytes, &path.display().to_string())
     }
 
@@ -197,7 +202,7 @@ impl Tokenizer {
         if self.open_clip {
             return Some(self.clone());
         }
-        clip_bpe::as_open_clips(&self.inner)
+        clip_bpe::as_open_clips(&self.inner).and_then(|inner| Tokenizer::wrap(inner).ok())
     }
 
     /// Rows that an embedding of tokens needs: one more than the largest id.
@@ -243,23 +248,6 @@ impl Tokenizer {
     pub fn pad_id(&self) -> u32 {
         self.pad
     }
-}
-
-/// The bytes of a file of a tokenizer: at most 256 MiB, a hundred times those of the largest vocabularies.
-///
-/// # Errors
-/// It cannot be read, or is longer.
-pub(crate) fn bytes_of(path: &Path) -> Result<Vec<u8>, DataError> {
-    const LONGEST: u64 = 256 << 20;
-    let failed = |source| DataError::Io { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LONGEST {
-        let path = path.display();
-        return Err(DataError::Tokenizer(format!("{path}: expected a tokenizer of at most {LONGEST} bytes")));
-    }
-    Ok(bytes)
 }
 
 /// What stands before and behind `plain` in `framed`.

@@ -11,8 +11,7 @@ use tokenizers::{
     PreTokenizer, Trainer,
 };
 
-use crate::data::text::tokenizer::bytes_of;
-use crate::data::text::Tokenizer;
+use crate::data::text::tokenizer_file;
 use crate::data::DataError;
 
 const PADDING: &str = "[PAD]";
@@ -20,8 +19,8 @@ const UNKNOWN: &str = "[UNK]";
 const CONTINUES: &str = "##";
 
 /// A `vocab.txt`: one token a line, `[UNK]` among them. Nothing is added around captions.
-pub(crate) fn open(path: &Path) -> Result<Tokenizer, DataError> {
-    let bytes = bytes_of(path)?;
+pub(crate) fn open(path: &Path) -> Result<tokenizers::Tokenizer, DataError> {
+    let bytes = tokenizer_file::read(path)?;
     let wrong = |what: String| {
         let path = path.display();
         DataError::Tokenizer(format!(
@@ -41,14 +40,14 @@ pub(crate) fn open(path: &Path) -> Result<Tokenizer, DataError> {
 }
 
 /// Lower case, accents stripped, split at white space and punctuation, longest known pieces first.
-fn build(model: WordPiece) -> tokenizers::Result<Tokenizer> {
+fn build(model: WordPiece) -> tokenizers::Result<tokenizers::Tokenizer> {
     let pad_id = model.token_to_id(PADDING).unwrap_or(0);
     let mut inner = tokenizers::Tokenizer::new(model);
     inner
         .with_normalizer(Some(normalizer()))
         .with_pre_tokenizer(Some(BertPreTokenizer))
         .with_padding(Some(tokenizers::PaddingParams { pad_id, ..Default::default() }));
-    Tokenizer::wrap(inner)
+    Ok(inner)
 }
 
 fn normalizer() -> BertNormalizer {
@@ -60,7 +59,7 @@ fn normalizer() -> BertNormalizer {
 pub(crate) fn train(
     captions: impl Iterator<Item = String>,
     vocab_size: usize,
-) -> Result<Tokenizer, DataError> {
+) -> Result<tokenizers::Tokenizer, DataError> {
     let failed = |what: String| DataError::Tokenizer(format!("training a vocabulary: {what}"));
     let mut words: HashMap<String, u64> = HashMap::new();
     for caption in captions {
@@ -120,7 +119,13 @@ fn split(caption: &str) -> tokenizers::Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::data::text::{Tokenizer, TokenizerConfig};
+    use crate::data::DataError;
+    use std::path::Path;
+
+    fn open(path: &Path) -> Result<Tokenizer, DataError> {
+        Tokenizer::open(&TokenizerConfig::WordPiece(path.into()))
+    }
 
     fn vocabulary(tokens: &[&str]) -> Tokenizer {
         let folder = tempfile::tempdir().unwrap();
@@ -185,9 +190,9 @@ mod tests {
         let ids = |tokenizer: &Tokenizer| {
             captions().iter().map(|c| tokenizer.encode(c, 32).unwrap().0).collect::<Vec<_>>()
         };
-        let first = train(captions().into_iter(), 90).unwrap();
+        let first = Tokenizer::train(captions().into_iter(), 90).unwrap();
         for _ in 0..5 {
-            let again = train(captions().into_iter().rev(), 90).unwrap();
+            let again = Tokenizer::train(captions().into_iter().rev(), 90).unwrap();
             assert_eq!(ids(&again), ids(&first));
         }
         assert!(first.vocab_size() <= 90);
@@ -200,7 +205,7 @@ mod tests {
     fn a_trained_vocabulary_survives_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
-        let trained = train(captions().into_iter(), 120).unwrap();
+        let trained = Tokenizer::train(captions().into_iter(), 120).unwrap();
         trained.save(&path).unwrap();
         let loaded = Tokenizer::load(&path).unwrap();
         for caption in captions() {
@@ -212,7 +217,15 @@ mod tests {
 
     #[test]
     fn impossible_training_says_why() {
-        assert!(train([" ".to_string()].into_iter(), 10).err().unwrap().to_string().contains("no caption"));
-        assert!(train(captions().into_iter(), 10).err().unwrap().to_string().contains("more than the 10"));
+        assert!(Tokenizer::train([" ".to_string()].into_iter(), 10)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("no caption"));
+        assert!(Tokenizer::train(captions().into_iter(), 10)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("more than the 10"));
     }
 }

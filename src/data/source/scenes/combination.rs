@@ -6,7 +6,7 @@
 //! colours in common: no group of shapes can be told by the colours that it lacks.
 
 use super::attribute::{Colour, Shape};
-use crate::data::ScenesSplit;
+use super::config::ScenesSplit;
 
 /// Sums of shape and colour that are held out.
 const HELD_OUT: [usize; 4] = [0, 1, 4, 6];

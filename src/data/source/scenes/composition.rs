@@ -4,11 +4,11 @@ use rand::{Rng, RngCore};
 
 use super::attribute::{Ground, Relation, Texture};
 use super::combination::Combination;
+use super::config::ScenesLevel;
 use super::outline::{Outline, Point};
 use super::paint::Brush;
 use super::scene::{canvas, pick, second_tone, tint};
 use super::topic::{never_together, Group, Topic};
-use crate::data::ScenesLevel;
 
 /// How far the corners of an outline may reach, in radii.
 const REACH: f32 = 1.3;

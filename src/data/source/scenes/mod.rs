@@ -10,6 +10,7 @@ mod attribute;
 mod caption;
 mod combination;
 mod composition;
+mod config;
 mod outline;
 mod paint;
 mod scene;
@@ -19,6 +20,7 @@ mod topic;
 pub use attribute::{Colour, Ground, Place, Relation, Shape, Size, Texture};
 pub use combination::Combination;
 pub use composition::{Composition, Placed};
+pub use config::{ScenesConfig, ScenesLevel, ScenesSplit};
 pub use scene::{Object, Scene, Subject};
 pub use topic::{never_together, Group, Topic};
 
@@ -29,8 +31,9 @@ use rand::{Rng, RngCore};
 use outline::Outline;
 
 use crate::data::source::permutation::Permutations;
-use crate::data::source::{Image, LoadError, Order, Raw, Source, Ticket};
-use crate::data::{Cursor, DataError, ScenesConfig, ScenesLevel, ScenesSplit};
+use crate::data::source::{Order, Source, Ticket};
+use crate::data::{Cursor, DataError};
+use crate::data::{Image, LoadError, Raw};
 use crate::seed::{rng, Purpose};
 
 /// Smallest side at which one large shape can be told from another at all, and the same for small ones.

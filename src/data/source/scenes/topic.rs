@@ -8,7 +8,7 @@
 use super::attribute::{Colour, Relation, Shape};
 use super::caption::begins_with_vowel;
 use super::combination::Combination;
-use crate::data::{ScenesLevel, ScenesSplit};
+use super::config::{ScenesLevel, ScenesSplit};
 
 /// Things that are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! A block of rows, and where it is in its table.
 
-use crate::data::source::Defect;
+use crate::data::Defect;
 
 /// Most rows of a block.
 pub(super) const MOST_ROWS: u64 = 65_536;

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::block::Content;
 use super::config::{ImageColumn, TableConfig};
-use crate::data::source::Defect;
 use crate::data::text::{caption, json};
+use crate::data::Defect;
 
 /// Names of columns.
 #[derive(Debug, Clone)]

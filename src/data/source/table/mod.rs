@@ -15,11 +15,13 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::data::decode::LONGEST_IMAGE;
 use crate::data::source::windows::{Shelf, Shuffle, Windows};
-use crate::data::source::{Cause, Defect, Image, LoadError, Order, Raw, Source, Ticket, LONGEST_IMAGE};
+use crate::data::source::{Order, Source, Ticket};
 use crate::data::storage::disk::{Base, OpenFile};
-use crate::data::storage::{Location, Pulse, Storage, StorageError};
+use crate::data::storage::{Location, Progress, Storage, StorageError};
 use crate::data::{CaptionUse, Cursor, DataError};
+use crate::data::{Cause, Defect, Image, LoadError, Raw};
 use block::{Block, Place, Row};
 use column::Columns;
 use config::Dialect;
@@ -211,8 +213,8 @@ impl Source for Table {
         Some(hasher.finish())
     }
 
-    fn pulse(&self) -> Option<Arc<Pulse>> {
-        Some(self.storage.pulse().clone())
+    fn progress(&self) -> Option<Arc<Progress>> {
+        Some(self.storage.progress().clone())
     }
 }
 
@@ -276,16 +278,16 @@ impl Blocks {
             return Err(DataError::Invalid(format!("{location}: {damage}")));
         }
         let file = Arc::new(opened.file);
-        let pulse = self.storage.pulse();
+        let progress = self.storage.progress();
         let dialect = config.dialect(format);
         let (names, places) = self.read(&location, &file, || match format {
             TableFormat::Csv | TableFormat::Tsv => {
-                text::count_csv(&file, dialect, pulse).map(|Counted { names, places, fused }| {
+                text::count_csv(&file, dialect, progress).map(|Counted { names, places, fused }| {
                     warn_of_fused(&location, &fused);
                     (names, places)
                 })
             }
-            TableFormat::JsonLines => text::count_lines(&file, pulse).map(|places| (Vec::new(), places)),
+            TableFormat::JsonLines => text::count_lines(&file, progress).map(|places| (Vec::new(), places)),
             TableFormat::Parquet => parquet::count(&file, &self.columns).map(|places| (Vec::new(), places)),
         })?;
         if matches!(format, TableFormat::Csv | TableFormat::Tsv) {
@@ -334,7 +336,7 @@ impl Shelf for Blocks {
     fn open(&self, shard: usize) -> Result<Block, DataError> {
         let (file, place) = &self.places[shard];
         let table = &self.files[*file];
-        let _reading = self.storage.pulse().reading(table.location.to_string().into());
+        let _reading = self.storage.progress().reading(table.location.to_string().into());
         let file = match &table.unpacked {
             Some(file) => file.clone(),
             None => {

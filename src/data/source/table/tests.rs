@@ -169,7 +169,7 @@ fn rows_that_a_stray_quote_fuses_are_counted_and_captions_of_two_lines_are_not()
     let fused = |text: &str| {
         let file = OpenFile::open(Path::new(&disk.write("pairs.csv", text))).unwrap();
         let dialect = Dialect { delimiter: b',', quoted: true, header: true };
-        let fused = text::count_csv(&file, dialect, &Pulse::default()).unwrap().fused;
+        let fused = text::count_csv(&file, dialect, &Progress::default()).unwrap().fused;
         (fused.rows, fused.first)
     };
     assert_eq!(fused("title,path\nplain,1\n\"open,2\nplain,3\n\"shut\" x,4\nplain,5\n"), (1, 3));

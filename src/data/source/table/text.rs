@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::block::{Place, Row, Way, BLOCK_BYTES, MOST_ROWS};
 use super::column::Columns;
 use super::config::Dialect;
-use crate::data::source::Defect;
 use crate::data::storage::disk::OpenFile;
-use crate::data::storage::Pulse;
+use crate::data::storage::Progress;
 use crate::data::text::text_file::Lines;
 use crate::data::text::{json, text_file};
+use crate::data::Defect;
 
 /// Longest row that is read, bytes; more is a quote that was never closed, or no text at all.
 const LONGEST_ROW: u64 = 256 << 20;
@@ -58,7 +58,7 @@ fn names(first: &ByteRecord, dialect: Dialect) -> Vec<String> {
 }
 
 /// Counts a CSV or TSV file.
-pub(super) fn count_csv(file: &OpenFile, dialect: Dialect, pulse: &Pulse) -> Result<Counted, Trouble> {
+pub(super) fn count_csv(file: &OpenFile, dialect: Dialect, progress: &Progress) -> Result<Counted, Trouble> {
     let whole = Section::of(file).map_err(|error| format!(": {error}"))?;
     refuse_other_encodings(file)?;
     let mut reader = reader(whole, dialect);
@@ -92,7 +92,7 @@ pub(super) fn count_csv(file: &OpenFile, dialect: Dialect, pulse: &Pulse) -> Res
         // The first row of a file without a header begins where the file does.
         let line = if start == 0 { line } else { line + between };
         fused.look(&record, line, names.len(), dialect);
-        blocks.add(start, end, line, pulse);
+        blocks.add(start, end, line, progress);
     }
     Ok(Counted { names, places: blocks.done, fused })
 }
@@ -172,7 +172,7 @@ fn wrong_columns(expected: usize, got: usize, dialect: Dialect) -> String {
 }
 
 /// The blocks of a JSON Lines file.
-pub(super) fn count_lines(file: &OpenFile, pulse: &Pulse) -> Result<Vec<Place>, Trouble> {
+pub(super) fn count_lines(file: &OpenFile, progress: &Progress) -> Result<Vec<Place>, Trouble> {
     let told = |error: io::Error| format!(": {error}");
     let whole = BufReader::with_capacity(1 << 18, Section::of(file).map_err(told)?);
     let mut lines = Lines::begin(whole, LONGEST_ROW).map_err(told)?.map_err(|what| format!(": {what}"))?;
@@ -183,7 +183,7 @@ pub(super) fn count_lines(file: &OpenFile, pulse: &Pulse) -> Result<Vec<Place>, 
         match lines.next().map_err(|error| format!(":{number}: {error}"))? {
             None => return Ok(blocks.done),
             Some(Ok(blank)) if blank.trim().is_empty() => {}
-            Some(_) => blocks.add(start, lines.place().0, number, pulse),
+            Some(_) => blocks.add(start, lines.place().0, number, progress),
         }
     }
 }
@@ -225,7 +225,7 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn add(&mut self, row_start: u64, row_end: u64, line: u64, pulse: &Pulse) {
+    fn add(&mut self, row_start: u64, row_end: u64, line: u64, progress: &Progress) {
         if let Some(Place { rows, way: Way::Bytes { start, end }, .. }) = self.done.last_mut() {
             if *rows < MOST_ROWS && row_end - *start <= BLOCK_BYTES {
                 *rows += 1;
@@ -233,7 +233,7 @@ impl Blocks {
                 return;
             }
         }
-        pulse.beat();
+        progress.advance();
         let way = Way::Bytes { start: row_start, end: row_end };
         self.done.push(Place { first: line, rows: 1, way });
     }

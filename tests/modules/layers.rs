@@ -1,12 +1,12 @@
-//! The arrows between the rooms of src/: data flows recipe -> data -> model -> train -> evaluate, and nothing
-//! reaches upward. This reads the sources and holds every `crate::room` in them against the list below.
+//! Modules of src/ depend on each other in one direction: data flows recipe -> data -> model -> train -> evaluate, and
+//! nothing imports upward. Every `crate::module` in the sources is held against the list below.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each room and the rooms it may name. A room may always name itself.
-const ARROWS: &[(&str, &[&str])] = &[
+/// Each module and those that it may name, beside itself.
+const ALLOWED: &[(&str, &[&str])] = &[
     ("main", &["command", "huge_pages"]),
     ("huge_pages", &[]),
     ("guide", &[]),
@@ -112,10 +112,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("whole_file", &[]),
 ];
 
-/// Leaves that every room may name.
+/// Leaves that every module may name.
 const EVERYWHERE: &[&str] = &["outside", "terminal"];
 
-/// Rooms that may name dfdx.
+/// Modules that may name dfdx.
 const GRAPH: &[&str] = &["model", "parameter", "optimizer", "interpreter", "command", "trained"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -129,16 +129,16 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn room(path: &Path, src: &Path) -> String {
+fn module(path: &Path, src: &Path) -> String {
     let first = path.strip_prefix(src).unwrap().components().next().unwrap();
     Path::new(first.as_os_str()).file_stem().unwrap().to_str().unwrap().to_owned()
 }
 
-/// The rooms a source names: `crate::x` and each branch of `crate::{x, y}`; comments do not count.
+/// Modules that a source names: `crate::x` and each branch of `crate::{x, y}`; comments do not count.
 fn named(text: &str) -> BTreeSet<String> {
     let code: String =
         text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
-    let mut rooms = BTreeSet::new();
+    let mut modules = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
         if code[..at].ends_with('$') {
             continue;
@@ -156,51 +156,52 @@ fn named(text: &str) -> BTreeSet<String> {
                     .collect()
             }
         };
-        rooms.extend(names.into_iter().filter(|name| !name.is_empty()));
+        modules.extend(names.into_iter().filter(|name| !name.is_empty()));
     }
-    rooms
+    modules
 }
 
 #[test]
-fn no_room_reaches_upward() {
+fn no_module_imports_upward() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&src, &mut files);
     assert!(files.len() > 20, "the sources were not found under {}", src.display());
     let mut wrong = Vec::new();
     for file in files {
-        let room = room(&file, &src);
-        // A room's own tests may stand on the rooms that use it.
-        if room == "lib" || file.file_name().is_some_and(|name| name == "tests.rs") {
+        let module = module(&file, &src);
+        // A module's own tests may use the modules that build on it.
+        if module == "lib" || file.file_name().is_some_and(|name| name == "tests.rs") {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
         let shown = file.strip_prefix(&src).unwrap().display().to_string();
-        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == room) else {
-            wrong.push(format!("src/{shown}: the room `{room}` is not in the list of this test"));
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("src/{shown}: the module `{module}` is not in the list of this test"));
             continue;
         };
         for other in named(&text) {
-            if other != room && !allowed.contains(&other.as_str()) && !EVERYWHERE.contains(&other.as_str()) {
-                wrong.push(format!("src/{shown}: `{room}` may not reach `{other}`"));
+            if other != module && !allowed.contains(&other.as_str()) && !EVERYWHERE.contains(&other.as_str())
+            {
+                wrong.push(format!("src/{shown}: `{module}` may not name `{other}`"));
             }
         }
-        if text.contains("dfdx::") && !GRAPH.contains(&room.as_str()) {
-            wrong.push(format!("src/{shown}: dfdx may not be named in `{room}`"));
+        if text.contains("dfdx::") && !GRAPH.contains(&module.as_str()) {
+            wrong.push(format!("src/{shown}: dfdx may not be named in `{module}`"));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn only_the_terminal_room_writes_to_standard_output_and_error() {
+fn only_the_terminal_module_writes_to_standard_output_and_error() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&src, &mut files);
     let mut wrong = Vec::new();
     for file in files {
         // A build script talks to cargo that way.
-        if room(&file, &src) == "terminal" || file.ends_with("src/kernel/cuda/build.rs") {
+        if module(&file, &src) == "terminal" || file.ends_with("src/kernel/cuda/build.rs") {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();

@@ -1,0 +1,72 @@
+//! The `data` block of a recipe.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::data::decode::AugmentConfig;
+use crate::data::load::LimitsConfig;
+use crate::data::source::filter::FilterConfig;
+use crate::data::source::open::open_in;
+use crate::data::source::{Source, SourceConfig};
+use crate::data::storage::{with_stall_timeout, Storage, StorageConfig};
+use crate::data::text::CaptionUse;
+use crate::data::DataError;
+
+/// Where pairs come from and how they are prepared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Pairs to train on.
+    pub train: SourceConfig,
+    /// Pairs that training never sees; evaluators use them unless they name a source of their own.
+    #[serde(default)]
+    pub validation: Option<SourceConfig>,
+    /// Size of an epoch in samples, for durations in epochs (the official "virtual" epoch has 1,281,167).
+    /// Default: the size of the training source, where it has one.
+    #[serde(default)]
+    pub epoch_samples: Option<std::num::NonZeroU64>,
+    /// Random resized crop and flip.
+    #[serde(default)]
+    pub augment: AugmentConfig,
+    /// Good samples that are left out of training nevertheless.
+    #[serde(default)]
+    pub filter: FilterConfig,
+    /// What a sample may ask for, and how many may be broken.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// How files are reached: cache, attempts, stall_timeout.
+    #[serde(default)]
+    pub storage: StorageConfig,
+    /// Threads that decode and tokenize, at most 1,024. Default: one a core, at least one.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1_024))]
+    pub workers: Option<std::num::NonZeroUsize>,
+}
+
+impl DataConfig {
+    /// Opens a source of the recipe. `seed` is the run's.
+    ///
+    /// # Errors
+    /// The source has nothing to offer, cannot be read, or does not answer in time.
+    pub fn open(&self, source: &SourceConfig, seed: u64) -> Result<Arc<dyn Source>, DataError> {
+        self.open_for(source, seed, CaptionUse::Needed)
+    }
+
+    /// The same for a purpose that may not need captions.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_for(
+        &self,
+        source: &SourceConfig,
+        seed: u64,
+        captions: CaptionUse,
+    ) -> Result<Arc<dyn Source>, DataError> {
+        let storage = Arc::new(Storage::new(&self.storage));
+        let (progress, config) = (storage.progress().clone(), source.clone());
+        let open = move || open_in(&config, storage, seed, captions);
+        with_stall_timeout(self.storage.stall_timeout(), "the source", "opening it", Some(progress), open)?
+    }
+}

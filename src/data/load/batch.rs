@@ -1,0 +1,29 @@
+//! Batches of pairs.
+
+use crate::data::source::Cursor;
+
+/// Pairs ready for the encoders.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Stored bytes: [batch, size, size, 3], or [batch, kept, patch * patch * 3] where the options cuts patches.
+    pub pixels: Vec<u8>,
+    /// Side of the images.
+    pub size: usize,
+    /// [batch, kept]: which patches of each image `pixels` holds, counted row by row. Empty where the options
+    /// takes whole images.
+    pub patches: Vec<u32>,
+    /// [batch, context] token ids of one caption each, padded.
+    pub tokens: Vec<u32>,
+    /// Real tokens of each caption, at most `context`.
+    pub lengths: Vec<u32>,
+    /// Every caption of each image, as text.
+    pub captions: Vec<Vec<String>>,
+    /// Class of each image, where the options asked for one and the sample has it.
+    pub labels: Vec<Option<i64>>,
+    /// Name of each sample, for messages.
+    pub keys: Vec<String>,
+    /// Which image each one is, where the source may have several samples of one.
+    pub images: Vec<Option<u64>>,
+    /// The cursor just past the last sample.
+    pub cursor: Cursor,
+}
