@@ -124,7 +124,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             stop: &|| false,
         };
         let began = Instant::now();
-        let result = evaluator.evaluate(material, &mut embedder)?;
+        let result = evaluator.evaluate(material, &mut embedder)?.evaluation;
         let seconds = began.elapsed().as_secs_f64() - making.get();
         let rate =
             if flop.is_finite() { format!(", {:.0} GFLOP/s", flop / seconds / 1e9) } else { String::new() };

@@ -26,7 +26,8 @@
 //! | [`trained`] | a run opened for use: weights, tokenizer, recipe |
 //! | [`terminal`] | standard output and error, which can be closed, full or gone |
 //! | [`outside`] | text from outside, made safe for where it is shown |
-//! | [`run_folder`], [`whole_file`], [`device`], [`duration`], [`pause`], [`seed`] | small leaves |
+//! | [`record`] | the files of a run folder: where they lie, their rows, writing and reading them |
+//! | [`whole_file`], [`device`], [`duration`], [`pause`], [`seed`] | small leaves |
 
 pub mod checkpoint;
 pub mod command;
@@ -47,8 +48,8 @@ pub mod parameter;
 pub mod pause;
 pub mod ranks;
 pub mod recipe;
+pub mod record;
 pub mod report;
-pub mod run_folder;
 pub mod seed;
 pub mod stage;
 pub mod sweep;

@@ -8,6 +8,7 @@ use crate::data::DataError;
 use crate::model::{Flip, GraphDevice, ModelConfig, ModelError, Precision};
 use crate::parameter::NamedTensor;
 use crate::recipe::{model_of, ModelUnknown};
+use crate::record::RunPaths;
 use crate::stage::inputs::{whole_images, whole_texts};
 use crate::stage::training::MODEL;
 
@@ -63,7 +64,7 @@ impl Weights {
     pub fn open(path: &Path) -> Result<Self, TrainedError> {
         let config = model_of(path)?;
         let snapshot = if checkpoint::run_of(path) == path {
-            let found = checkpoint::newest(&path.join("checkpoints"))?;
+            let found = checkpoint::newest(&RunPaths::new(path).checkpoints())?;
             for (path, reason) in &found.refused {
                 tracing::warn!(target: "flip::checkpoint", path = %path.display(), %reason, "checkpoint refused");
             }
@@ -101,7 +102,7 @@ impl Weights {
 /// of the recipe has to agree; or the recipe's, where none lies there. A vocabulary that the recipe would train is
 /// not trained again.
 pub fn tokenizer_of(path: &Path, config: &TokenizerConfig) -> Result<Option<Tokenizer>, TrainedError> {
-    let file = checkpoint::run_of(path).join("tokenizer.json");
+    let file = RunPaths::new(checkpoint::run_of(path)).tokenizer();
     if !file.is_file() {
         return Ok(None);
     }
@@ -120,7 +121,7 @@ impl<D: GraphDevice> Trained<D> {
         let weights = Weights::open(folder)?;
         let mut model = D::fuse(Flip::new(device, &weights.config, 0)?, Precision::F32.into())?;
         model.import(&weights.tensors)?;
-        let file = checkpoint::run_of(folder).join("tokenizer.json");
+        let file = RunPaths::new(checkpoint::run_of(folder)).tokenizer();
         let tokenizer = file.exists().then(|| Tokenizer::load(&file)).transpose()?;
         Ok(Trained { model, tokenizer, checkpoint: weights.checkpoint })
     }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use flip::data::{Batch, Cursor, DataError, FolderConfig, SourceConfig};
 use flip::evaluator::{
-    ClassesConfig, Embedder, Evaluation, Evaluator, FewShotConfig, Known, LabelsConfig, LinearProbeConfig,
-    Material, NearestNeighboursConfig, Penalty, RetrievalCaptions, RetrievalConfig, ZeroShotConfig,
+    ClassesConfig, Embedder, Evaluator, FewShotConfig, Known, LabelsConfig, LinearProbeConfig, Material,
+    NearestNeighboursConfig, Penalty, RetrievalCaptions, RetrievalConfig, ZeroShotConfig,
 };
+use flip::record::Evaluation;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -91,7 +92,7 @@ fn evaluate(evaluator: &dyn Evaluator, test: Images, train: Option<Images>, know
     let mut train = train.map(|train| batches(train, 50));
     let train = train.as_mut().map(|train| train as _);
     let material = Material { test: &mut test, known, train, logit_scale: 100.0, seed: 5, stop: &|| false };
-    evaluator.evaluate(material, &mut embedder).unwrap()
+    evaluator.evaluate(material, &mut embedder).map(|evaluated| evaluated.evaluation).unwrap()
 }
 
 /// Train and test with their labels.
@@ -124,7 +125,7 @@ fn assert_classifies(result: &Evaluation, expected: &Value) {
             if class == other || n == 0 {
                 continue;
             }
-            let named = |c: &&flip::evaluator::Confusion| {
+            let named = |c: &&flip::record::Confusion| {
                 c.class == class.to_string() && c.taken_for == other.to_string()
             };
             assert_eq!(
@@ -169,7 +170,7 @@ fn zero_shot_equals_numpy() {
     let mut test = batches(test, 33);
     let material =
         Material { test: &mut test, known, train: None, logit_scale: 1.0, seed: 0, stop: &|| false };
-    let result = config.evaluate(material, &mut embedder).unwrap();
+    let result = config.evaluate(material, &mut embedder).unwrap().evaluation;
     assert_classifies(&result, &expected()["zero_shot"]);
 }
 

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use flip::data::{Batch, Cursor};
 use flip::evaluator::{
-    Classes, ClassesConfig, Embedder, Evaluation, EvaluatorConfig, EvaluatorError, HeldOutLossConfig, Known,
-    Material, RetrievalCaptions, RetrievalConfig, ZeroShotConfig,
+    Classes, ClassesConfig, Embedder, EvaluatorConfig, EvaluatorError, HeldOutLossConfig, Known, Material,
+    RetrievalCaptions, RetrievalConfig, ZeroShotConfig,
 };
+use flip::record::Evaluation;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
@@ -79,7 +80,7 @@ impl World {
         let known = Known { classes, templates: &[] };
         let material =
             Material { test: &mut batches, known, train: None, logit_scale: scale, seed: 0, stop: &|| false };
-        config.evaluator().evaluate(material, &mut embedder)
+        config.evaluator().evaluate(material, &mut embedder).map(|evaluated| evaluated.evaluation)
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flip::log::{LogError, Logging, Metrics, Progress, StepMetrics, StepTiming, Timing};
+use flip::log::{LogError, Logging, Progress};
+use flip::record::{Metrics, RecordError, StepMetrics, StepTiming, Timing};
 use tempfile::TempDir;
 use tracing::dispatcher::with_default;
 use tracing::Dispatch;
@@ -342,7 +343,7 @@ fn a_file_that_lost_lines_is_not_continued() {
     fs::write(&path, "{\"a\":1}\n{\"b\":2}\n").unwrap();
     for expected in [17, 9, u64::MAX] {
         let error = Metrics::open(&path, Some(expected)).unwrap_err();
-        assert!(matches!(error, LogError::NotContinued { .. }), "{error}");
+        assert!(matches!(error, RecordError::NotContinued { .. }), "{error}");
         let message = error.to_string();
         assert!(message.contains("metrics.jsonl") && message.contains("16 bytes"), "{message}");
     }

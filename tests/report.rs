@@ -3,13 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use flip::record::{Answer, EvaluationRow, Example, Examples, RecordError};
 use flip::report::compare::{self, Run};
 use flip::report::evaluation::{comparisons, stages, trajectories};
 use flip::report::tensorboard::{self, What, START};
-use flip::report::{
-    contact_sheet, stage_titles, table, thumbnail, write, Answer, EvalRow, EventWriter, Example, Examples,
-    Masked, ReportError,
-};
+use flip::report::{contact_sheet, stage_titles, table, thumbnail, write, EventWriter, Masked, ReportError};
 use image::Rgba;
 
 const RECIPE: &str = r#"(
@@ -54,7 +52,7 @@ fn run_folder(dir: &Path) {
     fs::write(dir.join("recipe.ron"), RECIPE).unwrap();
 }
 
-fn rows() -> Vec<EvalRow> {
+fn rows() -> Vec<EvaluationRow> {
     serde_json::from_str(EVAL).unwrap()
 }
 
@@ -179,7 +177,7 @@ fn a_broken_eval_json_is_named() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("eval.json"), "[{\"stage\":1}]").unwrap();
     let error = write(dir.path()).unwrap_err();
-    assert!(matches!(error, ReportError::Evaluations { .. }));
+    assert!(matches!(error, ReportError::Record(RecordError::Content { .. })));
     let message = error.to_string();
     assert!(message.contains("eval.json") && message.contains("line 1"), "{message}");
     let error = write(&dir.path().join("absent")).unwrap_err().to_string();
@@ -318,7 +316,7 @@ fn rows_of_a_course() -> String {
 
 #[test]
 fn the_course_of_an_accuracy_is_a_curve_and_the_table_has_the_stages_of_evaluations() {
-    let rows: Vec<EvalRow> = serde_json::from_str(&rows_of_a_course()).unwrap();
+    let rows: Vec<EvaluationRow> = serde_json::from_str(&rows_of_a_course()).unwrap();
     assert_eq!(stages(&rows), [1]);
     assert_eq!(comparisons(&rows)[0].values, [Some(0.5)]);
     let course = trajectories(&rows);
@@ -329,7 +327,7 @@ fn the_course_of_an_accuracy_is_a_curve_and_the_table_has_the_stages_of_evaluati
     assert!(!comparisons(&rows)[1].is_share());
     assert_eq!(comparisons(&rows)[1].format(1.0), "1");
     // Where no stage of evaluations measured it, the table has the last of each training stage.
-    let only: Vec<EvalRow> = rows.into_iter().filter(|row| row.step > 0).collect();
+    let only: Vec<EvaluationRow> = rows.into_iter().filter(|row| row.step > 0).collect();
     assert_eq!(stages(&only), [0, 2]);
     assert_eq!(comparisons(&only)[0].values, [Some(0.5), Some(0.75)]);
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::recipe;
+use crate::record::RunPaths;
 use crate::report::compare::{self, Run};
 use crate::terminal::say_error;
 
@@ -29,7 +30,7 @@ pub struct CompareArgs {
 pub fn compare(args: &CompareArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
     let mut runs = Vec::with_capacity(args.runs.len());
     for folder in &args.runs {
-        let path = folder.join("recipe.ron");
+        let path = RunPaths::new(folder).recipe();
         if !path.exists() {
             return Err(Failure::Usage(format!(
                 "{} holds no run (there is no recipe.ron in it); expected a folder that `flip run` made",

@@ -10,6 +10,7 @@ use super::{Failure, Outcome};
 use crate::checkpoint::run_of;
 use crate::command::number::whole;
 use crate::exchange::{self, Format, Outgoing};
+use crate::record::RunPaths;
 use crate::terminal::say;
 use crate::trained::Weights;
 
@@ -48,7 +49,7 @@ pub fn export(args: &ExportArgs) -> Result<Outcome, Failure> {
     };
     let weights = Weights::open(&args.run)?;
     let run = run_of(&args.run);
-    let tokenizer = Some(run.join("tokenizer.json")).filter(|path| path.is_file());
+    let tokenizer = Some(RunPaths::new(run).tokenizer()).filter(|path| path.is_file());
     let name = args.out.file_name().map_or("model".into(), |name| name.to_string_lossy());
     let card = ModelCard::of(run, &weights, &name, Some(format))?.to_string();
     let outgoing = Outgoing {

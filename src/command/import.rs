@@ -11,7 +11,7 @@ use crate::checkpoint::{self, Name, TensorView};
 use crate::command::number::whole;
 use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::exchange::{self, ExchangeError, Format, ImportOptions, Imported};
-use crate::run_folder::{Entry, RunFolder};
+use crate::record::{Entry, RunFolder};
 use crate::stage::training::MODEL;
 use crate::terminal::say;
 

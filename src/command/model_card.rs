@@ -13,7 +13,8 @@ use crate::exchange::Format;
 use crate::model::ModelConfig;
 use crate::outside;
 use crate::recipe::{self, Recipe};
-use crate::report::{self, EvalRow};
+use crate::record::{EvaluationRow, RunPaths};
+use crate::report;
 use crate::stage::Stage;
 use crate::trained::Weights;
 use crate::whole_file;
@@ -54,7 +55,7 @@ pub(super) struct ModelCard<'a> {
     weights: &'a Weights,
     /// The recipe it was trained with, as text and read, where there was one.
     recipe: Option<(String, Recipe)>,
-    results: Vec<EvalRow>,
+    results: Vec<EvaluationRow>,
 }
 
 impl<'a> ModelCard<'a> {
@@ -65,7 +66,8 @@ impl<'a> ModelCard<'a> {
         name: &'a str,
         format: Option<Format>,
     ) -> Result<Self, Failure> {
-        let path = folder.join("recipe.ron");
+        let paths = RunPaths::new(folder);
+        let path = paths.recipe();
         let recipe = match std::fs::read_to_string(&path) {
             Ok(text) => {
                 let text = outside::without_secrets(&text).into_owned();
@@ -75,7 +77,7 @@ impl<'a> ModelCard<'a> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Failure::Usage(format!("{}: {error}", path.display()))),
         };
-        let rows = EvalRow::read(&folder.join("eval.json"))?;
+        let rows = EvaluationRow::read_all(&paths.evaluations())?;
         let results = report::evaluation::tabled(&rows).cloned().collect();
         Ok(ModelCard { name, format, weights, recipe, results })
     }
@@ -236,7 +238,7 @@ impl ModelCard<'_> {
             }
         }
         for kind in kinds {
-            let rows: Vec<&EvalRow> = self.results.iter().filter(|row| row.kind == kind).collect();
+            let rows: Vec<&EvaluationRow> = self.results.iter().filter(|row| row.kind == kind).collect();
             writeln!(f, "### {}\n", outside::markdown(&kind.replace('_', " ")))?;
             table(f, &rows, &titles)?;
         }
@@ -294,7 +296,7 @@ fn stages(f: &mut fmt::Formatter<'_>, recipe: &Recipe) -> fmt::Result {
 }
 
 /// Rows of one kind; a column a metric, in the order in which they come.
-fn table(f: &mut fmt::Formatter<'_>, rows: &[&EvalRow], titles: &[String]) -> fmt::Result {
+fn table(f: &mut fmt::Formatter<'_>, rows: &[&EvaluationRow], titles: &[String]) -> fmt::Result {
     let mut metrics: Vec<&str> = Vec::new();
     for (name, _) in rows.iter().flat_map(|row| &row.metrics) {
         if !metrics.contains(&name.as_str()) {

@@ -11,8 +11,7 @@ use crate::checkpoint::Snapshot;
 use crate::duration::Duration;
 use crate::outside;
 use crate::recipe::{self, Change, Effect, FieldPath, Recipe, Segment};
-use crate::report::Amendment;
-use crate::run_folder::RunFolder;
+use crate::record::{Amendment, RunFolder};
 use crate::stage::training::{Position, State};
 use crate::stage::Stage;
 

@@ -12,8 +12,8 @@ use crate::ranks::{self, Member, Ranks};
 use crate::recipe::files;
 use crate::recipe::forecast::forecast;
 use crate::recipe::{self, Recipe};
-use crate::report::{self, EvalRow};
-use crate::run_folder::{Entry, RunFolder, RunFolderError};
+use crate::record::{Entry, EvaluationRow, RunFolder, RunFolderError, RunPaths};
+use crate::report;
 use crate::stage::Ended;
 use crate::terminal::{say, say_error};
 
@@ -95,7 +95,7 @@ impl RunArgs {
     fn entry(&self, root: &Path) -> Result<Entry, Failure> {
         let entry = match self.restart {
             true => Entry::Restart,
-            false if self.resume || self.resume_or_start && RunFolder::holds_run(root) => Entry::Resume,
+            false if self.resume || self.resume_or_start && RunPaths::new(root).holds_run() => Entry::Resume,
             false => Entry::Start,
         };
         if entry != Entry::Resume && !self.amend.is_empty() {
@@ -119,10 +119,10 @@ impl RunArgs {
                  --resume"
             )));
         }
-        if !RunFolder::holds_run(given) {
+        if !RunPaths::new(given).holds_run() {
             return Err(Failure::Usage(RunFolderError::NothingToResume { path: given.clone() }.to_string()));
         }
-        let recipe = RunFolder::recipe_of(given);
+        let recipe = RunPaths::new(given).recipe();
         Ok((RecipeArgs { recipe, sets: sets.clone() }, Some(given.clone())))
     }
 }
@@ -198,7 +198,7 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
         tracing::warn!(target: "flip", "interrupted; go on with flip run {} --resume", folder.root().display());
         return Ok(Outcome::Interrupted);
     }
-    let results = EvalRow::read(&folder.evaluations())?;
+    let results = EvaluationRow::read_all(&folder.evaluations())?;
     say!("{}", report::table::text(&results, &report::stage_titles(&written)));
     say!("run folder  {}", folder.root().display());
     say!("report      {}", page.display());
@@ -215,8 +215,8 @@ fn run_beside(
     // Rank 0 has entered the run folder, and made place in it, when it says with which recipe the run goes on.
     let told = ranks::from_first(ranks, &[])?;
     let recipe = recipe::read_text("the recipe of rank 0", &String::from_utf8_lossy(&told), &[])?;
-    let config = args.logging.clone().unwrap_or_else(|| RunFolder::logging_of(root));
-    let _logging = Logging::start_in_file(&config, &RunFolder::log_of_rank(root, ranks.rank()))?;
+    let config = args.logging.clone().unwrap_or_else(|| RunPaths::new(root).logging());
+    let _logging = Logging::start_in_file(&config, &RunPaths::new(root).log_of_rank(ranks.rank()))?;
     let interrupt = catch_signals()?;
     let progress = Progress::lines(Duration::MAX);
     let setting = Setting { ranks, members, folder: None, progress: &progress, interrupt: &interrupt };
@@ -233,7 +233,7 @@ fn everything_is_here(recipe: &Recipe, resumed: Option<&Path>) -> Result<(), Fai
     let has = |field: &str| match (resumed, field) {
         (Some(_), "init") => true,
         (Some(root), field) if field.starts_with("model.text.tokenizer") => {
-            RunFolder::tokenizer_of(root).is_file()
+            RunPaths::new(root).tokenizer().is_file()
         }
         _ => false,
     };
@@ -257,7 +257,7 @@ fn fits_into_memory(recipe: &Recipe, elsewhere: bool) -> Result<(), Failure> {
 
 /// Refuses a logging file with a mistake in it, and a given one that is not there, before the folder is taken.
 pub(super) fn logging_is_readable(given: Option<&Path>, root: &Path) -> Result<(), Failure> {
-    let path = given.map_or_else(|| RunFolder::logging_of(root), Path::to_path_buf);
+    let path = given.map_or_else(|| RunPaths::new(root).logging(), Path::to_path_buf);
     match LoggingConfig::read(&path) {
         Err(LogError::Io { .. }) if given.is_none() && !path.exists() => Ok(()),
         read => read.map(drop).map_err(|error| Failure::Usage(error.to_string())),

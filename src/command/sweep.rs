@@ -14,6 +14,7 @@ use super::{Failure, Outcome};
 use crate::command::number::whole;
 use crate::log::{Logging, Progress};
 use crate::recipe::{self, RecipeErrors};
+use crate::record::RunPaths;
 use crate::stage::Ended;
 use crate::sweep::plan::PlanErrors;
 use crate::sweep::{self, standing, study, Plan, Standing};
@@ -75,7 +76,7 @@ pub fn sweep(args: &SweepArgs, out: &mut dyn Write) -> Result<Outcome, Failure> 
         return conclude(&read.study, &read.settings, &root, out).map(|()| Outcome::Done);
     }
     let plan = Plan::new(read, &root).map_err(|errors| Failure::Usage(shown(&errors)))?;
-    if root.join("recipe.ron").exists() {
+    if RunPaths::new(&root).holds_run() {
         let root = root.display();
         return Err(Failure::Usage(format!(
             "{root} holds a run, not a sweep; choose another folder with --out"

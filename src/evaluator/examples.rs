@@ -3,39 +3,20 @@
 
 use super::similarity::dot;
 use crate::data::Batch;
+use crate::record::{Answer, Example};
 
 /// Images that are asked about.
 const ASKED: usize = 8;
 /// Answers kept for each.
 const ANSWERS: usize = 5;
 
-/// [size, size, 3] bytes.
+/// A square image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thumbnail {
+    /// Side, pixels.
     pub size: usize,
+    /// [size, size, 3] bytes.
     pub pixels: Vec<u8>,
-}
-
-/// An image, and what was found for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Example {
-    pub image: Thumbnail,
-    /// Its caption, or its class.
-    pub caption: String,
-    /// The texts nearest to the image.
-    pub texts: Vec<Answer<String>>,
-    /// The images nearest to the caption.
-    pub images: Vec<Answer<Thumbnail>>,
-}
-
-/// One of the nearest, the best first.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answer<T> {
-    pub what: T,
-    /// Cosine.
-    pub similarity: f32,
-    /// Whether it belongs to what was asked about.
-    pub right: bool,
 }
 
 /// The best of a stream; of equals the earlier one is better.
@@ -154,7 +135,7 @@ impl Gallery {
         }
     }
 
-    pub fn finish(self) -> Vec<Example> {
+    pub fn finish(self) -> Vec<Example<Thumbnail>> {
         let example = |asked: Asked| Example {
             image: asked.thumbnail,
             caption: asked.caption,

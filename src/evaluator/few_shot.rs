@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::labelled::Labelled;
 use super::logistic::{Classifier, Fit, Samples, ITERATIONS};
 use super::products::Products;
-use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
+use super::{Embedder, Evaluated, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
 use crate::data::load::LabelFrom;
 use crate::data::SourceConfig;
+use crate::record::Evaluation;
 use crate::seed::{rng, Purpose};
 
 /// A linear classifier on n images of every class of `train`, tried on those of `data`.
@@ -70,7 +71,7 @@ impl Evaluator for FewShotConfig {
         &self,
         material: Material<'_>,
         embedder: &mut Embedder<'_>,
-    ) -> Result<Evaluation, EvaluatorError> {
+    ) -> Result<Evaluated, EvaluatorError> {
         let (seed, stop) = (material.seed, material.stop);
         let labelled = Labelled::gather(&self.name, material, embedder)?;
         let mut products = Products::new()?;
@@ -93,7 +94,7 @@ impl Evaluator for FewShotConfig {
         }
         metrics.push(("chance".into(), 1.0 / labelled.names.len() as f64));
         metrics.push(("draws".into(), self.draws as f64));
-        Ok(Evaluation {
+        let evaluation = Evaluation {
             kind: self.kind().into(),
             dataset: self.name.clone(),
             task: Labelled::task(&self.labels).into(),
@@ -101,8 +102,8 @@ impl Evaluator for FewShotConfig {
             n: labelled.test_classes.len() as u64,
             per_class: Vec::new(),
             confusions: Vec::new(),
-            examples: Vec::new(),
-        })
+        };
+        Ok(evaluation.into())
     }
 }
 

@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::similarity::dot;
-use super::{Batches, Embedder, Evaluation, Evaluator, EvaluatorError, Material};
+use super::{Batches, Embedder, Evaluated, Evaluator, EvaluatorError, Material};
 use crate::data::SourceConfig;
+use crate::record::Evaluation;
 
 /// The symmetric contrastive loss over batches of a fixed size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,7 +43,7 @@ impl Evaluator for HeldOutLossConfig {
         &self,
         material: Material<'_>,
         embedder: &mut Embedder<'_>,
-    ) -> Result<Evaluation, EvaluatorError> {
+    ) -> Result<Evaluated, EvaluatorError> {
         evaluate(self, material.test, embedder, material.logit_scale)
     }
 }
@@ -52,7 +53,7 @@ fn evaluate(
     batches: &mut Batches<'_>,
     embedder: &mut Embedder<'_>,
     logit_scale: f64,
-) -> Result<Evaluation, EvaluatorError> {
+) -> Result<Evaluated, EvaluatorError> {
     let nothing = |detail: String| EvaluatorError::NothingToMeasure { name: config.name.clone(), detail };
     if config.batch < 2 {
         return Err(nothing(format!(
@@ -82,7 +83,7 @@ fn evaluate(
             config.batch
         )));
     }
-    Ok(Evaluation {
+    let evaluation = Evaluation {
         kind: config.kind().into(),
         dataset: config.name.clone(),
         task: format!("batch {}", config.batch),
@@ -93,8 +94,8 @@ fn evaluate(
         n: (losses.len() * config.batch) as u64,
         per_class: Vec::new(),
         confusions: Vec::new(),
-        examples: Vec::new(),
-    })
+    };
+    Ok(evaluation.into())
 }
 
 /// Mean over both directions of the cross-entropy of the right partner among all of the batch.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::labelled::Labelled;
 use super::logistic::{Classifier, Fit, Samples, ITERATIONS};
 use super::products::Products;
-use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
+use super::{Embedder, Evaluated, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
 use crate::data::load::LabelFrom;
 use crate::data::SourceConfig;
 use crate::seed::{rng, Purpose};
@@ -86,7 +86,7 @@ impl Evaluator for LinearProbeConfig {
         &self,
         material: Material<'_>,
         embedder: &mut Embedder<'_>,
-    ) -> Result<Evaluation, EvaluatorError> {
+    ) -> Result<Evaluated, EvaluatorError> {
         let (seed, stop) = (material.seed, material.stop);
         let labelled = Labelled::gather(&self.name, material, embedder)?;
         let mut products = Products::new()?;
@@ -118,7 +118,7 @@ impl Evaluator for LinearProbeConfig {
         }
         result.metrics.push(("iterations".into(), classifier.iterations as f64));
         result.metrics.push(("train_n".into(), labelled.train_classes.len() as f64));
-        Ok(result)
+        Ok(result.into())
     }
 }
 

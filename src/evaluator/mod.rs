@@ -16,7 +16,7 @@
 pub mod classes;
 mod embedder;
 mod error;
-mod evaluation;
+mod evaluated;
 pub mod examples;
 pub mod few_shot;
 pub mod held_out_loss;
@@ -34,7 +34,7 @@ pub mod zero_shot;
 pub use classes::{Classes, ClassesConfig};
 pub use embedder::{Batches, BoxError, EmbedImages, EmbedTexts, Embedder};
 pub use error::EvaluatorError;
-pub use evaluation::{ClassResult, Confusion, Evaluation};
+pub use evaluated::Evaluated;
 pub use few_shot::FewShotConfig;
 pub use held_out_loss::HeldOutLossConfig;
 pub use labelled::LabelsConfig;
@@ -134,7 +134,7 @@ pub trait Evaluator {
         &self,
         material: Material<'_>,
         embedder: &mut Embedder<'_>,
-    ) -> Result<Evaluation, EvaluatorError>;
+    ) -> Result<Evaluated, EvaluatorError>;
 }
 
 impl EvaluatorConfig {

@@ -7,7 +7,7 @@ use super::examples::Best;
 use super::labelled::Labelled;
 use super::products::{Products, TILE_COLUMNS, TILE_ROWS};
 use super::tally::{Ranking, Tally};
-use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
+use super::{Embedder, Evaluated, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
 use crate::data::load::LabelFrom;
 use crate::data::SourceConfig;
 
@@ -59,7 +59,7 @@ impl Evaluator for NearestNeighboursConfig {
         &self,
         material: Material<'_>,
         embedder: &mut Embedder<'_>,
-    ) -> Result<Evaluation, EvaluatorError> {
+    ) -> Result<Evaluated, EvaluatorError> {
         let labelled = Labelled::gather(&self.name, material, embedder)?;
         let dim = labelled.dim;
         let mut products = Products::new()?;
@@ -83,7 +83,7 @@ impl Evaluator for NearestNeighboursConfig {
         let mut result = tally.finish(self.kind(), &self.name, task, &labelled.names);
         result.metrics.push(("k".into(), self.k as f64));
         result.metrics.push(("train_n".into(), labelled.train_classes.len() as f64));
-        Ok(result)
+        Ok(result.into())
     }
 }
 

@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use super::examples::{Gallery, Row};
 use super::products::{Products, TILE_COLUMNS, TILE_ROWS};
-use super::{Embedder, Evaluation, Evaluator, EvaluatorError, Material};
+use super::{Embedder, Evaluated, Evaluator, EvaluatorError, Material};
 use crate::data::SourceConfig;
 use crate::kernel::threads::Threads;
 use crate::mask::ImageMask;
+use crate::record::Evaluation;
 
 const CUTOFFS: [u32; 3] = [1, 5, 10];
 
@@ -74,7 +75,7 @@ impl Evaluator for RetrievalConfig {
         &self,
         material: Material<'_>,
         embedder: &mut Embedder<'_>,
-    ) -> Result<Evaluation, EvaluatorError> {
+    ) -> Result<Evaluated, EvaluatorError> {
         let (mut images, mut texts, mut owner) = (Vec::new(), Vec::new(), Vec::new());
         let mut seen = SeenImages::default();
         let mut gallery = Gallery::default();
@@ -110,7 +111,7 @@ impl Evaluator for RetrievalConfig {
             metrics.extend(CUTOFFS.map(|k| (format!("{direction}_recall_at_{k}"), found(k))));
         }
         metrics.push(("captions".into(), owner.len() as f64));
-        Ok(Evaluation {
+        let evaluation = Evaluation {
             kind: self.kind().into(),
             dataset: self.name.clone(),
             task: "image-text".into(),
@@ -118,8 +119,8 @@ impl Evaluator for RetrievalConfig {
             n: seen.captions.len() as u64,
             per_class: Vec::new(),
             confusions: Vec::new(),
-            examples: gallery.finish(),
-        })
+        };
+        Ok(Evaluated { evaluation, examples: gallery.finish() })
     }
 }
 

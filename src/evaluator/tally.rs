@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ClassResult, Confusion, Evaluation};
+use crate::record::{ClassResult, Confusion, Evaluation};
 
 /// Pairs of classes that are kept, the most frequent.
 const CONFUSIONS: usize = 50;
@@ -109,7 +109,6 @@ impl Tally {
                     n,
                 })
                 .collect(),
-            examples: Vec::new(),
         }
     }
 }

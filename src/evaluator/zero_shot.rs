@@ -4,14 +4,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::embedder::TEXTS_AT_ONCE;
-use super::examples::{thumbnail, Answer, Best, Example, Thumbnail};
+use super::examples::{thumbnail, Best, Thumbnail};
 use super::products::Products;
 use super::similarity::dot;
 use super::tally::{Ranking, Tally};
-use super::{Classes, ClassesConfig, Embedder, Evaluation, Evaluator, EvaluatorError, Known, Material};
+use super::{Classes, ClassesConfig, Embedder, Evaluated, Evaluator, EvaluatorError, Known, Material};
 use crate::data::load::LabelFrom;
 use crate::data::{Batch, SourceConfig};
 use crate::mask::ImageMask;
+use crate::record::{Answer, Example};
 
 /// Added to the norm of a class vector, as the official evaluation does.
 const NORM_EPS: f32 = 1e-8;
@@ -58,7 +59,7 @@ impl Evaluator for ZeroShotConfig {
         &self,
         material: Material<'_>,
         embedder: &mut Embedder<'_>,
-    ) -> Result<Evaluation, EvaluatorError> {
+    ) -> Result<Evaluated, EvaluatorError> {
         let classes = Classes::read(&self.classes, material.known)?;
         let dim = embedder.dim;
         let vectors = class_vectors(&classes, embedder)?;
@@ -92,8 +93,7 @@ impl Evaluator for ZeroShotConfig {
         }
         let mut result = tally.finish(self.kind(), &self.name, &classes.task, &classes.names);
         result.metrics.push(("unlabelled".into(), unlabelled as f64));
-        result.examples = mistakes.finish();
-        Ok(result)
+        Ok(Evaluated { evaluation: result, examples: mistakes.finish() })
     }
 }
 
@@ -142,7 +142,7 @@ impl Mistakes<'_> {
         });
     }
 
-    fn finish(self) -> Vec<Example> {
+    fn finish(self) -> Vec<Example<Thumbnail>> {
         let names = &self.classes.names;
         let shown = self.worst.finish().into_iter().filter_map(|(_, shown)| shown);
         let example = |(image, right, nearest): (_, usize, Vec<(usize, f32)>)| Example {

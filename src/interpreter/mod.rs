@@ -15,15 +15,15 @@ use crate::data::storage::with_stall_timeout;
 use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::data::DataError;
 use crate::device::{self, DeviceConfig};
-use crate::log::{JsonLines, Progress};
+use crate::log::Progress;
 use crate::model::{machine_lacks, Flip, GraphDevice, ModelError};
 #[cfg(all(feature = "mpi", feature = "cuda"))]
 use crate::ranks::Nccl;
 use crate::ranks::{self, Alone, Member, Ranks};
 use crate::recipe::{Compute, Precision, Recipe};
+use crate::record::{EvaluationRow, JsonLines, RecordError, RunFolder, RunFolderError};
 use crate::report::EventWriter;
-use crate::run_folder::{RunFolder, RunFolderError};
-use crate::stage::evaluate::{evaluate, read_rows, write_rows};
+use crate::stage::evaluate::evaluate;
 use crate::stage::identity::{is_a_place_of, Identity};
 use crate::stage::plan::TrainingPlan;
 use crate::stage::resumed::Resumed;
@@ -60,7 +60,7 @@ pub enum InterpreterError {
     #[error(transparent)]
     RunFolder(#[from] RunFolderError),
     #[error(transparent)]
-    Log(#[from] crate::log::LogError),
+    Record(#[from] RecordError),
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
     #[error(transparent)]
@@ -287,9 +287,9 @@ fn run_on<D: GraphDevice>(
 
 /// Opens the files of the folder that grow, as long as they were at the position.
 fn records<'a>(folder: &'a RunFolder, position: &Position) -> Result<Records<'a>, InterpreterError> {
-    let mut rows = read_rows(folder)?;
-    rows.retain(|row| row.until(position));
-    write_rows(folder, &rows)?;
+    let mut rows = EvaluationRow::read_all(&folder.evaluations())?;
+    rows.retain(|row| position.includes(row.stage, row.step));
+    EvaluationRow::write_all(folder, &rows)?;
     Ok(Records {
         folder,
         metrics: JsonLines::open(&folder.metrics(), Some(position.metrics_bytes))?,

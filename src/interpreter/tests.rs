@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::run_alone;
 use crate::log::Progress;
 use crate::recipe::{read_text, write};
+use crate::record::{Entry, RunFolder, RunPaths};
 use crate::report;
-use crate::run_folder::{Entry, RunFolder};
 use crate::terminal::say_error;
 use crate::whole_file::interrupted::{taken, STEP};
 
@@ -49,7 +49,7 @@ fn makes_the_run_of_its_parent() {
     let Some(root) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
     let run = || -> Result<(), Box<dyn std::error::Error>> {
         let recipe = read_text("tiny.ron", RECIPE, &[])?;
-        let resume = RunFolder::holds_run(&root);
+        let resume = RunPaths::new(&root).holds_run();
         let folder = RunFolder::enter(&root, if resume { Entry::Resume } else { Entry::Start })?;
         if !resume {
             folder.replace(&folder.recipe(), write(&recipe).as_bytes())?;

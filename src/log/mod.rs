@@ -1,11 +1,10 @@
-//! What a run says while it runs, and the files it leaves.
+//! Log lines and progress of a run while it goes on.
 //!
 //! [`Logging`] sends `tracing` events to the terminal and to files as `logging.ron` says, and follows edits
 //! of that file while the run goes on. [`Progress`] draws bars on a terminal and writes plain lines
-//! elsewhere. [`Metrics`] and [`Timing`] are the run folder's `metrics.jsonl` and `timing.jsonl`.
+//! elsewhere. The metrics of a run are in [`crate::record`].
 
 mod config;
-mod metrics;
 mod progress;
 mod reload;
 mod sink;
@@ -18,7 +17,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use config::{Format, Level, LoggingConfig, Sink};
-pub use metrics::{JsonLines, Metrics, StepMetrics, StepTiming, Timing};
 pub use progress::{Bar, Progress};
 pub use reload::Logging;
 
@@ -36,7 +34,7 @@ impl Default for MetricsConfig {
     }
 }
 
-/// What can go wrong with logging and with the metrics files.
+/// Logging that cannot be set up, or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("cannot {action} {path}: {source}")]
@@ -48,10 +46,4 @@ pub enum LogError {
     AlreadyStarted,
     #[error("the log subscriber cannot be changed: {0}")]
     Reload(String),
-    /// A resumed run cannot continue a file that lost or changed what was written before.
-    #[error(
-        "{path} does not have a line end at byte {expected}, where the checkpoint continues it (it has {found} \
-         bytes): put the original back, or start in a new run folder"
-    )]
-    NotContinued { path: PathBuf, expected: u64, found: u64 },
 }

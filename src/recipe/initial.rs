@@ -10,12 +10,8 @@ use super::syntax::Node;
 use crate::checkpoint::{run_of, InitConfig};
 use crate::data::text::TokenizerConfig;
 use crate::model::ModelConfig;
+use crate::record::RunPaths;
 
-/// Of a folder of imported weights, beside its checkpoints.
-const MODEL: &str = "model.ron";
-/// Of a run: resolved, so the model is written out.
-const RECIPE: &str = "recipe.ron";
-const TOKENIZER: &str = "tokenizer.json";
 /// Either file is a text of a few thousand bytes.
 const LARGEST: u64 = 1 << 20;
 
@@ -33,9 +29,9 @@ pub struct ModelUnknown {
 /// # Errors
 /// The folder is none of these, or what it says cannot be read.
 pub fn model_of(path: &Path) -> Result<ModelConfig, ModelUnknown> {
-    let run = run_of(path);
+    let run = RunPaths::new(run_of(path));
     let unknown = |path: &Path, reason: String| ModelUnknown { path: path.to_owned(), reason };
-    let (model, recipe) = (run.join(MODEL), run.join(RECIPE));
+    let (model, recipe) = (run.model(), run.recipe());
     let mut config = if model.exists() {
         let text = text(&model).map_err(|reason| unknown(&model, reason))?;
         let config: ModelConfig = ron::from_str(&text)
@@ -55,7 +51,7 @@ pub fn model_of(path: &Path) -> Result<ModelConfig, ModelUnknown> {
     } else {
         return Err(unknown(path, nothing_here(path)));
     };
-    let tokenizer = run.join(TOKENIZER);
+    let tokenizer = run.tokenizer();
     if tokenizer.is_file() {
         config.text.tokenizer = TokenizerConfig::Json(tokenizer);
     }
@@ -73,7 +69,7 @@ fn nothing_here(path: &Path) -> String {
             path.display()
         );
     }
-    format!("expected the folder of a run ({RECIPE}, checkpoints/), of `flip import` ({MODEL}), or one of its checkpoints")
+    format!("expected the folder of a run (recipe.ron, checkpoints/), of `flip import` (model.ron), or one of its checkpoints")
 }
 
 fn text(path: &Path) -> Result<String, String> {

@@ -1,40 +1,7 @@
-//! What was changed in a recipe after its run had begun: `amendments.json` of a run folder.
-
-use std::path::Path;
-
-use serde::{Deserialize, Serialize};
+//! A table of the fields that were changed while a run went on.
 
 use super::page::{begin_table, push, section, table_row};
-use super::{read_if_there, ReportError};
-
-/// A field that was given another value, and where the run stood then.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Amendment {
-    /// As it was asked for, `PATH=VALUE`.
-    pub set: String,
-    pub field: String,
-    pub old: String,
-    pub new: String,
-    /// UTC, RFC 3339.
-    pub when: String,
-    /// Of the checkpoint that the run went on from: from there on the new value holds.
-    pub stage: usize,
-    pub step: u64,
-    /// Pairs seen up to there.
-    pub samples: u64,
-}
-
-impl Amendment {
-    /// Those of a run, in order; none where there is no file.
-    ///
-    /// # Errors
-    /// The file is there and is something else.
-    pub fn read_all(path: &Path) -> Result<Vec<Amendment>, ReportError> {
-        let Some(text) = read_if_there(path)? else { return Ok(Vec::new()) };
-        serde_json::from_str(&text)
-            .map_err(|source| ReportError::Amendments { path: path.to_path_buf(), source })
-    }
-}
+use crate::record::Amendment;
 
 /// A table of them.
 pub(super) fn show(page: &mut String, amendments: &[Amendment]) {

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::chart::{draw, Chart};
-use super::evaluation::{comparisons, trajectories, EvalRow};
+use super::evaluation::{comparisons, trajectories};
 use super::history::{Axis, History, Points};
 use super::html::{duration, run_name};
 use super::page::{begin_table, escape, finish, grouped, head, push, section, table_row};
 use super::table::align;
-use super::{read_if_there, ReportError};
+use super::{text_if_there, ReportError};
+use crate::record::{EvaluationRow, RunPaths};
 
 /// Subjects whose accuracy is drawn.
 const SUBJECTS: usize = 6;
@@ -19,7 +20,7 @@ const SUBJECTS: usize = 6;
 pub struct Run {
     /// The name of its folder; with the folder before it where another run has the same.
     pub name: String,
-    rows: Vec<EvalRow>,
+    rows: Vec<EvaluationRow>,
     history: History,
     recipe: Option<String>,
     /// Fields of the recipe and their values, in order.
@@ -29,11 +30,12 @@ pub struct Run {
 impl Run {
     /// Reads a run folder. `fields` are those of its recipe, which is above this room.
     pub fn read(folder: &Path, fields: Vec<(String, String)>) -> Result<Self, ReportError> {
+        let paths = RunPaths::new(folder);
         Ok(Run {
             name: run_name(folder),
-            rows: EvalRow::read(&folder.join("eval.json"))?,
+            rows: EvaluationRow::read_all(&paths.evaluations())?,
             history: History::read(folder)?,
-            recipe: read_if_there(&folder.join("recipe.ron"))?,
+            recipe: text_if_there(&paths.recipe())?,
             fields,
         })
     }
@@ -76,11 +78,11 @@ fn summary(runs: &[Run]) -> Vec<Line> {
     line("pairs seen", &|run| (run.history.samples() > 0).then(|| grouped(run.history.samples())));
     line("time", &|run| (run.history.minutes() > 0.0).then(|| duration(run.history.minutes())));
     line("images/s", &|run| {
-        let speeds = run.history.timing("images_per_s", Axis::Steps);
+        let speeds = run.history.timing(|row| row.images_per_s, Axis::Steps);
         let mean = speeds.iter().map(|point| point.1).sum::<f64>() / speeds.len() as f64;
         mean.is_finite().then(|| grouped(mean as u64))
     });
-    line("last loss", &|run| run.history.last("loss").map(|loss| format!("{loss:.4}")));
+    line("last loss", &|run| run.history.last_loss().map(|loss| format!("{loss:.4}")));
 
     let compared: Vec<_> = runs.iter().map(|run| comparisons(&run.rows)).collect();
     let mut seen = Vec::new();
@@ -273,7 +275,7 @@ fn curves(runs: &[Run]) -> Result<Vec<String>, ReportError> {
     };
     let axes = [Axis::Samples, Axis::Minutes];
     for axis in axes {
-        add("Contrastive loss", "nats", axis, &|run| run.history.metric("loss", axis))?;
+        add("Contrastive loss", "nats", axis, &|run| run.history.metric(|row| row.loss.into(), axis))?;
     }
     let measured: Vec<_> = runs.iter().map(|run| trajectories(&run.rows)).collect();
     let mut subjects = Vec::new();

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::chart::{draw, Chart, LINES};
-use super::evaluation::{trajectories, EvalRow};
+use super::evaluation::trajectories;
 use super::history::{Axis, History, Points};
 use super::outline::title;
 use super::ReportError;
+use crate::record::EvaluationRow;
 
 /// A chart, ready to be written or to be put into a page.
 #[derive(Debug, Clone)]
@@ -18,7 +19,7 @@ pub struct Curve {
 
 /// The charts of a run folder, of what it has so far: loss, learning rate, logit scale, gradient norm,
 /// images a second, accuracy. `titles` are those of [`super::stage_titles`].
-pub fn of_run(run_dir: &Path, rows: &[EvalRow], titles: &[String]) -> Result<Vec<Curve>, ReportError> {
+pub fn of_run(run_dir: &Path, rows: &[EvaluationRow], titles: &[String]) -> Result<Vec<Curve>, ReportError> {
     let history = History::read(run_dir)?;
     let stages: Vec<(f64, String)> =
         history.stages().map(|stage| (history.begin(stage), title(titles, stage))).collect();
@@ -43,26 +44,37 @@ pub fn of_run(run_dir: &Path, rows: &[EvalRow], titles: &[String]) -> Result<Vec
     };
     let noisy = |chart| Chart { smooth: true, ..chart };
     let from_zero = |chart| Chart { from_zero: true, ..chart };
-    add("loss", noisy(chart("Contrastive loss", "nats", history.metric("loss", Axis::Steps))))?;
+    add(
+        "loss",
+        noisy(chart("Contrastive loss", "nats", history.metric(|row| row.loss.into(), Axis::Steps))),
+    )?;
     add("accuracy", accuracy(&history, rows, chart("Evaluations", "%", Points::new())))?;
-    add("lr", from_zero(chart("Learning rate", "per update", history.metric("lr", Axis::Steps))))?;
+    add("lr", from_zero(chart("Learning rate", "per update", history.metric(|row| row.lr, Axis::Steps))))?;
     add(
         "logit_scale",
-        chart("Logit scale", "factor on the similarity", history.metric("logit_scale", Axis::Steps)),
+        chart(
+            "Logit scale",
+            "factor on the similarity",
+            history.metric(|row| row.logit_scale.into(), Axis::Steps),
+        ),
     )?;
     add(
         "grad_norm",
-        noisy(from_zero(chart("Gradient norm", "L2", history.metric("grad_norm", Axis::Steps)))),
+        noisy(from_zero(chart(
+            "Gradient norm",
+            "L2",
+            history.metric(|row| row.grad_norm.into(), Axis::Steps),
+        ))),
     )?;
     add(
         "images_per_s",
-        noisy(from_zero(chart("Speed", "images/s", history.timing("images_per_s", Axis::Steps)))),
+        noisy(from_zero(chart("Speed", "images/s", history.timing(|row| row.images_per_s, Axis::Steps)))),
     )?;
     Ok(curves)
 }
 
 /// The main metric of every evaluation that is a share, where in the run it was measured.
-fn accuracy<'a>(history: &History, rows: &[EvalRow], chart: Chart<'a>) -> Chart<'a> {
+fn accuracy<'a>(history: &History, rows: &[EvaluationRow], chart: Chart<'a>) -> Chart<'a> {
     let mut lines = Vec::new();
     for trajectory in trajectories(rows).into_iter().filter(|trajectory| trajectory.is_share()) {
         let points = trajectory.points.iter().filter(|(_, value)| value.is_finite());

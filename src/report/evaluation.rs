@@ -1,80 +1,23 @@
-//! The rows of `eval.json`, and the same measurement side by side at different stages.
+//! The same measurement side by side at different stages.
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
 
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::Deserialize;
+use crate::record::EvaluationRow;
 
-use super::{read_if_there, ReportError};
-
-/// One evaluation, as `eval.json` has it.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct EvalRow {
-    /// Index of the evaluating stage in the recipe.
-    pub stage: usize,
-    /// Updates of that stage that were done; 0 for a stage of evaluations.
-    #[serde(default)]
-    pub step: u64,
-    /// Pairs the run had seen.
-    #[serde(default)]
-    pub samples: u64,
-    /// What was measured: `zero_shot`, `retrieval`, ...
-    pub kind: String,
-    pub dataset: String,
-    #[serde(default)]
-    pub task: String,
-    /// Metric names and values in the order of the file, the main one first; NaN where the file has null.
-    /// Both an object and a list of pairs are read.
-    #[serde(deserialize_with = "metrics")]
-    pub metrics: Vec<(String, f64)>,
-    /// Samples that counted.
-    pub n: u64,
-    #[serde(default)]
-    pub per_class: Vec<ClassRow>,
-    #[serde(default)]
-    pub confusions: Vec<ConfusionRow>,
-}
-
-/// Images of one class that were taken for another.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct ConfusionRow {
-    pub class: String,
-    pub taken_for: String,
-    pub n: u64,
-}
-
-/// How one class fared.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct ClassRow {
-    pub name: String,
-    pub n: u64,
-    /// Share that was right, 0 to 1; NaN where the file has null.
-    #[serde(deserialize_with = "number")]
-    pub top1: f64,
-}
-
-impl EvalRow {
-    /// Reads `eval.json`; an absent file has no rows.
-    pub fn read(path: &Path) -> Result<Vec<EvalRow>, ReportError> {
-        let text = read_if_there(path)?.unwrap_or_else(|| "[]".into());
-        serde_json::from_str(&text)
-            .map_err(|source| ReportError::Evaluations { path: path.to_path_buf(), source })
-    }
-
-    /// Two rows with the same subject measure the same thing.
-    pub fn subject(&self) -> Subject<'_> {
-        Subject { kind: &self.kind, dataset: &self.dataset, task: &self.task }
-    }
-}
-
-/// What was measured, whenever that was.
+/// The subject of a measurement, whenever that was made. Two rows with the same subject measure the same thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subject<'a> {
     pub kind: &'a str,
     pub dataset: &'a str,
     pub task: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    /// The subject of a row.
+    pub fn of(row: &'a EvaluationRow) -> Subject<'a> {
+        Subject { kind: &row.kind, dataset: &row.dataset, task: &row.task }
+    }
 }
 
 impl fmt::Display for Subject<'_> {
@@ -128,13 +71,15 @@ impl Comparison<'_> {
 
 /// The rows of a table: of what was measured in the course of training only what no stage of evaluations
 /// measured, the last time.
-pub fn tabled(rows: &[EvalRow]) -> impl Iterator<Item = &EvalRow> {
-    let proper = |row: &EvalRow| rows.iter().any(|other| other.step == 0 && other.subject() == row.subject());
+pub fn tabled(rows: &[EvaluationRow]) -> impl Iterator<Item = &EvaluationRow> {
+    let proper = |row: &EvaluationRow| {
+        rows.iter().any(|other| other.step == 0 && Subject::of(other) == Subject::of(row))
+    };
     rows.iter().filter(move |row| row.step == 0 || !proper(row))
 }
 
 /// The stages that evaluated, in sequence.
-pub fn stages(rows: &[EvalRow]) -> Vec<usize> {
+pub fn stages(rows: &[EvaluationRow]) -> Vec<usize> {
     tabled(rows).map(|row| row.stage).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -144,7 +89,7 @@ pub struct Trajectory<'a> {
     pub subject: Subject<'a>,
     pub metric: &'a str,
     /// In the order of the run.
-    pub points: Vec<(&'a EvalRow, f64)>,
+    pub points: Vec<(&'a EvaluationRow, f64)>,
 }
 
 impl Trajectory<'_> {
@@ -161,15 +106,20 @@ impl Trajectory<'_> {
 }
 
 /// The main metric of every subject, over all rows.
-pub fn trajectories(rows: &[EvalRow]) -> Vec<Trajectory<'_>> {
+pub fn trajectories(rows: &[EvaluationRow]) -> Vec<Trajectory<'_>> {
     let mut trajectories: Vec<Trajectory<'_>> = Vec::new();
     for row in rows {
         let Some((metric, value)) = row.metrics.first() else { continue };
-        match trajectories.iter_mut().find(|known| known.subject == row.subject() && known.metric == metric) {
+        match trajectories
+            .iter_mut()
+            .find(|known| known.subject == Subject::of(row) && known.metric == metric)
+        {
             Some(known) => known.points.push((row, *value)),
-            None => {
-                trajectories.push(Trajectory { subject: row.subject(), metric, points: vec![(row, *value)] })
-            }
+            None => trajectories.push(Trajectory {
+                subject: Subject::of(row),
+                metric,
+                points: vec![(row, *value)],
+            }),
         }
     }
     for trajectory in &mut trajectories {
@@ -198,21 +148,22 @@ const SETTINGS: [&str; 7] = ["classes", "unlabelled", "captions", "k", "train_n"
 
 /// Every metric of every subject, in the order in which they first appear. Where a stage measured the same
 /// twice, the later row counts.
-pub fn comparisons(rows: &[EvalRow]) -> Vec<Comparison<'_>> {
+pub fn comparisons(rows: &[EvaluationRow]) -> Vec<Comparison<'_>> {
     let stages = stages(rows);
     let mut comparisons: Vec<Comparison<'_>> = Vec::new();
     for row in tabled(rows) {
         for (metric, value) in &row.metrics {
             let column = stages.iter().position(|stage| *stage == row.stage);
-            let same = |known: &&mut Comparison<'_>| known.subject == row.subject() && known.metric == metric;
+            let same =
+                |known: &&mut Comparison<'_>| known.subject == Subject::of(row) && known.metric == metric;
             let comparison = match comparisons.iter_mut().find(same) {
                 Some(known) => known,
                 None => {
                     // Beside the other metrics of its subject, also if an earlier stage did not have it.
-                    let last = comparisons.iter().rposition(|known| known.subject == row.subject());
+                    let last = comparisons.iter().rposition(|known| known.subject == Subject::of(row));
                     let at = last.map_or(comparisons.len(), |last| last + 1);
                     let values = vec![None; stages.len()];
-                    comparisons.insert(at, Comparison { subject: row.subject(), metric, values, n: 0 });
+                    comparisons.insert(at, Comparison { subject: Subject::of(row), metric, values, n: 0 });
                     &mut comparisons[at]
                 }
             };
@@ -223,37 +174,4 @@ pub fn comparisons(rows: &[EvalRow]) -> Vec<Comparison<'_>> {
         }
     }
     comparisons
-}
-
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
-}
-
-/// An object or a list of pairs; a map type would forget the order.
-fn metrics<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, f64)>, D::Error> {
-    struct Metrics;
-    impl<'de> Visitor<'de> for Metrics {
-        type Value = Vec<(String, f64)>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("metrics as {\"name\": value} or [[\"name\", value]]")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut metrics = Vec::new();
-            while let Some((name, value)) = map.next_entry::<String, Option<f64>>()? {
-                metrics.push((name, value.unwrap_or(f64::NAN)));
-            }
-            Ok(metrics)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            let mut metrics = Vec::new();
-            while let Some((name, value)) = list.next_element::<(String, Option<f64>)>()? {
-                metrics.push((name, value.unwrap_or(f64::NAN)));
-            }
-            Ok(metrics)
-        }
-    }
-    deserializer.deserialize_any(Metrics)
 }

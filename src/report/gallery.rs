@@ -1,9 +1,9 @@
 //! Evaluated images as a person wants to see them: what was found, and whether it was right.
 
 use super::evaluation::Subject;
-use super::examples::{Answer, Example, Examples};
 use super::outline::title;
 use super::page::{escape, push, section};
+use crate::record::{Answer, Example, Examples};
 
 /// The examples of the last stage that has them, of every subject.
 pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
@@ -44,7 +44,7 @@ pub(super) fn show(page: &mut String, all: &[Examples], titles: &[String]) {
     }
 }
 
-fn retrieved(page: &mut String, example: &Example) {
+fn retrieved(page: &mut String, example: &Example<String>) {
     let caption = escape(&example.caption);
     push(page, format_args!("<div class=\"retrieval\"><p>{caption}</p>\n"));
     image(page, &example.image, "An image that is asked about", false);
@@ -58,7 +58,7 @@ fn retrieved(page: &mut String, example: &Example) {
     page.push_str("</div>\n");
 }
 
-fn mistaken(page: &mut String, example: &Example) {
+fn mistaken(page: &mut String, example: &Example<String>) {
     page.push_str("<figure>");
     image(page, &example.image, "An image that was taken for something else", false);
     push(page, format_args!("<figcaption>{}</figcaption>\n", escape(&example.caption)));
@@ -66,7 +66,7 @@ fn mistaken(page: &mut String, example: &Example) {
     page.push_str("</figure>\n");
 }
 
-fn texts(page: &mut String, answers: &[Answer]) {
+fn texts(page: &mut String, answers: &[Answer<String>]) {
     page.push_str("<ol>");
     for answer in answers {
         let class = if answer.right { " class=\"right\"" } else { "" };

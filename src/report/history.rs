@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::evaluation::EvalRow;
-use super::{read_if_there, ReportError};
+use super::ReportError;
+use crate::record::{read_lines, EvaluationRow, RunPaths, StepMetrics, StepTiming};
 
 /// Points of a curve: (where in the run, value), finite only.
 pub type Points = Vec<(f64, f64)>;
@@ -25,8 +23,8 @@ pub enum Axis {
 /// What a run has logged so far.
 #[derive(Debug, Default)]
 pub struct History {
-    metrics: Vec<Value>,
-    timing: Vec<Value>,
+    metrics: Vec<StepMetrics>,
+    timing: Vec<StepTiming>,
     /// By stage: the steps logged of it.
     steps: BTreeMap<usize, u64>,
     /// By stage and step: pairs seen.
@@ -39,17 +37,14 @@ impl History {
     /// Reads the files of a run folder. Absent files are empty, and a line that is no JSON, such as one that
     /// is just being written, is left out.
     pub fn read(run_dir: &Path) -> Result<Self, ReportError> {
-        let rows = |name: &str| -> Result<Vec<Value>, ReportError> {
-            let text = read_if_there(&run_dir.join(name))?.unwrap_or_default();
-            Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
-        };
-        let mut history =
-            History { metrics: rows("metrics.jsonl")?, timing: rows("timing.jsonl")?, ..History::default() };
-        for row in history.metrics.iter().chain(&history.timing) {
-            if let Some((stage, step)) = place(row) {
-                let steps = history.steps.entry(stage).or_default();
-                *steps = step.max(*steps);
-            }
+        let paths = RunPaths::new(run_dir);
+        let (metrics, timing) = (read_lines(&paths.metrics())?, read_lines(&paths.timing())?);
+        let mut history = History { metrics, timing, ..History::default() };
+        let metrics = history.metrics.iter().map(|row| (row.stage, row.step));
+        let timing = history.timing.iter().map(|row| (row.stage, row.step));
+        for (stage, step) in metrics.chain(timing) {
+            let steps = history.steps.entry(stage).or_default();
+            *steps = step.max(*steps);
         }
         history.measure();
         Ok(history)
@@ -58,14 +53,12 @@ impl History {
     /// Fills in what the other axes need.
     fn measure(&mut self) {
         for row in &self.metrics {
-            if let (Some(at), Some(samples)) = (place(row), row["samples"].as_u64()) {
-                self.samples.insert(at, samples);
-            }
+            self.samples.insert((row.stage, row.step), row.samples);
         }
         let mut step_ms = BTreeMap::new();
         for row in &self.timing {
-            if let (Some(at), Some(ms)) = (place(row), row["step_ms"].as_f64()) {
-                step_ms.insert(at, ms);
+            if row.step_ms.is_finite() {
+                step_ms.insert((row.stage, row.step), row.step_ms);
             }
         }
         let (mut minutes, mut before) = (0.0, (0, 0));
@@ -111,7 +104,7 @@ impl History {
     }
 
     /// Where on an axis an evaluation was made.
-    pub fn place(&self, row: &EvalRow, axis: Axis) -> f64 {
+    pub fn place(&self, row: &EvaluationRow, axis: Axis) -> f64 {
         match axis {
             Axis::Samples if row.samples > 0 => row.samples as f64,
             _ => self.at((row.stage, row.step), axis),
@@ -134,38 +127,28 @@ impl History {
     }
 
     /// A field of `metrics.jsonl`.
-    pub fn metric(&self, field: &str, axis: Axis) -> Points {
-        self.points(&self.metrics, field, axis)
+    pub fn metric(&self, field: impl Fn(&StepMetrics) -> f64, axis: Axis) -> Points {
+        self.points(self.metrics.iter().map(|row| ((row.stage, row.step), field(row))), axis)
     }
 
     /// A field of `timing.jsonl`.
-    pub fn timing(&self, field: &str, axis: Axis) -> Points {
-        self.points(&self.timing, field, axis)
+    pub fn timing(&self, field: impl Fn(&StepTiming) -> f64, axis: Axis) -> Points {
+        self.points(self.timing.iter().map(|row| ((row.stage, row.step), field(row))), axis)
     }
 
-    /// The last value of a field of `metrics.jsonl`.
-    pub fn last(&self, field: &str) -> Option<f64> {
-        self.metrics.iter().rev().find_map(|row| row[field].as_f64())
+    /// The last finite loss, nats.
+    pub fn last_loss(&self) -> Option<f32> {
+        self.metrics.iter().rev().map(|row| row.loss).find(|loss| loss.is_finite())
     }
 
     /// Pairs the run has seen.
     pub fn samples(&self) -> u64 {
-        self.metrics.iter().filter_map(|row| row["samples"].as_u64()).max().unwrap_or(0)
+        self.metrics.iter().map(|row| row.samples).max().unwrap_or(0)
     }
 
-    fn points(&self, rows: &[Value], field: &str, axis: Axis) -> Points {
-        // By step: steps that a resumed run did again are there twice, and the later line counts.
-        let mut points = BTreeMap::new();
-        for row in rows {
-            let (Some((stage, step)), Some(value)) = (place(row), row[field].as_f64()) else { continue };
-            if value.is_finite() {
-                points.insert((stage, step), value);
-            }
-        }
+    fn points(&self, values: impl Iterator<Item = ((usize, u64), f64)>, axis: Axis) -> Points {
+        // By step: steps that a resumed run did again are there twice, and the later row counts.
+        let points: BTreeMap<(usize, u64), f64> = values.filter(|(_, value)| value.is_finite()).collect();
         points.into_iter().map(|(at, value)| (self.at(at, axis), value)).collect()
     }
-}
-
-fn place(row: &Value) -> Option<(usize, u64)> {
-    Some((usize::try_from(row["stage"].as_u64()?).ok()?, row["step"].as_u64()?))
 }

@@ -1,20 +1,19 @@
 //! `report.html`: a run folder as one page that can be sent on its own.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
 
 use super::curves::{self, Curve};
-use super::evaluation::{comparisons, stages, EvalRow};
-use super::examples::Examples;
+use super::evaluation::{comparisons, stages, Subject};
 use super::gallery;
 use super::history::{Axis, History};
 use super::outline::{stage_titles, title};
 use super::page::{begin_table, escape, facts, finish, grouped, head, push, section, table_row};
-use super::{amendments, read_if_there, Amendment, ReportError};
+use super::{amendments, text_if_there, ReportError};
+use crate::record::{read_if_there, Amendment, EvaluationRow, Examples, RunPaths};
 use crate::whole_file;
 
 /// Classes that were taken for others, of each evaluation.
@@ -24,13 +23,14 @@ const CONFUSIONS: usize = 15;
 /// `recipe.ron`, `metrics.jsonl`, `timing.jsonl`, `eval.json`, `masks.png`, `amendments.json`. Returns the page's path. What is
 /// absent is left out, so a report can be made of a run that has just begun.
 pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
-    let recipe = read_if_there(&run_dir.join("recipe.ron"))?;
-    let rows = EvalRow::read(&run_dir.join("eval.json"))?;
+    let paths = RunPaths::new(run_dir);
+    let recipe = text_if_there(&paths.recipe())?;
+    let rows = EvaluationRow::read_all(&paths.evaluations())?;
     let titles = stage_titles(recipe.as_deref().unwrap_or_default());
     let curves = curves::of_run(run_dir, &rows, &titles)?;
-    let masks = read_image(&run_dir.join("masks.png"))?;
+    let masks = read_if_there(&paths.masks())?;
 
-    let folder = run_dir.join("curves");
+    let folder = paths.curves();
     if !curves.is_empty() {
         fs::create_dir_all(&folder).map_err(ReportError::io("create", &folder))?;
     }
@@ -43,7 +43,7 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
     begin(&mut page, &run_name(run_dir), &History::read(run_dir)?, &rows);
     results(&mut page, &rows, &titles);
     figures(&mut page, &curves);
-    gallery::show(&mut page, &Examples::read_all(&run_dir.join("examples"))?, &titles);
+    gallery::show(&mut page, &Examples::read_all(&paths.examples())?, &titles);
     confusions(&mut page, &rows, &titles);
     if let Some(masks) = masks {
         section(&mut page, "What the image encoder sees");
@@ -58,12 +58,12 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
             ),
         );
     }
-    amendments::show(&mut page, &Amendment::read_all(&run_dir.join("amendments.json"))?);
+    amendments::show(&mut page, &Amendment::read_all(&paths.amendments())?);
     if let Some(recipe) = recipe {
         section(&mut page, "Recipe");
         push(&mut page, format_args!("<pre>{}</pre>\n", escape(&recipe)));
     }
-    let path = run_dir.join("report.html");
+    let path = paths.report();
     finish(page, &path)?;
     Ok(path)
 }
@@ -75,19 +75,11 @@ pub(super) fn run_name(run_dir: &Path) -> String {
     absolute.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
 }
 
-fn read_image(path: &Path) -> Result<Option<Vec<u8>>, ReportError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ReportError::io("read", path)(error)),
-    }
-}
-
 /// Head, name, and the numbers that matter first.
-fn begin(page: &mut String, name: &str, history: &History, rows: &[EvalRow]) {
+fn begin(page: &mut String, name: &str, history: &History, rows: &[EvaluationRow]) {
     head(page, name);
     page.push_str("<p>A run of flip.</p>\n");
-    let speeds = history.timing("images_per_s", Axis::Steps);
+    let speeds = history.timing(|row| row.images_per_s, Axis::Steps);
     let speed = speeds.iter().map(|point| point.1).sum::<f64>() / speeds.len() as f64;
     let headline = comparisons(rows).into_iter().find_map(|first| {
         let last = *first.values.iter().flatten().next_back()?;
@@ -95,7 +87,7 @@ fn begin(page: &mut String, name: &str, history: &History, rows: &[EvalRow]) {
     });
     let mut all = vec![
         ("pairs seen", (history.samples() > 0).then(|| grouped(history.samples()))),
-        ("last loss", history.last("loss").map(|loss| format!("{loss:.4}"))),
+        ("last loss", history.last_loss().map(|loss| format!("{loss:.4}"))),
         ("mean images/s", speed.is_finite().then(|| rate(speed))),
         ("training", (history.minutes() > 0.0).then(|| duration(history.minutes()))),
     ];
@@ -124,20 +116,23 @@ pub fn rate(per_s: f64) -> String {
 }
 
 /// Which classes were taken for which, of the last evaluation of each subject.
-fn confusions(page: &mut String, rows: &[EvalRow], titles: &[String]) {
-    let last = |row: &&EvalRow| {
-        let later =
-            rows.iter().rev().find(|other| other.subject() == row.subject() && !other.confusions.is_empty());
+fn confusions(page: &mut String, rows: &[EvaluationRow], titles: &[String]) {
+    let last = |row: &&EvaluationRow| {
+        let later = rows
+            .iter()
+            .rev()
+            .find(|other| Subject::of(other) == Subject::of(row) && !other.confusions.is_empty());
         later.is_some_and(|later| std::ptr::eq(later, *row))
     };
-    let shown: Vec<&EvalRow> = rows.iter().filter(|row| !row.confusions.is_empty()).filter(last).collect();
+    let shown: Vec<&EvaluationRow> =
+        rows.iter().filter(|row| !row.confusions.is_empty()).filter(last).collect();
     if shown.is_empty() {
         return;
     }
     section(page, "Confusions");
     page.push_str("<div class=\"columns\">\n");
     for row in shown {
-        let caption = format!("{}, {}", row.subject(), title(titles, row.stage));
+        let caption = format!("{}, {}", Subject::of(row), title(titles, row.stage));
         push(page, format_args!("<div><h3>{}</h3>\n", escape(&caption)));
         let header = ["class", "taken for"].map(|text| (text.to_owned(), false));
         begin_table(
@@ -162,7 +157,7 @@ fn confusions(page: &mut String, rows: &[EvalRow], titles: &[String]) {
 }
 
 /// The evaluations, stages side by side, and the classes behind a fold.
-fn results(page: &mut String, rows: &[EvalRow], titles: &[String]) {
+fn results(page: &mut String, rows: &[EvaluationRow], titles: &[String]) {
     if rows.is_empty() {
         return;
     }
@@ -205,8 +200,8 @@ fn results(page: &mut String, rows: &[EvalRow], titles: &[String]) {
     }
 }
 
-fn classes(page: &mut String, row: &EvalRow, titles: &[String]) {
-    let summary = format!("{}, {}: by class", row.subject(), title(titles, row.stage));
+fn classes(page: &mut String, row: &EvaluationRow, titles: &[String]) {
+    let summary = format!("{}, {}: by class", Subject::of(row), title(titles, row.stage));
     push(page, format_args!("<details><summary>{}</summary>\n", escape(&summary)));
     begin_table(page, &[("class".into(), false), ("top-1".into(), true), ("n".into(), true)]);
     for class in &row.per_class {

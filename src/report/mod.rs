@@ -3,13 +3,12 @@
 //! Everything here reads the files of a run folder, never the run itself, so a report can be made during a
 //! run, after it, or on another machine.
 
-pub mod amendments;
+mod amendments;
 mod band_chart;
 mod chart;
 pub mod compare;
 pub mod curves;
 pub mod evaluation;
-pub mod examples;
 mod gallery;
 mod history;
 pub mod html;
@@ -22,31 +21,28 @@ mod sheet;
 pub mod sweep;
 pub mod table;
 pub mod tensorboard;
+mod thumbnail;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use amendments::Amendment;
-pub use evaluation::{ClassRow, ConfusionRow, EvalRow};
-pub use examples::{thumbnail, Answer, Example, Examples};
 pub use html::{duration, rate, write};
 pub use mask_image::{contact_sheet, Masked};
 pub use outline::stage_titles;
 pub use sheet::sheet;
 pub use tensorboard::EventWriter;
+pub use thumbnail::thumbnail;
+
+use crate::record::{read_if_there, RecordError};
 
 /// Why something could not be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     #[error("cannot {action} {path}: {source}")]
     Io { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("{path} is not a list of evaluations: {source}")]
-    Evaluations { path: PathBuf, source: serde_json::Error },
-    #[error("{path} holds no examples of an evaluation: {source}")]
-    Examples { path: PathBuf, source: serde_json::Error },
-    #[error("{path} is no list of amendments: {source}")]
-    Amendments { path: PathBuf, source: serde_json::Error },
+    /// A file of a run folder.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A mistake of the calling code.
     #[error("cannot draw the mask: {0}")]
     Mask(String),
@@ -62,11 +58,7 @@ impl ReportError {
     }
 }
 
-/// The file as text, or nothing where it is absent: a run that is young has not written everything yet.
-fn read_if_there(path: &Path) -> Result<Option<String>, ReportError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ReportError::io("read", path)(error)),
-    }
+/// A file as text; none where it is absent.
+fn text_if_there(path: &Path) -> Result<Option<String>, ReportError> {
+    Ok(read_if_there(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }

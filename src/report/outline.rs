@@ -1,43 +1,23 @@
-//! What the stages of a recipe are called in tables and curves.
+//! Titles of the stages of a recipe, in tables and curves.
 
-use serde::de::IgnoredAny;
-use serde::Deserialize;
-
-/// The little of a recipe that a title needs. The recipe itself is above this room.
-#[derive(Deserialize)]
-struct Outline {
-    stages: Vec<Kind>,
-}
-
-#[derive(Deserialize)]
-enum Kind {
-    Pretrain(#[allow(dead_code)] IgnoredAny),
-    Unmask(#[allow(dead_code)] IgnoredAny),
-    Evaluate(#[allow(dead_code)] IgnoredAny),
-}
+use crate::record::StageKind;
 
 /// A title for every stage of the recipe in `recipe`: "pretrain", "unmask", and for an evaluation what came
 /// before it, "after pretrain". Titles that would be there twice carry the index of their stage. Empty where
 /// the text is no recipe; `title` then still has an answer.
 pub fn stage_titles(recipe: &str) -> Vec<String> {
-    use ron::extensions::Extensions;
-    let options = ron::Options::default().with_default_extension(
-        Extensions::UNWRAP_VARIANT_NEWTYPES | Extensions::UNWRAP_NEWTYPES | Extensions::IMPLICIT_SOME,
-    );
-    let Ok(outline) = options.from_str::<Outline>(recipe) else { return Vec::new() };
     let mut titles = Vec::new();
     let mut trained: Option<String> = None;
-    for (index, stage) in outline.stages.iter().enumerate() {
+    for (index, stage) in StageKind::of_recipe(recipe).into_iter().enumerate() {
         let mut title = match (stage, &trained) {
-            (Kind::Pretrain(_), _) => "pretrain".to_string(),
-            (Kind::Unmask(_), _) => "unmask".to_string(),
-            (Kind::Evaluate(_), Some(trained)) => format!("after {trained}"),
-            (Kind::Evaluate(_), None) => "untrained".to_string(),
+            (StageKind::Pretrain | StageKind::Unmask, _) => stage.name().to_string(),
+            (StageKind::Evaluate, Some(trained)) => format!("after {trained}"),
+            (StageKind::Evaluate, None) => "untrained".to_string(),
         };
         if titles.contains(&title) {
             title = format!("{title} ({index})");
         }
-        if !matches!(stage, Kind::Evaluate(_)) {
+        if stage != StageKind::Evaluate {
             trained = Some(title.clone());
         }
         titles.push(title);

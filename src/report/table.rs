@@ -1,13 +1,14 @@
 //! Final results as plain text for the terminal.
 
-use super::evaluation::{comparisons, stages, EvalRow};
+use super::evaluation::{comparisons, stages};
 use super::outline::title;
 use crate::outside;
+use crate::record::EvaluationRow;
 
 /// A row a metric, in the order of the evaluations; a column a stage that evaluated, so that before and
 /// after unmasking stand side by side. `titles` are those of [`super::stage_titles`]; a stage without one is
 /// called by its index. Empty where there are no rows.
-pub fn text(rows: &[EvalRow], titles: &[String]) -> String {
+pub fn text(rows: &[EvaluationRow], titles: &[String]) -> String {
     if rows.is_empty() {
         return String::new();
     }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::log::StepTiming;
 use crate::pause;
+use crate::record::StepTiming;
 
 /// Time of training since the last logged step.
 pub struct Clock {

@@ -2,45 +2,21 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::data::decode::Transform;
 use crate::data::load::{LabelFrom, Loader, LoaderOptions, Passes, Share};
 use crate::data::source::{Order, Source};
 use crate::data::storage::with_stall_timeout;
 use crate::data::{Batch, CaptionUse, DataError};
-use crate::evaluator::examples::{Answer, Example, Thumbnail};
-use crate::evaluator::{Batches, Embedder, Evaluation, Evaluator, EvaluatorConfig, Known, Material};
+use crate::evaluator::examples::Thumbnail;
+use crate::evaluator::{Batches, Embedder, Evaluated, Evaluator, EvaluatorConfig, Known, Material};
 use crate::log::Bar;
 use crate::model::GraphDevice;
+use crate::record::{Evaluation, EvaluationRow, Example, Examples, RunFolder};
 use crate::report;
-use crate::run_folder::RunFolder;
 
 use super::split::{self, EMBED_BATCH};
 use super::training::{Position, Records, Run};
 use super::{Ended, StageError};
-
-/// A row of `eval.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EvaluationRow {
-    /// Index of the stage in the recipe.
-    pub stage: usize,
-    /// Updates of that stage that were done; 0 for a stage of evaluations.
-    #[serde(default)]
-    pub step: u64,
-    /// Pairs the run had seen.
-    #[serde(default)]
-    pub samples: u64,
-    #[serde(flatten)]
-    pub evaluation: Evaluation,
-}
-
-impl EvaluationRow {
-    /// Whether the row belongs to a run that stands here: it was not taken later.
-    pub fn until(&self, position: &Position) -> bool {
-        (self.stage, self.step) <= (position.stage, position.step)
-    }
-}
 
 /// Runs the evaluators in turn, on rank 0; the others embed what it hands out.
 pub fn evaluate<D: GraphDevice>(
@@ -72,8 +48,8 @@ fn evaluate_here<D: GraphDevice>(
 ) -> Result<Ended, StageError> {
     let Position { stage, step, samples, .. } = run.position;
     let Some(Records { folder, .. }) = run.records else { return Ok(Ended::Complete) };
-    let mut rows = read_rows(folder)?;
-    rows.retain(|row| row.until(&run.position));
+    let mut rows = EvaluationRow::read_all(&folder.evaluations())?;
+    rows.retain(|row| run.position.includes(row.stage, row.step));
     for (index, config) in configs.iter().enumerate() {
         let evaluator = config.evaluator();
         let made = |row: &EvaluationRow| {
@@ -86,8 +62,8 @@ fn evaluate_here<D: GraphDevice>(
         if run.interrupted() {
             return interrupted(run);
         }
-        let mut evaluation = match evaluate_one(run, evaluator) {
-            Ok(evaluation) => evaluation,
+        let Evaluated { evaluation, examples } = match evaluate_one(run, evaluator) {
+            Ok(evaluated) => evaluated,
             Err(_) if run.interrupted() => return interrupted(run),
             Err(error) => return Err(error),
         };
@@ -98,7 +74,6 @@ fn evaluate_here<D: GraphDevice>(
             }
         }
         // In the course of training the numbers are of interest; images would pile up.
-        let examples = std::mem::take(&mut evaluation.examples);
         if step == 0 && !examples.is_empty() {
             write_examples(run, folder, index, &evaluation, examples)?;
         }
@@ -108,7 +83,7 @@ fn evaluate_here<D: GraphDevice>(
             metric = headline.map(|(name, _)| name.as_str()), value = headline.map(|(_, value)| *value), "evaluated"
         );
         rows.push(EvaluationRow { stage, step, samples, evaluation });
-        write_rows(folder, &rows)?;
+        EvaluationRow::write_all(folder, &rows)?;
     }
     Ok(Ended::Complete)
 }
@@ -127,26 +102,11 @@ fn write_examples<D: GraphDevice>(
     folder: &RunFolder,
     index: usize,
     evaluation: &Evaluation,
-    examples: Vec<Example>,
+    examples: Vec<Example<Thumbnail>>,
 ) -> Result<(), StageError> {
-    let image = |thumbnail: &Thumbnail| report::thumbnail(&thumbnail.pixels, thumbnail.size);
-    let mut shown = Vec::with_capacity(examples.len());
-    for example in examples {
-        let mut images = Vec::with_capacity(example.images.len());
-        for Answer { what, similarity, right } in &example.images {
-            images.push(report::Answer { what: image(what)?, similarity: *similarity, right: *right });
-        }
-        let texts = example.texts.into_iter();
-        shown.push(report::Example {
-            image: image(&example.image)?,
-            caption: example.caption,
-            texts: texts
-                .map(|Answer { what, similarity, right }| report::Answer { what, similarity, right })
-                .collect(),
-            images,
-        });
-    }
-    let examples = report::Examples {
+    let url = |thumbnail: Thumbnail| report::thumbnail(&thumbnail.pixels, thumbnail.size);
+    let shown = examples.into_iter().map(|example| example.try_map(url)).collect::<Result<_, _>>()?;
+    let examples = Examples {
         stage: run.position.stage,
         kind: evaluation.kind.clone(),
         dataset: evaluation.dataset.clone(),
@@ -154,14 +114,13 @@ fn write_examples<D: GraphDevice>(
         examples: shown,
     };
     folder.still_there()?;
-    let path = folder.examples().join(format!("stage{}-{index}.json", run.position.stage));
-    Ok(examples.write(&path)?)
+    Ok(examples.write(&folder.examples_of(run.position.stage, index))?)
 }
 
 fn evaluate_one<D: GraphDevice>(
     run: &Run<'_, D>,
     evaluator: &dyn Evaluator,
-) -> Result<Evaluation, StageError> {
+) -> Result<Evaluated, StageError> {
     let source_config = evaluator
         .data()
         .or(run.data.validation.as_ref())
@@ -300,25 +259,4 @@ fn next<D: GraphDevice>(
         }
     }
     Ok(batch)
-}
-
-/// The rows of `eval.json`; none where it is not there yet.
-pub fn read_rows(folder: &RunFolder) -> Result<Vec<EvaluationRow>, StageError> {
-    let path = folder.evaluations();
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(StageError::Io { path, source }),
-    };
-    serde_json::from_slice(&text).map_err(|source| StageError::Evaluations { path, source })
-}
-
-/// Replaces `eval.json`.
-pub fn write_rows(folder: &RunFolder, rows: &[EvaluationRow]) -> Result<(), StageError> {
-    let path = folder.evaluations();
-    let mut text = serde_json::to_vec_pretty(rows)
-        .map_err(|source| StageError::Evaluations { path: path.clone(), source })?;
-    text.push(b'\n');
-    folder.replace(&path, &text)?;
-    Ok(())
 }

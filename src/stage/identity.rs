@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::source::FileList;
 use crate::ranks::hash_of;
-use crate::run_folder::RunFolder;
+use crate::record::RunFolder;
 
 use super::resumed::Resumed;
 use super::StageError;

@@ -185,20 +185,15 @@ pub enum StageError {
     #[error(transparent)]
     Evaluator(#[from] crate::evaluator::EvaluatorError),
     #[error(transparent)]
-    Log(#[from] crate::log::LogError),
+    Record(#[from] crate::record::RecordError),
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
     #[error(transparent)]
-    RunFolder(#[from] crate::run_folder::RunFolderError),
+    RunFolder(#[from] crate::record::RunFolderError),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("the training source ended although it should repeat; this is a bug in the source")]
     NoMoreData,
-    #[error(
-        "{path} is not the list of evaluations that a run writes: {source}. Put it back, or delete it: what was measured \
-         before the newest checkpoint is lost then"
-    )]
-    Evaluations { path: PathBuf, source: serde_json::Error },
     #[error(
         "{path} is not what a run writes there: {source}. Delete it: then a checkpoint that is of another run, or of \
          other data, is told apart by its hashes alone"

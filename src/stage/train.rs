@@ -8,11 +8,11 @@ use crate::data::load::{first_captions_within, LabelFrom, Loader, LoaderOptions,
 use crate::data::source::filter::Filter;
 use crate::data::source::Order;
 use crate::data::{Batch, Cursor};
-use crate::log::StepMetrics;
 use crate::mask::TokenFrequencies;
 use crate::model::{GraphDevice, LossAndGradients, OwnParts, StepImages, TextInput};
 use crate::optimizer::{clip_factor, global_norm, sharded_norm, AdamW, OptimizerConfig, OptimizerError};
 use crate::ranks::{Kind, Owners, Parts, Shard};
+use crate::record::StepMetrics;
 
 use super::clock::Clock;
 use super::evaluate::evaluate;

@@ -12,13 +12,13 @@ use crate::data::storage::with_stall_timeout;
 use crate::data::text::Tokenizer;
 use crate::data::{Cursor, DataConfig, DataError};
 use crate::duration::Duration;
-use crate::log::{Metrics, MetricsConfig, Progress, Timing};
+use crate::log::{MetricsConfig, Progress};
 use crate::model::{Flip, GraphDevice, ModelConfig};
 use crate::optimizer::AdamW;
 use crate::parameter::Parameter;
 use crate::ranks::{Owners, Ranks, RanksConfig};
+use crate::record::{Metrics, RunFolder, Timing};
 use crate::report::EventWriter;
-use crate::run_folder::RunFolder;
 
 use super::identity::Identity;
 use super::StageError;
@@ -56,6 +56,11 @@ impl Position {
     /// Name of the checkpoint taken here.
     pub fn name(&self) -> Name {
         Name { stage: self.stage, step: self.step }
+    }
+
+    /// True if a row of this stage and step belongs to a run that stands here: it was not written later.
+    pub fn includes(&self, stage: usize, step: u64) -> bool {
+        (stage, step) <= (self.stage, self.step)
     }
 }
 

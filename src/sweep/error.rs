@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::recipe::RecipeErrors;
+use crate::record::RunFolderError;
 use crate::report::ReportError;
-use crate::run_folder::RunFolderError;
 
 /// A sweep that could not go on, apart from cells that failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,21 +1,15 @@
 //! How far a sweep is: its bar moves by what the running cell logs.
 
-use std::fs;
-use std::io::{Read as _, Seek, SeekFrom};
-use std::path::Path;
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::time::Duration;
-
-use serde::Deserialize;
 
 use super::plan::{Cell, Plan};
 use crate::log::Bar;
 use crate::recipe::forecast::{forecast, StageForecast};
+use crate::record::{last_line, RunPaths, StepMetrics};
 
 /// Between two looks at how far the running cell is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// More than the longest line of `metrics.jsonl`.
-const LINE: u64 = 4096;
 
 /// What the cells weigh in the progress of the whole: operations, or one each where a source must be counted first.
 pub(super) struct Weights {
@@ -71,27 +65,11 @@ impl Followed<'_> {
 
     /// The share of the cell's work that is done, 0 to 1.
     fn share(&self) -> f64 {
-        let line = last_line(&self.cell.folder.join("metrics.jsonl"));
+        let line = last_line::<StepMetrics>(&RunPaths::new(&self.cell.folder).metrics());
         let (Some(all), Some(line)) = (self.cell.flops.filter(|all| *all > 0.0), line) else { return 0.0 };
         let stages = forecast(&self.cell.recipe);
         let before: f64 = stages.iter().take(line.stage).filter_map(StageForecast::flops).sum();
         let in_stage = stages.get(line.stage).map_or(0.0, StageForecast::flops_per_step);
         ((before + line.step as f64 * in_stage) / all).min(1.0)
     }
-}
-
-#[derive(Deserialize)]
-struct Line {
-    stage: usize,
-    step: u64,
-}
-
-/// The last whole line of `metrics.jsonl`.
-fn last_line(path: &Path) -> Option<Line> {
-    let mut file = fs::File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LINE))).ok()?;
-    let mut end = String::new();
-    file.read_to_string(&mut end).ok()?;
-    end.lines().rev().find_map(|line| serde_json::from_str(line).ok())
 }

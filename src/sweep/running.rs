@@ -15,8 +15,8 @@ use crate::interpreter::{self, InterpreterError};
 use crate::log::Progress;
 use crate::outside;
 use crate::recipe;
+use crate::record::{Entry, RunFolder, RunFolderError};
 use crate::report::{self, ReportError};
-use crate::run_folder::{Entry, RunFolder, RunFolderError};
 use crate::stage::Ended;
 use crate::whole_file;
 

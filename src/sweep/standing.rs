@@ -3,8 +3,8 @@
 use super::error::SweepError;
 use super::plan::{flops_per_step, Cell, Plan};
 use crate::recipe;
+use crate::record::RunPaths;
 use crate::report::sweep::{Cell as Stored, Outcome};
-use crate::run_folder::RunFolder;
 
 /// How a cell stands before a sweep goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub fn standings(plan: &Plan) -> Result<Vec<Standing>, SweepError> {
 }
 
 fn standing(cell: &Cell) -> Result<Standing, SweepError> {
-    let path = cell.folder.join("recipe.ron");
+    let path = RunPaths::new(&cell.folder).recipe();
     if !path.exists() {
         return Ok(Standing::New);
     }
@@ -37,7 +37,7 @@ fn standing(cell: &Cell) -> Result<Standing, SweepError> {
         .map_err(|errors| SweepError::Recipe { path: path.clone(), errors: Box::new(errors) })?;
     Ok(match recipe::difference(&stored, &cell.recipe) {
         Some((before, now)) => Standing::Changed { before, now },
-        None if RunFolder::complete_of(&cell.folder).exists() => Standing::Finished,
+        None if RunPaths::new(&cell.folder).is_complete() => Standing::Finished,
         None => Standing::Begun,
     })
 }

@@ -8,8 +8,8 @@ use super::grid::Setting;
 use super::plan::{baseline, cell_folder, flops_per_step};
 use super::study::{self, Study};
 use crate::recipe::{self, Recipe};
+use crate::record::RunPaths;
 use crate::report::sweep::{self, Cell, Outcome, Sweep, Wanted};
-use crate::run_folder::RunFolder;
 
 /// Why a cell failed, in its folder.
 pub(super) const FAILURE: &str = "failure.txt";
@@ -36,11 +36,11 @@ pub fn report(study: &Study, settings: &[Setting], out: &Path) -> Result<Sweep, 
         let mut first: Option<Recipe> = None;
         for seed in seeds(out, setting)? {
             let folder = cell_folder(out, setting, seed);
-            let path = folder.join("recipe.ron");
+            let path = RunPaths::new(&folder).recipe();
             let recipe = recipe::read_text(&path.display().to_string(), &text(&path)?, &[])
                 .map_err(|errors| SweepError::Recipe { path: path.clone(), errors: Box::new(errors) })?;
             let outcome =
-                match (RunFolder::complete_of(&folder).exists(), fs::read_to_string(folder.join(FAILURE))) {
+                match (RunPaths::new(&folder).is_complete(), fs::read_to_string(folder.join(FAILURE))) {
                     (true, _) => Outcome::Finished,
                     (false, Ok(message)) => Outcome::Failed(message.trim().to_owned()),
                     (false, Err(_)) => Outcome::Unfinished,
@@ -75,7 +75,7 @@ fn seeds(out: &Path, setting: &Setting) -> Result<Vec<u64>, SweepError> {
         let entry = entry.map_err(|source| SweepError::Io { path: folder.clone(), source })?;
         let name = entry.file_name();
         let seed: Option<u64> = name.to_str().and_then(|name| name.strip_prefix("seed-")?.parse().ok());
-        seeds.extend(seed.filter(|_| entry.path().join("recipe.ron").exists()));
+        seeds.extend(seed.filter(|_| RunPaths::new(entry.path()).holds_run()));
     }
     seeds.sort_unstable();
     Ok(seeds)

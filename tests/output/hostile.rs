@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use flip::record::{Answer, Example, Examples};
 use flip::report::sweep::{Cell, Outcome, Setting, Sweep};
-use flip::report::{Answer, Example, Examples};
 use serde_json::json;
 
 use super::{files, finished_run, flip, shard, told, RECIPE};

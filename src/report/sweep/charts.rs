@@ -31,7 +31,7 @@ pub(super) fn of(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Resul
             .map_err(|reason| ReportError::Drawing { what: format!("the chart {name}"), reason })?;
         Ok(Drawn { name, svg, png })
     };
-    let mut all = Along::ALL.into_iter().enumerate().map(drawn).collect::<Result<Vec<_>, _>>()?;
+    let mut all = Along::ALL.into_iter().enumerate().map(drawn).collect::<Result<Vec<_>, ReportError>>()?;
     let Images { svg, png } = range_chart::draw(&results(sweep, metric, summaries))
         .map_err(|reason| ReportError::Drawing { what: "the chart results".into(), reason })?;
     all.push(Drawn { name: "results", svg, png });

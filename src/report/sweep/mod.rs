@@ -14,9 +14,10 @@ mod table;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::evaluation::{is_count, is_share, trajectories, EvalRow};
+use super::evaluation::{is_count, is_share, trajectories, Subject};
 use super::history::{Axis, History};
 use super::ReportError;
+use crate::record::{EvaluationRow, RunPaths};
 use crate::whole_file;
 
 pub use summary::{Reached, Spread, Summary};
@@ -80,7 +81,7 @@ pub struct Cell {
 /// An evaluation and what training had cost until then.
 #[derive(Debug, Clone)]
 pub struct Measured {
-    pub row: EvalRow,
+    pub row: EvaluationRow,
     pub spent: Spent,
 }
 
@@ -132,7 +133,7 @@ impl Cell {
         flops_per_step: &[f64],
     ) -> Result<Self, ReportError> {
         let history = History::read(folder)?;
-        let rows = EvalRow::read(&folder.join("eval.json"))?;
+        let rows = EvaluationRow::read_all(&RunPaths::new(folder).evaluations())?;
         let of_stage = |stage: usize| flops_per_step.get(stage).copied().unwrap_or(0.0);
         let flops = |stage: usize, step: u64| -> f64 {
             let before = |earlier: usize| history.steps_of(earlier) as f64 * of_stage(earlier);
@@ -187,7 +188,7 @@ pub struct Metric {
 
 impl Metric {
     /// The value of a row that measures it.
-    pub fn of(&self, row: &EvalRow) -> Option<f64> {
+    pub fn of(&self, row: &EvaluationRow) -> Option<f64> {
         let task = self.task.as_ref().is_none_or(|task| *task == row.task);
         let same = row.kind == self.kind && row.dataset == self.dataset && task;
         let (_, value) = row.metrics.iter().find(|(name, _)| same && *name == self.name)?;
@@ -210,14 +211,14 @@ impl Metric {
 }
 
 impl Sweep {
-    fn rows(&self) -> impl Iterator<Item = &EvalRow> {
+    fn rows(&self) -> impl Iterator<Item = &EvaluationRow> {
         let cells = self.settings.iter().flat_map(|setting| &setting.cells);
         cells.flat_map(|cell| cell.measured.iter().map(|measured| &measured.row))
     }
 
     /// A metric of the subject of a row.
-    fn metric_of(&self, row: &EvalRow, name: &str) -> Metric {
-        let named = |other: &EvalRow| other.kind == row.kind && other.dataset == row.dataset;
+    fn metric_of(&self, row: &EvaluationRow, name: &str) -> Metric {
+        let named = |other: &EvaluationRow| other.kind == row.kind && other.dataset == row.dataset;
         let several = self.settings.iter().flat_map(|setting| &setting.cells).any(|cell| {
             let mut rows = cell.measured.iter().map(|measured| &measured.row).filter(|row| named(row));
             let first = rows.next();
@@ -240,8 +241,8 @@ impl Sweep {
     /// # Errors
     /// What is asked for was not measured.
     pub fn metric(&self) -> Result<Option<Metric>, ReportError> {
-        let rows: Vec<EvalRow> = self.rows().cloned().collect();
-        let fits = |row: &&EvalRow| match &self.wanted {
+        let rows: Vec<EvaluationRow> = self.rows().cloned().collect();
+        let fits = |row: &&EvaluationRow| match &self.wanted {
             Some(wanted) => {
                 row.dataset == wanted.evaluation && wanted.kind.as_ref().is_none_or(|kind| *kind == row.kind)
             }
@@ -258,7 +259,7 @@ impl Sweep {
                     let there: Vec<&str> = row.metrics.iter().map(|(name, _)| name.as_str()).collect();
                     return Err(ReportError::NoMetric {
                         name,
-                        subject: row.subject().to_string(),
+                        subject: Subject::of(row).to_string(),
                         there: there.join(", "),
                     });
                 }

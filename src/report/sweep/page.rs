@@ -6,6 +6,7 @@ use super::charts::{sooner, Drawn};
 use super::summary::Summary;
 use super::table::{meaning, rows};
 use super::{Along, Metric, Outcome, Sweep};
+use crate::report::evaluation::Subject;
 use crate::report::html::duration;
 use crate::report::page::{begin_table, escape, facts, finish, grouped, head, push, section, table_row};
 use crate::report::ReportError;
@@ -118,12 +119,12 @@ fn others(page: &mut String, sweep: &Sweep) {
             for measured in &cell.measured {
                 for (name, _) in &measured.row.metrics {
                     let row = &measured.row;
-                    let known = subjects
-                        .iter()
-                        .any(|(subject, metric, _)| *subject == row.subject().to_string() && metric == name);
+                    let known = subjects.iter().any(|(subject, metric, _)| {
+                        *subject == Subject::of(row).to_string() && metric == name
+                    });
                     if !known {
                         let found = sweep.metric_of(row, name);
-                        subjects.push((row.subject().to_string(), name.clone(), found));
+                        subjects.push((Subject::of(row).to_string(), name.clone(), found));
                     }
                 }
             }

@@ -1,63 +1,38 @@
-//! `metrics.jsonl` and `timing.jsonl`: one JSON object a line.
-//!
-//! They are two files on purpose. A run that is killed and resumed computes the same losses as one that is
-//! not, so its `metrics.jsonl` is the same, byte for byte, and comparing two files proves it. How fast the
-//! machine was is never the same twice, and goes to `timing.jsonl`.
-//!
-//! A float that is not finite is written as null: JSON has no word for it, and readers of a string in the
-//! place of a number break.
+//! Files of JSON lines: one object a line, growing at their end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::Serialize;
 
-use super::LogError;
+use super::{read_if_there, RecordError};
 use crate::whole_file;
 
-/// A line of `metrics.jsonl`: what the computation gave, and nothing that depends on the clock.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StepMetrics {
-    /// Index of the stage in the recipe.
-    pub stage: usize,
-    /// Updates of this stage that are done.
-    pub step: u64,
-    /// Pairs the whole run has seen.
-    pub samples: u64,
-    /// Of the batch of this step, before its update; nats.
-    pub loss: f32,
-    /// Learning rate of this update.
-    pub lr: f64,
-    /// The factor on the similarities (the exponential of the parameter).
-    pub logit_scale: f32,
-    /// Global L2 norm before clipping.
-    pub grad_norm: f32,
+/// Bytes, more than the longest line of any of these files.
+const LONGEST_LINE: u64 = 4096;
+
+/// The rows of a file; none where it is absent. A line that is no row, such as one that is just being written, is left out.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn read_lines<Row: DeserializeOwned>(path: &Path) -> Result<Vec<Row>, RecordError> {
+    let bytes = read_if_there(path)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// A line of `timing.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StepTiming {
-    /// Index of the stage in the recipe.
-    pub stage: usize,
-    /// Updates of this stage that are done.
-    pub step: u64,
-    /// Pairs a second since the line before.
-    pub images_per_s: f64,
-    /// Share of that time spent waiting for data, 0 to 1.
-    pub data_wait: f64,
-    /// Mean milliseconds of a step since the line before: without evaluations, checkpoints, and time in which the
-    /// process was stopped.
-    pub step_ms: f64,
-    /// Seconds since this process began the stage.
-    pub elapsed_s: f64,
+/// The last row of a file, of which only the end is read; none where there is no row.
+pub fn last_line<Row: DeserializeOwned>(path: &Path) -> Option<Row> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LONGEST_LINE))).ok()?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end).ok()?;
+    String::from_utf8_lossy(&end).lines().rev().find_map(|line| serde_json::from_str(line).ok())
 }
-
-/// `metrics.jsonl`.
-pub type Metrics = JsonLines<StepMetrics>;
-/// `timing.jsonl`.
-pub type Timing = JsonLines<StepTiming>;
 
 /// A file of JSON lines that grows at its end. Every line is one write, so a reader sees whole lines and a
 /// kill loses none that was appended.
@@ -74,8 +49,8 @@ impl<Row: Serialize> JsonLines<Row> {
     /// Opens or creates `path`. `keep_bytes` is the [`position`](Self::position) a checkpoint recorded: what
     /// comes after it was written by steps that will be done again, and is cut off. Without it everything
     /// stays, except a last line that was torn by a power loss.
-    pub fn open(path: &Path, keep_bytes: Option<u64>) -> Result<Self, LogError> {
-        let io = |action| move |source| LogError::Io { action, path: path.to_path_buf(), source };
+    pub fn open(path: &Path, keep_bytes: Option<u64>) -> Result<Self, RecordError> {
+        let io = |action| move |source| RecordError::Io { action, path: path.to_path_buf(), source };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -86,7 +61,7 @@ impl<Row: Serialize> JsonLines<Row> {
         let found = file.metadata().map_err(io("open"))?.len();
         let position = match keep_bytes {
             Some(expected) if !ends_line(&mut file, expected, found).map_err(io("read"))? => {
-                return Err(LogError::NotContinued { path: path.to_path_buf(), expected, found })
+                return Err(RecordError::NotContinued { path: path.to_path_buf(), expected, found })
             }
             Some(expected) => expected,
             None => whole_lines(&mut file, found).map_err(io("read"))?,
@@ -100,7 +75,7 @@ impl<Row: Serialize> JsonLines<Row> {
     }
 
     /// Appends a line. If it cannot be written as a whole, for example on a full disk, none of it stays.
-    pub fn append(&mut self, row: &Row) -> Result<(), LogError> {
+    pub fn append(&mut self, row: &Row) -> Result<(), RecordError> {
         let written = serde_json::to_vec(row).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             whole_file::step()?;
@@ -117,7 +92,7 @@ impl<Row: Serialize> JsonLines<Row> {
                 // The write error is the one to tell; a torn line is also cut off when the file is next opened.
                 let _ = self.file.set_len(self.position);
                 let _ = self.file.seek(SeekFrom::Start(self.position));
-                Err(LogError::Io { action: "append to", path: self.path.clone(), source })
+                Err(RecordError::Io { action: "append to", path: self.path.clone(), source })
             }
         }
     }
@@ -128,8 +103,8 @@ impl<Row: Serialize> JsonLines<Row> {
     }
 
     /// Makes the lines survive a power loss; call it before a checkpoint records the position.
-    pub fn sync(&self) -> Result<(), LogError> {
-        whole_file::step().and_then(|()| self.file.sync_data()).map_err(|source| LogError::Io {
+    pub fn sync(&self) -> Result<(), RecordError> {
+        whole_file::step().and_then(|()| self.file.sync_data()).map_err(|source| RecordError::Io {
             action: "sync",
             path: self.path.clone(),
             source,
@@ -163,4 +138,38 @@ fn whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
         end = start;
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Metrics, StepMetrics, StepTiming};
+
+    #[test]
+    fn rows_are_read_whatever_is_null_absent_or_torn() {
+        let there = tempfile::tempdir().unwrap();
+        let path = there.path().join("metrics.jsonl");
+        let row = |step, loss| StepMetrics {
+            stage: 0,
+            step,
+            samples: 8 * step,
+            loss,
+            lr: 1e-3,
+            logit_scale: 14.3,
+            grad_norm: f32::NAN,
+        };
+        let mut metrics = Metrics::open(&path, None).unwrap();
+        metrics.append(&row(1, 2.5)).unwrap();
+        metrics.append(&row(2, f32::INFINITY)).unwrap();
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"stage\":0,\"st").unwrap();
+        let read: Vec<StepMetrics> = read_lines(&path).unwrap();
+        assert_eq!((read.len(), read[0].loss, read[1].samples), (2, 2.5, 16));
+        assert!(read[0].grad_norm.is_nan() && read[1].loss.is_nan());
+        assert_eq!(last_line::<StepMetrics>(&path).unwrap().step, 2);
+        // A row of another version.
+        std::fs::write(&path, "{\"stage\":1,\"step\":7,\"more\":1}\n").unwrap();
+        assert!(read_lines::<StepTiming>(&path).unwrap()[0].step_ms.is_nan());
+        assert!(read_lines::<StepTiming>(&there.path().join("absent")).unwrap().is_empty());
+        assert!(last_line::<StepTiming>(&there.path().join("absent")).is_none());
+    }
 }
