@@ -24,10 +24,13 @@ pub enum DeviceConfig {
 /// A GPU that the driver offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
+    /// Number that the driver gives it.
     pub ordinal: usize,
+    /// Name that the driver gives it.
     pub name: String,
     /// Compute capability: major, minor.
     pub capability: (i32, i32),
+    /// Memory, bytes.
     pub memory_bytes: usize,
 }
 
@@ -41,6 +44,7 @@ impl std::fmt::Display for Gpu {
 
 /// Why there is no GPU to compute on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant is its documentation")]
 pub enum NoGpu {
     #[error("this binary was built without the feature `cuda` (cargo build --release --features cuda)")]
     NotBuilt,

@@ -18,6 +18,7 @@ pub enum Duration {
 
 /// A duration in epochs where the size of an epoch is unknown.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant is its documentation")]
 pub enum DurationError {
     #[error(
         "a duration in epochs needs the size of an epoch: set data.epoch_samples, or use Steps or Samples"

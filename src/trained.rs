@@ -15,7 +15,9 @@ use crate::stage::training::MODEL;
 /// The weights of a run, on the host.
 #[derive(Debug)]
 pub struct Weights {
+    /// Architecture.
     pub config: ModelConfig,
+    /// Parameters by name, with their shapes.
     pub tensors: Vec<NamedTensor>,
     /// The checkpoint they are from.
     pub checkpoint: PathBuf,
@@ -27,6 +29,7 @@ pub struct Weights {
 
 /// A run whose weights can be used.
 pub struct Trained<D: GraphDevice> {
+    /// The model with the weights of the checkpoint.
     pub model: Flip<f32, D>,
     /// None where the weights were imported without one.
     pub tokenizer: Option<Tokenizer>,
@@ -36,6 +39,7 @@ pub struct Trained<D: GraphDevice> {
 
 /// A run that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant is its documentation")]
 pub enum TrainedError {
     #[error(transparent)]
     Architecture(#[from] ModelUnknown),

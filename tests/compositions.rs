@@ -199,7 +199,8 @@ fn holds(caption: &str, composition: &Composition) -> bool {
             }
         });
     }
-    let places: [(&str, fn(f32, f32) -> bool); 5] = [
+    type Holds = fn(f32, f32) -> bool;
+    let places: [(&str, Holds); 5] = [
         (" on the left", |x, _| x < 0.5),
         (" on the right", |x, _| x > 0.5),
         (" at the top", |_, y| y < 0.5),

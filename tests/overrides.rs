@@ -128,7 +128,7 @@ fn what_an_override_brings_ends_with_it() {
     }
     for value in ["8, image_mask: Keep", "8)", "8 /* rest", "\"8", ""] {
         let set = format!("stages.0.batch={value}");
-        let errors = read_text("recipe.ron", QUICKSTART, &[set.clone()]).unwrap_err().errors();
+        let errors = read_text("recipe.ron", QUICKSTART, std::slice::from_ref(&set)).unwrap_err().errors();
         assert!(errors.iter().all(|error| error.set.as_deref() == Some(set.as_str())), "{errors:?}");
     }
 }

@@ -63,8 +63,10 @@ fn options(source: Arc<dyn Source>) -> LoaderOptions {
     }
 }
 
-/// Keys, labels and captions of what loads, and what does not.
-fn load(options: LoaderOptions) -> (Vec<String>, Vec<Option<i64>>, Vec<Vec<String>>, Skipped) {
+/// Keys, labels and captions of the samples that load, and the skipped ones.
+type Loaded = (Vec<String>, Vec<Option<i64>>, Vec<Vec<String>>, Skipped);
+
+fn load(options: LoaderOptions) -> Loaded {
     let mut loader = Loader::start(options).unwrap();
     let (mut keys, mut labels, mut captions) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(batch) = loader.next().unwrap() {

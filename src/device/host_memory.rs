@@ -6,7 +6,9 @@ use std::path::{Component, Path, PathBuf};
 /// Most memory that this process may have, and what sets that limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostMemory {
+    /// Bytes that this process may use.
     pub bytes: u64,
+    /// The limit that this is.
     pub limit: MemoryLimit,
 }
 

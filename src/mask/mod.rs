@@ -217,8 +217,11 @@ impl TextMask {
 pub struct Kept {
     /// [batch, kept], row-major.
     pub ids: Vec<u32>,
+    /// Number of rows.
     pub batch: usize,
+    /// Positions kept in each row.
     pub kept: usize,
+    /// Positions that each row is drawn from.
     pub of: usize,
 }
 

@@ -9,9 +9,11 @@ use crate::outside;
 /// A field that has another value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
+    /// Field that differs.
     pub path: FieldPath,
     /// As RON; `absent` where a list was shorter.
     pub old: String,
+    /// Value now, as written in RON.
     pub new: String,
 }
 

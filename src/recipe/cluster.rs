@@ -36,9 +36,11 @@ const UTILISATION: f64 = 0.35;
 /// A device as its data sheet has it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Device {
+    /// Name as given to `--device`.
     pub name: &'static str,
     /// Dense, with sums in 32 bits; FLOP a second.
     pub bf16: f64,
+    /// FLOP a second in single precision.
     pub f32: f64,
     /// Bytes.
     pub memory: f64,
@@ -57,7 +59,9 @@ pub const DEVICES: [Device; 4] = [
 /// Many devices.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
+    /// Number of ranks, a device each.
     pub ranks: usize,
+    /// Device of each rank.
     pub device: Device,
     /// Bytes a second that each rank can send.
     pub link: f64,
@@ -70,7 +74,9 @@ pub struct Cluster {
 /// A training stage on a cluster.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClusterForecast {
+    /// Number of ranks.
     pub ranks: usize,
+    /// Name of the device of each rank.
     pub device: &'static str,
     /// Share of the device's peak that the products reach.
     pub utilisation: f64,
@@ -78,28 +84,36 @@ pub struct ClusterForecast {
     pub measured: bool,
     /// Pairs of a rank.
     pub pairs: usize,
+    /// Forward and backward pass of a step, seconds.
     pub compute_s: f64,
     /// Sent by each rank in a step, bytes.
     pub ring_bytes: f64,
+    /// Gradients that a rank sums up with the others in a step, bytes.
     pub gradient_bytes: f64,
     /// All that is sent, over the link.
     pub communication_s: f64,
     /// The part that is not hidden behind the backward pass.
     pub exposed_s: f64,
+    /// A step, communication included, seconds.
     pub step_s: f64,
     /// Exposed, of the step.
     pub communication_share: f64,
     /// Of a rank at its fullest, in a step: with its share of what is shared out, all gradients, and the pieces of an
     /// exchange.
     pub memory: Memory,
+    /// True if the device has that much memory.
     pub fits: bool,
+    /// The stage, hours; `None` where its length is unknown.
     pub hours: Option<f64>,
+    /// The stage, hours of all devices together.
     pub device_hours: Option<f64>,
+    /// The stage, in the currency of the price.
     pub cost: Option<f64>,
 }
 
 /// Reasons why no forecast can be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant is its documentation")]
 pub enum ClusterError {
     #[error("expected a device out of {}, got {found:?}", DEVICES.map(|device| device.name).join(", "))]
     Device { found: String },

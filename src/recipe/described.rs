@@ -11,7 +11,7 @@ use super::check;
 use super::document::Document;
 use super::error::RecipeErrors;
 use super::override_text::Origin;
-use super::read::{deserialise, spanned, text_of};
+use super::read::{deserialise, spanned, text};
 use super::shape::Shape;
 use super::syntax::{self, Body, Node, Value};
 use super::validate::Violation;
@@ -19,6 +19,7 @@ use super::validate::Violation;
 /// A document and the value that it describes.
 #[derive(Debug)]
 pub struct Described<T> {
+    /// The value that was read.
     pub value: T,
     document: Document,
     root: Node,
@@ -33,8 +34,7 @@ pub fn read_described<T: DeserializeOwned>(
     schema: &'static Schema,
 ) -> Result<Described<T>, RecipeErrors> {
     let name = path.display().to_string();
-    let text = text_of(path)
-        .map_err(|(text, problem)| RecipeErrors::new(Document::new(&name, &text, &[]), vec![problem]))?;
+    let text = text(path)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let document = Document::new(&name, text, &[]);
     let (root, mut problems) = syntax::parse(document.text());

@@ -13,7 +13,7 @@ use super::problem::Problem;
 /// All errors of a recipe, in the order of the text.
 #[derive(Debug, Clone)]
 pub struct RecipeErrors {
-    document: Document,
+    document: Box<Document>,
     problems: Vec<Problem>,
 }
 
@@ -42,7 +42,7 @@ impl RecipeErrors {
             let place = place(&document, problem);
             (place.as_ref().map(|place| place.source), place.map_or(0, |place| place.span.start))
         });
-        RecipeErrors { document, problems }
+        RecipeErrors { document: Box::new(document), problems }
     }
 
     /// The errors as facts, for machines.

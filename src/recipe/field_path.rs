@@ -7,6 +7,7 @@ use std::str::FromStr;
 /// A path from the root of a recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldPath {
+    /// Fields and indices, from the outside in.
     pub segments: Vec<Segment>,
 }
 
@@ -20,10 +21,12 @@ pub enum Segment {
 }
 
 impl FieldPath {
+    /// The path of a field in the value at this path.
     pub fn field(&self, name: &str) -> FieldPath {
         self.then(Segment::Field(name.to_owned()))
     }
 
+    /// The path of an element of the list at this path.
     pub fn index(&self, index: usize) -> FieldPath {
         self.then(Segment::Index(index))
     }

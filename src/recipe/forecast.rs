@@ -16,6 +16,7 @@ use crate::stage::{MeanwhileConfig, Stage};
 /// Number of pairs in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epoch {
+    /// A number that the recipe says.
     Samples(u64),
     /// The source is counted when it is opened.
     Counted,
@@ -24,6 +25,7 @@ pub enum Epoch {
 }
 
 impl Epoch {
+    /// The epoch of the data, as far as the recipe tells.
     pub fn of(data: &DataConfig) -> Self {
         match (&data.epoch_samples, &data.train) {
             (Some(samples), _) => Epoch::Samples(samples.get()),
@@ -49,9 +51,15 @@ impl Epoch {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StageForecast {
+    /// A stage with masks.
     Pretrain(TrainingForecast),
+    /// A stage of unmasked tuning.
     Unmask(TrainingForecast),
-    Evaluate { evaluations: Vec<String> },
+    /// A stage that evaluates.
+    Evaluate {
+        /// Name of each evaluation.
+        evaluations: Vec<String>,
+    },
 }
 
 impl StageForecast {
@@ -77,18 +85,27 @@ impl StageForecast {
 /// A training stage in numbers; `None` where only the source can tell.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainingForecast {
+    /// Updates.
     pub steps: Option<u64>,
+    /// Pairs seen.
     pub samples: Option<f64>,
+    /// Pairs of an update.
     pub batch: usize,
+    /// Pairs encoded at a time.
     pub micro_batch: usize,
+    /// Largest learning rate.
     pub peak_lr: f64,
     /// Steps; a fraction is possible.
     pub warmup_steps: Option<f64>,
     /// Side of the training images, pixels.
     pub image_size: usize,
+    /// Patches of an image.
     pub patches: usize,
+    /// Patches of an image that are encoded.
     pub kept_patches: usize,
+    /// Tokens of a caption, padding included.
     pub tokens: usize,
+    /// Tokens of a caption that are encoded.
     pub kept_tokens: usize,
     /// Forward and backward pass of one pair, encoded once.
     pub flops_per_pair: f64,
@@ -99,6 +116,7 @@ pub struct TrainingForecast {
     pub flops_per_step_encoding_twice: f64,
     /// All steps, encoding twice included.
     pub flops: Option<f64>,
+    /// Memory of a step, bytes.
     pub memory: Memory,
     /// Evaluations in the course of the stage.
     pub evaluations: Vec<String>,

@@ -69,7 +69,8 @@ fn nothing_here(path: &Path) -> String {
             path.display()
         );
     }
-    format!("expected the folder of a run (recipe.ron, checkpoints/), of `flip import` (model.ron), or one of its checkpoints")
+    "expected the folder of a run (recipe.ron, checkpoints/), of `flip import` (model.ron), or one of its checkpoints"
+        .to_owned()
 }
 
 fn text(path: &Path) -> Result<String, String> {
@@ -83,7 +84,7 @@ fn text(path: &Path) -> Result<String, String> {
 }
 
 /// Writes the model of the checkpoint into a recipe that leaves it out. Errors in it are shown at `init`.
-pub(super) fn fill_in(document: &mut Document, root: &Node, folder: &Path) -> Result<(), Problem> {
+pub(super) fn fill_in(document: &mut Document, root: &Node, folder: &Path) -> Result<(), Box<Problem>> {
     let (init, model) = ("init".parse().unwrap_or_default(), "model".parse().unwrap_or_default());
     let (Some(node), None) = (root.exactly(&init), root.exactly(&model)) else { return Ok(()) };
     // What is no `init` at all is told by the checker.
@@ -91,7 +92,7 @@ pub(super) fn fill_in(document: &mut Document, root: &Node, folder: &Path) -> Re
     else {
         return Ok(());
     };
-    let problem = |message: String| Problem::new(node.head(), message).at(&init);
+    let problem = |message: String| Box::new(Problem::new(node.head(), message).at(&init));
     let path = located(config.path(), folder);
     let config = model_of(&path).map_err(|error| problem(error.to_string()))?;
     let written = options().to_string(&config).map_err(|error| {

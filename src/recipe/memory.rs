@@ -12,6 +12,7 @@ pub struct Memory {
     /// 32-bit masters, and what fused kernels read: in Bf16 a rounded copy of all but the token table, in F32 two copies of
     /// one weight at a time. On a GPU a copy of all, and what is held while it is made.
     pub parameters: f64,
+    /// Gradients of all parameters, bytes.
     pub gradients: f64,
     /// AdamW's first and second moments.
     pub moments: f64,
@@ -22,6 +23,7 @@ pub struct Memory {
     pub embeddings: f64,
     /// Images of [`BATCHES`] batches, bytes in host memory.
     pub images: f64,
+    /// Sum of all, bytes.
     pub total: f64,
 }
 
@@ -33,9 +35,13 @@ const BATCHES: f64 = 4.0;
 
 /// Sizes that one update works on.
 pub struct Update {
+    /// Patches of an image that are encoded.
     pub kept_patches: usize,
+    /// Tokens of a caption that are encoded.
     pub kept_tokens: usize,
+    /// Pairs of an update.
     pub batch: usize,
+    /// Pairs encoded at a time.
     pub micro_batch: usize,
 }
 

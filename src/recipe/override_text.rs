@@ -6,7 +6,9 @@ use std::sync::Arc;
 /// `PATH=VALUE`, and where it stands if that is in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
+    /// `PATH=VALUE`.
     pub text: String,
+    /// File that the override was read from, if any.
     pub origin: Option<Origin>,
 }
 

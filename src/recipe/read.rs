@@ -39,8 +39,7 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Recipe, RecipeErrors> {
 /// As [`read`].
 pub fn read_overridden(path: &Path, sets: &[Override]) -> Result<Recipe, RecipeErrors> {
     let name = path.display().to_string();
-    let text = text_of(path)
-        .map_err(|(text, problem)| RecipeErrors::new(Document::new(&name, &text, sets), vec![problem]))?;
+    let text = text(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let (mut recipe, document, root) = read_document(&name, &text, sets, Some(folder))?;
     files::locate(&mut recipe, folder);
@@ -64,13 +63,8 @@ pub fn argument_error(recipe: &Path, set: &str, message: String) -> RecipeErrors
 /// It cannot be read, is longer, or is no text.
 pub fn text(path: &Path) -> Result<String, RecipeErrors> {
     let name = path.display().to_string();
-    text_of(path)
-        .map_err(|(text, problem)| RecipeErrors::new(Document::new(&name, &text, &[]), vec![problem]))
-}
-
-/// The text of a file, or as much of it as is text and what is wrong with the rest.
-pub(super) fn text_of(path: &Path) -> Result<String, (String, Problem)> {
-    let general = |message: String| (String::new(), Problem::general(message));
+    let wrong = |text: &str, problem| RecipeErrors::new(Document::new(&name, text, &[]), vec![problem]);
+    let general = |message: String| wrong("", Problem::general(message));
     let unreadable = |error: std::io::Error| general(format!("cannot be read: {error}"));
     let mut bytes = Vec::new();
     // A device or a pipe has no size that says how much there is to read.
@@ -83,7 +77,7 @@ pub(super) fn text_of(path: &Path) -> Result<String, (String, Problem)> {
         let valid = error.utf8_error().valid_up_to();
         let byte = error.as_bytes()[valid];
         let text = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
-        (text, Problem::new(valid..valid, format!("expected UTF-8 text, got the byte 0x{byte:02x}")))
+        wrong(&text, Problem::new(valid..valid, format!("expected UTF-8 text, got the byte 0x{byte:02x}")))
     })
 }
 
@@ -141,7 +135,7 @@ fn overridden(
     let mut problems = overrides::apply(document, sets, |field| field == "init");
     if let Some(folder) = folder {
         let root = parsed(document)?;
-        initial::fill_in(document, &root, folder).map_err(|problem| vec![problem])?;
+        initial::fill_in(document, &root, folder).map_err(|problem| vec![*problem])?;
     }
     problems.extend(overrides::apply(document, sets, |field| field != "init"));
     let root = parsed(document)?;

@@ -262,7 +262,8 @@ fn positions_follow_the_image_size() {
 #[test]
 fn half_precision_is_widened_and_other_numbers_are_named() {
     type Narrow = fn(f32) -> Vec<u8>;
-    let cases: [(Dtype, Narrow, fn(f32) -> f32); 2] = [
+    type Rounded = fn(f32) -> f32;
+    let cases: [(Dtype, Narrow, Rounded); 2] = [
         (Dtype::F16, |x| f16::from_f32(x).to_le_bytes().to_vec(), |x| f16::from_f32(x).to_f32()),
         (Dtype::BF16, |x| bf16::from_f32(x).to_le_bytes().to_vec(), |x| bf16::from_f32(x).to_f32()),
     ];

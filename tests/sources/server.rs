@@ -133,7 +133,7 @@ fn answer(
         let mut seen = counts.lock().unwrap();
         seen.connections += 1;
         seen.continued += usize::from(first > 0);
-        let breaks = fault == Fault::BreakEveryThird && seen.connections % 3 == 0;
+        let breaks = fault == Fault::BreakEveryThird && seen.connections.is_multiple_of(3);
         let silent = match fault {
             Fault::Silent => true,
             Fault::SilentAfter(answered) => seen.connections > answered,

@@ -69,13 +69,13 @@ fn head<L: Lanes, E: Element>(
     let gradient = |i: usize| Place { to: dqkv, row: b * t, column: i * width + h * of.head };
     let even = t.next_multiple_of(E::GROUP);
 
-    // SAFETY of every product: operands have the sizes named beside them; S and dP belong to this thread;
-    // heads and sequences have rows and columns of dqkv and of the output of their own.
     let q = small::left(l, left, Left::Rows { data: part(0), stride }, (t, of.head));
     let k = small::right_from_columns(l, right, part(1), stride, (of.head, t));
+    // SAFETY: the operands have the sizes named beside them, and S belongs to this thread.
     unsafe { small::multiply::<L, E>(l, &Write { to: Grid::new(s, columns), bias: None }, q, k, t) };
     let left_dout = small::left(l, left, Left::Rows { data: dout, stride: width }, (t, of.head));
     let v = small::right_from_columns(l, right, part(2), stride, (of.head, t));
+    // SAFETY: the operands have the sizes named beside them, and dP belongs to this thread.
     unsafe { small::multiply::<L, E>(l, &Write { to: Grid::new(dp, columns), bias: None }, left_dout, v, t) };
 
     for (i, &lse) in lse.iter().enumerate() {
@@ -95,15 +95,19 @@ fn head<L: Lanes, E: Element>(
     let v = small::right_from_rows(l, right, part(2), stride, (t, of.head));
     let p_rows = small::left(l, left, square(p), (t, even));
     let to = Place { to: out, row: b * t, column: h * of.head };
+    // SAFETY: sizes as named; a head of a sequence has rows and columns of the output of its own.
     unsafe { small::multiply::<L, E>(l, &to, p_rows, v, t) };
     let right_dout = small::right_from_rows(l, right, dout, width, (t, of.head));
     let p = small::left(l, left, flipped(p), (t, t));
+    // SAFETY: sizes as named; a head of a sequence has rows and columns of dqkv of its own.
     unsafe { small::multiply::<L, E>(l, &gradient(2), p, right_dout, t) };
     let k = small::right_from_rows(l, right, part(1), stride, (t, of.head));
     let ds_rows = small::left(l, left, square(ds), (t, even));
+    // SAFETY: as for dV.
     unsafe { small::multiply::<L, E>(l, &gradient(0), ds_rows, k, t) };
     let q = small::right_from_rows(l, right, part(0), stride, (t, of.head));
     let ds = small::left(l, left, flipped(ds), (t, t));
+    // SAFETY: as for dV.
     unsafe { small::multiply::<L, E>(l, &gradient(1), ds, q, t) };
 }
 

@@ -1,5 +1,10 @@
 //! Eight lanes of AVX2 with fused multiply-add.
 
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "SAFETY of every block: a value of the type is made only where the processor has the instructions"
+)]
+
 use std::arch::x86_64::*;
 
 use super::Lanes;

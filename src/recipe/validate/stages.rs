@@ -155,16 +155,19 @@ impl Updates<'_> {
             let message = format!("expected batch >= 2, got {batch}");
             findings.add(&field, message).help("a pair is told from the others of its batch");
         }
-        if let Some(parts) = recipe.ranks.parts.map(NonZeroUsize::get).filter(|parts| batch % parts != 0) {
+        if let Some(parts) =
+            recipe.ranks.parts.map(NonZeroUsize::get).filter(|parts| !batch.is_multiple_of(*parts))
+        {
             let message = format!("expected a divisor of the batch ({batch}), got {parts}");
-            let fitting = (parts..=batch).find(|parts| batch % parts == 0).unwrap_or(1);
+            let fitting = (parts..=batch).find(|parts| batch.is_multiple_of(*parts)).unwrap_or(1);
             let finding = findings.add("ranks.parts", message);
             finding.help(format!("{fitting} divides it")).also(&field, "the batch");
         }
         let Some(micro) = self.micro_batch else { return };
-        if batch % micro != 0 {
+        if !batch.is_multiple_of(micro) {
             let message = format!("expected a divisor of the batch ({batch}), got {micro}");
-            let fitting = (1..=micro.min(batch)).rev().find(|micro| batch % micro == 0).unwrap_or(1);
+            let fitting =
+                (1..=micro.min(batch)).rev().find(|micro| batch.is_multiple_of(*micro)).unwrap_or(1);
             findings
                 .add(&format!("{path}.micro_batch"), message)
                 .help(format!("{fitting} divides it"))
