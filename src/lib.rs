@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`recipe`] | one RON document, read, checked, explained |
 //! | [`interpreter`] | runs a recipe: device, then stage after stage |
-//! | [`stage`] | pretrain, unmask, evaluate |
+//! | [`train`] | the stages of a run: pretrain, unmask, evaluate |
 //! | [`model`] | both encoders and the contrastive loss, as a dfdx graph |
 //! | [`kernel`] | what the fused encoders compute, on slices: products, attention, norms, loss |
 //! | [`parameter`] | named parameters and their roles |
@@ -51,8 +51,8 @@ pub mod recipe;
 pub mod record;
 pub mod report;
 pub mod seed;
-pub mod stage;
 pub mod sweep;
 pub mod terminal;
+pub mod train;
 pub mod trained;
 pub mod whole_file;

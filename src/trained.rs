@@ -9,8 +9,8 @@ use crate::model::{Flip, GraphDevice, ModelConfig, ModelError, Precision};
 use crate::parameter::NamedTensor;
 use crate::recipe::{model_of, ModelUnknown};
 use crate::record::RunPaths;
-use crate::stage::inputs::{whole_images, whole_texts};
-use crate::stage::training::MODEL;
+use crate::train::inputs::{whole_images, whole_texts};
+use crate::train::run::MODEL;
 
 /// The weights of a run, on the host.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use flip::duration::Duration;
 use flip::mask::{ImageMask, Ratio, TextMask};
 use flip::optimizer::{OptimizerConfig, PeakLr, ScheduleConfig};
 use flip::recipe::{read_text, Precision, Recipe};
-use flip::stage::{PretrainConfig, Stage};
+use flip::train::{PretrainConfig, Stage};
 
 const QUICKSTART: &str = include_str!("../recipes/quickstart.ron");
 const PICTOGRAMS: &str = include_str!("../recipes/pictograms.ron");

@@ -7,8 +7,8 @@ use flip::command::{schema, validate, Failure};
 use flip::device::DeviceConfig;
 use flip::recipe::forecast::StageForecast;
 use flip::recipe::{self, Recipe};
-use flip::stage::Stage;
 use flip::sweep::{study, Plan};
+use flip::train::Stage;
 
 /// Name, batch, operations a pair, parameters.
 const BENCH: [(&str, u64, f64, u64); 5] = [

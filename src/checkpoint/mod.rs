@@ -38,7 +38,7 @@ use crate::parameter::NamedTensor;
 pub use init::{run_of, InitConfig};
 pub use read::{newest, read};
 pub use retain::{prepare, retain};
-pub use write::{visit, write, write_parts};
+pub use write::{visit, write, write_files};
 
 /// When snapshots are written and how many are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -109,7 +109,7 @@ pub type NoValues = Box<dyn std::error::Error + Send + Sync>;
 
 /// Tensors of a part whose values are asked for one after the other, when they are written: they need not be in memory
 /// together, nor on this machine.
-pub struct Part<'a> {
+pub struct TensorFile<'a> {
     /// File stem, for example `model`.
     pub stem: &'a str,
     /// Name and shape of each tensor, in any order.
@@ -118,27 +118,27 @@ pub struct Part<'a> {
     pub show: Box<Show<'a>>,
 }
 
-/// See [`Part::show`]; what it is given is called once.
+/// See [`TensorFile::show`]; what it is given is called once.
 pub type Show<'a> = dyn FnMut(usize, &mut dyn FnMut(&[f32])) -> Result<(), NoValues> + 'a;
 
-impl fmt::Debug for Part<'_> {
+impl fmt::Debug for TensorFile<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Part")
+        f.debug_struct("TensorFile")
             .field("stem", &self.stem)
             .field("outline", &self.outline)
             .finish_non_exhaustive()
     }
 }
 
-impl<'a> Part<'a> {
+impl<'a> TensorFile<'a> {
     /// Of tensors that are in memory.
-    fn lent(stem: &'a str, tensors: &'a [TensorView<'a>]) -> Part<'a> {
+    fn lent(stem: &'a str, tensors: &'a [TensorView<'a>]) -> TensorFile<'a> {
         let outline = tensors.iter().map(|tensor| (tensor.name.to_string(), tensor.shape.to_vec())).collect();
         let show = move |index: usize, see: &mut dyn FnMut(&[f32])| {
             see(tensors[index].data);
             Ok(())
         };
-        Part { stem, outline, show: Box::new(show) }
+        TensorFile { stem, outline, show: Box::new(show) }
     }
 
     /// Places in the outline, in the order of the file: by name, so that the same tensors give the same bytes.

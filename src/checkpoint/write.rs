@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::manifest::{Fingerprint, Fingerprinting, Manifest, MANIFEST, STATE, TENSORS, VERSION};
 use super::retain::{self, Hidden};
-use super::{CheckpointError, Name, NoValues, Part, TensorView};
+use super::{CheckpointError, Name, NoValues, TensorFile, TensorView};
 use crate::whole_file;
 
 /// Bytes converted and written at a time; tensors are never copied as a whole.
@@ -36,16 +36,16 @@ pub fn write<S: Serialize>(
             return Err(unsaveable(part, tensor.name, reason));
         }
     }
-    let parts = parts.iter().map(|(stem, tensors)| Part::lent(stem, tensors)).collect();
-    write_parts(dir, name, parts, state)
+    let parts = parts.iter().map(|(stem, tensors)| TensorFile::lent(stem, tensors)).collect();
+    write_files(dir, name, parts, state)
 }
 
 /// As [`write()`], of tensors that are asked for when they are written: one part after the other by their stems, each in the
 /// order of its tensors' names.
-pub fn write_parts<S: Serialize>(
+pub fn write_files<S: Serialize>(
     dir: &Path,
     name: Name,
-    mut parts: Vec<Part<'_>>,
+    mut parts: Vec<TensorFile<'_>>,
     state: &S,
 ) -> Result<PathBuf, CheckpointError> {
     parts.sort_by_key(|part| part.stem);
@@ -64,12 +64,12 @@ pub fn write_parts<S: Serialize>(
     Ok(folder)
 }
 
-/// Asks for every tensor in the order in which [`write_parts`] does, and writes nothing: for those who have a share of what
+/// Asks for every tensor in the order in which [`write_files`] does, and writes nothing: for those who have a share of what
 /// another process writes.
 ///
 /// # Errors
 /// The first of the parts' own.
-pub fn visit(mut parts: Vec<Part<'_>>) -> Result<(), NoValues> {
+pub fn visit(mut parts: Vec<TensorFile<'_>>) -> Result<(), NoValues> {
     parts.sort_by_key(|part| part.stem);
     for part in &mut parts {
         for index in part.order() {
@@ -88,7 +88,7 @@ fn unsaveable(part: &str, tensor: &str, reason: String) -> CheckpointError {
 }
 
 /// Refuses what the format cannot hold.
-fn saveable(part: &Part<'_>) -> Result<(), CheckpointError> {
+fn saveable(part: &TensorFile<'_>) -> Result<(), CheckpointError> {
     let (stem, order) = (part.stem, part.order());
     if stem.is_empty() || !stem.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
         return Err(unsaveable(
@@ -118,7 +118,7 @@ fn saveable(part: &Part<'_>) -> Result<(), CheckpointError> {
 fn fill<S: Serialize>(
     hidden: &Path,
     name: Name,
-    parts: Vec<Part<'_>>,
+    parts: Vec<TensorFile<'_>>,
     state: &S,
 ) -> Result<(), CheckpointError> {
     fs::create_dir(hidden).map_err(CheckpointError::io("create", hidden))?;
@@ -187,7 +187,7 @@ fn write_file(
 
 /// The safetensors format: length of the header as u64, header as JSON padded to 8 bytes, values.
 /// The part is [saveable].
-fn write_tensors(out: &mut dyn Write, part: &mut Part<'_>) -> io::Result<()> {
+fn write_tensors(out: &mut dyn Write, part: &mut TensorFile<'_>) -> io::Result<()> {
     let order = part.order();
     let mut infos = Vec::with_capacity(order.len());
     let mut end = 0;
@@ -262,7 +262,7 @@ mod tests {
     fn what_keeps_values_from_coming_is_told() {
         let outline = || vec![("a".to_string(), vec![2])];
         let told = |show| {
-            write_tensors(&mut io::sink(), &mut Part { stem: "model", outline: outline(), show })
+            write_tensors(&mut io::sink(), &mut TensorFile { stem: "model", outline: outline(), show })
                 .unwrap_err()
                 .to_string()
         };
@@ -281,12 +281,12 @@ mod tests {
         let shape = [data.len()];
         let tensors = [TensorView { name: "a", shape: &shape, data: &data }];
         let mut whole = Vec::new();
-        write_tensors(&mut whole, &mut Part::lent("model", &tensors)).unwrap();
+        write_tensors(&mut whole, &mut TensorFile::lent("model", &tensors)).unwrap();
         for room in [0, 1, 8, 9, 70, 80, CHUNK, 2 * CHUNK, whole.len() - 1] {
-            let error = write_tensors(&mut Disk(room), &mut Part::lent("model", &tensors)).unwrap_err();
+            let error = write_tensors(&mut Disk(room), &mut TensorFile::lent("model", &tensors)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull, "after {room} bytes");
         }
-        write_tensors(&mut Disk(whole.len()), &mut Part::lent("model", &tensors)).unwrap();
+        write_tensors(&mut Disk(whole.len()), &mut TensorFile::lent("model", &tensors)).unwrap();
     }
 
     #[test]
@@ -298,7 +298,7 @@ mod tests {
             TensorView { name: "c", shape: &[0, 7], data: &[] },
         ];
         let mut whole = Vec::new();
-        write_tensors(&mut whole, &mut Part::lent("model", &tensors)).unwrap();
+        write_tensors(&mut whole, &mut TensorFile::lent("model", &tensors)).unwrap();
         let read = safetensors::SafeTensors::deserialize(&whole).unwrap();
         assert_eq!(read.len(), 3);
         for tensor in tensors {

@@ -12,8 +12,8 @@ use crate::command::number::whole;
 use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::exchange::{self, ExchangeError, Format, ImportOptions, Imported};
 use crate::record::{Entry, RunFolder};
-use crate::stage::training::MODEL;
 use crate::terminal::say;
+use crate::train::run::MODEL;
 
 #[derive(Debug, Args)]
 pub struct ImportArgs {

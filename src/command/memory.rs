@@ -58,7 +58,7 @@ mod tests {
         recipe.model.text.width = 1 << 20;
         recipe.model.text.depth = 1 << 12;
         for stage in &mut recipe.stages {
-            if let crate::stage::Stage::Pretrain(config) = stage {
+            if let crate::train::Stage::Pretrain(config) = stage {
                 config.batch = std::num::NonZeroUsize::new(16_777_216).unwrap();
                 config.micro_batch = None;
             }

@@ -15,7 +15,7 @@ use crate::outside;
 use crate::recipe::{self, Recipe};
 use crate::record::{EvaluationRow, RunPaths};
 use crate::report;
-use crate::stage::Stage;
+use crate::train::Stage;
 use crate::trained::Weights;
 use crate::whole_file;
 

@@ -12,8 +12,8 @@ use crate::duration::Duration;
 use crate::outside;
 use crate::recipe::{self, Change, Effect, FieldPath, Recipe, Segment};
 use crate::record::{Amendment, RunFolder};
-use crate::stage::training::{Position, State};
-use crate::stage::Stage;
+use crate::train::Stage;
+use crate::train::{Position, State};
 
 use super::{Failure, RecipeArgs};
 
@@ -173,13 +173,10 @@ fn in_time(recipe: &Recipe, change: &Change, position: &Position) -> Result<(), 
 
 /// A duration of a training stage that depends on its batch.
 fn not_in_steps(stage: &Stage) -> Option<&'static str> {
-    let (length, schedule, evaluate) = match stage {
-        Stage::Pretrain(config) => (config.length, &config.schedule, &config.evaluate),
-        Stage::Unmask(config) => (config.length, &config.schedule, &config.evaluate),
-        Stage::Evaluate(_) => return None,
-    };
-    let every = evaluate.as_ref().map(|meanwhile| meanwhile.every);
-    [("length", Some(length)), ("schedule.warmup", Some(schedule.warmup())), ("evaluate.every", every)]
+    let config = stage.training()?;
+    let (length, warmup) = (config.length, config.schedule.warmup());
+    let every = config.evaluate.map(|periodic| periodic.every);
+    [("length", Some(length)), ("schedule.warmup", Some(warmup)), ("evaluate.every", every)]
         .into_iter()
         .find(|(_, duration)| duration.is_some_and(|duration| !matches!(duration, Duration::Steps(_))))
         .map(|(field, _)| field)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::interpreter::{self, Setting};
+use crate::interpreter::{self, Environment};
 use crate::kernel::isa::Isa;
 use crate::log::{LogError, Logging, LoggingConfig, Progress};
 use crate::ranks::{self, Member, Ranks};
@@ -14,8 +14,8 @@ use crate::recipe::forecast::forecast;
 use crate::recipe::{self, Recipe};
 use crate::record::{Entry, EvaluationRow, RunFolder, RunFolderError, RunPaths};
 use crate::report;
-use crate::stage::Ended;
 use crate::terminal::{say, say_error};
+use crate::train::Ended;
 
 use super::resume::GoingOn;
 use super::signals::catch_signals;
@@ -184,14 +184,14 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
     let written = recipe::write(&recipe);
     ranks::from_first(ranks, written.as_bytes())?;
 
-    let setting = Setting {
+    let environment = Environment {
         ranks,
         members: &members,
         folder: Some(&folder),
         progress: &progress,
         interrupt: &interrupt,
     };
-    let ended = interpreter::run(&recipe, from, &setting)?;
+    let ended = interpreter::run(&recipe, from, &environment)?;
     folder.still_there()?;
     let page = report::write(folder.root())?;
     if ended == Ended::Interrupted {
@@ -219,8 +219,9 @@ fn run_beside(
     let _logging = Logging::start_in_file(&config, &RunPaths::new(root).log_of_rank(ranks.rank()))?;
     let interrupt = catch_signals()?;
     let progress = Progress::lines(Duration::MAX);
-    let setting = Setting { ranks, members, folder: None, progress: &progress, interrupt: &interrupt };
-    Ok(match interpreter::run(&recipe, None, &setting)? {
+    let environment =
+        Environment { ranks, members, folder: None, progress: &progress, interrupt: &interrupt };
+    Ok(match interpreter::run(&recipe, None, &environment)? {
         Ended::Complete => Outcome::Done,
         Ended::Interrupted => Outcome::Interrupted,
     })

@@ -15,10 +15,10 @@ use crate::command::number::whole;
 use crate::log::{Logging, Progress};
 use crate::recipe::{self, RecipeErrors};
 use crate::record::RunPaths;
-use crate::stage::Ended;
 use crate::sweep::plan::PlanErrors;
 use crate::sweep::{self, standing, study, Plan, Standing};
 use crate::terminal;
+use crate::train::Ended;
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {

@@ -9,9 +9,8 @@ use super::Recipe;
 use crate::data::{DataConfig, ScenesConfig, SourceConfig};
 use crate::duration::{Duration, DurationError};
 use crate::evaluator::EvaluatorConfig;
-use crate::mask::{ImageMask, TextMask};
 use crate::optimizer::ScheduleConfig;
-use crate::stage::{MeanwhileConfig, Stage};
+use crate::train::{Stage, TrainingConfig};
 
 /// Number of pairs in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,30 +126,8 @@ pub struct TrainingForecast {
 /// Every stage of the recipe in numbers.
 pub fn forecast(recipe: &Recipe) -> Vec<StageForecast> {
     let stage = |stage: &Stage| match stage {
-        Stage::Pretrain(config) => StageForecast::Pretrain(training(
-            recipe,
-            config.length,
-            (config.batch, config.micro_batch),
-            &config.schedule,
-            &config.evaluate,
-            &Seen {
-                image_size: config.image_size.map_or(recipe.model.image.size, NonZeroUsize::get),
-                image_mask: &config.image_mask,
-                text_mask: &config.text_mask,
-            },
-        )),
-        Stage::Unmask(config) => StageForecast::Unmask(training(
-            recipe,
-            config.length,
-            (config.batch, config.micro_batch),
-            &config.schedule,
-            &config.evaluate,
-            &Seen {
-                image_size: recipe.model.image.size,
-                image_mask: &ImageMask::Keep,
-                text_mask: &TextMask::Keep,
-            },
-        )),
+        Stage::Pretrain(config) => StageForecast::Pretrain(training(recipe, &config.into())),
+        Stage::Unmask(config) => StageForecast::Unmask(training(recipe, &config.into())),
         Stage::Evaluate(evaluators) => {
             StageForecast::Evaluate { evaluations: evaluators.iter().map(evaluation).collect() }
         }
@@ -158,34 +135,21 @@ pub fn forecast(recipe: &Recipe) -> Vec<StageForecast> {
     recipe.stages.iter().map(stage).collect()
 }
 
-/// Patches and tokens that the encoders see.
-struct Seen<'a> {
-    /// Side of the training images, pixels.
-    image_size: usize,
-    image_mask: &'a ImageMask,
-    text_mask: &'a TextMask,
-}
-
-fn training(
-    recipe: &Recipe,
-    length: Duration,
-    (batch, micro_batch): (NonZeroUsize, Option<NonZeroUsize>),
-    schedule: &ScheduleConfig,
-    meanwhile: &Option<MeanwhileConfig>,
-    seen: &Seen<'_>,
-) -> TrainingForecast {
+fn training(recipe: &Recipe, config: &TrainingConfig) -> TrainingForecast {
     let model = &recipe.model;
-    let (batch, micro_batch) = (batch.get(), micro_batch.unwrap_or(batch).get());
-    let grid = seen.image_size / model.image.patch;
-    let (kept_patches, kept_tokens) = (seen.image_mask.kept(grid), seen.text_mask.kept(model.text.context));
+    let (batch, micro_batch) = (config.batch.get(), config.micro_batch.unwrap_or(config.batch).get());
+    let image_size = config.image_size.map_or(model.image.size, NonZeroUsize::get);
+    let grid = image_size / model.image.patch;
+    let kept_patches = config.image_mask.kept(grid);
+    let kept_tokens = config.text_mask.kept(model.text.context);
 
     let epoch = Epoch::of(&recipe.data);
     let in_steps = |duration| epoch.steps(duration, batch as u64).ok().flatten();
-    let (lr, warmup) = match schedule {
+    let (lr, warmup) = match &config.schedule {
         ScheduleConfig::Cosine(cosine) => (cosine.lr, cosine.warmup),
         ScheduleConfig::Constant(constant) => (constant.lr, constant.warmup),
     };
-    let steps = in_steps(length).map(f64::floor);
+    let steps = in_steps(config.length).map(f64::floor);
     let flops_per_pair = model.flops_per_pair(kept_patches, kept_tokens, batch);
     let flops_per_step = flops_per_pair * batch as f64;
     let encoding_twice = if micro_batch < batch {
@@ -194,6 +158,7 @@ fn training(
     } else {
         0.0
     };
+    let periodic = config.evaluate.as_ref();
     let update = Update { kept_patches, kept_tokens, batch, micro_batch };
     TrainingForecast {
         steps: steps.map(|steps| steps as u64),
@@ -202,7 +167,7 @@ fn training(
         micro_batch,
         peak_lr: lr.at(batch as u64),
         warmup_steps: in_steps(warmup),
-        image_size: seen.image_size,
+        image_size,
         patches: grid * grid,
         kept_patches,
         tokens: model.text.context,
@@ -215,11 +180,11 @@ fn training(
             true => Memory::on_gpu(model, recipe.fusion(), &update),
             false => Memory::of(model, recipe.compute, recipe.fusion(), &update),
         },
-        evaluations: meanwhile.iter().flat_map(|config| config.evaluators.iter().map(evaluation)).collect(),
-        evaluate_every: meanwhile
-            .as_ref()
-            .and_then(|config| in_steps(config.every))
-            .map(|steps| steps as u64),
+        evaluations: periodic
+            .iter()
+            .flat_map(|periodic| periodic.evaluators.iter().map(evaluation))
+            .collect(),
+        evaluate_every: periodic.and_then(|periodic| in_steps(periodic.every)).map(|steps| steps as u64),
     }
 }
 

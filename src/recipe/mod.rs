@@ -51,7 +51,7 @@ use crate::device::DeviceConfig;
 use crate::log::MetricsConfig;
 use crate::model::ModelConfig;
 use crate::ranks::RanksConfig;
-use crate::stage::Stage;
+use crate::train::Stage;
 
 /// A run: model, data, and the stages in sequence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

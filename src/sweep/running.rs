@@ -17,7 +17,7 @@ use crate::outside;
 use crate::recipe;
 use crate::record::{Entry, RunFolder, RunFolderError};
 use crate::report::{self, ReportError};
-use crate::stage::Ended;
+use crate::train::Ended;
 use crate::whole_file;
 
 /// Between two reports of an unfinished sweep; making one takes a second.

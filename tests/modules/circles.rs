@@ -27,7 +27,6 @@ const KNOWN: &[(&str, usize, &str)] = &[
     ("ranks", 2, "mod.rs defines the ranks of a run and makes them of its parts"),
     ("recipe", 8, "reading a recipe resolves its files, one of which may be another recipe"),
     ("report", 9, "pages define what they show beside the parts that show it"),
-    ("stage", 5, "a resumed run is held against the plan of the stage that resumes it"),
 ];
 
 type Edges = BTreeMap<PathBuf, BTreeSet<PathBuf>>;

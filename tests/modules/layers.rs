@@ -32,13 +32,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "record",
             "report",
             "seed",
-            "stage",
+            "train",
             "sweep",
             "trained",
             "whole_file",
         ],
     ),
-    ("sweep", &["interpreter", "log", "recipe", "record", "report", "stage", "whole_file"]),
+    ("sweep", &["interpreter", "log", "recipe", "record", "report", "train", "whole_file"]),
     (
         "interpreter",
         &[
@@ -52,11 +52,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "recipe",
             "record",
             "report",
-            "stage",
+            "train",
             "trained",
         ],
     ),
-    ("trained", &["checkpoint", "data", "model", "parameter", "recipe", "record", "stage"]),
+    ("trained", &["checkpoint", "data", "model", "parameter", "recipe", "record", "train"]),
     (
         "recipe",
         &[
@@ -71,11 +71,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "optimizer",
             "ranks",
             "record",
-            "stage",
+            "train",
         ],
     ),
     (
-        "stage",
+        "train",
         &[
             "checkpoint",
             "data",

@@ -28,8 +28,8 @@ use crate::optimizer::{AdamW, AdamWConfig};
 use crate::recipe::memory::{Memory, Update};
 use crate::recipe::{Compute, Fusion, Precision, Recipe};
 use crate::seed::{rng, Purpose};
-use crate::stage::Stage;
 use crate::terminal::say;
+use crate::train::{Stage, TrainingConfig};
 
 use super::{read_recipe, Failure, Outcome, RecipeArgs};
 use gemm::{dfdx_gemm_rate, kernel_gemm_rate};
@@ -190,14 +190,8 @@ impl Setting {
         if compute == Compute::Reference && precision == Precision::Bf16 {
             return Err(Failure::Usage("--precision Bf16 needs --compute Fused".into()));
         }
-        let first = recipe.stages.iter().find_map(|stage| match stage {
-            Stage::Pretrain(config) => {
-                Some((config.batch, config.image_mask.clone(), config.text_mask.clone()))
-            }
-            Stage::Unmask(config) => Some((config.batch, ImageMask::Keep, TextMask::Keep)),
-            Stage::Evaluate(_) => None,
-        });
-        let (batch, image_mask, text_mask) =
+        let first = recipe.stages.iter().find_map(Stage::training);
+        let TrainingConfig { batch, image_mask, text_mask, .. } =
             first.ok_or_else(|| Failure::Usage("the recipe has no training stage to time".into()))?;
         let image_mask = match args.mask {
             None => image_mask,

@@ -7,47 +7,25 @@ use crate::duration::{Duration, DurationError};
 use crate::optimizer::{AdamWConfig, OptimizerConfig, ScheduleConfig};
 use crate::recipe::forecast::Epoch;
 use crate::recipe::Recipe;
-use crate::stage::{MeanwhileConfig, PretrainConfig, Stage, UnmaskConfig};
+use crate::train::{PeriodicEvaluationConfig, PretrainConfig, Stage, TrainingConfig};
 
 pub(super) fn validate(recipe: &Recipe, findings: &mut Findings) {
     if recipe.stages.is_empty() {
         let finding = findings.add("stages", "expected at least one stage, got none".into());
         finding.help("a stage is Pretrain(...), Unmask(...) or Evaluate([...])");
     }
-    let epoch = Epoch::of(&recipe.data);
     for (index, stage) in recipe.stages.iter().enumerate() {
         let path = format!("stages[{index}]");
-        match stage {
-            Stage::Pretrain(config) => {
-                masks(recipe, config, &path, findings);
-                Updates::from(config).validate(recipe, epoch, &path, findings);
-            }
-            Stage::Unmask(config) => Updates::from(config).validate(recipe, epoch, &path, findings),
-            Stage::Evaluate(list) => evaluators::validate(recipe, list, &path, findings),
+        if let Stage::Pretrain(config) = stage {
+            masks(recipe, config, &path, findings);
+        }
+        if let Some(config) = stage.training() {
+            Training { config: &config, recipe, path: &path }.validate(findings);
+        }
+        if let Stage::Evaluate(list) = stage {
+            evaluators::validate(recipe, list, &path, findings);
         }
     }
-}
-
-/// Evaluations in the course of training: a list that is no list of a stage, and a time for it.
-fn meanwhile(
-    recipe: &Recipe,
-    meanwhile: &MeanwhileConfig,
-    (epoch, batch): (Epoch, usize),
-    path: &str,
-    findings: &mut Findings,
-) {
-    let field = format!("{path}.evaluate.every");
-    match epoch.steps(meanwhile.every, batch as u64) {
-        Ok(Some(steps)) if steps < 1.0 => {
-            let message = format!("expected at least one step of {batch} pairs, got {steps} steps");
-            findings.add(&field, message).also(&format!("{path}.batch"), "pairs of a step");
-        }
-        Ok(_) => {}
-        Err(error) => {
-            findings.add(&field, error.to_string());
-        }
-    }
-    evaluators::validate(recipe, &meanwhile.evaluators, &format!("{path}.evaluate.evaluators"), findings);
 }
 
 fn masks(recipe: &Recipe, config: &PretrainConfig, path: &str, findings: &mut Findings) {
@@ -76,63 +54,52 @@ fn masks(recipe: &Recipe, config: &PretrainConfig, path: &str, findings: &mut Fi
     }
 }
 
-/// Fields that the two training stages share.
-struct Updates<'a> {
-    length: Duration,
-    batch: usize,
-    micro_batch: Option<usize>,
-    optimizer: &'a OptimizerConfig,
-    schedule: &'a ScheduleConfig,
-    clip_grad_norm: Option<f64>,
-    evaluate: Option<&'a MeanwhileConfig>,
+/// A stage that trains, of either kind, and where in the recipe it is.
+#[derive(Clone, Copy)]
+struct Training<'a> {
+    config: &'a TrainingConfig,
+    recipe: &'a Recipe,
+    path: &'a str,
 }
 
-impl<'a> From<&'a PretrainConfig> for Updates<'a> {
-    fn from(config: &'a PretrainConfig) -> Self {
-        Updates {
-            length: config.length,
-            batch: config.batch.get(),
-            micro_batch: config.micro_batch.map(NonZeroUsize::get),
-            optimizer: &config.optimizer,
-            schedule: &config.schedule,
-            clip_grad_norm: config.clip_grad_norm,
-            evaluate: config.evaluate.as_ref(),
-        }
-    }
-}
-
-impl<'a> From<&'a UnmaskConfig> for Updates<'a> {
-    fn from(config: &'a UnmaskConfig) -> Self {
-        Updates {
-            length: config.length,
-            batch: config.batch.get(),
-            micro_batch: config.micro_batch.map(NonZeroUsize::get),
-            optimizer: &config.optimizer,
-            schedule: &config.schedule,
-            clip_grad_norm: config.clip_grad_norm,
-            evaluate: config.evaluate.as_ref(),
-        }
-    }
-}
-
-impl Updates<'_> {
-    fn validate(&self, recipe: &Recipe, epoch: Epoch, path: &str, findings: &mut Findings) {
-        self.batches(recipe, path, findings);
-        self.durations(recipe, epoch, path, findings);
-        self.learning_rate(path, findings);
-        self.optimizer(path, findings);
-        if let Some(config) = self.evaluate {
-            meanwhile(recipe, config, (epoch, self.batch), path, findings);
+impl Training<'_> {
+    fn validate(self, findings: &mut Findings) {
+        self.batches(findings);
+        self.durations(findings);
+        self.learning_rate(findings);
+        self.optimizer(findings);
+        if let Some(config) = &self.config.evaluate {
+            self.evaluations(config, findings);
         }
     }
 
-    fn optimizer(&self, path: &str, findings: &mut Findings) {
-        if self.clip_grad_norm == Some(0.0) {
+    /// Evaluations in the course of training: a list that is no list of a stage, and a time for it.
+    fn evaluations(self, periodic: &PeriodicEvaluationConfig, findings: &mut Findings) {
+        let Training { config, recipe, path } = self;
+        let batch = config.batch.get();
+        let field = format!("{path}.evaluate.every");
+        match Epoch::of(&recipe.data).steps(periodic.every, batch as u64) {
+            Ok(Some(steps)) if steps < 1.0 => {
+                let message = format!("expected at least one step of {batch} pairs, got {steps} steps");
+                findings.add(&field, message).also(&format!("{path}.batch"), "pairs of a step");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                findings.add(&field, error.to_string());
+            }
+        }
+        let field = format!("{path}.evaluate.evaluators");
+        evaluators::validate(recipe, &periodic.evaluators, &field, findings);
+    }
+
+    fn optimizer(self, findings: &mut Findings) {
+        let Training { config, path, .. } = self;
+        if config.clip_grad_norm == Some(0.0) {
             let finding =
                 findings.add(&format!("{path}.clip_grad_norm"), "expected clip_grad_norm > 0, got 0".into());
             finding.help("leave it out for no clipping");
         }
-        let OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps, weight_decay }) = self.optimizer;
+        let OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps, weight_decay }) = &config.optimizer;
         for (name, value) in [("beta1", *beta1), ("beta2", *beta2)] {
             if !(0.0..1.0).contains(&value) {
                 let message = format!("expected 0 <= {name} < 1, got {value}");
@@ -148,26 +115,24 @@ impl Updates<'_> {
         }
     }
 
-    fn batches(&self, recipe: &Recipe, path: &str, findings: &mut Findings) {
-        let batch = self.batch;
+    fn batches(self, findings: &mut Findings) {
+        let Training { config, recipe, path } = self;
+        let batch = config.batch.get();
         let field = format!("{path}.batch");
         if batch < 2 {
             let message = format!("expected batch >= 2, got {batch}");
             findings.add(&field, message).help("a pair is told from the others of its batch");
         }
-        if let Some(parts) =
-            recipe.ranks.parts.map(NonZeroUsize::get).filter(|parts| !batch.is_multiple_of(*parts))
-        {
+        if let Some(parts) = recipe.ranks.parts.map(NonZeroUsize::get).filter(|parts| !batch.is_multiple_of(*parts)) {
             let message = format!("expected a divisor of the batch ({batch}), got {parts}");
             let fitting = (parts..=batch).find(|parts| batch.is_multiple_of(*parts)).unwrap_or(1);
             let finding = findings.add("ranks.parts", message);
             finding.help(format!("{fitting} divides it")).also(&field, "the batch");
         }
-        let Some(micro) = self.micro_batch else { return };
+        let Some(micro) = config.micro_batch.map(NonZeroUsize::get) else { return };
         if !batch.is_multiple_of(micro) {
             let message = format!("expected a divisor of the batch ({batch}), got {micro}");
-            let fitting =
-                (1..=micro.min(batch)).rev().find(|micro| batch.is_multiple_of(*micro)).unwrap_or(1);
+            let fitting = (1..=micro.min(batch)).rev().find(|micro| batch.is_multiple_of(*micro)).unwrap_or(1);
             findings
                 .add(&format!("{path}.micro_batch"), message)
                 .help(format!("{fitting} divides it"))
@@ -175,9 +140,11 @@ impl Updates<'_> {
         }
     }
 
-    fn durations(&self, recipe: &Recipe, epoch: Epoch, path: &str, findings: &mut Findings) {
+    fn durations(self, findings: &mut Findings) {
+        let Training { config, recipe, path } = self;
+        let (epoch, batch) = (Epoch::of(&recipe.data), config.batch.get());
         let mut steps = |duration: Duration, field: &str| {
-            let found = epoch.steps(duration, self.batch as u64);
+            let found = epoch.steps(duration, batch as u64);
             if let Err(error) = &found {
                 let finding = findings.add(field, error.to_string());
                 if *error == DurationError::UnknownEpoch {
@@ -186,15 +153,15 @@ impl Updates<'_> {
             }
             found.ok().flatten()
         };
-        let length = steps(self.length, &format!("{path}.length"));
+        let length = steps(config.length, &format!("{path}.length"));
         let warmup_field = format!("{path}.schedule.warmup");
-        let warmup = match self.schedule {
+        let warmup = match &config.schedule {
             ScheduleConfig::Cosine(cosine) => steps(cosine.warmup, &warmup_field),
             ScheduleConfig::Constant(constant) => steps(constant.warmup, &warmup_field),
         };
         let every = steps(recipe.checkpoints.every, "checkpoints.every");
         if let Some(length) = length.filter(|length| *length < 1.0) {
-            let message = format!("expected at least one step of {} pairs, got {length} steps", self.batch);
+            let message = format!("expected at least one step of {batch} pairs, got {length} steps");
             findings
                 .add(&format!("{path}.length"), message)
                 .also(&format!("{path}.batch"), "pairs of a step");
@@ -210,14 +177,15 @@ impl Updates<'_> {
         }
     }
 
-    fn learning_rate(&self, path: &str, findings: &mut Findings) {
-        let (lr, floors): (_, &[(&str, f64)]) = match self.schedule {
+    fn learning_rate(self, findings: &mut Findings) {
+        let Training { config, path, .. } = self;
+        let (lr, floors): (_, &[(&str, f64)]) = match &config.schedule {
             ScheduleConfig::Cosine(cosine) => {
                 (cosine.lr, &[("warmup_lr", cosine.warmup_lr), ("min_lr", cosine.min_lr)])
             }
             ScheduleConfig::Constant(constant) => (constant.lr, &[]),
         };
-        let peak = lr.at(self.batch as u64);
+        let peak = lr.at(config.batch.get() as u64);
         let field = format!("{path}.schedule.lr");
         if peak == 0.0 {
             findings.add(&field, "expected a learning rate above 0, got 0: nothing would be learned".into());

@@ -1,65 +1,93 @@
 //! The checkpoint that a run goes on from. Rank 0 reads it and hands out what the others need, one tensor after the other:
 //! they need not see the run folder, and nobody holds all of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{CheckpointError, Name, Snapshot};
 use crate::model::{Flip, GraphDevice};
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::ranks::{from_first, Owners, Ranks};
+use crate::ranks::{from_first as broadcast_bytes, Owners, Ranks};
 
-use super::training::{State, MODEL, OPTIMIZER};
-use super::StageError;
+use super::error::TrainError;
+use super::identity::{Identity, IdentityError};
+use super::run::{MODEL, OPTIMIZER};
+use super::state::State;
 
 /// A checkpoint, as a rank knows it.
 #[derive(Debug)]
 pub struct Resumed {
     /// Its folder, on rank 0.
     pub path: PathBuf,
+    /// Where the run stands.
     pub state: State,
-    /// That of its folder, on rank 0.
+    /// Name of its folder; on rank 0.
     pub name: Option<Name>,
     /// On rank 0.
     snapshot: Option<Snapshot>,
 }
 
-/// What rank 0 tells the others.
+/// Message of rank 0 to the others.
 #[derive(Serialize, Deserialize)]
-struct Told {
+struct Message {
     path: PathBuf,
     state: State,
 }
 
 impl Resumed {
-    /// What rank 0 has found, to all.
+    /// Gives all ranks the snapshot that rank 0 has found.
     ///
     /// # Errors
     /// Its state is not readable, or the exchange fails.
-    pub fn share(ranks: &dyn Ranks, own: Option<Snapshot>) -> Result<Option<Resumed>, StageError> {
-        let told = match &own {
-            Some(snapshot) => Some(Told { path: snapshot.path.clone(), state: snapshot.state()? }),
+    pub fn share(ranks: &dyn Ranks, own: Option<Snapshot>) -> Result<Option<Resumed>, TrainError> {
+        let message = match &own {
+            Some(snapshot) => Some(Message { path: snapshot.path.clone(), state: snapshot.state()? }),
             None => None,
         };
-        let told = from_first(ranks, &serde_json::to_vec(&told).map_err(StageError::json)?)?;
-        let told: Option<Told> = serde_json::from_slice(&told).map_err(StageError::json)?;
+        let message = serde_json::to_vec(&message).map_err(TrainError::message)?;
+        let message = broadcast_bytes(ranks, &message)?;
+        let message: Option<Message> = serde_json::from_slice(&message).map_err(TrainError::message)?;
         let name = own.as_ref().map(|snapshot| snapshot.name);
-        Ok(told.map(|Told { path, state }| Resumed { path, state, name, snapshot: own }))
+        Ok(message.map(|Message { path, state }| Resumed { path, state, name, snapshot: own }))
+    }
+
+    /// Folder and identity of the checkpoint.
+    pub fn identity(&self) -> (&Path, Option<&Identity>) {
+        (&self.path, self.state.identity.as_ref())
+    }
+
+    /// Refuses a checkpoint of a place that a recipe of so many stages does not have.
+    ///
+    /// # Errors
+    /// It is of such a place.
+    pub fn check_place(&self, stages: usize) -> Result<(), IdentityError> {
+        let position = &self.state.position;
+        let refused = |problem: String| {
+            let checkpoint = self.path.clone();
+            Err(IdentityError::Place { checkpoint, stage: position.stage, step: position.step, problem })
+        };
+        if self.name.is_some_and(|name| name != position.name()) {
+            return refused("its folder has the name of another place; it was edited or renamed".into());
+        }
+        if position.stage >= stages {
+            return refused(format!("the recipe has only {stages} stages, counted from 0"));
+        }
+        Ok(())
     }
 
     /// Gives a model its weights on rank 0; the others have them from there.
     ///
     /// # Errors
     /// The checkpoint is of another model, or no longer there.
-    pub fn weights<D: GraphDevice>(&self, model: &mut Flip<f32, D>) -> Result<(), StageError> {
+    pub fn weights<D: GraphDevice>(&self, model: &mut Flip<f32, D>) -> Result<(), TrainError> {
         let Some(snapshot) = &self.snapshot else { return Ok(()) };
         let stored = snapshot.outline(MODEL)?;
         let there = stored.iter().map(|stored| (stored.name.as_str(), stored.shape.clone()));
         model.import_each(there, |place, values| Ok(snapshot.values(MODEL, &stored[place], values)?))
     }
 
-    /// The state of the optimizer, or this rank's share of it. Called by all ranks.
+    /// The state of the optimizer, or this rank's shard of it. Called by all ranks.
     ///
     /// # Errors
     /// The checkpoint is of another model, or no longer there; or an exchange fails.
@@ -69,7 +97,7 @@ impl Resumed {
         owners: Option<&Owners>,
         config: &AdamWConfig,
         model: &Flip<f32, D>,
-    ) -> Result<AdamW<f32, D>, StageError> {
+    ) -> Result<AdamW<f32, D>, TrainError> {
         let stored = self.snapshot.as_ref().map(|snapshot| snapshot.outline(OPTIMIZER)).transpose()?;
         let stored = stored.unwrap_or_default();
         let there = stored.iter().map(|stored| (stored.name.as_str(), stored.shape.clone()));

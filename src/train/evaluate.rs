@@ -1,0 +1,278 @@
+//! Runs the evaluators of a stage and keeps their rows in `eval.json`.
+
+use std::sync::Arc;
+
+use crate::data::decode::Transform;
+use crate::data::load::Share;
+use crate::data::load::{LabelFrom, Loader, LoaderOptions, Passes};
+use crate::data::source::{Order, Source};
+use crate::data::storage::with_stall_timeout;
+use crate::data::{Batch, CaptionUse, DataError};
+use crate::evaluator::examples::Thumbnail;
+use crate::evaluator::{Batches, Embedder, Evaluated, Evaluator, EvaluatorConfig, Known, Material};
+use crate::log::Bar;
+use crate::model::GraphDevice;
+use crate::record::{Evaluation, EvaluationRow, Example, Examples, RunFolder};
+use crate::report;
+
+use super::embed::{self, EMBED_BATCH};
+use super::error::TrainError;
+use super::run::Run;
+use super::state::{Ended, Position};
+
+/// Runs the evaluators in turn, on rank 0; the others embed the rows that it hands out.
+///
+/// # Errors
+/// An evaluator, its data or an exchange fails.
+pub fn evaluate<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    configs: &[EvaluatorConfig],
+) -> Result<Ended, TrainError> {
+    let Some(recorder) = &run.recorder else { return embed::serve(run) };
+    let folder = recorder.folder;
+    match evaluate_on_first(run, folder, configs) {
+        Ok(ended) => {
+            embed::end(run, ended)?;
+            Ok(ended)
+        }
+        Err(error) => {
+            if error.is_of_data() {
+                embed::fail(run, &error)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Runs the evaluators in turn. Those that an earlier, interrupted attempt left at this position are not
+/// run again: they would give the same.
+fn evaluate_on_first<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    folder: &RunFolder,
+    configs: &[EvaluatorConfig],
+) -> Result<Ended, TrainError> {
+    let Position { stage, step, samples, global_step, .. } = run.state.position;
+    let mut rows = EvaluationRow::read_all(&folder.evaluations())?;
+    rows.retain(|row| run.state.position.includes(row.stage, row.step));
+    for (index, config) in configs.iter().enumerate() {
+        let evaluator = config.evaluator();
+        let made = |row: &EvaluationRow| {
+            let made = (row.kind.as_str(), row.dataset.as_str());
+            (row.stage, row.step) == (stage, step) && made == (evaluator.kind(), evaluator.name())
+        };
+        if rows.iter().any(made) {
+            continue;
+        }
+        let evaluated = match run.processes.interrupted() {
+            true => None,
+            false => run_evaluator(run, evaluator)?,
+        };
+        let Some(Evaluated { evaluation, examples }) = evaluated else { return interrupted(run) };
+        if let Some(recorder) = &mut run.recorder {
+            for (metric, value) in &evaluation.metrics {
+                let tag = format!("eval/{}/{}/{metric}", evaluation.kind, evaluation.dataset);
+                recorder.scalar(global_step, &tag, *value as f32)?;
+            }
+        }
+        // In the course of training the numbers are of interest; images would pile up.
+        if step == 0 && !examples.is_empty() {
+            write_examples(folder, stage, index, &evaluation, examples)?;
+        }
+        let headline = evaluation.metrics.first();
+        tracing::info!(
+            target: "flip::evaluate", stage, step, kind = evaluation.kind, dataset = evaluation.dataset,
+            metric = headline.map(|(name, _)| name.as_str()), value = headline.map(|(_, value)| *value), "evaluated"
+        );
+        rows.push(EvaluationRow { stage, step, samples, evaluation });
+        EvaluationRow::write_all(folder, &rows)?;
+    }
+    Ok(Ended::Complete)
+}
+
+/// Ends a stage of evaluations. The position that it is interrupted at is that of the checkpoint before it; where there is
+/// none yet (a recipe that only evaluates), one is written. A training stage writes its own.
+fn interrupted<D: GraphDevice>(run: &mut Run<'_, D>) -> Result<Ended, TrainError> {
+    if run.newest_checkpoint.is_none() && run.state.position.step == 0 {
+        run.save(None, None)?;
+    }
+    Ok(Ended::Interrupted)
+}
+
+fn write_examples(
+    folder: &RunFolder,
+    stage: usize,
+    index: usize,
+    evaluation: &Evaluation,
+    examples: Vec<Example<Thumbnail>>,
+) -> Result<(), TrainError> {
+    let url = |thumbnail: Thumbnail| report::thumbnail(&thumbnail.pixels, thumbnail.size);
+    let examples = Examples {
+        stage,
+        kind: evaluation.kind.clone(),
+        dataset: evaluation.dataset.clone(),
+        task: evaluation.task.clone(),
+        examples: examples.into_iter().map(|example| example.try_map(url)).collect::<Result<_, _>>()?,
+    };
+    folder.still_there()?;
+    Ok(examples.write(&folder.examples_of(stage, index))?)
+}
+
+/// Runs an evaluator to its result; none where it was interrupted.
+fn run_evaluator<D: GraphDevice>(
+    run: &Run<'_, D>,
+    evaluator: &dyn Evaluator,
+) -> Result<Option<Evaluated>, TrainError> {
+    let evaluated = measure(run, evaluator);
+    // An interruption ends the data early: neither a result nor an error says anything then.
+    match run.processes.interrupted() {
+        true => Ok(None),
+        false => evaluated.map(Some),
+    }
+}
+
+/// Runs an evaluator on its data, with the model that the run has.
+fn measure<D: GraphDevice>(run: &Run<'_, D>, evaluator: &dyn Evaluator) -> Result<Evaluated, TrainError> {
+    let source_config = evaluator
+        .data()
+        .or(run.config.data.validation.as_ref())
+        .ok_or_else(|| TrainError::NoEvaluationData { evaluator: evaluator.name().into() })?;
+    let captions = if evaluator.captions() { CaptionUse::Needed } else { CaptionUse::Unused };
+    let open = |config| run.config.data.open_for(config, run.config.seed, captions);
+    let source = open(source_config)?;
+    let (classes, templates) = (source.classes(), source.templates());
+    let known = Known { classes: &classes, templates: &templates };
+    let label = evaluator.label(known)?;
+    let batch = evaluator.batch().unwrap_or(EMBED_BATCH);
+    // A stage may ask several things of the same data.
+    let kind = evaluator.kind().replace('_', "-");
+    let title = format!("{} {kind} {}", run.state.position.stage, evaluator.name());
+    let mut test = Reader::new(run, source, title.clone(), label.clone(), batch);
+    let mut test = || test.next();
+
+    let train = evaluator.train().map(open).transpose()?;
+    let mut train = train.map(|source| Reader::new(run, source, format!("{title}, train"), label, batch));
+    let mut train = train.as_mut().map(|reader| move || reader.next());
+    let train = train.as_mut().map(|train| train as &mut Batches<'_>);
+
+    let context = run.config.model.text.context;
+    // Masks depend on an image's place in the data, not on the batch it falls into.
+    let (mask, image) = (evaluator.image_mask(), run.config.model.image.size.pow(2) * 3);
+    let mut first = 0;
+    let mut images = |batch: &Batch| {
+        let embeddings = embed::images(run, &batch.pixels, mask, first)?;
+        first += (batch.pixels.len() / image) as u64;
+        Ok(embeddings)
+    };
+    let mut texts = |texts: &[String]| {
+        let mut tokens = Vec::with_capacity(texts.len() * context);
+        for text in texts {
+            tokens.extend(run.tokenizer.encode(text, context)?.0);
+        }
+        Ok(embed::texts(run, &tokens)?)
+    };
+    let dim = run.config.model.embed_dim;
+    let mut embedder = Embedder { images: &mut images, texts: &mut texts, dim };
+    let logit_scale = run.model.logit_scale().exp();
+    let stop = || {
+        run.processes.ranks.mark();
+        run.processes.interrupted()
+    };
+    let material =
+        Material { test: &mut test, known, train, logit_scale, seed: run.config.seed, stop: &stop };
+    Ok(evaluator.evaluate(material, &mut embedder)?)
+}
+
+/// Reads a source in the order in which it stores its samples. An interruption ends the data.
+struct Reader<'r, 'a, D: GraphDevice> {
+    run: &'r Run<'a, D>,
+    source: Arc<dyn Source>,
+    /// Name of the progress bar.
+    title: String,
+    label: LabelFrom,
+    batch: usize,
+    /// From the first batch on.
+    loader: Option<Loader>,
+    /// From the first batch until the data ends.
+    bar: Option<Bar>,
+    /// Samples read.
+    seen: u64,
+}
+
+impl<'r, 'a, D: GraphDevice> Reader<'r, 'a, D> {
+    fn new(
+        run: &'r Run<'a, D>,
+        source: Arc<dyn Source>,
+        title: String,
+        label: LabelFrom,
+        batch: usize,
+    ) -> Self {
+        Reader { run, source, title, label, batch, loader: None, bar: None, seen: 0 }
+    }
+
+    /// The next batch; the first call begins to read.
+    fn next(&mut self) -> Result<Option<Batch>, DataError> {
+        if self.run.processes.interrupted() {
+            return Ok(None);
+        }
+        self.run.processes.ranks.mark();
+        let loader = match &mut self.loader {
+            Some(loader) => loader,
+            None => {
+                let loader = Loader::start(self.loading())?;
+                self.bar = Some(self.begin_bar()?);
+                self.loader.insert(loader)
+            }
+        };
+        let batch = loader.next()?;
+        match &batch {
+            Some(batch) => {
+                self.seen += batch.keys.len() as u64;
+                if let Some(bar) = &self.bar {
+                    bar.update(self.seen, "");
+                }
+            }
+            None => {
+                if let Some(bar) = self.bar.take() {
+                    bar.finish();
+                }
+                let skipped = loader.skipped();
+                if skipped.total() > 0 {
+                    tracing::warn!(target: "flip::data", %skipped, "samples were left out of {}", self.title);
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Samples as evaluations see them: whole images, each once.
+    fn loading(&self) -> LoaderOptions {
+        let config = self.run.config;
+        LoaderOptions {
+            source: self.source.clone(),
+            order: Order::Stored,
+            passes: Passes::Once,
+            share: Share::WHOLE,
+            start: Default::default(),
+            batch: self.batch,
+            keep_partial: true,
+            transform: Transform::Evaluate { size: config.model.image.size },
+            patches: None,
+            tokenizer: self.run.tokenizer.clone(),
+            context: config.model.text.context,
+            label: self.label.clone(),
+            filter: None,
+            limits: config.data.limits.clone(),
+            workers: self.run.workers(),
+            stall_timeout: config.data.storage.stall_timeout(),
+            seed: config.seed,
+        }
+    }
+
+    fn begin_bar(&self) -> Result<Bar, DataError> {
+        let (name, progress, counted) = (self.source.name(), self.source.progress(), self.source.clone());
+        let timeout = self.run.config.data.storage.stall_timeout();
+        let count = move || counted.samples();
+        let samples = with_stall_timeout(timeout, &name, "counting the samples", progress, count)?;
+        Ok(self.run.processes.progress.bar(&self.title, samples.unwrap_or(0), "images"))
+    }
+}

@@ -1,0 +1,122 @@
+//! From a batch of patches and captions to the inputs of the encoders: text masks are drawn, kept tokens gathered, and rows
+//! split into micro-batches.
+
+use std::sync::Arc;
+
+use crate::data::load::Patches;
+use crate::data::Batch;
+use crate::mask::{Captions, ImageMask, Kept, TokenFrequencies};
+use crate::model::{gather_patches, ImageInput, ModelConfig, PatchValues, TextInput, TextPool};
+
+use super::plan::TrainingPlan;
+
+/// Inputs of one update, a pair of entries a micro-batch.
+#[derive(Debug, Clone)]
+pub struct StepInputs {
+    /// Patches of each micro-batch.
+    pub images: Vec<ImageInput>,
+    /// Tokens of each micro-batch.
+    pub texts: Vec<TextInput>,
+}
+
+/// A part of a batch that is divided into several, which take turns at its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchPart {
+    /// Its number, from 0.
+    pub index: usize,
+    /// Parts in all.
+    pub of: usize,
+}
+
+impl BatchPart {
+    /// The only one.
+    pub const WHOLE: BatchPart = BatchPart { index: 0, of: 1 };
+}
+
+/// Draws the masks of a stage.
+#[derive(Debug, Clone, Copy)]
+pub struct Masking<'a> {
+    /// The stage.
+    pub plan: &'a TrainingPlan,
+    /// The model.
+    pub model: &'a ModelConfig,
+    /// How often tokens occur, for text masks that ask for it.
+    pub frequencies: Option<&'a TokenFrequencies>,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+impl Masking<'_> {
+    /// The image mask as the loader wants it: drawn for each sample from (seed, epoch, index), so that only patches that it
+    /// keeps are ever resized, and so that neither the batch nor the rank that a sample falls into changes it.
+    pub fn patches(&self) -> Patches {
+        let side = self.model.image.patch;
+        let (grid, seed) = (self.plan.image_size / side, self.seed);
+        let mask = self.plan.config.image_mask.clone();
+        let kept = mask.kept(grid);
+        let keep = move |epoch, index| mask.draw(grid, 1, seed, epoch, index).ids;
+        Patches { side, kept, keep: Arc::new(keep) }
+    }
+
+    /// Splits a part of a batch that was loaded with [`patches`](Self::patches) into micro-batches, and draws the text masks
+    /// of update `step`, counted over the whole run. The text mask of a row depends on (seed, step, row in the batch), not on
+    /// the micro-batch that it falls into.
+    pub fn inputs(&self, batch: &Batch, part: BatchPart, step: u64) -> StepInputs {
+        let Masking { plan, model, frequencies, seed } = *self;
+        let rows = batch.lengths.len();
+        let context = model.text.context;
+        let grid = batch.size / model.image.patch;
+        let kept_patches = plan.config.image_mask.kept(grid);
+        let image = kept_patches * model.image.patch_values();
+        let keep_end = model.text.pool == TextPool::EndOfText;
+        let mut inputs = StepInputs { images: Vec::new(), texts: Vec::new() };
+        for first in (0..rows).step_by(plan.micro_batch) {
+            let last = (first + plan.micro_batch).min(rows);
+            let ids = batch.patches[first * kept_patches..last * kept_patches].to_vec();
+            let kept = Kept { ids, batch: last - first, kept: kept_patches, of: grid * grid };
+            let patches = PatchValues::Bytes(batch.pixels[first * image..last * image].to_vec());
+            inputs.images.push(ImageInput { patches, kept, grid });
+
+            let tokens = &batch.tokens[first * context..last * context];
+            let captions = Captions { tokens, lengths: &batch.lengths[first..last], context, keep_end };
+            let place = ((first * part.of + part.index) as u64, part.of as u64);
+            let kept = plan.config.text_mask.draw_rows(&captions, frequencies, seed, step, place);
+            inputs.texts.push(text_input(tokens, context, kept));
+        }
+        inputs
+    }
+}
+
+/// Every patch of [rows, size, size, 3] images.
+pub fn whole_images(pixels: &[u8], size: usize, patch: usize) -> ImageInput {
+    masked_images(pixels, (size, patch), &ImageMask::Keep, (0, 0))
+}
+
+/// Patches that a mask keeps of [rows, size, size, 3] images, which are those from `first` on of their data.
+pub fn masked_images(
+    pixels: &[u8],
+    (size, patch): (usize, usize),
+    mask: &ImageMask,
+    (seed, first): (u64, u64),
+) -> ImageInput {
+    let grid = size / patch;
+    let rows = pixels.len() / (size * size * 3);
+    let kept = mask.draw(grid, rows, seed, 0, first);
+    let patches = PatchValues::Bytes(gather_patches(pixels, size, patch, &kept));
+    ImageInput { patches, kept, grid }
+}
+
+/// Every token of [rows, context] ids.
+pub fn whole_texts(tokens: &[u32], context: usize) -> TextInput {
+    text_input(tokens, context, Kept::all(tokens.len() / context, context))
+}
+
+fn text_input(tokens: &[u32], context: usize, kept: Kept) -> TextInput {
+    let tokens = kept
+        .ids
+        .chunks_exact(kept.kept)
+        .zip(tokens.chunks_exact(context))
+        .flat_map(|(ids, row)| ids.iter().map(|&id| row[id as usize]))
+        .collect();
+    TextInput { tokens, kept }
+}

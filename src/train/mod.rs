@@ -1,0 +1,37 @@
+//! The stages of a run: training with masks, training without, evaluation.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`config`] | stages as a recipe describes them |
+//! | [`plan`] | a training stage in steps |
+//! | [`run`] | a run while it goes on, which hands its model and position from stage to stage |
+//! | [`trainer`] | the training loop: next_batch, step, log, evaluate, save |
+//! | [`inputs`] | masks drawn, tokens gathered, micro-batches |
+//! | [`evaluate`](mod@evaluate) | evaluators, and their rows |
+//! | [`state`], [`resumed`], [`identity`] | what a checkpoint holds, and going on from it |
+
+mod batches;
+mod clock;
+pub mod config;
+mod embed;
+mod error;
+pub mod evaluate;
+pub mod identity;
+pub mod inputs;
+mod masks_image;
+pub mod plan;
+mod processes;
+mod recorder;
+pub mod resumed;
+pub mod run;
+pub mod state;
+pub mod trainer;
+
+pub use config::{PeriodicEvaluationConfig, PretrainConfig, Stage, TrainingConfig, UnmaskConfig};
+pub use error::{ExchangeError, NotFinite, TrainError};
+pub use evaluate::evaluate;
+pub use processes::Processes;
+pub use recorder::{Recorder, RecorderError};
+pub use run::{Run, RunConfig};
+pub use state::{Ended, Position, State};
+pub use trainer::train;

@@ -1,0 +1,97 @@
+//! A training stage with every duration in steps and every default filled in.
+
+use crate::checkpoint::CheckpointConfig;
+use crate::duration::{Duration, DurationError};
+use crate::model::ModelConfig;
+use crate::optimizer::{Schedule, ScheduleError};
+use crate::ranks::RanksError;
+
+use super::config::TrainingConfig;
+
+/// A training stage, ready to run.
+#[derive(Debug, Clone)]
+pub struct TrainingPlan {
+    /// As the recipe has it.
+    pub config: TrainingConfig,
+    /// Updates of the stage.
+    pub steps: u64,
+    /// Pairs of one update.
+    pub batch: usize,
+    /// Pairs encoded at a time.
+    pub micro_batch: usize,
+    /// Side of the training images, pixels.
+    pub image_size: usize,
+    /// Learning rate of each step.
+    pub schedule: Schedule,
+    /// Steps between two checkpoints, at least one.
+    pub checkpoint_every: u64,
+    /// Steps between two rounds of evaluations, at least one; none where the stage has none.
+    pub evaluate_every: Option<u64>,
+}
+
+/// A stage that cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A length that is not a number of steps.
+    #[error("length: {0}")]
+    Length(#[from] DurationError),
+    /// A schedule that does not fit the length.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// Less than one step.
+    #[error("length: the stage is shorter than one step of {batch} pairs")]
+    NoStep {
+        /// Pairs of a step.
+        batch: usize,
+    },
+    /// A time between evaluations that is not a number of steps.
+    #[error("evaluate.every: {0}")]
+    EvaluateEvery(DurationError),
+    /// A time between checkpoints that is not a number of steps.
+    #[error("checkpoints.every: {0}")]
+    CheckpointEvery(DurationError),
+    /// A batch that cannot be divided among ranks.
+    #[error(transparent)]
+    Parts(RanksError),
+}
+
+impl TrainingPlan {
+    /// The durations of a stage. Where one of them is in epochs, the size of an epoch has to be known.
+    pub fn durations(config: &TrainingConfig, checkpoints: &CheckpointConfig) -> Vec<Duration> {
+        let every = config.evaluate.as_ref().map(|periodic| periodic.every);
+        [config.length, config.schedule.warmup(), checkpoints.every].into_iter().chain(every).collect()
+    }
+
+    /// Plans a stage. `epoch_samples` is the size of an epoch, pairs.
+    ///
+    /// # Errors
+    /// A duration in epochs of unknown size, or a stage of no steps.
+    pub fn new(
+        config: TrainingConfig,
+        model: &ModelConfig,
+        checkpoints: &CheckpointConfig,
+        epoch_samples: Option<u64>,
+    ) -> Result<TrainingPlan, PlanError> {
+        let batch = config.batch.get();
+        let in_steps = |duration: Duration| duration.steps(batch as u64, epoch_samples);
+        let steps = in_steps(config.length)? as u64;
+        if steps == 0 {
+            return Err(PlanError::NoStep { batch });
+        }
+        let schedule = Schedule::new(&config.schedule, batch as u64, steps, epoch_samples)?;
+        let at_least_one = |steps: f64| (steps as u64).max(1);
+        let evaluate_every = config.evaluate.as_ref().map(|periodic| in_steps(periodic.every)).transpose();
+        Ok(TrainingPlan {
+            steps,
+            batch,
+            micro_batch: config.micro_batch.map_or(batch, |micro| micro.get()),
+            image_size: config.image_size.map_or(model.image.size, |size| size.get()),
+            schedule,
+            checkpoint_every: in_steps(checkpoints.every)
+                .map_err(PlanError::CheckpointEvery)
+                .map(at_least_one)?,
+            evaluate_every: evaluate_every.map_err(PlanError::EvaluateEvery)?.map(at_least_one),
+            config,
+        })
+    }
+}

@@ -1,0 +1,330 @@
+//! The training loop, for masked and unmasked stages alike.
+
+use std::time::Instant;
+
+use crate::data::Batch;
+use crate::log::Bar;
+use crate::model::{GraphDevice, LossAndGradients, OwnParts};
+use crate::optimizer::{clip_factor, global_norm, sharded_norm, AdamW, OptimizerConfig, OptimizerError};
+use crate::parameter::Flat;
+use crate::ranks::{Kind, Owners, Shard};
+use crate::record::StepMetrics;
+
+use super::batches::{Batches, ReadyBatch};
+use super::clock::Clock;
+use super::error::{NotFinite, TrainError};
+use super::evaluate::evaluate;
+use super::masks_image;
+use super::plan::TrainingPlan;
+use super::resumed::Resumed;
+use super::run::Run;
+use super::state::Ended;
+
+/// Runs a training stage from the run's position to its end, or to an interruption. `resumed` is the checkpoint that the run
+/// continues from, when that was taken within this stage.
+///
+/// # Errors
+/// A step, an evaluation, a checkpoint, or another rank fails. What was trained until then is saved where the model is good.
+pub fn train<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    plan: &TrainingPlan,
+    resumed: Option<&Resumed>,
+) -> Result<Ended, TrainError> {
+    let (owners, optimizer) = optimizer(run, plan, resumed)?;
+    // An evaluation that was interrupted is made up for; one that was not has its rows.
+    if run.state.position.step > 0 && evaluate_if_due(run, plan)? == Ended::Interrupted {
+        return Ok(Ended::Interrupted);
+    }
+    if run.state.position.step >= plan.steps {
+        return Ok(Ended::Complete);
+    }
+    Trainer::start(run, plan, owners, optimizer)?.run()
+}
+
+/// A training stage while it runs.
+struct Trainer<'t, 'r, D: GraphDevice> {
+    run: &'t mut Run<'r, D>,
+    plan: &'t TrainingPlan,
+    batches: Batches<'t>,
+    /// The ranks that hold the optimizer's state of each parameter, where it is sharded.
+    owners: Option<Owners>,
+    optimizer: AdamW<f32, D>,
+    bar: Bar,
+    clock: Clock,
+}
+
+/// Results of an update.
+struct Update {
+    /// Of the batch, before its update; nats.
+    loss: f64,
+    /// Logarithm of the factor on similarities, before the update.
+    logit_scale: f64,
+    /// Global L2 norm of the gradient, before clipping.
+    norm: f64,
+    /// Learning rate.
+    lr: f64,
+}
+
+impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
+    /// Starts to load data where the run stands.
+    fn start(
+        run: &'t mut Run<'r, D>,
+        plan: &'t TrainingPlan,
+        owners: Option<Owners>,
+        optimizer: AdamW<f32, D>,
+    ) -> Result<Self, TrainError> {
+        let batches = Batches::start(run, plan)?;
+        let position = &run.state.position;
+        let title = format!("{} {}", position.stage, plan.config.kind);
+        let bar = run.processes.progress.bar(&title, plan.steps * plan.batch as u64, "images");
+        bar.start_at(position.step * plan.batch as u64);
+        Ok(Trainer { run, plan, batches, owners, optimizer, bar, clock: Clock::start() })
+    }
+
+    /// The loop.
+    fn run(mut self) -> Result<Ended, TrainError> {
+        while self.done() < self.plan.steps {
+            let Some(batch) = self.next_batch()? else {
+                self.save()?;
+                return Ok(Ended::Interrupted);
+            };
+            let update = self.step(batch)?;
+            if self.is_due(self.run.config.metrics.every_steps.get()) || self.done() == self.plan.steps {
+                self.log(&update)?;
+            }
+            if self.plan.evaluate_every.is_some_and(|every| self.is_due(every))
+                && self.evaluate()? == Ended::Interrupted
+            {
+                return Ok(Ended::Interrupted);
+            }
+            if self.is_due(self.plan.checkpoint_every) && self.done() < self.plan.steps {
+                self.save()?;
+                self.clock.restart();
+            }
+        }
+        self.save()?;
+        self.finish();
+        Ok(Ended::Complete)
+    }
+
+    /// Updates of the stage that are done.
+    fn done(&self) -> u64 {
+        self.run.state.position.step
+    }
+
+    fn is_due(&self, every: u64) -> bool {
+        self.done().is_multiple_of(every)
+    }
+
+    /// The batch of the next step, on which all ranks have agreed; none where one of them was interrupted.
+    fn next_batch(&mut self) -> Result<Option<ReadyBatch>, TrainError> {
+        // Alone, nothing is loaded that an interruption would throw away.
+        if self.run.processes.alone() && self.run.processes.interrupted() {
+            return Ok(None);
+        }
+        let loaded = self.batches.next(self.run, &mut self.clock);
+        let reason = loaded.as_ref().err().map(ToString::to_string);
+        match (self.run.processes.agree(reason.as_deref()), loaded) {
+            (Ok(true), Ok(_)) => Ok(None),
+            (Ok(false), Ok(batch)) => Ok(Some(batch)),
+            (Err(error), _) | (_, Err(error)) => {
+                // What has been trained stands, whatever has become of the data.
+                if self.done() > 0 {
+                    self.save()?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Updates the model with a batch.
+    fn step(&mut self, batch: ReadyBatch) -> Result<Update, TrainError> {
+        if self.run.state.position.global_step == 0 {
+            self.show_masks(&batch)?;
+        }
+        self.prefetch(&batch);
+        let LossAndGradients { loss, logit_scale, gradients, .. } = self.loss_and_gradients(&batch)?;
+        // The inputs are no longer needed, and take memory.
+        let ReadyBatch { batches, .. } = batch;
+        let norm = match &self.owners {
+            None => global_norm(&self.run.model, &gradients).map_err(device)?,
+            Some(owners) => sharded_norm(self.run.processes.ranks, owners, &self.run.model, &gradients)?,
+        };
+        if !loss.is_finite() || !norm.is_finite() {
+            return Err(self.not_finite(loss, norm, &batches));
+        }
+        let lr = self.plan.schedule.lr(self.done());
+        self.update(gradients, norm, lr)?;
+        self.advance(&batches);
+        Ok(Update { loss, logit_scale, norm, lr })
+    }
+
+    /// Draws the first training images beside what their masks leave.
+    fn show_masks(&mut self, batch: &ReadyBatch) -> Result<(), TrainError> {
+        let drawing = Instant::now();
+        let loading = self.batches.loading_from(self.run.state.position.cursor);
+        masks_image::write(self.run, loading, &batch.batches[0])?;
+        self.clock.leave_out(drawing.elapsed());
+        Ok(())
+    }
+
+    /// Loads the next batch, where the model wants to know its images beforehand, and tells the model of both.
+    fn prefetch(&mut self, batch: &ReadyBatch) {
+        if !self.run.model.listens() {
+            return;
+        }
+        let next = match self.done() + 1 < self.plan.steps {
+            true => self.batches.load_ahead(self.run, &mut self.clock),
+            false => None,
+        };
+        self.run.model.announce(&batch.images, next);
+    }
+
+    /// Loss of a batch, and its gradients: on this rank all of them, or those of its own parameters.
+    fn loss_and_gradients(&self, batch: &ReadyBatch) -> Result<LossAndGradients<f32, D>, TrainError> {
+        let (model, parts) = (&self.run.model, &self.batches.parts);
+        let ReadyBatch { images, texts, .. } = batch;
+        if let ([images], [texts], 1) = (images.as_slice(), texts.as_slice(), parts.count()) {
+            return Ok(model.loss_and_gradients(images, texts)?);
+        }
+        // A micro-batch is there to bound memory. Where it bounds nothing, encoding twice would be in vain.
+        let keep =
+            self.plan.micro_batch >= self.plan.batch || images.iter().map(Vec::len).sum::<usize>() == 1;
+        let own = OwnParts { images, texts, owners: self.owners.as_ref(), keep };
+        Ok(model.loss_and_gradients_in_parts(self.run.processes.ranks, parts, own)?)
+    }
+
+    /// Updates the parameters, of which each rank has its own where they are sharded.
+    fn update(&mut self, gradients: Flat<f32, D>, norm: f64, lr: f64) -> Result<(), TrainError> {
+        let model = &mut self.run.model;
+        let factor = self.plan.config.clip_grad_norm.map_or(1.0, |most| clip_factor(norm, most));
+        match &self.owners {
+            None => self.optimizer.update(model, gradients, lr, factor)?,
+            Some(owners) => {
+                let ranks = self.run.processes.ranks;
+                self.optimizer.update_sharded(ranks, owners, model, gradients, lr, factor)?;
+            }
+        }
+        Ok(model.clip_logit_scale()?)
+    }
+
+    fn not_finite(&self, loss: f64, norm: f64, batches: &[Batch]) -> TrainError {
+        let first = batches.first().and_then(|batch| batch.keys.first());
+        let last = batches.last().and_then(|batch| batch.keys.last());
+        TrainError::NotFinite(Box::new(NotFinite {
+            stage: self.run.state.position.stage,
+            kind: self.plan.config.kind,
+            step: self.done(),
+            loss,
+            norm,
+            first: first.cloned().unwrap_or_default(),
+            last: last.cloned().unwrap_or_default(),
+            saved: self.run.newest_checkpoint.clone(),
+        }))
+    }
+
+    /// Moves the position of the run behind a step.
+    fn advance(&mut self, batches: &[Batch]) {
+        let position = &mut self.run.state.position;
+        position.step += 1;
+        position.global_step += 1;
+        position.samples += self.plan.batch as u64;
+        self.batches.used(batches);
+        let sent = self.run.processes.ranks.traffic();
+        tracing::trace!(
+            target: "flip::ranks", step = position.step,
+            ring = sent.sent(Kind::Ring), exchange = sent.sent(Kind::Exchange),
+            broadcast = sent.sent(Kind::Broadcast), gather = sent.sent(Kind::Gather),
+            "bytes sent so far"
+        );
+        self.clock.end_step();
+    }
+
+    /// Records an update: a row of metrics and of timing, the progress bar, and a log line.
+    fn log(&mut self, update: &Update) -> Result<(), TrainError> {
+        let (step, batch) = (self.done(), self.plan.batch);
+        let position = &self.run.state.position;
+        let metrics = StepMetrics {
+            stage: position.stage,
+            step,
+            samples: position.samples,
+            loss: update.loss as f32,
+            lr: update.lr,
+            logit_scale: update.logit_scale.exp() as f32,
+            grad_norm: update.norm as f32,
+        };
+        let timing = self.clock.lap(position.stage, step, batch);
+        if let Some(recorder) = &mut self.run.recorder {
+            recorder.step(position.global_step, &metrics, &timing)?;
+        }
+        let speed = crate::report::rate(timing.images_per_s);
+        self.bar.update(step * batch as u64, format!("loss {:.4}  {speed} images/s", metrics.loss));
+        tracing::debug!(
+            target: "flip::train", stage = metrics.stage, step, loss = metrics.loss, lr = update.lr,
+            norm = update.norm, images_per_s = timing.images_per_s, data_wait = timing.data_wait, "step"
+        );
+        Ok(())
+    }
+
+    /// Makes the evaluations that are due.
+    fn evaluate(&mut self) -> Result<Ended, TrainError> {
+        let ended = evaluate_if_due(self.run, self.plan);
+        // What has been trained stands, whatever has become of an evaluation's data.
+        if ended.as_ref().map_or_else(TrainError::is_of_data, |ended| *ended == Ended::Interrupted) {
+            self.save()?;
+        }
+        self.clock.restart();
+        ended
+    }
+
+    /// Writes a checkpoint with the places of all parts of a batch.
+    fn save(&mut self) -> Result<(), TrainError> {
+        let parts = self.batches.gather_cursors(self.run.processes.ranks)?;
+        self.run.state.set_parts(parts);
+        self.run.save(Some(&self.optimizer), self.owners.as_ref())
+    }
+
+    /// Tells of samples that were left out, and ends the progress bar.
+    fn finish(self) {
+        let skipped = self.batches.skipped();
+        if skipped.total() > 0 {
+            tracing::warn!(target: "flip::data", %skipped, "samples were left out in this stage");
+        }
+        self.bar.finish();
+    }
+}
+
+/// The optimizer of a stage, new or as it was, and the owners of its state where that is sharded.
+fn optimizer<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    plan: &TrainingPlan,
+    resumed: Option<&Resumed>,
+) -> Result<(Option<Owners>, AdamW<f32, D>), TrainError> {
+    let (ranks, shard) = (run.processes.ranks, run.config.ranks.shard);
+    let OptimizerConfig::AdamW(config) = &plan.config.optimizer;
+    let lengths: Vec<usize> = run.model.parameters().iter().map(|parameter| parameter.len()).collect();
+    let sharded = shard != Shard::Nothing && !run.processes.alone();
+    let owners = sharded.then(|| Owners::of(&lengths, ranks.count()));
+    if let (Some(owners), Shard::Masters, false) = (&owners, shard, run.model.is_shared_out()) {
+        run.model.share_out(ranks, owners)?;
+    }
+    let optimizer = match resumed {
+        None => AdamW::new(config),
+        Some(resumed) => resumed.optimizer(ranks, owners.as_ref(), config, &run.model)?,
+    };
+    Ok((owners, optimizer))
+}
+
+/// Makes the evaluations that are due at the position of the run and have not been made.
+fn evaluate_if_due<D: GraphDevice>(run: &mut Run<'_, D>, plan: &TrainingPlan) -> Result<Ended, TrainError> {
+    match (&plan.config.evaluate, plan.evaluate_every) {
+        (Some(periodic), Some(every)) if run.state.position.step.is_multiple_of(every) => {
+            evaluate(run, &periodic.evaluators)
+        }
+        _ => Ok(Ended::Complete),
+    }
+}
+
+fn device(error: impl std::fmt::Display) -> OptimizerError {
+    OptimizerError::Device(error.to_string())
+}
