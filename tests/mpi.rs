@@ -316,7 +316,7 @@ fn the_bytes_of_a_step_are_those_of_the_formula() {
         }
         let ranks = flip::ranks::Together::of(2);
         let parts = flip::ranks::Parts::of(&recipe.ranks, 24, 1, &ranks[rank]).unwrap();
-        let sum = |values: u64| flip::ranks::tree::bytes_sent(&parts, values as usize, rank, 2);
+        let sum = |values: u64| flip::ranks::reduce::bytes_sent(&parts, values as usize, rank, 2);
         let exchange = steps("exchange");
         // Evaluations after 20 and 40 steps embed with exchanges of their own.
         for (at, pair) in exchange[..40].windows(2).enumerate().filter(|(at, _)| at + 1 != 20) {

@@ -6,7 +6,7 @@ use flip::mask::{ImageMask, Kept, Ratio};
 use flip::model::{Flip, GraphDevice, ImageInput, ModelConfig, OwnParts, PatchValues, Precision, TextInput};
 use flip::optimizer::{AdamW, AdamWConfig};
 use flip::parameter::{Flat, NamedTensor, Role};
-use flip::ranks::{ring, tree, Alone, Kind, Owners, Parts, Ranks, RanksConfig, Together};
+use flip::ranks::{reduce, ring, Alone, Kind, Owners, Parts, Ranks, RanksConfig, Together};
 use flip::seed::{rng, Purpose};
 use rand::Rng;
 
@@ -88,7 +88,7 @@ fn on(ranks: &dyn Ranks, how: How, (images, texts): &Case, batch: usize, keep: b
         for parameter in model.parameters().iter().filter(|p| p.name != "logit_scale") {
             towers[usize::from(parameter.name.starts_with("text"))] += parameter.len();
         }
-        let sum = |len: usize| tree::bytes_sent(&parts, len, ranks.rank(), ranks.count());
+        let sum = |len: usize| reduce::bytes_sent(&parts, len, ranks.rank(), ranks.count());
         assert_eq!(ranks.traffic().sent(Kind::Exchange), towers.into_iter().map(sum).sum::<u64>());
     }
     learned(&model, step.loss, &step.gradients)

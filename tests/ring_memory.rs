@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use flip::kernel::isa::Isa;
 use flip::kernel::Cpu;
 use flip::model::ring_loss;
-use flip::ranks::{tree, Parts, Ranks, RanksConfig, RanksError, Traffic};
+use flip::ranks::{reduce, Parts, Ranks, RanksConfig, RanksError, Traffic};
 
 struct Counting;
 
@@ -114,13 +114,13 @@ fn what_is_added_up_takes_a_few_pieces_and_is_freed_once_it_is_sent() {
         let ranges = || (0..28).map(|i| i * (MIB / 4 * 3)..(i + 1) * (MIB / 4 * 3)).collect::<Vec<_>>();
         let owners: Vec<usize> = (0..28).map(|tensor| tensor % count).collect();
         let all = 28 * 3 * MIB;
-        let most = tree::scratch_bytes(all / 4, count);
+        let most = reduce::scratch_bytes(all / 4, count);
         assert!(most < all / 2, "{most} bytes");
 
         let own = buffers();
         let before = HELD.load(Ordering::Relaxed);
         MOST.store(before, Ordering::Relaxed);
-        let sums = tree::summed_own(&ranks, &parts, own, ranges(), &owners).unwrap();
+        let sums = reduce::reduce_scatter(&ranks, &parts, own, ranges(), &owners).unwrap();
         let beside = MOST.load(Ordering::Relaxed) - before;
         assert!(
             beside <= most + MIB / 16,
@@ -135,7 +135,7 @@ fn what_is_added_up_takes_a_few_pieces_and_is_freed_once_it_is_sent() {
         let own = buffers();
         let before = HELD.load(Ordering::Relaxed);
         MOST.store(before, Ordering::Relaxed);
-        tree::sum(&ranks, &parts, own, ranges()).unwrap();
+        reduce::all_reduce(&ranks, &parts, own, ranges()).unwrap();
         let beside = MOST.load(Ordering::Relaxed) - before;
         assert!(
             beside <= most + MIB / 16,

@@ -182,7 +182,7 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
         None => recipe,
     };
     let written = recipe::write(&recipe);
-    ranks::from_first(ranks, written.as_bytes())?;
+    ranks::broadcast_bytes(ranks, written.as_bytes())?;
 
     let environment = Environment {
         ranks,
@@ -213,7 +213,7 @@ fn run_beside(
     members: &[Member],
 ) -> Result<Outcome, Failure> {
     // Rank 0 has entered the run folder, and made place in it, when it says with which recipe the run goes on.
-    let told = ranks::from_first(ranks, &[])?;
+    let told = ranks::broadcast_bytes(ranks, &[])?;
     let recipe = recipe::read_text("the recipe of rank 0", &String::from_utf8_lossy(&told), &[])?;
     let config = args.logging.clone().unwrap_or_else(|| RunPaths::new(root).logging());
     let _logging = Logging::start_in_file(&config, &RunPaths::new(root).log_of_rank(ranks.rank()))?;

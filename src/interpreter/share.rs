@@ -3,7 +3,7 @@
 use super::InterpreterError;
 use crate::data::source::FileList;
 use crate::data::text::Tokenizer;
-use crate::ranks::{self, from_first, Ranks, RanksError};
+use crate::ranks::{self, broadcast_bytes, Ranks, RanksError};
 
 /// The tokenizer of rank 0, to all.
 pub(super) fn tokenizer(ranks: &dyn Ranks, own: Option<Tokenizer>) -> Result<Tokenizer, InterpreterError> {
@@ -11,7 +11,7 @@ pub(super) fn tokenizer(ranks: &dyn Ranks, own: Option<Tokenizer>) -> Result<Tok
         return own.ok_or_else(|| InterpreterError::Shared("no tokenizer".into()));
     }
     let text = own.as_ref().map(Tokenizer::to_json).transpose()?.unwrap_or_default();
-    let told = from_first(ranks, text.as_bytes())?;
+    let told = broadcast_bytes(ranks, text.as_bytes())?;
     Ok(own.map_or_else(|| Tokenizer::from_json(&told), Ok)?)
 }
 
@@ -27,7 +27,7 @@ pub(super) fn same_data(ranks: &dyn Ranks, files: &FileList) -> Result<(), Inter
         return Ok(());
     }
     let unreadable = |error: serde_json::Error| InterpreterError::Shared(error.to_string());
-    let first = from_first(ranks, &serde_json::to_vec(files).map_err(unreadable)?)?;
+    let first = broadcast_bytes(ranks, &serde_json::to_vec(files).map_err(unreadable)?)?;
     let first: FileList = serde_json::from_slice(&first).map_err(unreadable)?;
     let told = match first.difference(files) {
         Some(difference) => format!(

@@ -21,7 +21,8 @@ use super::Flip;
 use crate::kernel::isa::Isa;
 use crate::kernel::Cpu as Kernels;
 use crate::parameter::{Flat, Layout, Ranges, Tower};
-use crate::ranks::tree::{node_sum, nodes, sum, summed_own};
+use crate::ranks::reduce::{all_reduce, reduce_scatter};
+use crate::ranks::tree::{node_sum, nodes};
 use crate::ranks::{Owners, Parts, Ranks, RanksError};
 
 /// The parts of a batch that this rank computes, in their order; micro-batches of each.
@@ -262,7 +263,7 @@ fn wanted_sum(
     (ranges, owners): Wanted,
 ) -> Result<Vec<f32>, RanksError> {
     match owners {
-        None => sum(ranks, parts, own, ranges),
-        Some(owners) => summed_own(ranks, parts, own, ranges, &owners),
+        None => all_reduce(ranks, parts, own, ranges),
+        Some(owners) => reduce_scatter(ranks, parts, own, ranges, &owners),
     }
 }

@@ -8,7 +8,7 @@
 use crate::kernel::contrastive::rows::{diagonal, Gradients, LogSumExp};
 use crate::kernel::contrastive::COLUMNS;
 use crate::kernel::Cpu as Kernels;
-use crate::ranks::ring::{tour, Column};
+use crate::ranks::ring::{ring_pass, Column};
 use crate::ranks::{Parts, Ranks, RanksError};
 
 /// What this rank learns of the loss: all of it, and the gradients of its own rows.
@@ -85,7 +85,9 @@ impl Own<'_> {
     fn log_sum_exp(&self, rows: &[f32], others: &[f32]) -> Result<Vec<f32>, RanksError> {
         let mut sums = LogSumExp::new(rows, self.width, self.scale);
         let column = Column { values: others, width: self.width };
-        tour(self.ranks, &self.bounds, COLUMNS, &[column], |tile| sums.add(self.kernels, &tile.columns[0]))?;
+        ring_pass(self.ranks, &self.bounds, COLUMNS, &[column], |tile| {
+            sums.add(self.kernels, &tile.columns[0])
+        })?;
         Ok(sums.finish())
     }
 
@@ -96,7 +98,7 @@ impl Own<'_> {
     ) -> Result<Gradients<'a>, RanksError> {
         let mut gradients = Gradients::new(rows, lse, self.place(), self.width, self.scale);
         let columns = [Column { values: others, width: self.width }, Column { values: lses, width: 1 }];
-        tour(self.ranks, &self.bounds, COLUMNS, &columns, |tile| {
+        ring_pass(self.ranks, &self.bounds, COLUMNS, &columns, |tile| {
             gradients.add(self.kernels, &tile.columns[0], &tile.columns[1], tile.first);
         })?;
         Ok(gradients)

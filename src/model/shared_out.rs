@@ -7,7 +7,7 @@ use super::error::ModelError;
 use super::Flip;
 use crate::kernel::element::Bf16;
 use crate::parameter::{Layout, Ranges, Role};
-use crate::ranks::{cut, cut_mut, hand, Owners, Ranks, RanksError};
+use crate::ranks::{cut, cut_mut, send, Owners, Ranks, RanksError};
 
 impl<D: Ranges<f32>> Flip<f32, D> {
     /// Gives every rank the parameters of rank 0.
@@ -118,7 +118,7 @@ impl<D: Ranges<f32>> Flip<f32, D> {
             _ => vec![0.0; if first { parameter.len() } else { 0 }],
         };
         if from != 0 {
-            hand(ranks, from, 0, &mut values)?;
+            send(ranks, from, 0, &mut values)?;
         }
         if first {
             see(&values);

@@ -6,7 +6,7 @@ use super::clip::squares;
 use super::config::AdamWConfig;
 use crate::model::Flip;
 use crate::parameter::{Flat, Mismatch, Ranges};
-use crate::ranks::{hand, Owners, Ranks, RanksError};
+use crate::ranks::{send, Owners, Ranks, RanksError};
 
 /// The Euclidean norm of all gradients, of which each rank has those of its own parameters.
 ///
@@ -87,7 +87,7 @@ impl<D: Ranges<f32>> AdamW<f32, D> {
         } else if first {
             values.resize(parameters[place].len(), 0.0);
         }
-        hand(ranks, from, 0, &mut values)?;
+        send(ranks, from, 0, &mut values)?;
         if first {
             see(&values);
         }
@@ -128,7 +128,7 @@ impl<D: Ranges<f32>> AdamW<f32, D> {
             let handed = match to {
                 None => ranks.broadcast(0, &mut values),
                 Some(0) => Ok(()),
-                Some(to) => hand(ranks, 0, to, &mut values),
+                Some(to) => send(ranks, 0, to, &mut values),
             };
             handed.map_err(OptimizerError::from)?;
             if to.is_none_or(|to| to == rank) {

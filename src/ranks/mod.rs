@@ -6,7 +6,7 @@
 //!
 //! **The same numbers.** Floating-point sums depend on their order, so the order is fixed by the recipe and not by who
 //! computes: a batch is divided into [`Parts`], each part is computed by itself on one rank, and the parts' gradients are
-//! added along one binary tree ([`tree`]). Tiles of embeddings arrive in the order of the batch ([`ring`]). A run with
+//! summed along one binary [`tree`] ([`reduce`]). Tiles of embeddings arrive in the order of the batch ([`ring`]). A run with
 //! `ranks.parts` set gives the same bits on one rank and on as many as there are parts.
 
 mod agree;
@@ -18,6 +18,7 @@ mod mpi;
 #[cfg(all(feature = "mpi", feature = "cuda"))]
 mod nccl;
 mod parts;
+pub mod reduce;
 pub mod ring;
 mod row;
 mod shard;
@@ -145,11 +146,11 @@ pub fn cut_mut<'a>(mut values: &'a mut [f32], lengths: &[usize]) -> Vec<&'a mut 
     lengths.iter().map(next).collect()
 }
 
-/// The values of one rank to another one, in place; called by all ranks.
+/// Sends the values of one rank to another one, in place; called by all ranks.
 ///
 /// # Errors
 /// The exchange fails.
-pub fn hand(ranks: &dyn Ranks, from: usize, to: usize, values: &mut [f32]) -> Result<(), RanksError> {
+pub fn send(ranks: &dyn Ranks, from: usize, to: usize, values: &mut [f32]) -> Result<(), RanksError> {
     let mut send: Vec<&[f32]> = vec![&[]; ranks.count()];
     let mut receive: Vec<&mut [f32]> = (0..ranks.count()).map(|_| &mut [][..]).collect();
     match ranks.rank() {
@@ -160,11 +161,11 @@ pub fn hand(ranks: &dyn Ranks, from: usize, to: usize, values: &mut [f32]) -> Re
     ranks.exchange(&send, &mut receive)
 }
 
-/// The values of rank 0, one byte string, to all: what the others give is not looked at.
+/// Gives the bytes of rank 0 to all; those of the others are not looked at.
 ///
 /// # Errors
 /// The exchange fails.
-pub fn from_first(ranks: &dyn Ranks, own: &[u8]) -> Result<Vec<u8>, RanksError> {
+pub fn broadcast_bytes(ranks: &dyn Ranks, own: &[u8]) -> Result<Vec<u8>, RanksError> {
     let own = if ranks.rank() == 0 { own } else { &[] };
     Ok(ranks.gather(own)?.swap_remove(0))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cudarc::driver::{CudaDevice, CudaSlice};
 use cudarc::nccl::{group_end, group_start, Comm, Id};
 
-use super::{from_first, Kind, Ranks, RanksError, Traffic};
+use super::{broadcast_bytes, Kind, Ranks, RanksError, Traffic};
 
 /// A rank with a GPU.
 pub struct Nccl<'a> {
@@ -50,7 +50,7 @@ impl<'a> Nccl<'a> {
             0 => Id::new().map_err(failed)?.internal().map(|byte| byte as u8).to_vec(),
             _ => Vec::new(),
         };
-        let told = from_first(beneath, &own)?;
+        let told = broadcast_bytes(beneath, &own)?;
         let size = RanksError::Size { expected: 128, got: told.len() };
         let id: [u8; 128] = told.try_into().map_err(|_| size)?;
         let id = Id::uninit(id.map(|byte| byte as std::ffi::c_char));

@@ -33,7 +33,7 @@ const AHEAD: usize = 1;
 ///
 /// # Errors
 /// An exchange fails.
-pub fn tour(
+pub fn ring_pass(
     ranks: &dyn Ranks,
     bounds: &[usize],
     rows: usize,
@@ -129,7 +129,7 @@ impl Piece {
     }
 }
 
-/// Bytes that a rank sends in a [`tour`] of rows of `width` values.
+/// Bytes that a rank sends in a [`ring_pass`] of rows of `width` values.
 pub fn bytes_sent(bounds: &[usize], width: usize, rank: usize) -> u64 {
     let ranks = bounds.len() - 1;
     let next = (rank + 1) % ranks;
@@ -154,7 +154,7 @@ mod tests {
         let values: Vec<f32> = (0..10).map(|i| i as f32).collect();
         let column = Column { values: &values, width: 2 };
         let mut seen = Vec::new();
-        tour(&Alone::default(), &[0, 5], 2, &[column], |tile| {
+        ring_pass(&Alone::default(), &[0, 5], 2, &[column], |tile| {
             seen.push((tile.first, tile.columns[0].clone()))
         })
         .unwrap();

@@ -24,7 +24,7 @@ use serde::Serialize;
 use super::forecast::TrainingForecast;
 use super::memory::{Memory, Update};
 use super::{Compute, Precision, Recipe};
-use crate::ranks::tree::{messages, scratch_bytes};
+use crate::ranks::reduce::{messages, scratch_bytes};
 use crate::ranks::Shard;
 
 /// Seconds that a message takes beside its bytes.
@@ -271,7 +271,7 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ranks::{ring, tree, Parts, Together};
+    use crate::ranks::{reduce, ring, Parts, Together};
     use crate::recipe::forecast::{forecast, StageForecast};
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
             + 2 * ring::bytes_sent(&parts.bounds(), width + 1, 1);
         assert_eq!(on.ring_bytes, ring as f64);
         let counts = recipe.model.parameter_counts();
-        let sum = |values: u64| tree::bytes_sent(&parts, values as usize, 1, 4);
+        let sum = |values: u64| reduce::bytes_sent(&parts, values as usize, 1, 4);
         // A slice is a whole number of values.
         assert!((on.gradient_bytes - (sum(counts.image) + sum(counts.text)) as f64).abs() < 64.0);
         // A thousand pairs a second are 128 in 128 ms; a quarter of them on each rank.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::mask::ImageMask;
 use crate::model::GraphDevice;
-use crate::ranks::tree::slice;
-use crate::ranks::{cut, cut_mut, from_first as broadcast_bytes};
+use crate::ranks::reduce::slice;
+use crate::ranks::{broadcast_bytes, cut, cut_mut};
 
 use super::error::{ExchangeError, TrainError};
 use super::inputs::{masked_images, whole_texts};

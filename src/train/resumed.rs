@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{CheckpointError, Name, Snapshot};
 use crate::model::{Flip, GraphDevice};
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::ranks::{from_first as broadcast_bytes, Owners, Ranks};
+use crate::ranks::{broadcast_bytes, Owners, Ranks};
 
 use super::error::TrainError;
 use super::identity::{Identity, IdentityError};
