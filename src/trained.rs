@@ -78,7 +78,7 @@ impl Weights {
         };
         let samples = snapshot.state["samples"].as_u64();
         let origin = snapshot.state["imported"]["format"].as_str().map(String::from);
-        let tensors = snapshot.part(MODEL)?;
+        let tensors = snapshot.tensors(MODEL)?;
         Ok(Weights { config, tensors, checkpoint: snapshot.path, samples, origin })
     }
 

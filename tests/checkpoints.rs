@@ -70,14 +70,14 @@ fn what_is_written_is_read() {
     assert_eq!(snapshot.path, folder);
     assert_eq!(snapshot.name, name(0, 500));
     assert_eq!(snapshot.state::<State>().unwrap(), state(500));
-    assert_eq!(snapshot.parts.keys().collect::<Vec<_>>(), ["model", "optimizer"]);
-    let model = snapshot.part("model").unwrap();
+    assert_eq!(snapshot.files.keys().collect::<Vec<_>>(), ["model", "optimizer"]);
+    let model = snapshot.tensors("model").unwrap();
     assert_eq!(model[0].name, "image.weight");
     assert_eq!(model[0].shape, [2, 3]);
     assert_eq!(model[0].data, [500.0, 501.0, 502.0, 503.0, 504.0, 505.0]);
     assert_eq!((&model[1].shape[..], &model[1].data[..]), (&[][..], &[2.659][..]));
 
-    let error = snapshot.part("ema").unwrap_err().to_string();
+    let error = snapshot.tensors("ema").unwrap_err().to_string();
     assert!(error.ends_with("has no part ema, only: model, optimizer"), "{error}");
     let error = snapshot.state::<Vec<u8>>().unwrap_err().to_string();
     assert!(error.contains("state.json"), "{error}");
@@ -98,7 +98,7 @@ proptest! {
             &(),
         ).unwrap();
         let snapshot = read(&folder).unwrap();
-        let back: Vec<u32> = snapshot.part("model").unwrap()[0].data.iter().map(|x| x.to_bits()).collect();
+        let back: Vec<u32> = snapshot.tensors("model").unwrap()[0].data.iter().map(|x| x.to_bits()).collect();
         prop_assert_eq!(back, bits);
     }
 }
@@ -394,7 +394,7 @@ fn no_flipped_bit_changes_what_is_read() {
                 // Only the manifest has bytes without meaning, and its name, which `newest` compares.
                 Ok(other) => {
                     assert_eq!(file, "manifest.json");
-                    assert_eq!((&other.parts, &other.state), (&whole.parts, &whole.state), "{file} {at}");
+                    assert_eq!((&other.files, &other.state), (&whole.files, &whole.state), "{file} {at}");
                 }
             }
         }
@@ -550,7 +550,7 @@ fn a_checkpoint_of_an_earlier_commit_loads_as_it_was_written() {
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         tensors
     };
-    let (weights, state) = (snapshot.part("model").unwrap(), snapshot.part("optimizer").unwrap());
+    let (weights, state) = (snapshot.tensors("model").unwrap(), snapshot.tensors("optimizer").unwrap());
     let device = dfdx::prelude::Cpu::default();
     let mut model = Flip::<f32, _>::new(&device, &ron::from_str(EARLIER).unwrap(), 1).unwrap();
     model.import(&weights).unwrap();

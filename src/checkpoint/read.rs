@@ -8,10 +8,13 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use super::error::CheckpointError;
 use super::manifest::{
     Fingerprint, Fingerprinting, Manifest, VersionOnly, MANIFEST, STATE, TENSORS, VERSION,
 };
-use super::{retain, CheckpointError, Found, Name, Snapshot, Stored};
+use super::name::Name;
+use super::retain;
+use super::snapshot::{Found, Snapshot, Stored};
 
 /// No manifest and no header is larger; a larger one is damage, and is not read into memory.
 const LARGEST_TEXT: u64 = 100_000_000;
@@ -43,7 +46,7 @@ pub fn newest(dir: &Path) -> Result<Found, CheckpointError> {
 pub fn read(path: &Path) -> Result<Snapshot, CheckpointError> {
     let (manifest, name) = read_manifest(&path.join(MANIFEST))?;
     let mut state = None;
-    let mut parts = BTreeMap::new();
+    let mut files = BTreeMap::new();
     for (file, fingerprint) in &manifest.files {
         let is_plain = Path::new(file).file_name().is_some_and(|plain| plain == file.as_str());
         if !is_plain {
@@ -59,17 +62,17 @@ pub fn read(path: &Path) -> Result<Snapshot, CheckpointError> {
             let value = serde_json::from_slice(&text)
                 .map_err(|source| CheckpointError::Json { path: file_path.clone(), source })?;
             state = Some(value);
-        } else if let Some(part) = file.strip_suffix(TENSORS) {
+        } else if let Some(stem) = file.strip_suffix(TENSORS) {
             let tensors = verified(&file_path, fingerprint, |reader| {
                 read_outline(reader, fingerprint.bytes, &file_path)
             })?;
-            parts.insert(part.to_string(), tensors);
+            files.insert(stem.to_string(), tensors);
         } else {
             return Err(CheckpointError::FileName { path: path.join(MANIFEST), file: file.clone() });
         }
     }
     match state {
-        Some(state) => Ok(Snapshot { path: path.to_path_buf(), name, state, parts }),
+        Some(state) => Ok(Snapshot { path: path.to_path_buf(), name, state, files }),
         None => Err(CheckpointError::Missing { path: path.join(STATE) }),
     }
 }
@@ -130,9 +133,12 @@ fn verified<T>(
 }
 
 impl Snapshot {
-    /// The values of a tensor of a part, in the place of what is in `values`.
-    pub fn values(&self, part: &str, stored: &Stored, values: &mut Vec<f32>) -> Result<(), CheckpointError> {
-        let path = self.path.join(format!("{part}{TENSORS}"));
+    /// Reads the values of a tensor of the file with this stem, in the place of those that `values` has.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn values(&self, stem: &str, stored: &Stored, values: &mut Vec<f32>) -> Result<(), CheckpointError> {
+        let path = self.path.join(format!("{stem}{TENSORS}"));
         let (mut file, _) = open(&path)?;
         let read = || {
             file.seek(SeekFrom::Start(stored.at))?;
@@ -142,7 +148,7 @@ impl Snapshot {
     }
 }
 
-/// What a safetensors file of `length` bytes holds, of which `length` bounds every allocation. The values are not read.
+/// Tensors of a safetensors file of `length` bytes, of which `length` bounds every allocation. The values are not read.
 fn read_outline(reader: &mut dyn Read, length: u64, path: &Path) -> Result<Vec<Stored>, CheckpointError> {
     let format = |reason: String| CheckpointError::Format { path: path.to_path_buf(), reason };
     let io = |source| CheckpointError::Io { action: "read", path: path.to_path_buf(), source };

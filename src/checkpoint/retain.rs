@@ -6,8 +6,8 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use super::write::sync_folder;
-use super::{CheckpointError, Name};
+use super::error::CheckpointError;
+use super::name::Name;
 use crate::whole_file;
 
 /// A folder in the middle of something. Its name is the snapshot's behind a prefix that starts with a dot.
@@ -124,4 +124,10 @@ fn file_names(dir: &Path) -> Result<Vec<String>, CheckpointError> {
         names.extend(entry.file_name().into_string());
     }
     Ok(names)
+}
+
+/// Makes renames and new entries of a folder survive a power loss.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), CheckpointError> {
+    let synced = whole_file::step().and_then(|()| whole_file::sync_folder(folder));
+    synced.map_err(CheckpointError::io("sync", folder))
 }

@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Serialize;
 
+use super::error::CheckpointError;
 use super::manifest::{Fingerprint, Fingerprinting, Manifest, MANIFEST, STATE, TENSORS, VERSION};
-use super::retain::{self, Hidden};
-use super::{CheckpointError, Name, NoValues, TensorFile, TensorView};
+use super::name::Name;
+use super::retain::{self, sync_folder, Hidden};
+use super::tensors::{NoValues, TensorFile, TensorView};
 use crate::whole_file;
 
 /// Bytes converted and written at a time; tensors are never copied as a whole.
 const CHUNK: usize = 1 << 16;
 
-/// Writes the snapshot `name` into `dir` (created where needed) and returns its folder. `parts` are pairs of
-/// a file stem, for example `model`, and its tensors in any order. A snapshot of the same name is replaced.
+/// Writes the snapshot `name` into `dir` (created where needed) and returns its folder. `tensor_files` are pairs
+/// of a stem, for example `model`, and its tensors in any order. A snapshot of the same name is replaced.
 ///
 /// On an error nothing of the new snapshot stays behind and the former ones are as they were.
 ///
@@ -26,36 +28,36 @@ const CHUNK: usize = 1 << 16;
 pub fn write<S: Serialize>(
     dir: &Path,
     name: Name,
-    parts: &[(&str, Vec<TensorView<'_>>)],
+    tensor_files: &[(&str, Vec<TensorView<'_>>)],
     state: &S,
 ) -> Result<PathBuf, CheckpointError> {
-    for (part, tensors) in parts {
+    for (tensor_file, tensors) in tensor_files {
         let wrong = tensors.iter().find(|tensor| elements(tensor.shape) != Some(tensor.data.len()));
         if let Some(tensor) = wrong {
             let reason = format!("shape {:?} does not hold {} values", tensor.shape, tensor.data.len());
-            return Err(unsaveable(part, tensor.name, reason));
+            return Err(unsaveable(tensor_file, tensor.name, reason));
         }
     }
-    let parts = parts.iter().map(|(stem, tensors)| TensorFile::lent(stem, tensors)).collect();
-    write_files(dir, name, parts, state)
+    let tensor_files = tensor_files.iter().map(|(stem, tensors)| TensorFile::lent(stem, tensors)).collect();
+    write_files(dir, name, tensor_files, state)
 }
 
-/// As [`write()`], of tensors that are asked for when they are written: one part after the other by their stems, each in the
+/// As [`write()`], of tensors that are asked for when they are written: one file after the other by their stems, each in the
 /// order of its tensors' names.
 pub fn write_files<S: Serialize>(
     dir: &Path,
     name: Name,
-    mut parts: Vec<TensorFile<'_>>,
+    mut tensor_files: Vec<TensorFile<'_>>,
     state: &S,
 ) -> Result<PathBuf, CheckpointError> {
-    parts.sort_by_key(|part| part.stem);
-    parts.iter().try_for_each(saveable)?;
+    tensor_files.sort_by_key(|tensor_file| tensor_file.stem);
+    tensor_files.iter().try_for_each(saveable)?;
     fs::create_dir_all(dir).map_err(CheckpointError::io("create", dir))?;
     let hidden = Hidden::Writing.path(dir, name);
     retain::remove_folder(&hidden)?;
 
     let folder = dir.join(name.to_string());
-    let written = fill(&hidden, name, parts, state).and_then(|()| publish(&hidden, &folder, name));
+    let written = fill(&hidden, name, tensor_files, state).and_then(|()| publish(&hidden, &folder, name));
     if let Err(error) = written {
         // The first error is the one to tell; what cannot be removed now is removed by `prepare`.
         let _ = retain::remove_folder(&hidden);
@@ -64,16 +66,16 @@ pub fn write_files<S: Serialize>(
     Ok(folder)
 }
 
-/// Asks for every tensor in the order in which [`write_files`] does, and writes nothing: for those who have a share of what
-/// another process writes.
+/// Asks for every tensor in the order in which [`write_files`] does, and writes nothing: for those who have a shard of the
+/// values that another process writes.
 ///
 /// # Errors
-/// The first of the parts' own.
-pub fn visit(mut parts: Vec<TensorFile<'_>>) -> Result<(), NoValues> {
-    parts.sort_by_key(|part| part.stem);
-    for part in &mut parts {
-        for index in part.order() {
-            (part.show)(index, &mut |_| {})?;
+/// The first of the files' own.
+pub fn visit(mut tensor_files: Vec<TensorFile<'_>>) -> Result<(), NoValues> {
+    tensor_files.sort_by_key(|tensor_file| tensor_file.stem);
+    for tensor_file in &mut tensor_files {
+        for index in tensor_file.order() {
+            (tensor_file.show)(index, &mut |_| {})?;
         }
     }
     Ok(())
@@ -88,8 +90,8 @@ fn unsaveable(part: &str, tensor: &str, reason: String) -> CheckpointError {
 }
 
 /// Refuses what the format cannot hold.
-fn saveable(part: &TensorFile<'_>) -> Result<(), CheckpointError> {
-    let (stem, order) = (part.stem, part.order());
+fn saveable(tensor_file: &TensorFile<'_>) -> Result<(), CheckpointError> {
+    let (stem, order) = (tensor_file.stem, tensor_file.order());
     if stem.is_empty() || !stem.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
         return Err(unsaveable(
             stem,
@@ -98,12 +100,12 @@ fn saveable(part: &TensorFile<'_>) -> Result<(), CheckpointError> {
         ));
     }
     for pair in order.windows(2) {
-        let [(one, _), (other, _)] = [pair[0], pair[1]].map(|index| &part.outline[index]);
+        let [(one, _), (other, _)] = [pair[0], pair[1]].map(|index| &tensor_file.outline[index]);
         if one == other {
             return Err(unsaveable(stem, one, "the name is there twice".into()));
         }
     }
-    for (name, shape) in &part.outline {
+    for (name, shape) in &tensor_file.outline {
         if name.is_empty() || name == "__metadata__" {
             return Err(unsaveable(stem, name, "safetensors reserves this name".into()));
         }
@@ -118,14 +120,14 @@ fn saveable(part: &TensorFile<'_>) -> Result<(), CheckpointError> {
 fn fill<S: Serialize>(
     hidden: &Path,
     name: Name,
-    parts: Vec<TensorFile<'_>>,
+    tensor_files: Vec<TensorFile<'_>>,
     state: &S,
 ) -> Result<(), CheckpointError> {
     fs::create_dir(hidden).map_err(CheckpointError::io("create", hidden))?;
     let mut files = BTreeMap::new();
-    for mut part in parts {
-        let file = format!("{}{TENSORS}", part.stem);
-        let fingerprint = write_file(&hidden.join(&file), |out| write_tensors(out, &mut part))?;
+    for mut tensor_file in tensor_files {
+        let file = format!("{}{TENSORS}", tensor_file.stem);
+        let fingerprint = write_file(&hidden.join(&file), |out| write_tensors(out, &mut tensor_file))?;
         files.insert(file, fingerprint);
     }
     let state_path = hidden.join(STATE);
@@ -186,13 +188,13 @@ fn write_file(
 }
 
 /// The safetensors format: length of the header as u64, header as JSON padded to 8 bytes, values.
-/// The part is [saveable].
-fn write_tensors(out: &mut dyn Write, part: &mut TensorFile<'_>) -> io::Result<()> {
-    let order = part.order();
+/// The tensor_file is [saveable].
+fn write_tensors(out: &mut dyn Write, tensor_file: &mut TensorFile<'_>) -> io::Result<()> {
+    let order = tensor_file.order();
     let mut infos = Vec::with_capacity(order.len());
     let mut end = 0;
     for &index in &order {
-        let (name, shape) = &part.outline[index];
+        let (name, shape) = &tensor_file.outline[index];
         let start = end;
         end += 4 * shape.iter().product::<usize>();
         let info = TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (start, end) };
@@ -205,7 +207,7 @@ fn write_tensors(out: &mut dyn Write, part: &mut TensorFile<'_>) -> io::Result<(
     out.write_all(&header)?;
 
     for index in order {
-        let (name, shape) = &part.outline[index];
+        let (name, shape) = &tensor_file.outline[index];
         let expected = shape.iter().product::<usize>();
         let mut written = Err(io::Error::other(format!("tensor {name} has no values; this is a bug")));
         let mut see = |values: &[f32]| {
@@ -214,7 +216,7 @@ fn write_tensors(out: &mut dyn Write, part: &mut TensorFile<'_>) -> io::Result<(
                 found => Err(io::Error::other(format!("tensor {name} has {found} values, not {expected}"))),
             };
         };
-        (part.show)(index, &mut see).map_err(io::Error::other)?;
+        (tensor_file.show)(index, &mut see).map_err(io::Error::other)?;
         written?;
     }
     Ok(())
@@ -229,12 +231,6 @@ fn write_values(out: &mut dyn Write, values: &[f32]) -> io::Result<()> {
         out.write_all(&bytes[..values.len() * 4])?;
     }
     Ok(())
-}
-
-/// Makes renames and new entries of a folder survive a power loss.
-pub(super) fn sync_folder(folder: &Path) -> Result<(), CheckpointError> {
-    let synced = whole_file::step().and_then(|()| whole_file::sync_folder(folder));
-    synced.map_err(CheckpointError::io("sync", folder))
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use crate::command::number::whole;
 use crate::log::{Logging, Progress};
 use crate::recipe::{self, RecipeErrors};
 use crate::record::RunPaths;
-use crate::sweep::plan::PlanErrors;
-use crate::sweep::{self, standing, study, Plan, Standing};
+use crate::sweep::plan::SweepPlanErrors;
+use crate::sweep::{self, status, study, CellStatus, SweepPlan};
 use crate::terminal;
 use crate::train::Ended;
 
@@ -75,19 +75,19 @@ pub fn sweep(args: &SweepArgs, out: &mut dyn Write) -> Result<Outcome, Failure> 
     if args.charts_only {
         return conclude(&read.study, &read.settings, &root, out).map(|()| Outcome::Done);
     }
-    let plan = Plan::new(read, &root).map_err(|errors| Failure::Usage(shown(&errors)))?;
+    let plan = SweepPlan::new(read, &root).map_err(|errors| Failure::Usage(shown(&errors)))?;
     if RunPaths::new(&root).holds_run() {
         let root = root.display();
         return Err(Failure::Usage(format!(
             "{root} holds a run, not a sweep; choose another folder with --out"
         )));
     }
-    let standings = sweep::standings(&plan)?;
-    print_plan(&plan, &standings, &root, out)?;
+    let statuses = sweep::statuses(&plan)?;
+    print_plan(&plan, &statuses, &root, out)?;
     if args.plan {
         return Ok(Outcome::Done);
     }
-    nothing_changed(&plan, &standings, args.restart_changed)?;
+    nothing_changed(&plan, &statuses, args.restart_changed)?;
     logging_is_readable(args.logging.as_deref(), &root)?;
     let _lock = sweep::running::lock(&root).map_err(|error| Failure::Usage(error.to_string()))?;
 
@@ -95,7 +95,7 @@ pub fn sweep(args: &SweepArgs, out: &mut dyn Write) -> Result<Outcome, Failure> 
     let logging_file = args.logging.clone().unwrap_or_else(|| root.join("logging.ron"));
     let _logging = Logging::start(Some(&logging_file), &progress)?;
     let interrupt = catch_signals()?;
-    let run = sweep::run(&plan, &standings, &root, &progress, &interrupt)?;
+    let run = sweep::run(&plan, &statuses, &root, &progress, &interrupt)?;
     conclude(&plan.study, &plan.settings, &root, out)?;
     if run.ended == Ended::Interrupted {
         tracing::warn!(target: "flip::sweep", "interrupted; the same command goes on");
@@ -131,7 +131,7 @@ pub(super) fn validate(
         }
     };
     let root = Path::new("runs").join(&read.study.name);
-    let plan = match Plan::new(read, &root) {
+    let plan = match SweepPlan::new(read, &root) {
         Ok(plan) => plan,
         Err(errors) => {
             if json {
@@ -156,7 +156,7 @@ pub(super) fn validate(
         writeln!(out, "{report}")?;
     } else {
         writeln!(out, "{} is valid", plan.study.name)?;
-        print_plan(&plan, &vec![Standing::New; plan.cells.len()], &root, out)?;
+        print_plan(&plan, &vec![CellStatus::New; plan.cells.len()], &root, out)?;
     }
     Ok(Outcome::Done)
 }
@@ -184,13 +184,18 @@ fn opened(args: &SweepArgs) -> Result<(study::Read, PathBuf), Failure> {
     Ok((study::of_arguments(name, given, &args.sets).map_err(styled)?, root))
 }
 
-fn shown(errors: &PlanErrors) -> String {
+fn shown(errors: &SweepPlanErrors) -> String {
     errors.render(terminal::colours())
 }
 
 /// Prints what will be run.
-fn print_plan(plan: &Plan, standings: &[Standing], root: &Path, out: &mut dyn Write) -> std::io::Result<()> {
-    let count = |wanted: fn(&Standing) -> bool| standings.iter().filter(|standing| wanted(standing)).count();
+fn print_plan(
+    plan: &SweepPlan,
+    statuses: &[CellStatus],
+    root: &Path,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    let count = |wanted: fn(&CellStatus) -> bool| statuses.iter().filter(|status| wanted(status)).count();
     let (settings, seeds) = (plan.settings.len(), plan.study.seeds);
     let runs = plan.cells.len();
     let plural = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
@@ -203,8 +208,8 @@ fn print_plan(plan: &Plan, standings: &[Standing], root: &Path, out: &mut dyn Wr
         plural(runs as u64, "run")
     )?;
     for (index, setting) in plan.settings.iter().enumerate() {
-        let cells = plan.cells.iter().zip(standings).filter(|(cell, _)| cell.setting == index);
-        let finished = cells.filter(|(_, standing)| **standing == Standing::Finished).count();
+        let cells = plan.cells.iter().zip(statuses).filter(|(cell, _)| cell.setting == index);
+        let finished = cells.filter(|(_, status)| **status == CellStatus::Finished).count();
         let flops = plan.cells.iter().find(|cell| cell.setting == index).and_then(|cell| cell.flops);
         let compute = flops.map_or("compute known once the source is counted".to_owned(), |flops| {
             format!("{} a run", flop(flops))
@@ -213,14 +218,14 @@ fn print_plan(plan: &Plan, standings: &[Standing], root: &Path, out: &mut dyn Wr
         let done = if finished > 0 { format!(", {finished} finished") } else { String::new() };
         writeln!(out, "  {}: {compute}{baseline}{done}", setting.name)?;
     }
-    let finished = count(|standing| *standing == Standing::Finished);
-    let left = plan.cells.iter().zip(standings).filter(|(_, standing)| **standing != Standing::Finished);
+    let finished = count(|status| *status == CellStatus::Finished);
+    let left = plan.cells.iter().zip(statuses).filter(|(_, status)| **status != CellStatus::Finished);
     let flops: Option<f64> = left.map(|(cell, _)| cell.flops).sum();
     if finished > 0 {
-        let begun = count(|standing| *standing == Standing::Begun);
+        let begun = count(|status| *status == CellStatus::Begun);
         writeln!(out, "  {finished} of {runs} runs are finished, {begun} begun")?;
     }
-    let time = flops.zip(standing::flops_per_s(plan, standings)).filter(|(flops, _)| *flops > 0.0);
+    let time = flops.zip(status::flops_per_s(plan, statuses)).filter(|(flops, _)| *flops > 0.0);
     let time = time.map_or(String::new(), |(flops, pace)| {
         format!(
             ", about {} of training at the pace of the finished runs",
@@ -234,10 +239,10 @@ fn print_plan(plan: &Plan, standings: &[Standing], root: &Path, out: &mut dyn Wr
 }
 
 /// Refuses to mix runs of two recipes.
-fn nothing_changed(plan: &Plan, standings: &[Standing], restart: bool) -> Result<(), Failure> {
+fn nothing_changed(plan: &SweepPlan, statuses: &[CellStatus], restart: bool) -> Result<(), Failure> {
     let mut changed = Vec::new();
-    for (cell, standing) in plan.cells.iter().zip(standings) {
-        if let Standing::Changed { before, now } = standing {
+    for (cell, status) in plan.cells.iter().zip(statuses) {
+        if let CellStatus::Changed { before, now } = status {
             changed.push(format!("{}\n  there: {before}\n  now:   {now}", cell.folder.display()));
         }
     }

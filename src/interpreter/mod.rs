@@ -39,107 +39,30 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod environment;
+mod error;
 mod place;
 mod share;
 mod start;
 
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use crate::checkpoint::{self, CheckpointError, Snapshot};
-use crate::data::DataError;
+use crate::checkpoint::{self, Snapshot};
 use crate::device::{self, DeviceConfig};
 use crate::log::Progress;
-use crate::model::{GraphDevice, ModelError};
+use crate::model::GraphDevice;
 #[cfg(all(feature = "mpi", feature = "cuda"))]
 use crate::ranks::Nccl;
-use crate::ranks::{self, Alone, Member, Ranks, RanksError};
+use crate::ranks::{self, Alone};
 use crate::recipe::Recipe;
-use crate::record::{RunFolder, RunFolderError};
+use crate::record::RunFolder;
 use crate::train::plan::TrainingPlan;
 use crate::train::resumed::Resumed;
-use crate::train::{evaluate, train, Ended, Position, RecorderError, Run, Stage, TrainError, TrainingConfig};
-use crate::trained::TrainedError;
+use crate::train::{evaluate, train, Ended, Position, Run, Stage, TrainError, TrainingConfig};
 
+pub use environment::Environment;
+pub use error::InterpreterError;
 pub use place::{place, Place};
-
-/// A run that could not start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum InterpreterError {
-    /// A device that is not there, or cannot compute the recipe.
-    #[error("{0}")]
-    Device(String),
-    /// The model cannot be built.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The training data cannot be had.
-    #[error("data.train: {0}")]
-    Train(DataError),
-    /// The tokenizer cannot be had.
-    #[error("model.text.tokenizer: {0}")]
-    Tokenizer(#[from] DataError),
-    /// A tokenizer of more tokens than the model embeds.
-    #[error(
-        "model.text.vocab_size is {expected}, but the tokenizer has {found} tokens; set it to {found} or more"
-    )]
-    Vocabulary {
-        /// Tokens of the model.
-        expected: usize,
-        /// Tokens of the tokenizer.
-        found: usize,
-    },
-    /// Checkpoints that are all broken.
-    #[error(
-        "{path}: no usable checkpoint is left; all of them were refused. Start again with --restart, or restore one"
-    )]
-    AllRefused {
-        /// Their folder.
-        path: PathBuf,
-    },
-    /// A snapshot that cannot be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// Weights that the run cannot start from.
-    #[error("init: {0}")]
-    Init(#[from] TrainedError),
-    /// A stage.
-    #[error(transparent)]
-    Stage(#[from] TrainError),
-    /// The run folder.
-    #[error(transparent)]
-    RunFolder(#[from] RunFolderError),
-    /// A file of the run folder that cannot be gone on with.
-    #[error(transparent)]
-    Recorder(#[from] RecorderError),
-    /// The other ranks.
-    #[error(transparent)]
-    Ranks(#[from] RanksError),
-    /// A message of rank 0.
-    #[error("rank 0 handed out what cannot be read: {0}")]
-    Shared(String),
-}
-
-/// The surroundings of a run: its processes, its folder, and the means to watch and to interrupt it.
-#[derive(Clone, Copy)]
-pub struct Environment<'a> {
-    /// The processes of the run, of which this is one.
-    pub ranks: &'a dyn Ranks,
-    /// Description of each of them, in order.
-    pub members: &'a [Member],
-    /// The run folder; `None` on other ranks than 0.
-    pub folder: Option<&'a RunFolder>,
-    /// Progress bars.
-    pub progress: &'a Progress,
-    /// Set by the signals that end a run.
-    pub interrupt: &'a AtomicBool,
-}
-
-impl Environment<'_> {
-    /// This process among the members.
-    fn here(&self) -> &Member {
-        &self.members[self.ranks.rank()]
-    }
-}
 
 /// Runs a recipe in a folder to the end, or to an interruption, in this process alone. With `resume` it goes on from the newest
 /// checkpoint in the folder, if there is one.

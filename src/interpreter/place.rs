@@ -4,7 +4,7 @@ use crate::device::{self, DeviceConfig};
 use crate::model::{machine_lacks, ModelError};
 use crate::recipe::{Compute, Precision, Recipe};
 
-use super::InterpreterError;
+use super::error::InterpreterError;
 
 /// A device, and why a recipe is computed there.
 #[derive(Debug, Clone, PartialEq, Eq)]

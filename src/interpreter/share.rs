@@ -1,6 +1,6 @@
 //! What rank 0 reads for all: the others need not see the run folder.
 
-use super::InterpreterError;
+use super::error::InterpreterError;
 use crate::data::source::FileList;
 use crate::data::text::Tokenizer;
 use crate::ranks::{self, broadcast_bytes, Ranks, RanksError};

@@ -18,7 +18,9 @@ use crate::train::resumed::Resumed;
 use crate::train::{Processes, Recorder, Run, RunConfig, State, TrainError};
 use crate::trained::{tokenizer_of, Weights};
 
-use super::{share, Environment, InterpreterError};
+use super::environment::Environment;
+use super::error::InterpreterError;
+use super::share;
 
 /// Makes a run of a recipe: as it begins, or as it was at the checkpoint of rank 0.
 pub(super) fn start<'a, D: GraphDevice>(

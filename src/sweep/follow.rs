@@ -3,7 +3,7 @@
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::time::Duration;
 
-use super::plan::{Cell, Plan};
+use super::plan::{Cell, SweepPlan};
 use crate::log::Bar;
 use crate::recipe::forecast::{forecast, StageForecast};
 use crate::record::{last_line, RunPaths, StepMetrics};
@@ -12,18 +12,18 @@ use crate::record::{last_line, RunPaths, StepMetrics};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What the cells weigh in the progress of the whole: operations, or one each where a source must be counted first.
-pub(super) struct Weights {
+pub(super) struct CellWeights {
     pub of: Vec<f64>,
     pub unit: &'static str,
     scale: f64,
 }
 
-impl Weights {
-    pub fn of(plan: &Plan) -> Self {
+impl CellWeights {
+    pub fn of(plan: &SweepPlan) -> Self {
         let flops: Option<Vec<f64>> = plan.cells.iter().map(|cell| cell.flops).collect();
         match flops {
-            Some(of) if of.iter().sum::<f64>() > 1e9 => Weights { of, unit: "GFLOP", scale: 1e-9 },
-            _ => Weights { of: vec![1.0; plan.cells.len()], unit: "runs", scale: 1.0 },
+            Some(of) if of.iter().sum::<f64>() > 1e9 => CellWeights { of, unit: "GFLOP", scale: 1e-9 },
+            _ => CellWeights { of: vec![1.0; plan.cells.len()], unit: "runs", scale: 1.0 },
         }
     }
 
@@ -38,7 +38,7 @@ pub(super) struct Followed<'a> {
     /// Weight of what was done before it.
     pub before: f64,
     pub weight: f64,
-    pub weights: &'a Weights,
+    pub weights: &'a CellWeights,
     /// Where in the sweep it is, in words.
     pub place: &'a str,
 }

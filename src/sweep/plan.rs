@@ -16,7 +16,7 @@ const MOST_ERRORS: usize = 20;
 
 /// A sweep, ready to be run.
 #[derive(Debug)]
-pub struct Plan {
+pub struct SweepPlan {
     pub study: Study,
     pub settings: Vec<Setting>,
     /// In the order in which they run: every setting with the first seed, then with the next. So each comparison
@@ -49,7 +49,7 @@ pub fn cell_folder(out: &Path, setting: &Setting, seed: u64) -> PathBuf {
 
 /// Everything that is wrong with the runs of a sweep, each once, with the settings it concerns.
 #[derive(Debug)]
-pub struct PlanErrors {
+pub struct SweepPlanErrors {
     /// The recipe that is varied.
     recipe: PathBuf,
     /// Settings in all.
@@ -78,7 +78,7 @@ impl What {
     }
 }
 
-impl PlanErrors {
+impl SweepPlanErrors {
     fn add(&mut self, setting: &str, what: What) {
         let text = what.render(false);
         match self.broken.iter_mut().find(|broken| broken.what.render(false) == text) {
@@ -121,23 +121,23 @@ impl PlanErrors {
     }
 }
 
-impl fmt::Display for PlanErrors {
+impl fmt::Display for SweepPlanErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
     }
 }
 
-impl std::error::Error for PlanErrors {}
+impl std::error::Error for SweepPlanErrors {}
 
-impl Plan {
+impl SweepPlan {
     /// Reads and checks the recipe of every setting.
     ///
     /// # Errors
     /// All that is wrong with any of them.
-    pub fn new(read: Read, out: &Path) -> Result<Plan, PlanErrors> {
+    pub fn new(read: Read, out: &Path) -> Result<SweepPlan, SweepPlanErrors> {
         let Read { study, settings, mut document } = read;
         let mut errors =
-            PlanErrors { recipe: study.recipe.clone(), settings: settings.len(), broken: Vec::new() };
+            SweepPlanErrors { recipe: study.recipe.clone(), settings: settings.len(), broken: Vec::new() };
         let mut recipes = Vec::with_capacity(settings.len());
         for setting in &settings {
             if errors.broken.len() == MOST_ERRORS {
@@ -178,7 +178,7 @@ impl Plan {
                 cells.push(Cell { setting: index, seed, folder, recipe, flops });
             }
         }
-        Ok(Plan { study, settings, cells })
+        Ok(SweepPlan { study, settings, cells })
     }
 
     /// Operations of all runs; none where only a source can tell.

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::error::SweepError;
-use super::follow::{Followed, Weights};
-use super::plan::{Cell, Plan};
-use super::standing::Standing;
+use super::follow::{CellWeights, Followed};
+use super::plan::{Cell, SweepPlan};
+use super::status::CellStatus;
 use super::stored::{report, FAILURE};
 use super::study::{self, Study};
 use crate::interpreter::{self, InterpreterError};
@@ -32,7 +32,7 @@ pub struct Failed {
 
 /// How a sweep ended.
 #[derive(Debug)]
-pub struct Run {
+pub struct SweepOutcome {
     pub ended: Ended,
     pub failed: Vec<Failed>,
 }
@@ -53,27 +53,27 @@ pub fn lock(out: &Path) -> Result<fs::File, SweepError> {
     }
 }
 
-/// Runs every cell that is not finished, in order. A cell whose standing is `Changed` is started again: ask first.
+/// Runs every cell that is not finished, in order. A cell whose status is `Changed` is started again: ask first.
 /// Now and then the report of the sweep is written anew.
 ///
 /// # Errors
 /// The folder of the sweep cannot be written. Cells that fail are in the result.
 pub fn run(
-    plan: &Plan,
-    standings: &[Standing],
+    plan: &SweepPlan,
+    statuses: &[CellStatus],
     out: &Path,
     progress: &Progress,
     interrupt: &AtomicBool,
-) -> Result<Run, SweepError> {
+) -> Result<SweepOutcome, SweepError> {
     keep_study(&plan.study, out)?;
-    let finished = |index: usize| standings[index] == Standing::Finished;
-    let weights = Weights::of(plan);
+    let finished = |index: usize| statuses[index] == CellStatus::Finished;
+    let weights = CellWeights::of(plan);
     let before: f64 =
         (0..plan.cells.len()).filter(|index| finished(*index)).map(|index| weights.of[index]).sum();
     let bar = progress.bar("sweep", weights.whole(weights.of.iter().sum()), weights.unit);
     bar.start_at(weights.whole(before));
 
-    let mut run = Run { ended: Ended::Complete, failed: Vec::new() };
+    let mut outcome = SweepOutcome { ended: Ended::Complete, failed: Vec::new() };
     let mut done = before;
     let mut reported = Instant::now();
     for (index, cell) in plan.cells.iter().enumerate() {
@@ -81,19 +81,19 @@ pub fn run(
             continue;
         }
         if interrupt.load(Ordering::Relaxed) {
-            run.ended = Ended::Interrupted;
-            return Ok(run);
+            outcome.ended = Ended::Interrupted;
+            return Ok(outcome);
         }
         let name = &plan.settings[cell.setting].name;
         let place = format!("run {} of {}", index + 1, plan.cells.len());
         tracing::info!(target: "flip::sweep", "{place}: {name}, seed {}", cell.seed);
         let followed =
             Followed { cell, before: done, weight: weights.of[index], weights: &weights, place: &place };
-        match followed.by(&bar, || run_cell(cell, &standings[index], progress, interrupt)) {
+        match followed.by(&bar, || run_cell(cell, &statuses[index], progress, interrupt)) {
             Ok(Ended::Complete) => {}
             Ok(Ended::Interrupted) => {
-                run.ended = Ended::Interrupted;
-                return Ok(run);
+                outcome.ended = Ended::Interrupted;
+                return Ok(outcome);
             }
             Err(error) => {
                 let message = outside::without_secrets(&error.to_string()).into_owned();
@@ -101,7 +101,7 @@ pub fn run(
                 let path = cell.folder.join(FAILURE);
                 // The cell's folder may be what is broken.
                 let _ = whole_file::replace(&path, format!("{message}\n").as_bytes());
-                run.failed.push(Failed { folder: cell.folder.clone(), message });
+                outcome.failed.push(Failed { folder: cell.folder.clone(), message });
             }
         }
         done += weights.of[index];
@@ -116,7 +116,7 @@ pub fn run(
     }
     bar.update(weights.whole(weights.of.iter().sum()), format_args!("{} runs", plan.cells.len()));
     bar.finish();
-    Ok(run)
+    Ok(outcome)
 }
 
 /// Why a cell failed.
@@ -132,14 +132,14 @@ enum CellError {
 
 fn run_cell(
     cell: &Cell,
-    standing: &Standing,
+    status: &CellStatus,
     progress: &Progress,
     interrupt: &AtomicBool,
 ) -> Result<Ended, CellError> {
-    let entry = match standing {
-        Standing::New => Entry::Start,
-        Standing::Changed { .. } => Entry::Restart,
-        Standing::Begun | Standing::Finished => Entry::Resume,
+    let entry = match status {
+        CellStatus::New => Entry::Start,
+        CellStatus::Changed { .. } => Entry::Restart,
+        CellStatus::Begun | CellStatus::Finished => Entry::Resume,
     };
     let folder = RunFolder::enter(&cell.folder, entry)?;
     // Of an attempt before.

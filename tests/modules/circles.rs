@@ -12,7 +12,6 @@ use crate::names::Crate;
 /// Circles that are there: the folder that each lies in, files in circles there, and the reason. The numbers may only
 /// become smaller, and a folder without circles leaves the list.
 const KNOWN: &[(&str, usize, &str)] = &[
-    ("checkpoint", 3, "mod.rs defines the errors of its children and saves with them"),
     ("command", 26, "mod.rs defines the error and the printing of the commands that it calls"),
     ("evaluator", 11, "mod.rs defines the trait, and makes the evaluators that implement it"),
     (
@@ -20,7 +19,6 @@ const KNOWN: &[(&str, usize, &str)] = &[
         15,
         "mod.rs defines the tensors that the formats read and write, and chooses among the formats",
     ),
-    ("interpreter", 2, "the share of a rank is made of the prepared run that holds it"),
     ("kernel", 12, "operations define their contract beside the dispatch to the code for each processor"),
     ("mask", 12, "mod.rs defines the traits, and makes the masks that implement them"),
     ("model", 5, "layers and their gradients name each other; the fused encoder holds its two towers"),

@@ -1,14 +1,14 @@
 //! How far each cell of a sweep is before it goes on.
 
 use super::error::SweepError;
-use super::plan::{flops_per_step, Cell, Plan};
+use super::plan::{flops_per_step, Cell, SweepPlan};
 use crate::recipe;
 use crate::record::RunPaths;
 use crate::report::sweep::{Cell as Stored, Outcome};
 
 /// How a cell stands before a sweep goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum CellStatus {
     New,
     /// Begun; it will be resumed.
     Begun,
@@ -24,29 +24,28 @@ pub enum Standing {
 ///
 /// # Errors
 /// A cell's recipe cannot be read.
-pub fn standings(plan: &Plan) -> Result<Vec<Standing>, SweepError> {
-    plan.cells.iter().map(standing).collect()
+pub fn statuses(plan: &SweepPlan) -> Result<Vec<CellStatus>, SweepError> {
+    plan.cells.iter().map(status).collect()
 }
 
-fn standing(cell: &Cell) -> Result<Standing, SweepError> {
+fn status(cell: &Cell) -> Result<CellStatus, SweepError> {
     let path = RunPaths::new(&cell.folder).recipe();
     if !path.exists() {
-        return Ok(Standing::New);
+        return Ok(CellStatus::New);
     }
     let stored = recipe::read(&path, &[])
         .map_err(|errors| SweepError::Recipe { path: path.clone(), errors: Box::new(errors) })?;
     Ok(match recipe::difference(&stored, &cell.recipe) {
-        Some((before, now)) => Standing::Changed { before, now },
-        None if RunPaths::new(&cell.folder).is_complete() => Standing::Finished,
-        None => Standing::Begun,
+        Some((before, now)) => CellStatus::Changed { before, now },
+        None if RunPaths::new(&cell.folder).is_complete() => CellStatus::Finished,
+        None => CellStatus::Begun,
     })
 }
 
 /// Operations a second of training in the finished cells; none where there are none.
-pub fn flops_per_s(plan: &Plan, standings: &[Standing]) -> Option<f64> {
+pub fn flops_per_s(plan: &SweepPlan, statuses: &[CellStatus]) -> Option<f64> {
     let (mut flops, mut seconds) = (0.0, 0.0);
-    for (cell, _) in plan.cells.iter().zip(standings).filter(|(_, standing)| **standing == Standing::Finished)
-    {
+    for (cell, _) in plan.cells.iter().zip(statuses).filter(|(_, status)| **status == CellStatus::Finished) {
         let per_step = flops_per_step(&cell.recipe);
         let read = Stored::read(cell.seed, &cell.folder, String::new(), Outcome::Finished, &per_step).ok()?;
         flops += read.spent.flops;
