@@ -7,7 +7,7 @@ use flip::command::{schema, validate, Failure};
 use flip::device::DeviceConfig;
 use flip::recipe::forecast::StageForecast;
 use flip::recipe::{self, Recipe};
-use flip::sweep::{study, Plan};
+use flip::sweep::{study, SweepPlan};
 use flip::train::Stage;
 
 /// Name, batch, operations a pair, parameters.
@@ -144,7 +144,7 @@ fn studies_say_what_they_claim() {
         assert_eq!(read.study.seeds.get(), 3, "{name}");
         assert_eq!(stem, read.study.name);
         let out = tempfile::tempdir().unwrap();
-        let plan = Plan::new(read, out.path()).unwrap_or_else(|errors| panic!("{name}: {errors}"));
+        let plan = SweepPlan::new(read, out.path()).unwrap_or_else(|errors| panic!("{name}: {errors}"));
         // What two cores with AVX-512 reach with models as small as these.
         let minutes = plan.flops().unwrap() / 90e9 / 60.0;
         println!("{name}: {} runs, {minutes:.0} minutes", plan.cells.len());

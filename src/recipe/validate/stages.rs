@@ -123,7 +123,9 @@ impl Training<'_> {
             let message = format!("expected batch >= 2, got {batch}");
             findings.add(&field, message).help("a pair is told from the others of its batch");
         }
-        if let Some(parts) = recipe.ranks.parts.map(NonZeroUsize::get).filter(|parts| !batch.is_multiple_of(*parts)) {
+        if let Some(parts) =
+            recipe.ranks.parts.map(NonZeroUsize::get).filter(|parts| !batch.is_multiple_of(*parts))
+        {
             let message = format!("expected a divisor of the batch ({batch}), got {parts}");
             let fitting = (parts..=batch).find(|parts| batch.is_multiple_of(*parts)).unwrap_or(1);
             let finding = findings.add("ranks.parts", message);
@@ -132,7 +134,8 @@ impl Training<'_> {
         let Some(micro) = config.micro_batch.map(NonZeroUsize::get) else { return };
         if !batch.is_multiple_of(micro) {
             let message = format!("expected a divisor of the batch ({batch}), got {micro}");
-            let fitting = (1..=micro.min(batch)).rev().find(|micro| batch.is_multiple_of(*micro)).unwrap_or(1);
+            let fitting =
+                (1..=micro.min(batch)).rev().find(|micro| batch.is_multiple_of(*micro)).unwrap_or(1);
             findings
                 .add(&format!("{path}.micro_batch"), message)
                 .help(format!("{fitting} divides it"))
