@@ -7,19 +7,28 @@
 //! A name selects kernels that contain it. Each is run first on the same data on one thread with portable code:
 //! a kernel whose result differs is not timed. `FLIP_ISA` selects an instruction set.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use flip::kernel::activation::Activation;
 use flip::kernel::adamw::{AdamW, Values};
+use flip::kernel::arena::Arena;
 use flip::kernel::attention;
+use flip::kernel::backend::cpu::{CpuBackend, NEEDS};
+use flip::kernel::backend::Memory;
 use flip::kernel::contrastive::loss_and_gradients;
 use flip::kernel::element::{Bf16, Element};
 use flip::kernel::gemm::epilogue::{Activate, ActivateBackward, Add, Grid, Write};
 use flip::kernel::gemm::{product, weight_gradient, Left, Packed, Right};
 use flip::kernel::isa::Isa;
 use flip::kernel::layer_norm;
-use flip::kernel::transformer::{pack, Activations, Keep, Shape, Stack};
+use flip::kernel::transformer::{Activations, Gradients, Keep, Shape, Stack};
+use flip::kernel::view::ViewMut;
 use flip::kernel::Cpu;
+
+#[path = "../tests/kernels/stack.rs"]
+#[allow(dead_code)]
+mod stack;
 
 /// What a kernel is bound by.
 #[derive(Clone, Copy)]
@@ -29,8 +38,8 @@ enum Work {
 }
 
 struct Measure {
-    cpu: Cpu,
-    plain: Cpu,
+    cpu: Arc<Cpu>,
+    plain: Arc<Cpu>,
     only: String,
     /// Best rate of a bare product in the precision being measured, operations a second.
     ceiling: f64,
@@ -195,33 +204,44 @@ fn whole_stack<E: Element>(m: &mut Measure, shape: Shape, batch: usize, tokens: 
     let shape = Shape { depth: 2, ..shape };
     let products = 2 * rows * shape.width * (4 * shape.width + 2 * shape.hidden);
     let forward = shape.depth as f64 * (products + 4 * rows * tokens * shape.width) as f64;
-    let layout = flip::kernel::transformer::Layout::new(&shape);
-    let mut flat = numbers(1, layout.len());
-    for entry in layout.entries() {
-        let factor = 1.0 / (entry.shape[0] as f32).sqrt();
-        flat[entry.range.clone()].iter_mut().for_each(|x| *x *= factor);
-    }
-    let packed = [&m.cpu, &m.plain].map(|cpu| pack::<E>(cpu, &shape, &flat));
-    let stacks = [
-        (m.cpu.isa(), Stack::of(shape, &flat, &packed[0])),
-        (m.plain.isa(), Stack::of(shape, &flat, &packed[1])),
-    ];
-    let of = |cpu: &Cpu| if cpu.isa() == stacks[0].0 { &stacks[0].1 } else { &stacks[1].1 };
+    let values: Vec<Vec<f32>> = stack::parameters(&shape)
+        .0
+        .iter()
+        .enumerate()
+        .map(|(place, size)| {
+            let factor = 1.0 / (size.rows as f32).sqrt();
+            numbers(1 + place as u32, size.rows * size.columns).iter().map(|x| x * factor).collect()
+        })
+        .collect();
+    let backends = [&m.cpu, &m.plain].map(|cpu| CpuBackend::<E>::new(cpu.clone()));
+    let held = backends.each_ref().map(|backend| stack::Held::new(backend, &shape, &values));
+    let isa = m.cpu.isa();
     let x = numbers(2, rows * shape.width);
-    let run = |cpu: &Cpu, (a, gradients): &mut (Activations<E>, Vec<f32>)| {
-        a.x.copy_from_slice(&x);
-        of(cpu).forward(cpu, a);
-        a.dx().copy_from_slice(&x);
-        of(cpu).backward(cpu, a, &mut layout.split(gradients));
+    let bytes = Activations::<E>::bytes(NEEDS, &shape, batch, tokens, Keep::Everything);
+    let memory =
+        std::cell::RefCell::new(backends.each_ref().map(|backend| backend.zeros::<u8>(bytes).unwrap()));
+    let run = |cpu: &Cpu, gradients: &mut Vec<Vec<f32>>| {
+        let (which, memory) = (usize::from(cpu.isa() != isa), &mut *memory.borrow_mut());
+        let (backend, held) = (&backends[which], &held[which]);
+        let (weights, stack) = (held.weights(backend), Stack { shape: &shape, blocks: &held.blocks });
+        let mut arena = Arena::new(backend.view_mut(&mut memory[which]));
+        let mut a = Activations::<E>::take(&mut arena, NEEDS, &shape, batch, tokens, Keep::Everything);
+        backend.write(a.x.reborrow(), &x).unwrap();
+        stack.forward(&weights, &mut a).unwrap();
+        backend.write(a.backward().dx, &x).unwrap();
+        // SAFETY: the gradients are borrowed, by nobody else.
+        let view = |g: &mut Vec<f32>| Some(unsafe { ViewMut::new(g.as_mut_ptr(), g.len()) });
+        let views = gradients.iter_mut().map(view).collect();
+        stack.backward(&weights, &mut a, &mut Gradients(views)).unwrap();
     };
-    let start = (Activations::<E>::new(&shape, batch, tokens, Keep::Everything), vec![0.0; layout.len()]);
+    let start: Vec<Vec<f32>> = values.iter().map(|values| vec![0.0; values.len()]).collect();
     let tolerance = 64.0 * E::EPSILON;
     m.kernel(
         "two blocks, forward and backward",
         Work::Operations(3.0 * forward),
         &start,
         run,
-        |s| s.1.clone(),
+        |s| s.concat(),
         tolerance,
     );
 }
@@ -321,9 +341,9 @@ fn main() -> Result<(), String> {
         causal: false,
         norm_eps: 1e-6,
     };
-    let cpu = Cpu::new(Isa::detect()?, threads)?;
+    let cpu = Arc::new(Cpu::new(Isa::detect()?, threads)?);
     println!("{} on {threads} threads; best of several runs", cpu.isa().name());
-    let mut m = Measure { cpu, plain: Cpu::new(Isa::Portable, threads)?, only, ceiling: f64::NAN };
+    let mut m = Measure { cpu, plain: Arc::new(Cpu::new(Isa::Portable, threads)?), only, ceiling: f64::NAN };
     all::<Bf16>(&mut m, "bf16", shape, batch, tokens);
     all::<f32>(&mut m, "f32", shape, batch, tokens);
     update_and_loss(&mut m, 512);

@@ -1,4 +1,4 @@
-//! Where a run computes, which GPUs there are, and how much memory.
+//! The device that a run computes on, the GPUs that there are, and their memory.
 
 mod host_memory;
 
@@ -42,7 +42,7 @@ impl std::fmt::Display for Gpu {
     }
 }
 
-/// Why there is no GPU to compute on.
+/// There is no GPU to compute on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant is its documentation")]
 pub enum NoGpu {
@@ -101,7 +101,7 @@ pub fn peak_bytes() -> Option<usize> {
     None
 }
 
-/// What the driver says. cudarc's own entry points panic without one, so it is asked here first.
+/// Answers of the driver. cudarc's own entry points panic without one, so it is asked here first.
 #[cfg(feature = "cuda")]
 mod driver {
     use std::ffi::{c_char, c_int, CStr};

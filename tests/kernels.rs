@@ -8,6 +8,7 @@ mod kernels {
     mod gemm;
     mod layer_norm;
     mod optimizer;
+    pub mod stack;
     mod tokens;
     mod transformer;
 }

@@ -137,7 +137,7 @@ fn trained(ranks: &dyn Ranks, (images, texts): &Case) -> Trained {
     let owners = Owners::of(&lengths, ranks.count());
     let shared = ranks.count() > 1;
     if shared {
-        model.share_out(ranks, &owners).unwrap();
+        model.shard(ranks, &owners).unwrap();
     }
     let owned = |place: usize| owners.owner(place) == ranks.rank();
     let mut optimizer = AdamW::new(&AdamWConfig::default());
@@ -205,7 +205,7 @@ fn masters_on_one_rank_each_train_as_whole_ones_do() {
 fn masters_that_products_read_are_not_given_up() {
     let mut model = model(How::Fused(Precision::F32));
     let ranks = &Together::of(2)[0];
-    let error = model.share_out(ranks, &Owners::of(&[1, 1], 2)).unwrap_err().to_string();
+    let error = model.shard(ranks, &Owners::of(&[1, 1], 2)).unwrap_err().to_string();
     assert!(error.contains("precision: Bf16"), "{error}");
 }
 

@@ -12,7 +12,7 @@ pub struct HostMemory {
     pub limit: MemoryLimit,
 }
 
-/// What sets a limit.
+/// The source of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryLimit {
     /// Memory and swap of the machine.
@@ -49,7 +49,7 @@ pub fn host_memory() -> Option<HostMemory> {
     limits.min_by_key(|memory| memory.bytes)
 }
 
-/// What is said where something needs more bytes of memory than this process may have.
+/// Message for something that needs more bytes of memory than this process may have.
 pub fn beyond_host(what: &str, needed: f64) -> Option<String> {
     let HostMemory { bytes, limit } = host_memory()?;
     let gib = |bytes: f64| bytes / f64::from(1 << 30);

@@ -173,6 +173,7 @@ fn text_tower(text: &mut Options, quick: bool, notes: &mut Vec<String>) -> TextT
     let pool = match text.text("pool_type").as_deref() {
         None | Some("argmax") => TextPool::EndOfText,
         Some("first") => TextPool::First,
+        Some("last") => TextPool::Last,
         // The first largest id is the first end token if no id is larger.
         Some("eos") if end.is_some_and(|end| end + 1 == vocab_size) => TextPool::EndOfText,
         Some("eos") => {
@@ -187,7 +188,7 @@ fn text_tower(text: &mut Options, quick: bool, notes: &mut Vec<String>) -> TextT
             TextPool::EndOfText
         }
         Some(other) => {
-            text.object_to("pool_type", format!("\"{other}\": expected argmax, first or eos"));
+            text.object_to("pool_type", format!("\"{other}\": expected argmax, first, last or eos"));
             TextPool::EndOfText
         }
     };

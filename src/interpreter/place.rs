@@ -1,7 +1,7 @@
 //! Device that a recipe is computed on.
 
 use crate::device::{self, DeviceConfig};
-use crate::model::{machine_lacks, ModelError};
+use crate::model::{gpu_lacks, ModelError};
 use crate::recipe::{Compute, Precision, Recipe};
 
 use super::error::InterpreterError;
@@ -65,7 +65,7 @@ fn refused(recipe: &Recipe, gpu: &device::Gpu) -> Option<String> {
         let (major, minor) = OLDEST;
         return Some(format!("compute: Fused needs compute capability {major}.{minor} or later; {COMPOSED}"));
     }
-    let lack = machine_lacks(&recipe.model)?;
+    let lack = gpu_lacks(&recipe.model)?;
     Some(format!("{}; {COMPOSED}", ModelError::NoGpuKernels(lack)))
 }
 

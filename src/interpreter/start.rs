@@ -40,7 +40,7 @@ pub(super) fn start<'a, D: GraphDevice>(
     let tokenizer = Arc::new(share::tokenizer(ranks, tokenizer)?);
     let mut model = model(device, recipe, environment)?;
     let state = State { identity, ..begin(recipe, resumed.as_ref(), &mut model)? };
-    model.share(ranks)?;
+    model.broadcast_from_first(ranks)?;
     ranks.expect_marks(Duration::from_secs(recipe.ranks.stall_limit_s.get()));
     let recorder = folder.map(|folder| Recorder::open(folder, &state.position)).transpose()?;
     let neighbours = environment.here().neighbours;

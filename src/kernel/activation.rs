@@ -5,7 +5,7 @@ pub mod cuda;
 use super::lanes::Lanes;
 use super::math::{exp, normal_cdf, sigmoid};
 
-/// Which non-linearity.
+/// A non-linearity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks and Gimpel, arXiv 1606.08415.

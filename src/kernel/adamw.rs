@@ -4,6 +4,8 @@
 
 pub mod cuda;
 
+use super::element::Element;
+use super::gemm::Packed;
 use super::isa::dispatch;
 use super::lanes::Lanes;
 use super::Cpu;
@@ -31,6 +33,19 @@ pub struct Values<'a> {
     pub v: &'a mut [f32],
     pub g: &'a mut [f32],
 }
+
+/// A parameter of an update, rows of `columns`, and the copy that products read of it.
+#[derive(Debug)]
+pub struct Tensor<'a, E> {
+    pub values: Values<'a>,
+    pub copy: Option<&'a mut Packed<E>>,
+    pub columns: usize,
+    /// The decay of the rule is applied.
+    pub decays: bool,
+}
+
+/// Values of a piece of an update: four times 64 KiB, in the second-level cache of any processor.
+const PIECE: usize = 16 << 10;
 
 /// The update's constants in f32.
 #[derive(Clone, Copy)]
@@ -72,6 +87,37 @@ impl AdamW {
         assert!(p.len() == g.len() && m.len() == g.len() && v.len() == g.len(), "one gradient a parameter");
         let c = self.constants();
         dispatch!(cpu.isa, l => update(l, p, m, v, g, c));
+    }
+
+    /// Updates all parameters on all threads, piece by piece. While a piece is in the cache its gradient is made zero, and the copy
+    /// that products read of it is written.
+    pub fn update_all<E: Element>(&self, cpu: &Cpu, parameters: Vec<Tensor<E>>) {
+        let (mut copies, mut tensors) = (Vec::with_capacity(parameters.len()), Vec::new());
+        for Tensor { values, copy, columns, decays } in parameters {
+            copies.push(copy.map(|copy| copy.rows(cpu)));
+            tensors.push((values, columns, decays));
+        }
+        let mut pieces = Vec::new();
+        for ((Values { p, m, v, g }, columns, decays), copy) in tensors.into_iter().zip(&copies) {
+            let step = match copy {
+                // Whole rows, as many as products take together.
+                Some(_) => (PIECE / columns / E::GROUP).max(1) * E::GROUP * columns,
+                None => PIECE,
+            };
+            let rule = AdamW { decay: if decays { self.decay } else { 0.0 }, ..*self };
+            let values =
+                p.chunks_mut(step).zip(m.chunks_mut(step)).zip(v.chunks_mut(step)).zip(g.chunks_mut(step));
+            pieces.extend(values.enumerate().map(|(i, (((p, m), v), g))| {
+                (rule, Values { p, m, v, g }, copy.as_ref().map(|copy| (copy, i * step / columns)))
+            }));
+        }
+        cpu.threads().each(pieces, |_, (rule, Values { p, m, v, g }, copy)| {
+            rule.update(cpu, Values { p: &mut *p, m, v, g });
+            if let Some((copy, first)) = copy {
+                // SAFETY: pieces are apart from each other, and each is taken once.
+                unsafe { copy.pack(cpu, first, p) };
+            }
+        });
     }
 
     /// The reference: one parameter in double precision.

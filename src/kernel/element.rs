@@ -1,8 +1,9 @@
-//! What products are computed in: `f32`, or `Bf16` with f32 accumulation.
+//! Number types of products: `f32`, or `Bf16` with f32 accumulation.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::lanes::Lanes;
+use super::view::Number;
 
 /// A brain float: the upper half of an `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +14,7 @@ pub struct Bf16(pub u16);
 unsafe impl Zeroable for Bf16 {}
 // SAFETY: as above; no padding.
 unsafe impl Pod for Bf16 {}
+impl Number for Bf16 {}
 
 impl Bf16 {
     /// The nearest brain float, ties to even.
@@ -33,7 +35,7 @@ impl Bf16 {
 }
 
 /// A number that activations and weights are stored in and products are taken of; sums are always `f32`.
-pub trait Element: Pod + Send + Sync + Default + std::fmt::Debug {
+pub trait Element: Number + Default + std::fmt::Debug {
     /// Consecutive terms of a sum that one multiply-add takes together.
     const GROUP: usize;
     /// Relative distance of neighbouring numbers.

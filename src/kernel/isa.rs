@@ -1,4 +1,4 @@
-//! Which instruction set the kernels use, decided once at run time. One binary runs on all of them.
+//! The instruction set of the kernels, decided once at run time. One binary runs on all of them.
 
 use super::lanes::portable::Portable;
 
@@ -11,7 +11,7 @@ pub enum Isa {
     Avx512,
     /// 256-bit lanes with fused multiply-add.
     Avx2,
-    /// What every processor has.
+    /// Portable code, for any processor.
     Portable,
 }
 
@@ -29,7 +29,7 @@ impl Isa {
         }
     }
 
-    /// Whether this processor has it.
+    /// True if this processor has it.
     pub fn available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
@@ -75,7 +75,7 @@ impl Isa {
     }
 }
 
-/// Whether the dot product of bf16 pairs is no faster than the multiply-adds it stands for. Intel's takes
+/// True if the dot product of bf16 pairs is no faster than the multiply-adds it stands for. Intel's takes
 /// four times as long as one multiply-add (measured on Emerald Rapids: 93 GFLOP/s a core, 197 in f32), AMD's
 /// as long as one. The vendor decides, not a stopwatch: the two round differently, and the same machine has to
 /// give the same numbers every time.

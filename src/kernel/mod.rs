@@ -1,4 +1,4 @@
-//! What the fused encoders, the loss and the optimizer compute: slices and sizes only, no graph and no
+//! Kernels of the fused encoders, the loss and the optimizer: slices and sizes only, no graph and no
 //! configuration. Every operation takes a [`Cpu`] first, then its outputs, inputs and sizes.
 //!
 //! - One source for all instruction sets: kernels are written over [`lanes::Lanes`] and compiled for each
@@ -17,19 +17,20 @@
 //! | [`layer_norm`], [`activation`] | with what surrounds them fused in |
 //! | [`patches`], [`tokens`], [`pool`], [`unit_norm`] | from pixels and ids to unit vectors |
 //! | [`transformer`] | a stack of blocks: parameters, saved activations, both passes |
-//! | [`encoder`] | all of these together, on a machine |
 //! | [`contrastive`] | the loss in tiles |
 //! | [`global_norm`], [`adamw`] | the update |
 //!
-//! Most have a module `cuda` with the launcher and the kernel of the same operation for a GPU; see [`cuda`].
+//! Most have a module `cuda` with the launcher and the kernel of the same operation for a GPU; see [`cuda`]. What encoders are
+//! written over, on either, is a [`backend`].
 
 pub mod activation;
 pub mod adamw;
+pub mod arena;
 pub mod attention;
+pub mod backend;
 pub mod contrastive;
 pub mod cuda;
 pub mod element;
-pub mod encoder;
 pub mod gemm;
 pub mod global_norm;
 pub mod isa;
@@ -43,6 +44,7 @@ pub mod threads;
 pub mod tokens;
 pub mod transformer;
 pub mod unit_norm;
+pub mod view;
 
 use std::sync::{Mutex, MutexGuard};
 

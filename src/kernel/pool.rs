@@ -5,7 +5,7 @@ pub mod cuda;
 use super::element::Element;
 use super::Cpu;
 
-/// Which tokens of a sequence make its vector.
+/// Tokens of a sequence that make its vector.
 #[derive(Debug, Clone, Copy)]
 pub enum Pool<'a> {
     /// The mean of all.

@@ -4,7 +4,7 @@ pub mod cuda;
 
 use super::Cpu;
 
-/// What keeps a length from being zero.
+/// The rule that keeps a length from being zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Length {
     /// |x| + eps (FLIP: 1e-8).

@@ -1,4 +1,4 @@
-//! Which sizes can be built. Everything that is wrong is told at once, without building anything.
+//! Checks of sizes. Everything that is wrong is told at once, without building anything.
 
 use super::config::{ImagePositions, ImageTowerConfig, ModelConfig, TextTowerConfig};
 use super::error::Violation;
@@ -67,7 +67,7 @@ impl Findings {
         self.0.push(Violation { field: field.into(), problem });
     }
 
-    /// Whether `value` is a size that can be counted with.
+    /// True if `value` is a size that can be counted with.
     fn size(&mut self, field: &str, value: usize, largest: usize) -> bool {
         let fits = (1..=largest).contains(&value);
         if !fits {

@@ -1,4 +1,4 @@
-//! What a recipe says about the architecture. FLIP's published model is the default of every option;
+//! The architecture, as a recipe describes it. FLIP's published model is the default of every option;
 //! open_clip's is the other value.
 
 use schemars::JsonSchema;
@@ -17,7 +17,7 @@ pub struct ModelConfig {
     /// Width of the shared embedding space.
     #[schemars(range(min = 1))]
     pub embed_dim: usize,
-    /// How embeddings are brought to unit length.
+    /// Normalisation of embeddings to unit length.
     #[serde(default)]
     pub normalisation: Normalisation,
     /// The learnable temperature.
@@ -35,7 +35,7 @@ pub struct ImageTowerConfig {
     /// Side of a square patch, pixels.
     #[schemars(range(min = 1))]
     pub patch: usize,
-    /// What stored bytes are normalised with.
+    /// Mean and deviation that stored bytes are normalised with.
     #[serde(default)]
     pub pixels: PixelNorm,
     /// Width of a token. A multiple of `heads`; of 4 with `SinCos` positions.
@@ -57,7 +57,7 @@ pub struct ImageTowerConfig {
     pub pre_norm: bool,
     #[serde(default)]
     pub pool: ImagePool,
-    /// Whether the patch embedding has a bias (FLIP: yes, open_clip: no).
+    /// The patch embedding has a bias (FLIP: yes, open_clip: no).
     #[serde(default = "yes")]
     pub patch_bias: bool,
     #[serde(default)]
@@ -91,7 +91,7 @@ pub struct TextTowerConfig {
     /// Hidden width of the MLP over the token width.
     #[serde(default = "four")]
     pub mlp_ratio: f64,
-    /// Whether a token sees only itself and those before it (open_clip: yes, FLIP: no).
+    /// A token sees only itself and those before it (open_clip: yes, FLIP: no).
     #[serde(default)]
     pub causal: bool,
     #[serde(default)]
@@ -121,7 +121,7 @@ pub enum ImagePositions {
     Learned,
 }
 
-/// How the image tokens become one vector, after the final LayerNorm.
+/// Pooling of the image tokens to one vector, after the final LayerNorm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ImagePool {
     /// Mean over the class token and every kept patch (FLIP).
@@ -131,7 +131,7 @@ pub enum ImagePool {
     ClassToken,
 }
 
-/// How the text tokens become one vector, after the final LayerNorm.
+/// Pooling of the text tokens to one vector, after the final LayerNorm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum TextPool {
     /// The token at position 0, or the first in the caption of those that are kept (FLIP).
@@ -139,6 +139,8 @@ pub enum TextPool {
     First,
     /// The first occurrence of the largest token id: the end-of-text token (open_clip).
     EndOfText,
+    /// The token at the last position, or the last in the caption of those that are kept (open_clip's `last`). Padding counts.
+    Last,
     /// Mean over all tokens.
     Mean,
 }
@@ -155,7 +157,7 @@ pub enum Activation {
     QuickGelu,
 }
 
-/// How an embedding is brought to unit length.
+/// Normalisation of an embedding to unit length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Normalisation {
     /// z / (|z| + 1e-8) (FLIP).
@@ -174,7 +176,7 @@ pub struct LogitScaleConfig {
     pub clip: LogitScaleClip,
 }
 
-/// Where the logit scale is kept within [0, ln 100].
+/// The place where the logit scale is kept within [0, ln 100].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum LogitScaleClip {
     /// In the forward pass; no gradient outside; the parameter itself is left alone (FLIP).
@@ -246,7 +248,7 @@ pub enum Precision {
     Bf16,
 }
 
-/// Which implementation of the encoders.
+/// Implementation of the encoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Compute {
     /// Composed from dfdx operations: readable, the oracle of every test.
@@ -256,18 +258,18 @@ pub enum Compute {
     Fused,
 }
 
-/// What the forward pass of the fused encoders keeps for the backward pass.
+/// Gradient checkpointing: the activations that the fused encoders keep for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Recompute {
     /// All that it needs.
     #[default]
     None,
-    /// The input of each block, which is computed once more on the way back: about a third more work, and
+    /// The input of each block, which is computed once more in the backward pass: about a third more work, and
     /// memory for the activations of one block instead of all.
     Blocks,
 }
 
-/// How encoders are computed whole.
+/// Options of the fused encoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fusion {
     pub precision: Precision,

@@ -1,4 +1,4 @@
-//! What a model costs, known from its sizes alone.
+//! Parameters, work and memory of a model, known from its sizes alone.
 
 use super::config::{Activation, ModelConfig};
 use crate::parameter::{Parameter, Role, Tower};
@@ -71,7 +71,7 @@ impl ModelConfig {
         Blocks { width, hidden, depth, heads, activation: c.activation }
     }
 
-    /// How many parameters the model has.
+    /// Number of parameters of the model.
     pub fn parameter_counts(&self) -> ParameterCounts {
         let all = self.parameters();
         let sum = |wanted: &dyn Fn(&Parameter) -> bool| -> u64 {
@@ -97,7 +97,7 @@ impl ModelConfig {
         3.0 * (patch + blocks + projections + logits)
     }
 
-    /// What of it is the text encoder's.
+    /// The text encoder's part of it.
     pub fn text_flops_per_pair(&self, kept_tokens: usize) -> f64 {
         let projection = 2.0 * self.text.width as f64 * self.embed_dim as f64;
         3.0 * (self.text_blocks().flops(kept_tokens as f64) + projection)

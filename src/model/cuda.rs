@@ -8,10 +8,11 @@ use cudarc::driver::{DevicePtr, DevicePtrMut, DeviceSlice, DriverError};
 use dfdx::prelude::*;
 use dfdx::tensor::{Cuda, CudaError};
 
-use super::lent::{fuse_on, Lends};
+use super::fused::{fuse_on_gpu, DeviceStorage};
 use super::{Flip, Fusion, GraphDevice, ModelError};
-use crate::kernel::cuda::driver::Gpu;
-use crate::kernel::cuda::MachineError;
+use crate::kernel::cuda::driver::CudaGpu;
+use crate::kernel::cuda::GpuError;
+use crate::kernel::view::{View, ViewMut};
 use crate::parameter::{Ranges, Values};
 
 impl GraphDevice for Cuda {
@@ -20,24 +21,27 @@ impl GraphDevice for Cuda {
         // Gradients and temporary tensors of a step use the memory of the step before.
         device.try_enable_cache().map_err(ModelError::device)?;
         let storage: Values<f32, Cuda> = device.try_alloc_len(1).map_err(ModelError::device)?;
-        let fused = fuse_on(flip, Gpu::new(storage.device())?, how)?;
+        let fused = fuse_on_gpu(flip, CudaGpu::new(storage.device())?, how)?;
         let Fusion { precision, recompute, .. } = how;
         tracing::info!(target: "flip::model", ?precision, ?recompute, "fused encoders on the GPU");
         Ok(fused)
     }
 }
 
-// SAFETY: memory of the device, whose stream both launch on and free on.
-unsafe impl Lends<Gpu> for Cuda {
-    fn place(storage: &Values<f32, Cuda>) -> (u64, usize) {
-        (*storage.device_ptr(), storage.len())
+// Memory of the device; both launch and free on its stream.
+impl DeviceStorage<CudaGpu> for Cuda {
+    fn view(storage: &Values<f32, Cuda>) -> View<'_, f32> {
+        // SAFETY: the storage is borrowed, and memory that kernels of the device read.
+        unsafe { View::new(*storage.device_ptr() as *const f32, storage.len()) }
     }
-    fn place_mut(storage: &mut Values<f32, Cuda>) -> (u64, usize) {
-        (*storage.device_ptr_mut(), storage.len())
+    fn view_mut(storage: &mut Values<f32, Cuda>) -> ViewMut<'_, f32> {
+        let len = storage.len();
+        // SAFETY: as above; it is borrowed by nobody else.
+        unsafe { ViewMut::new(*storage.device_ptr_mut() as *mut f32, len) }
     }
-    fn failed(error: &MachineError) -> CudaError {
+    fn error(error: GpuError) -> CudaError {
         CudaError::Driver(DriverError(match error {
-            MachineError::OutOfMemory { .. } => CUresult::CUDA_ERROR_OUT_OF_MEMORY,
+            GpuError::OutOfMemory { .. } => CUresult::CUDA_ERROR_OUT_OF_MEMORY,
             _ => CUresult::CUDA_ERROR_UNKNOWN,
         }))
     }

@@ -5,10 +5,10 @@ use std::fmt;
 
 use dfdx::prelude::*;
 
-use super::agenda::Agenda;
 use super::gradients::TapeGradients;
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
+use super::prefetch::Prefetch;
 use crate::kernel::cuda::phase::Phase;
 use crate::kernel::{adamw, Cpu as Kernels};
 use crate::parameter::{Flat, Role};
@@ -45,7 +45,7 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
     /// The masters have changed, or are about to.
     fn masters_change(&self);
 
-    /// Whether it computes with copies of the weights, so that their masters may be elsewhere.
+    /// True if it computes with copies of the weights, so that their masters may be elsewhere.
     fn copies_weights(&self) -> bool;
 
     /// Copies those masters that are here.
@@ -54,16 +54,16 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
     /// Makes values the copy of the weight at a place of the list, whose master is elsewhere.
     fn copy_weight(&self, place: usize, values: &[f32]) -> Result<(), D::Err>;
 
-    /// What the loss is computed on where its embeddings lie on the host.
+    /// Kernels of the host, for a loss whose embeddings lie there.
     fn kernels(&self) -> &Kernels;
 
-    /// Whether it wants to know of images before they are encoded.
-    fn listens(&self) -> bool {
+    /// True if it wants to know of images before they are encoded.
+    fn prefetches(&self) -> bool {
         false
     }
 
     /// The images of the coming step and of the one after it.
-    fn announce(&self, _agenda: Agenda) {}
+    fn prefetch(&self, _agenda: Prefetch) {}
 
     /// Seconds of the phases since the last call, where the device takes them.
     fn lap(&self) -> Result<Vec<(Phase, f64)>, D::Err> {

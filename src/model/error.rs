@@ -1,4 +1,4 @@
-//! What can be wrong with a model's sizes, its input and its weights.
+//! Errors of a model's sizes, its input and its weights.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::parameter::Mismatch;
 pub struct Violation {
     /// Dotted path inside the model's configuration, for example `image.width`.
     pub field: String,
-    /// What would be right, what was found, what to do.
+    /// Expected and found, and advice.
     pub problem: String,
 }
 
@@ -19,7 +19,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Why a model could not be built, fed or filled.
+/// A model cannot be built, fed or filled.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ModelError {
     #[error("{}", lines(.0))]
@@ -51,7 +51,7 @@ pub enum ModelError {
     #[error("ranks.shard: Masters needs precision: Bf16 and compute: Fused; in 32 bits, masters are what products read")]
     NoCopies,
     #[error(transparent)]
-    Machine(#[from] crate::kernel::cuda::MachineError),
+    Gpu(#[from] crate::kernel::cuda::GpuError),
     #[error("compute: Fused computes in bfloat16 on a GPU, not in 32 bits")]
     FusedF32OnGpu,
     #[error("compute: Fused has no kernels on a GPU for this model: {0}")]
@@ -61,6 +61,12 @@ pub enum ModelError {
 impl ModelError {
     pub(crate) fn device(error: impl fmt::Display) -> Self {
         ModelError::Device(error.to_string())
+    }
+}
+
+impl From<std::convert::Infallible> for ModelError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfdx::prelude::*;
 
-use super::layer::Matrix;
+use super::matrix::Matrix;
 use crate::parameter::{Flat, Parameter, Ranges};
 
 /// Gradients that nodes of a tape add to. They are there from [`put`](Self::put) to [`take`](Self::take).

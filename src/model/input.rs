@@ -1,4 +1,4 @@
-//! What the encoders are fed: only kept patches and kept tokens.
+//! Input of the encoders: only kept patches and kept tokens.
 
 use super::error::ModelError;
 use crate::mask::Kept;
@@ -13,7 +13,7 @@ pub enum PatchValues {
 }
 
 impl PatchValues {
-    /// How many values.
+    /// Number of values.
     pub fn len(&self) -> usize {
         match self {
             PatchValues::Bytes(values) => values.len(),
@@ -21,7 +21,7 @@ impl PatchValues {
         }
     }
 
-    /// Whether there is none.
+    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -32,7 +32,7 @@ impl PatchValues {
 pub struct ImageInput {
     /// [batch, kept, patch * patch * 3].
     pub patches: PatchValues,
-    /// Which patches of the image they are, row-major over the grid.
+    /// Positions of the patches in the image, row-major over the grid.
     pub kept: Kept,
     /// Patches along a side of the image the stage trains at. Positions follow it.
     pub grid: usize,

@@ -3,13 +3,9 @@
 use dfdx::prelude::*;
 
 use super::gradients::Leaves;
+pub use super::matrix::Matrix;
+pub(crate) use super::matrix::Sequences;
 use crate::parameter::Ranges;
-
-/// Activations or a master: [rows, columns].
-pub type Matrix<E, D, T = NoneTape> = Tensor<(usize, usize), E, D, T>;
-
-/// Activations sample by sample: [batch, tokens, width].
-pub(crate) type Sequences<E, D, T = NoneTape> = Tensor<(usize, usize, usize), E, D, T>;
 
 /// y = x W + b, W [inputs, outputs].
 #[derive(Debug, Clone)]

@@ -11,32 +11,34 @@
 //! Activations are [rows, width], a row a token; matrices are [inputs, outputs], y = x W + b.
 
 mod activation;
-mod agenda;
 mod block;
 mod check;
 mod config;
 mod cost;
+mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod encoder;
 mod engine;
 mod error;
 mod exchange;
 mod fused;
+mod grad_cache;
 mod gradients;
 mod image;
 mod init;
 mod input;
 mod layer;
-mod lent;
 mod loss;
-mod machine;
+mod matrix;
+mod micro_batches;
 mod parts;
 mod patch;
 mod position;
-mod replay;
+mod prefetch;
 mod resample;
 mod ring_loss;
-mod shared_out;
+mod sharded;
 mod spec;
 mod text;
 mod transfer;
@@ -48,31 +50,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dfdx::prelude::*;
 
-use agenda::Agenda;
-pub use agenda::StepImages;
 pub use config::*;
 pub use cost::ParameterCounts;
+pub use encoder::{arena_bytes, gpu_bytes, gpu_lacks, gpu_rates, sizes, Encoders, GpuBytes, Pass};
 pub use error::{ModelError, Violation};
+pub use grad_cache::{LossAndGradients, Seconds};
 pub use input::{ImageInput, PatchValues, TextInput};
 pub use layer::{layer_norm, Matrix};
-pub use lent::{fuse_on, Lends};
 pub use loss::{host_contrastive, LOGIT_SCALE_RANGE};
-pub use machine::{machine_bytes, machine_lacks, machine_rates, MachineBytes, MachineEncoders};
 pub use parts::OwnParts;
 pub use patch::gather_patches;
 pub use position::sin_cos_table;
-pub use replay::{LossAndGradients, Seconds};
+use prefetch::Prefetch;
+pub use prefetch::StepImages;
 pub use ring_loss::{ring_loss, RingLoss};
 
 use crate::kernel::cuda::phase::Phase;
-use crate::kernel::element::Bf16;
+
 use crate::kernel::isa::Isa;
 use crate::kernel::Cpu as Kernels;
 use crate::parameter::{host_f32, rounded, widened, Flat, Layout, Parameter, Ranges, Tower, Values};
 use engine::LogitScale;
 pub(crate) use engine::{Engine, Update};
-pub use fused::arena_bytes;
-use fused::Fused;
+pub use fused::{fuse_on_gpu, DeviceStorage};
 use gradients::{Leaves, TapeGradients};
 use image::ImageTower;
 use init::first_values;
@@ -84,22 +84,6 @@ use text::TextTower;
 pub trait GraphDevice: Ranges<f32> {
     /// Makes a model compute whole encoders at a time, on kernels of our own.
     fn fuse(flip: Flip<f32, Self>, how: Fusion) -> Result<Flip<f32, Self>, ModelError>;
-}
-
-impl GraphDevice for Cpu {
-    fn fuse(mut flip: Flip<f32, Cpu>, how: Fusion) -> Result<Flip<f32, Cpu>, ModelError> {
-        let Fusion { precision, recompute, .. } = how;
-        let kernels = Arc::new(how.kernels()?);
-        let (isa, threads) = (kernels.isa().name(), kernels.threads().count());
-        tracing::info!(target: "flip::model", isa, threads, ?precision, ?recompute, "fused encoders");
-        flip.engine = Some(match precision {
-            Precision::F32 => Arc::new(Fused::<f32>::new(kernels, &flip.config, &flip.parameters, recompute)),
-            Precision::Bf16 => {
-                Arc::new(Fused::<Bf16>::new(kernels, &flip.config, &flip.parameters, recompute))
-            }
-        });
-        Ok(flip)
-    }
 }
 
 impl Fusion {
@@ -124,8 +108,8 @@ pub struct Flip<E: Dtype, D: Storage<E>> {
     masters: Flat<E, D>,
     /// Computes instead of the composed graph, where there is one.
     engine: Option<Arc<dyn Engine<E, D>>>,
-    /// Whether each master of a weight is on one rank alone.
-    shared_out: bool,
+    /// Each master of a weight is on one rank alone.
+    sharded: bool,
     /// Of all parameters, as gradients lie on every rank.
     gradient_layout: Arc<Layout>,
     spare: Spare<E, D>,
@@ -154,13 +138,13 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
             parameters: Arc::new(parameters),
             masters,
             engine: None,
-            shared_out: false,
+            sharded: false,
             gradient_layout: layout,
             spare: Arc::default(),
         })
     }
 
-    /// What was built.
+    /// The architecture.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
@@ -199,38 +183,38 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
     }
 
     /// Keeps gradients of all parameters that were used up for the next step: they are zeros.
-    pub(crate) fn give_back(&self, gradients: Flat<E, D>) {
+    pub(crate) fn recycle(&self, gradients: Flat<E, D>) {
         if *gradients.layout() == self.gradient_layout {
             let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
             *spare = gradients.into_towers().map(Some);
         }
     }
 
-    /// What computes instead of the composed graph, where there is something.
+    /// The engine that computes instead of the composed graph, if any.
     pub(crate) fn engine(&self) -> Option<Arc<dyn Engine<E, D>>> {
         self.engine.clone()
     }
 
-    /// Whether kernels of our own compute whole encoders. Then a row of a batch does not depend on the rows beside it.
+    /// True if kernels of our own compute whole encoders. Then a row of a batch does not depend on the rows beside it.
     pub fn is_fused(&self) -> bool {
         self.engine.is_some()
     }
 
-    /// Whether [`announce`](Self::announce) is of use.
-    pub fn listens(&self) -> bool {
-        self.engine.as_ref().is_some_and(|engine| engine.listens())
+    /// True if [`prefetch`](Self::prefetch) is of use.
+    pub fn prefetches(&self) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.prefetches())
     }
 
     /// Says which images the coming step encodes, and which the one after it: to a GPU a micro-batch travels while the one
     /// before it is computed. They may yet be others, or the same ones somewhere else; then it was in vain.
-    pub fn announce(&self, now: &StepImages, next: Option<&StepImages>) {
-        if let Some(engine) = self.engine.as_ref().filter(|engine| engine.listens()) {
-            engine.announce(Agenda::new(now, next));
+    pub fn prefetch(&self, now: &StepImages, next: Option<&StepImages>) {
+        if let Some(engine) = self.engine.as_ref().filter(|engine| engine.prefetches()) {
+            engine.prefetch(Prefetch::new(now, next));
         }
     }
 
     /// Seconds of the phases of a step since the last call, by the clock of the GPU whose kernels compute the encoders;
-    /// nothing of others. See [`Machine::lap`](crate::kernel::cuda::Machine::lap).
+    /// nothing of others. See [`Gpu::lap`](crate::kernel::cuda::Gpu::lap).
     ///
     /// # Errors
     /// The device fails.
@@ -314,7 +298,7 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         values.ok().and_then(|values| values.first().copied()).map_or(f64::NAN, widened)
     }
 
-    /// Whether the logit scale has a gradient: clipped in the forward pass, it has none outside of its range.
+    /// True if the logit scale has a gradient: clipped in the forward pass, it has none outside of its range.
     fn logit_scale_learns(&self) -> bool {
         let raw = self.raw_logit_scale();
         let inside = (LOGIT_SCALE_RANGE[0]..=LOGIT_SCALE_RANGE[1]).contains(&raw);

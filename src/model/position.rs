@@ -7,7 +7,7 @@ use dfdx::prelude::Dtype;
 use crate::mask::Kept;
 use crate::parameter::rounded;
 
-/// Where patch `i` of a side of `grid` patches lies, in patches of a side of `model_grid`.
+/// Coordinate of patch `i` of a side of `grid` patches, in patches of a side of `model_grid`.
 fn coordinate(i: usize, grid: usize, model_grid: usize) -> f64 {
     (i as f64 + 0.5) * model_grid as f64 / grid as f64 - 0.5
 }

@@ -11,7 +11,7 @@ use crate::kernel::Cpu as Kernels;
 use crate::ranks::ring::{ring_pass, Column};
 use crate::ranks::{Parts, Ranks, RanksError};
 
-/// What this rank learns of the loss: all of it, and the gradients of its own rows.
+/// The loss of all ranks, and the gradients of this rank's rows.
 #[derive(Debug)]
 pub struct RingLoss {
     pub loss: f64,

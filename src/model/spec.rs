@@ -44,6 +44,7 @@ impl ModelConfig {
 
         list.tower = Tower::Text;
         list.tokens(TOKENS, Role::Token, vec![text.vocab_size, text.width]);
+        list.rounded();
         list.tokens(TEXT_POSITIONS, Role::Position, vec![text.context, text.width]);
         for block in 0..text.depth {
             list.block(&format!("text.blocks.{block}"), text.width, text.hidden());
@@ -65,7 +66,13 @@ struct List {
 
 impl List {
     fn add(&mut self, name: &str, role: Role, shape: Vec<usize>, init: Init) {
-        self.all.push(Parameter { name: name.into(), tower: self.tower, role, shape, init });
+        let rounded = role == Role::Weight;
+        self.all.push(Parameter { name: name.into(), tower: self.tower, role, shape, init, rounded });
+    }
+
+    /// The last parameter may be read rounded.
+    fn rounded(&mut self) {
+        self.all.iter_mut().last().into_iter().for_each(|last| last.rounded = true);
     }
 
     /// A matrix [inputs, outputs], uniform within +-sqrt(6 / (inputs + outputs)) (Xavier).
@@ -100,9 +107,11 @@ impl List {
         let qkv = format!("{name}.attention.qkv");
         self.add(&format!("{qkv}.weight"), Role::Weight, vec![width, 3 * width], Init::Uniform { bound });
         self.vector(&format!("{qkv}.bias"), Role::Bias, 3 * width, 0.0);
+        self.rounded();
         self.linear(&format!("{name}.attention.out"), width, width);
         self.norm(&format!("{name}.norm2"), width);
         self.linear(&format!("{name}.mlp.up"), width, hidden);
+        self.rounded();
         self.linear(&format!("{name}.mlp.down"), hidden, width);
     }
 }

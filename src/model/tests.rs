@@ -65,11 +65,11 @@ fn micro_batches_have_the_gradient_of_the_full_batch() {
     let (images, texts) = joined(&parts);
     let at_once = model.loss_and_gradients(&[images], &[texts]).unwrap();
     let (images, texts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    let replayed = model.loss_and_gradients(&images, &texts).unwrap();
-    assert!((at_once.loss - replayed.loss).abs() < 1e-6);
+    let cached = model.loss_and_gradients(&images, &texts).unwrap();
+    assert!((at_once.loss - cached.loss).abs() < 1e-6);
     for (place, parameter) in model.parameters().iter().enumerate() {
         let expected = at_once.gradients.read(place).unwrap();
-        let got = replayed.gradients.read(place).unwrap();
+        let got = cached.gradients.read(place).unwrap();
         let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
         let error = norm(&mut expected.iter().zip(&got).map(|(a, b)| a - b));
         // Key biases have no gradient but rounding; hence the absolute part.

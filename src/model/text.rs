@@ -74,7 +74,7 @@ impl<E: Dtype, D: Ranges<E>> TextTower<E, D> {
         unit_length(pooled.try_matmul(self.projection.clone())?, self.normalisation)
     }
 
-    /// What a token may not see, [batch, kept, kept]: minus infinity for those that come later in the
+    /// The mask of the attention logits, [batch, kept, kept]: minus infinity for tokens that come later in the
     /// caption, in whatever order they were kept.
     fn hidden(&self, input: &TextInput) -> Result<Sequences<E, D>, D::Err> {
         let (batch, kept) = (input.kept.batch, input.kept.kept);
@@ -93,12 +93,13 @@ impl<E: Dtype, D: Ranges<E>> TextTower<E, D> {
     }
 }
 
-/// Which kept token of each row stands for the caption; none where all do.
+/// The kept token of each row that stands for the caption; none where all do.
 pub(crate) fn pooled_tokens(input: &TextInput, pool: TextPool) -> Option<Vec<usize>> {
     let kept = input.kept.kept;
     match pool {
         TextPool::Mean => None,
         TextPool::First => Some(input.kept.ids.chunks_exact(kept).map(|row| first(row, u32::lt)).collect()),
+        TextPool::Last => Some(input.kept.ids.chunks_exact(kept).map(|row| first(row, u32::gt)).collect()),
         TextPool::EndOfText => Some(input.tokens.chunks_exact(kept).map(|row| first(row, u32::gt)).collect()),
     }
 }
@@ -114,11 +115,12 @@ mod tests {
     use crate::mask::Kept;
 
     #[test]
-    fn pools_the_first_position_or_the_first_largest_id() {
+    fn pools_the_first_position_the_last_or_the_first_largest_id() {
         let kept = Kept { ids: vec![3, 0, 2, 1, 2, 4], batch: 2, kept: 3, of: 5 };
         let input = TextInput { tokens: vec![5, 9, 9, 7, 1, 7], kept };
         assert_eq!(pooled_tokens(&input, TextPool::First), Some(vec![1, 0]));
         assert_eq!(pooled_tokens(&input, TextPool::EndOfText), Some(vec![1, 0]));
+        assert_eq!(pooled_tokens(&input, TextPool::Last), Some(vec![0, 2]));
         assert_eq!(pooled_tokens(&input, TextPool::Mean), None);
     }
 }

@@ -23,7 +23,7 @@ const FIRST: &str = "adamw.first.";
 const SECOND: &str = "adamw.second.";
 const UPDATES: &str = "adamw.updates";
 
-/// Why an optimizer could not go on.
+/// An optimizer could not go on.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum OptimizerError {
     #[error("these tensors are not the state of this model's optimizer:\n{0}")]
@@ -111,7 +111,7 @@ impl<E: Dtype, D: Ranges<E>> AdamW<E, D> {
         let whole = update.moments[0].layout() == update.gradients.layout();
         engine.adamw(update).map_err(OptimizerError::device)?;
         if whole {
-            model.give_back(gradients);
+            model.recycle(gradients);
         }
         Ok(())
     }
@@ -267,7 +267,14 @@ mod tests {
 
     fn parameter(role: Role, len: usize) -> Parameter {
         let init = Init::Constant(0.0);
-        Parameter { name: format!("{role:?}"), tower: Tower::Text, role, shape: vec![len], init }
+        Parameter {
+            name: format!("{role:?}"),
+            tower: Tower::Text,
+            role,
+            shape: vec![len],
+            init,
+            rounded: true,
+        }
     }
 
     fn flat<E: Dtype>(parameters: &[Parameter], values: &[&[E]]) -> Flat<E, Cpu>

@@ -47,7 +47,7 @@ fn square_sum<E: Dtype, D: Ranges<E>>(
     Ok(sum)
 }
 
-/// What a gradient of norm `norm` is multiplied by so that its norm is at most `max`.
+/// Factor that makes the norm of a gradient of norm `norm` at most `max`.
 pub fn clip_factor(norm: f64, max: f64) -> f64 {
     if norm <= max {
         1.0
@@ -72,6 +72,7 @@ mod tests {
             role: Role::Weight,
             shape: vec![values.len()],
             init: Init::Constant(0.0),
+            rounded: true,
         });
         let layout = Arc::new(Layout::new(&parameters, |_| true));
         let mut gradients = Flat::zeros(&Cpu::default(), layout).unwrap();

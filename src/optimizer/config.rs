@@ -1,4 +1,4 @@
-//! What a recipe says about the update rule and its learning rate.
+//! The update rule and its learning rate, as a recipe describes them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ impl Default for OptimizerConfig {
     }
 }
 
-/// How the learning rate moves. The k-th update (k = 0, 1, ...) uses the rate at k.
+/// Schedule of the learning rate. The k-th update (k = 0, 1, ...) uses the rate at k.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum ScheduleConfig {
@@ -50,7 +50,7 @@ pub enum ScheduleConfig {
 }
 
 impl ScheduleConfig {
-    /// How long the rate rises.
+    /// Time in which the rate rises.
     pub fn warmup(&self) -> Duration {
         match self {
             ScheduleConfig::Cosine(config) => config.warmup,

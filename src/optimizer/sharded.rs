@@ -53,7 +53,7 @@ impl<D: Ranges<f32>> AdamW<f32, D> {
     ) -> Result<(), OptimizerError> {
         let mine = |place: usize| owners.owner(place) == ranks.rank();
         self.update_some(model, mine, gradients, lr, factor)?;
-        Ok(model.spread(ranks, owners)?)
+        Ok(model.broadcast(ranks, owners)?)
     }
 
     /// Shows rank 0 a tensor of the [outline](AdamW::outline) for all parameters of the model, wherever it is; `owners` have

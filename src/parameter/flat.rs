@@ -11,7 +11,7 @@ use super::{rounded, widened, Parameter, Tower};
 /// Ranges begin at multiples of so many values: 256 bytes, what a GPU reads at its best.
 const ALIGNMENT: usize = 64;
 
-/// Where in the buffer of its tower each parameter lies.
+/// Ranges of the parameters in the buffers of their towers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// In the order of the list of parameters; none of those whose values are elsewhere.
@@ -72,7 +72,7 @@ impl<E: Dtype, D: Storage<E>> Flat<E, D> {
         &self.device
     }
 
-    /// Whether the values of the parameter at a place are here.
+    /// True if the values of the parameter at a place are here.
     pub fn holds(&self, place: usize) -> bool {
         self.layout.range(place).is_some()
     }
@@ -239,6 +239,7 @@ mod tests {
             role: Role::Weight,
             shape: vec![len],
             init: Init::Constant(0.0),
+            rounded: true,
         };
         vec![
             of(Tower::Image, 70),

@@ -72,6 +72,9 @@ pub struct Parameter {
     pub role: Role,
     pub shape: Vec<usize>,
     pub init: Init,
+    /// Kernels that compute in bfloat16 may read it rounded: it is multiplied by, becomes a token, or is added to what is rounded
+    /// itself.
+    pub rounded: bool,
 }
 
 impl Parameter {
@@ -80,7 +83,7 @@ impl Parameter {
         count(&self.shape)
     }
 
-    /// Whether it holds no number at all; a checked model has no such parameter.
+    /// True if it holds no number at all; a checked model has no such parameter.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -84,6 +84,23 @@ pub trait Ranges<E: Dtype>: Device<E> {
         self.paste(to, range.start, &sum)
     }
 
+    /// Storage of the values of a tensor.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn values(&self, tensor: &Tensor<(usize, usize), E, Self>) -> Result<Values<E, Self>, Self::Err> {
+        // dfdx gives the storage of a tensor to nobody, but moves a velocity by it: v <- 0 v + (0 + values).
+        let rule = SgdConfig {
+            lr: 0.0,
+            momentum: Some(Momentum::Classic(0.0)),
+            weight_decay: Some(WeightDecay::L2(1.0)),
+        };
+        let len = tensor.shape().0 * tensor.shape().1;
+        let (mut values, nothing) = (self.allocate(len)?, self.allocate(len)?);
+        rule.try_update(&mut tensor.clone(), &mut values, &nothing)?;
+        Ok(values)
+    }
+
     /// A tensor of a range.
     ///
     /// # Errors
@@ -161,6 +178,13 @@ macro_rules! ranges_on_the_host {
                 to[range].iter_mut().zip(gradient.iter()).for_each(|(to, from)| *to += from);
                 **gradient = Vec::new();
                 Ok(())
+            }
+
+            fn values(
+                &self,
+                tensor: &Tensor<(usize, usize), $number, Cpu>,
+            ) -> Result<Values<$number, Cpu>, CpuError> {
+                self.hold(tensor.as_vec())
             }
 
             fn tensor(

@@ -14,7 +14,7 @@ pub struct NamedTensor {
     pub data: Vec<f32>,
 }
 
-/// How a set of tensors differs from what was expected.
+/// Difference of a set of tensors from the expected ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mismatch {
     /// Expected and not there.
@@ -69,7 +69,7 @@ impl Mismatch {
         }
     }
 
-    /// Whether there is none.
+    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.left_over.is_empty() && self.reshaped.is_empty()
     }

@@ -8,7 +8,7 @@
 //!   [messages] that take a [`HOP`] each beside their bytes,
 //! - where the optimizer's state is shared out, what is handed back are updated parameters, after the backward pass, each
 //!   from its owner to all, and half as many bytes for those of weights whose masters are shared out too,
-//! - the exchange of the image encoder's runs while the text encoder is sent back, `2/3 T` times its share in the FLOPs,
+//! - the exchange of the image encoder's runs while the text encoder runs backward, `2/3 T` times its share in the FLOPs,
 //! - so a step takes `T + ring / L + max(0, exchange(I) - back) + exchange(P - I) + 4 R hops`, a hop for each tile that
 //!   starts from each rank, four times round; with shared state, `exchange(I)` is the half that adds up, and what is handed
 //!   back takes its time at the end.

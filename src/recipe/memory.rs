@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Compute, Fusion, Precision, Recipe};
 use crate::device::DeviceConfig;
-use crate::model::{arena_bytes, machine_bytes, ModelConfig};
+use crate::model::{arena_bytes, gpu_bytes, ModelConfig};
 
 /// Bytes that a training stage needs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -60,7 +60,7 @@ impl Memory {
         if of_host.activations > COUNTABLE {
             return of_host;
         }
-        let held = machine_bytes(model, fusion.recompute, (batch, micro_batch), kept_patches, kept_tokens);
+        let held = gpu_bytes(model, fusion.recompute, (batch, micro_batch), kept_patches, kept_tokens);
         let parameters = model.parameter_counts().total() as f64;
         Memory {
             parameters: 4.0 * parameters + held.copies as f64,

@@ -170,14 +170,14 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
 
     /// Loads the next batch, where the model wants to know its images beforehand, and tells the model of both.
     fn prefetch(&mut self, batch: &ReadyBatch) {
-        if !self.run.model.listens() {
+        if !self.run.model.prefetches() {
             return;
         }
         let next = match self.done() + 1 < self.plan.steps {
             true => self.batches.load_ahead(self.run, &mut self.clock),
             false => None,
         };
-        self.run.model.announce(&batch.images, next);
+        self.run.model.prefetch(&batch.images, next);
     }
 
     /// Loss of a batch, and its gradients: on this rank all of them, or those of its own parameters.
@@ -305,8 +305,8 @@ fn optimizer<D: GraphDevice>(
     let lengths: Vec<usize> = run.model.parameters().iter().map(|parameter| parameter.len()).collect();
     let sharded = shard != Shard::Nothing && !run.processes.alone();
     let owners = sharded.then(|| Owners::of(&lengths, ranks.count()));
-    if let (Some(owners), Shard::Masters, false) = (&owners, shard, run.model.is_shared_out()) {
-        run.model.share_out(ranks, owners)?;
+    if let (Some(owners), Shard::Masters, false) = (&owners, shard, run.model.is_sharded()) {
+        run.model.shard(ranks, owners)?;
     }
     let optimizer = match resumed {
         None => AdamW::new(config),

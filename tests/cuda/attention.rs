@@ -1,38 +1,37 @@
 use flip::kernel::attention::cuda::{backward, forward, Saved, HEADS};
 use flip::kernel::attention::{reference, Attention};
-use flip::kernel::cuda::Machine;
+use flip::kernel::cuda::Gpu;
 use flip::kernel::element::Bf16;
 
 use crate::bound::*;
-use crate::{down, each_machine};
+use crate::{down, each_gpu};
 
-fn against_reference<M: Machine>(machine: &M, of: Attention, magnitude: f32) {
+fn against_reference<G: Gpu>(gpu: &G, of: Attention, magnitude: f32) {
     let rows = of.batch * of.tokens;
     let qkv: Vec<f32> = numbers(1, rows * 3 * of.width()).iter().map(|x| x * magnitude).collect();
     let (qkv, dout) = (stored::<Bf16>(&qkv), stored::<Bf16>(&numbers(2, rows * of.width())));
-    let (on, of_out) = (machine.upload(&qkv).unwrap(), machine.upload(&dout).unwrap());
-    let mut out = machine.zeros::<Bf16>(dout.len()).unwrap();
-    let (mut lse, mut dots) =
-        (machine.zeros::<f32>(of.saved()).unwrap(), machine.zeros::<f32>(of.saved()).unwrap());
-    let (to, saved) = (machine.view_mut(&mut out), machine.view_mut(&mut lse));
-    forward(machine, to, saved, machine.view(&on), of).unwrap();
+    let (on, of_out) = (gpu.upload(&qkv).unwrap(), gpu.upload(&dout).unwrap());
+    let mut out = gpu.zeros::<Bf16>(dout.len()).unwrap();
+    let (mut lse, mut dots) = (gpu.zeros::<f32>(of.saved()).unwrap(), gpu.zeros::<f32>(of.saved()).unwrap());
+    let (to, saved) = (gpu.view_mut(&mut out), gpu.view_mut(&mut lse));
+    forward(gpu, to, saved, gpu.view(&on), of).unwrap();
     let want = reference::forward(&exact(&qkv), of);
     // An error of S is relative to S, and goes into the exponent.
     let logit = 1.0 + (magnitude * magnitude) as f64 * (of.head as f64).sqrt();
     close::<Bf16>(
         &format!("{of:?} x {magnitude}: out"),
-        &exact(&down(machine, &out)),
+        &exact(&down(gpu, &out)),
         &want,
         1,
         size(&want, 1.0),
     );
 
-    let mut dqkv = machine.upload(&vec![Bf16::from_bits_of_nan(); qkv.len()]).unwrap();
-    let saved = Saved { qkv: machine.view(&on), out: machine.view(&out), lse: machine.view(&lse) };
-    let (to, scratch) = (machine.view_mut(&mut dqkv), machine.view_mut(&mut dots));
-    backward(machine, to, scratch, machine.view(&of_out), saved, of).unwrap();
+    let mut dqkv = gpu.upload(&vec![Bf16::from_bits_of_nan(); qkv.len()]).unwrap();
+    let saved = Saved { qkv: gpu.view(&on), out: gpu.view(&out), lse: gpu.view(&lse) };
+    let (to, scratch) = (gpu.view_mut(&mut dqkv), gpu.view_mut(&mut dots));
+    backward(gpu, to, scratch, gpu.view(&of_out), saved, of).unwrap();
     let want = reference::backward(&exact(&dout), &exact(&qkv), of);
-    let got = exact(&down(machine, &dqkv));
+    let got = exact(&down(gpu, &dqkv));
     close::<Bf16>(&format!("{of:?} x {magnitude}: dqkv"), &got, &want, 1, logit * size(&want, 1.0));
     for (i, what) in ["queries", "keys", "values"].into_iter().enumerate() {
         let part = |all: &[f64]| -> Vec<f64> {
@@ -67,11 +66,11 @@ impl Nan for Bf16 {
 
 #[test]
 fn every_head_there_is_a_kernel_for() {
-    each_machine!(machine => {
+    each_gpu!(gpu => {
         for (i, head) in HEADS.into_iter().enumerate() {
             let tokens = [9, 17, 1, 7, 16, 5, 17, 33, 20, 8, 63, 64][i];
             for causal in [false, true] {
-                against_reference(machine, Attention { batch: 2, tokens, heads: 2, head, causal }, 1.0);
+                against_reference(gpu, Attention { batch: 2, tokens, heads: 2, head, causal }, 1.0);
             }
         }
     });
@@ -79,10 +78,10 @@ fn every_head_there_is_a_kernel_for() {
 
 #[test]
 fn sequences_of_several_chunks() {
-    each_machine!(machine => {
+    each_gpu!(gpu => {
         for (tokens, head) in [(65, 64), (99, 64), (130, 80), (197, 32), (70, 12), (66, 88)] {
             for causal in [false, true] {
-                against_reference(machine, Attention { batch: 1, tokens, heads: 1, head, causal }, 1.0);
+                against_reference(gpu, Attention { batch: 1, tokens, heads: 1, head, causal }, 1.0);
             }
         }
     });
@@ -90,10 +89,10 @@ fn sequences_of_several_chunks() {
 
 #[test]
 fn large_and_small_logits() {
-    each_machine!(machine => {
+    each_gpu!(gpu => {
         let of = Attention { batch: 1, tokens: 70, heads: 1, head: 32, causal: false };
         for magnitude in [1e-12, 8.0] {
-            against_reference(machine, of, magnitude);
+            against_reference(gpu, of, magnitude);
         }
     });
 }

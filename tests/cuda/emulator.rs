@@ -11,11 +11,12 @@ use std::time::SystemTime;
 
 use dfdx::prelude::{Cpu, CpuError};
 use flip::kernel::activation::Activation;
+use flip::kernel::backend::Memory;
 use flip::kernel::cuda::phase::Phase;
 use flip::kernel::cuda::product::{ByColumns, Epilogue, Kind, Product};
-use flip::kernel::cuda::{Launch, Machine, MachineError, Number, View, ViewMut};
+use flip::kernel::cuda::{Gpu, GpuError, Launch, Number, View, ViewMut};
 use flip::kernel::element::Bf16;
-use flip::model::Lends;
+use flip::model::DeviceStorage;
 use flip::parameter::Values;
 use libloading::Library;
 
@@ -70,7 +71,7 @@ struct Compiled {
 }
 
 /// Memory that is aligned as that of a GPU would be for the widest access.
-pub struct Memory<T> {
+pub struct Buffer<T> {
     words: Vec<u128>,
     len: usize,
     of: std::marker::PhantomData<T>,
@@ -176,11 +177,11 @@ fn compile(module: &str) -> PathBuf {
     to
 }
 
-impl Machine for Emulator {
-    type Buffer<T: Number> = Memory<T>;
-    type Point = Point;
+impl Memory for Emulator {
+    type Buffer<T: Number> = Buffer<T>;
+    type Error = GpuError;
 
-    fn zeros<T: Number>(&self, len: usize) -> Result<Memory<T>, MachineError> {
+    fn zeros<T: Number>(&self, len: usize) -> Result<Buffer<T>, GpuError> {
         self.taken.fetch_add(1, Ordering::Relaxed);
         let words: Vec<u128> = vec![0; (len * size_of::<T>()).div_ceil(16)];
         // Where something else was before: nothing uses that any more.
@@ -191,27 +192,27 @@ impl Machine for Emulator {
         for at in old {
             order.used.remove(&at);
         }
-        Ok(Memory { words, len, of: std::marker::PhantomData })
+        Ok(Buffer { words, len, of: std::marker::PhantomData })
     }
-    fn upload<T: Number>(&self, values: &[T]) -> Result<Memory<T>, MachineError> {
+    fn upload<T: Number>(&self, values: &[T]) -> Result<Buffer<T>, GpuError> {
         let mut memory = self.zeros(values.len())?;
         bytemuck::cast_slice_mut(&mut memory.words)[..values.len()].copy_from_slice(values);
         Ok(memory)
     }
-    fn download<T: Number>(&self, buffer: &Memory<T>) -> Result<Vec<T>, MachineError> {
+    fn download<T: Number>(&self, buffer: &Buffer<T>) -> Result<Vec<T>, GpuError> {
         self.order().call(&[buffer.words.as_ptr() as u64]);
         Ok(bytemuck::cast_slice(&buffer.words)[..buffer.len].to_vec())
     }
-    fn view<'a, T: Number>(&self, buffer: &'a Memory<T>) -> View<'a, T> {
+    fn view<'a, T: Number>(&self, buffer: &'a Buffer<T>) -> View<'a, T> {
         // SAFETY: the buffer is alive for 'a and has this length.
-        unsafe { View::new(buffer.words.as_ptr() as u64, buffer.len) }
+        unsafe { View::new(buffer.words.as_ptr().cast(), buffer.len) }
     }
-    fn view_mut<'a, T: Number>(&self, buffer: &'a mut Memory<T>) -> ViewMut<'a, T> {
+    fn view_mut<'a, T: Number>(&self, buffer: &'a mut Buffer<T>) -> ViewMut<'a, T> {
         // SAFETY: the buffer is borrowed for 'a by nobody else and has this length.
-        unsafe { ViewMut::new(buffer.words.as_mut_ptr() as u64, buffer.len) }
+        unsafe { ViewMut::new(buffer.words.as_mut_ptr().cast(), buffer.len) }
     }
 
-    fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError> {
+    fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), GpuError> {
         assert_eq!(to.len(), values.len());
         self.order().call(&[to.address()]);
         count(0, size_of_val(values));
@@ -219,26 +220,30 @@ impl Machine for Emulator {
         unsafe { std::ptr::copy(values.as_ptr(), to.address() as *mut T, values.len()) };
         Ok(())
     }
-    fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, MachineError> {
+    fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, GpuError> {
         self.order().call(&[from.address()]);
         // SAFETY: a view is of memory of this process, and as long.
         Ok(unsafe { std::slice::from_raw_parts(from.address() as *const T, from.len()) }.to_vec())
     }
-    fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), MachineError> {
+    fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), GpuError> {
         let values = self.read(from)?;
         self.write(to, &values)
     }
-    fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), MachineError> {
+    fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), GpuError> {
         self.order().call(&[to.address()]);
         // SAFETY: a view is of memory of this process, and as long.
         unsafe { std::ptr::write_bytes(to.address() as *mut T, 0, to.len()) };
         Ok(())
     }
+}
 
-    fn point(&self) -> Result<Point, MachineError> {
+impl Gpu for Emulator {
+    type Point = Point;
+
+    fn point(&self) -> Result<Point, GpuError> {
         Ok(Point::After(self.order().now))
     }
-    fn wait_for(&self, point: &Point) -> Result<(), MachineError> {
+    fn wait_for(&self, point: &Point) -> Result<(), GpuError> {
         let mut order = self.order();
         if let Some(i) = order.coming.iter().position(|(copy, ..)| Point::Copied(*copy) == *point) {
             let (_, to, bytes) = order.coming.remove(i);
@@ -253,7 +258,7 @@ impl Machine for Emulator {
         to: ViewMut<T>,
         values: &[T],
         after: &Point,
-    ) -> Result<Point, MachineError> {
+    ) -> Result<Point, GpuError> {
         assert_eq!(to.len(), values.len());
         let bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
         let mut order = self.order();
@@ -270,22 +275,22 @@ impl Machine for Emulator {
         order.coming.push((copy, to.address(), bytes));
         Ok(Point::Copied(copy))
     }
-    fn mark(&self, phase: Phase) -> Result<(), MachineError> {
+    fn mark(&self, phase: Phase) -> Result<(), GpuError> {
         if let Some(marks) = &mut self.order().marks {
             marks.push(phase);
         }
         Ok(())
     }
-    fn lap(&self) -> Result<Vec<(Phase, f64)>, MachineError> {
+    fn lap(&self) -> Result<Vec<(Phase, f64)>, GpuError> {
         let marks = self.order().marks.replace(Vec::new()).unwrap_or_default();
         Ok(marks.into_iter().map(|phase| (phase, 0.0)).collect())
     }
 
-    fn fuses(&self, product: &Product) -> Result<bool, MachineError> {
+    fn fuses(&self, product: &Product) -> Result<bool, GpuError> {
         Ok(self.fuses || product.epilogue == Epilogue::Nothing)
     }
 
-    unsafe fn multiply(&self, product: &Product) -> Result<(), MachineError> {
+    unsafe fn multiply(&self, product: &Product) -> Result<(), GpuError> {
         assert!(self.fuses(product)?, "{product:?}");
         self.order().call(&[product.left.address, product.right.address, product.to]);
         // SAFETY: the caller's memory is as large as the product says.
@@ -293,7 +298,7 @@ impl Machine for Emulator {
         Ok(())
     }
 
-    unsafe fn launch(&self, mut launch: Launch) -> Result<(), MachineError> {
+    unsafe fn launch(&self, mut launch: Launch) -> Result<(), GpuError> {
         type Kernel = unsafe extern "C" fn(*const u32, u32, u32, *mut *mut c_void);
         let name = format!("{}_launch", launch.kernel);
         // What every GPU has, and the most that one with compute capability 8.0 lends.
@@ -303,7 +308,7 @@ impl Machine for Emulator {
         self.order().call(&launch.arguments);
         // SAFETY: EXPORT declares it so.
         let kernel = unsafe { Self::there().unwrap().library(launch.module).get::<Kernel>(&name) };
-        let kernel = kernel.map_err(|_| MachineError::NoKernel(launch.kernel))?;
+        let kernel = kernel.map_err(|_| GpuError::NoKernel(launch.kernel))?;
         let mut arguments: Vec<*mut c_void> =
             launch.arguments.iter_mut().map(|word| (word as *mut u64).cast()).collect();
         // SAFETY: the caller's arguments are those of the kernel.
@@ -312,15 +317,17 @@ impl Machine for Emulator {
     }
 }
 
-// SAFETY: the emulator's kernels use the memory of this process, and run when they are launched.
-unsafe impl Lends<Emulator> for Cpu {
-    fn place(storage: &Values<f32, Cpu>) -> (u64, usize) {
-        (storage.as_ptr() as u64, storage.len())
+/// The emulator's kernels use the memory of this process, and run when they are launched.
+impl DeviceStorage<Emulator> for Cpu {
+    fn view(storage: &Values<f32, Cpu>) -> View<'_, f32> {
+        // SAFETY: the storage is borrowed.
+        unsafe { View::new(storage.as_ptr(), storage.len()) }
     }
-    fn place_mut(storage: &mut Values<f32, Cpu>) -> (u64, usize) {
-        (storage.as_mut_ptr() as u64, storage.len())
+    fn view_mut(storage: &mut Values<f32, Cpu>) -> ViewMut<'_, f32> {
+        // SAFETY: the storage is borrowed, by nobody else.
+        unsafe { ViewMut::new(storage.as_mut_ptr(), storage.len()) }
     }
-    fn failed(_: &MachineError) -> CpuError {
+    fn error(_: GpuError) -> CpuError {
         CpuError::OutOfMemory
     }
 }

@@ -1,20 +1,21 @@
-//! Whole encoders, the loss and the update on a machine against the composed graph and the encoders of the processor.
+//! Whole encoders, the loss and the update on a GPU against the composed graph and the encoders of the processor.
 
 use std::sync::Arc;
 
 use dfdx::prelude::Cpu;
-use flip::kernel::cuda::Machine;
+use flip::kernel::backend::{Backend, Memory, Size, Weights};
+use flip::kernel::transformer::Gradients;
 use flip::mask::{ImageMask, Kept, Ratio};
 use flip::model::{
-    machine_bytes, machine_lacks, machine_rates, Flip, GraphDevice, ImageInput, MachineEncoders, ModelConfig,
+    gpu_bytes, gpu_lacks, gpu_rates, sizes, Encoders, Flip, GraphDevice, ImageInput, ModelConfig,
     PatchValues, Precision, Recompute, TextInput,
 };
-use flip::parameter::{Flat, NamedTensor, Tower};
+use flip::parameter::{Flat, NamedTensor};
 use flip::seed::{rng, Purpose};
 use rand::Rng;
 
 use crate::emulator::{sent, Emulator};
-use crate::{down, each_machine, on_plain};
+use crate::{down, each_gpu, on_plain};
 
 pub const FLIP: &str = r#"(
     image: (size: 32, patch: 8, width: 32, depth: 2, heads: 2),
@@ -61,68 +62,90 @@ pub fn composed(config: &ModelConfig) -> Flip<f32, Cpu> {
     flip
 }
 
-/// A tower's parameters with their gradients, in the memory of a machine.
-struct Masters<M: Machine> {
+/// A model on a GPU: its parameters with their copies and gradients, and its encoders.
+struct Model<B: Backend> {
     names: Vec<String>,
-    values: Vec<M::Buffer<f32>>,
-    gradients: Vec<M::Buffer<f32>>,
+    sizes: Vec<Size>,
+    masters: Vec<B::Buffer<f32>>,
+    copies: Vec<Option<B::Copy>>,
+    gradients: Vec<B::Buffer<f32>>,
+    encoders: Encoders<B>,
 }
 
-const TOWERS: [(Tower, &str); 2] = [(Tower::Image, "image."), (Tower::Text, "text.")];
-
-impl<M: Machine> Masters<M> {
-    fn new(machine: &M, all: &[NamedTensor], prefix: &str) -> Self {
-        let own: Vec<_> = all.iter().filter(|tensor| tensor.name.starts_with(prefix)).collect();
-        Masters {
-            names: own.iter().map(|tensor| tensor.name.clone()).collect(),
-            values: own.iter().map(|tensor| machine.upload(&tensor.data).unwrap()).collect(),
-            gradients: own.iter().map(|tensor| machine.zeros(tensor.data.len()).unwrap()).collect(),
+impl<B: Backend> Model<B> {
+    fn new(gpu: &B, of: &Flip<f32, Cpu>, recompute: Recompute) -> Self {
+        let (parameters, all) = (of.parameters(), of.export().unwrap());
+        let sizes = sizes(parameters);
+        let copy = |(&size, tensor): (&Size, &NamedTensor)| {
+            let mut copy = gpu.new_copy(size).unwrap()?;
+            gpu.fill_copy_from_host(&mut copy, &tensor.data).unwrap();
+            Some(copy)
+        };
+        Model {
+            names: all.iter().map(|tensor| tensor.name.clone()).collect(),
+            masters: all.iter().map(|tensor| gpu.upload(&tensor.data).unwrap()).collect(),
+            copies: sizes.iter().zip(&all).map(copy).collect(),
+            gradients: all.iter().map(|tensor| gpu.zeros(tensor.data.len()).unwrap()).collect(),
+            encoders: Encoders::new(gpu, of.config(), parameters, recompute).unwrap(),
+            sizes,
         }
     }
 
-    fn load(&self, machine: &M, encoders: &mut MachineEncoders<M>, tower: Tower) {
-        let copies = encoders.copies(tower);
-        for (i, value) in self.values.iter().enumerate() {
-            copies.load(machine, i, machine.view(value)).unwrap();
-        }
+    /// Calls `run` with the encoders, the weights and the gradients.
+    fn with<R>(
+        &mut self,
+        gpu: &B,
+        run: impl FnOnce(&mut Encoders<B>, &Weights<B>, &mut Gradients) -> Result<R, B::Error>,
+    ) -> R {
+        let Model { sizes, masters, copies, gradients, encoders, .. } = self;
+        let masters = masters.iter().map(|master| Some(gpu.view(master))).collect();
+        let weights = Weights { backend: gpu, sizes, masters, copies };
+        let views = gradients.iter_mut().map(|gradient| Some(gpu.view_mut(gradient))).collect();
+        run(encoders, &weights, &mut Gradients(views)).unwrap()
+    }
+
+    fn clear(&mut self, gpu: &B) {
+        self.gradients.iter_mut().for_each(|gradient| gpu.clear(gpu.view_mut(gradient)).unwrap());
+    }
+
+    /// Gradients of the encoders with their names.
+    fn gradients(&self, gpu: &B) -> Vec<(String, Vec<f32>)> {
+        let all = self.names.iter().zip(&self.gradients).filter(|(name, _)| *name != "logit_scale");
+        all.map(|(name, gradient)| (name.clone(), gpu.download(gradient).unwrap())).collect()
     }
 }
 
-/// Embeddings, loss and the gradient of the scale of one step, the gradients left in `masters`.
-fn step<M: Machine>(
-    machine: &M,
-    encoders: &mut MachineEncoders<M>,
-    masters: &mut [Masters<M>; 2],
+/// Embeddings and loss of one step, the gradients left in the model.
+fn step<B: Backend>(
+    gpu: &B,
+    model: &mut Model<B>,
     (images, texts): (&ImageInput, &TextInput),
     width: usize,
     scale: f64,
 ) -> ([Vec<f32>; 2], f64) {
     let n = images.kept.batch * width;
-    let zeros = || machine.zeros::<f32>(n).unwrap();
-    let (mut z_images, mut z_texts, mut of_images, mut of_texts) = (zeros(), zeros(), zeros(), zeros());
-    let to = machine.view_mut(&mut z_images);
-    let image_pass = encoders.encode_images(machine, images, to, true).unwrap().unwrap();
-    let to = machine.view_mut(&mut z_texts);
-    let text_pass = encoders.encode_texts(machine, texts, to, true).unwrap().unwrap();
-    let to = (machine.view_mut(&mut of_images), machine.view_mut(&mut of_texts));
-    let z = (machine.view(&z_images), machine.view(&z_texts));
-    let loss = encoders.loss.loss_and_gradients(machine, to, z, scale as f32, width).unwrap();
-    let passes = [(image_pass, &of_images), (text_pass, &of_texts)];
-    for (((tower, _), masters), (pass, of_z)) in TOWERS.into_iter().zip(masters).zip(passes) {
-        let mut views: Vec<_> =
-            masters.gradients.iter_mut().map(|gradient| machine.view_mut(gradient)).collect();
-        encoders.send_back(machine, tower, pass, machine.view(of_z), &mut views).unwrap();
-    }
-    ([down(machine, &z_images), down(machine, &z_texts)], loss.loss)
+    let zeros = || gpu.zeros::<f32>(n).unwrap();
+    let (mut z_images, mut z_texts, mut dimages, mut dtexts) = (zeros(), zeros(), zeros(), zeros());
+    let loss = model.with(gpu, |encoders, weights, gradients| {
+        let image = encoders.encode_images(weights, images, gpu.view_mut(&mut z_images), true)?.unwrap();
+        let text = encoders.encode_texts(weights, texts, gpu.view_mut(&mut z_texts), true)?.unwrap();
+        let dz = [gpu.view_mut(&mut dimages), gpu.view_mut(&mut dtexts)];
+        let z = [gpu.view(&z_images), gpu.view(&z_texts)];
+        let loss = gpu.contrastive(&mut encoders.state, dz, z, scale as f32, width)?;
+        encoders.backward(weights, image, gpu.view(&dimages), gradients)?;
+        encoders.backward(weights, text, gpu.view(&dtexts), gradients)?;
+        Ok(loss.loss)
+    });
+    ([gpu.download(&z_images).unwrap(), gpu.download(&z_texts).unwrap()], loss)
 }
 
 pub fn length(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|x| x * x).sum::<f64>().sqrt()
 }
 
-fn compare<M: Machine>(machine: &M, recipe: &str, batch: usize, grid: usize, mask: ImageMask) {
+fn compare<B: Backend>(gpu: &B, recipe: &str, batch: usize, grid: usize, mask: ImageMask) {
     let config: ModelConfig = ron::from_str(recipe).unwrap();
-    assert_eq!(machine_lacks(&config), None);
+    assert_eq!(gpu_lacks(&config), None);
     let (images, texts) = case(&config, batch, grid, mask);
     let oracle = composed(&config);
     let fused = Cpu::fuse(composed(&config), Precision::Bf16.into()).unwrap();
@@ -132,33 +155,22 @@ fn compare<M: Machine>(machine: &M, recipe: &str, batch: usize, grid: usize, mas
     let same = fused.loss_and_gradients(one_image, one_text).unwrap();
     let scale = oracle.logit_scale().exp();
 
-    let all = oracle.export().unwrap();
     let mut runs = Vec::new();
-    // Twice with one: the second pass has the arena of the first, and what is in it.
+    // Twice with one: the second pass has the arena of the first, with its contents.
     for (recompute, passes) in [(Recompute::None, 1), (Recompute::Blocks, 2)] {
-        let mut encoders = MachineEncoders::new(machine, &config, recompute).unwrap();
-        let mut masters = TOWERS.map(|(_, prefix)| Masters::new(machine, &all, prefix));
-        for ((tower, _), masters) in TOWERS.into_iter().zip(&masters) {
-            masters.load(machine, &mut encoders, tower);
+        let mut model = Model::new(gpu, &oracle, recompute);
+        let mut last = None;
+        for _ in 0..passes {
+            model.clear(gpu);
+            last = Some(step(gpu, &mut model, (&images, &texts), config.embed_dim, scale));
         }
-        for _ in 1..passes {
-            step(machine, &mut encoders, &mut masters, (&images, &texts), config.embed_dim, scale);
-            masters = TOWERS.map(|(_, prefix)| Masters::new(machine, &all, prefix));
-        }
-        let input = (&images, &texts);
-        let (z, loss) = step(machine, &mut encoders, &mut masters, input, config.embed_dim, scale);
+        let (z, loss) = last.unwrap();
         for (what, (z, wanted)) in ["image", "text"].into_iter().zip(z.iter().zip(&wanted)) {
             let most = z.iter().zip(wanted).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
             assert!(most <= FEATURE, "{what} embeddings are off by {most:e}");
         }
         assert!((loss - theirs.loss).abs() <= LOSS, "loss {loss} for {}", theirs.loss);
-        let mut gradients = Vec::new();
-        for masters in &masters {
-            for (name, gradient) in masters.names.iter().zip(&masters.gradients) {
-                gradients.push((name.clone(), down(machine, gradient)));
-            }
-        }
-        runs.push((z, loss, gradients));
+        runs.push((z, loss, model.gradients(gpu)));
     }
     assert!(
         runs[0] == runs[1],
@@ -199,14 +211,14 @@ pub fn half() -> ImageMask {
 
 #[test]
 fn flip_in_both_passes() {
-    each_machine!(machine => { compare(machine, FLIP, 4, 4, half()) });
-    on_plain!(machine => { compare(machine, FLIP, 3, 2, ImageMask::Keep) });
+    each_gpu!(gpu => { compare(gpu, FLIP, 4, 4, half()) });
+    on_plain!(gpu => { compare(gpu, FLIP, 3, 2, ImageMask::Keep) });
 }
 
 #[test]
 fn open_clip_in_both_passes() {
-    each_machine!(machine => { compare(machine, OPEN_CLIP, 4, 4, half()) });
-    on_plain!(machine => { compare(machine, OPEN_CLIP, 3, 3, ImageMask::Keep) });
+    each_gpu!(gpu => { compare(gpu, OPEN_CLIP, 4, 4, half()) });
+    on_plain!(gpu => { compare(gpu, OPEN_CLIP, 3, 3, ImageMask::Keep) });
 }
 
 /// The norm of the gradients that a step leaves.
@@ -214,27 +226,20 @@ fn open_clip_in_both_passes() {
 fn the_norm_is_that_of_all_gradients() {
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
     let (images, texts) = case(&config, 4, 4, half());
-    let all = composed(&config).export().unwrap();
-    each_machine!(machine => {
-        let mut encoders = MachineEncoders::new(machine, &config, Recompute::None).unwrap();
-        let mut masters = TOWERS.map(|(_, prefix)| Masters::new(machine, &all, prefix));
-        for ((tower, _), masters) in TOWERS.into_iter().zip(&masters) {
-            masters.load(machine, &mut encoders, tower);
-        }
-        step(machine, &mut encoders, &mut masters, (&images, &texts), config.embed_dim, 10.0);
-        let views = masters.iter().flat_map(|of| of.gradients.iter().map(|gradient| machine.view(gradient)));
-        let squares = encoders.update.sum_of_squares(machine, views).unwrap();
-        let values = masters.iter().flat_map(|of| of.gradients.iter().flat_map(|g| down(machine, g)));
-        let want: f64 = values.map(|g| f64::from(g).powi(2)).sum();
+    each_gpu!(gpu => {
+        let mut model = Model::new(gpu, &composed(&config), Recompute::None);
+        step(gpu, &mut model, (&images, &texts), config.embed_dim, 10.0);
+        let views: Vec<_> = model.gradients.iter().map(|gradient| gpu.view(gradient)).collect();
+        let squares = gpu.sum_of_squares(&mut model.encoders.state, &views).unwrap();
+        let want: f64 = model.gradients(gpu).iter().flat_map(|(_, g)| g).map(|&g| f64::from(g).powi(2)).sum();
         assert!((squares - want).abs() <= 1e-5 * want, "{squares} for {want}");
     });
 }
 
-/// Gradients of a batch that is encoded in parts, each once more for its way back, are those of the batch at once.
+/// Gradients of a batch that is encoded in parts, each once more for its backward pass, are those of the batch at once.
 #[test]
 fn micro_batches_add_up() {
     let config: ModelConfig = ron::from_str(OPEN_CLIP).unwrap();
-    let all = composed(&config).export().unwrap();
     let parts = [2, 3].map(|batch| case(&config, batch, 4, half()));
     let joined = |of: fn(&Kept) -> &Vec<u32>, kept: [&Kept; 2]| kept.map(|kept| of(kept).clone()).concat();
     let whole = |kept: [&Kept; 2]| Kept { ids: joined(|kept| &kept.ids, kept), batch: 5, ..kept[0].clone() };
@@ -252,57 +257,43 @@ fn micro_batches_add_up() {
         kept: whole([&parts[0].1.kept, &parts[1].1.kept]),
     };
     let width = config.embed_dim;
-    each_machine!(machine => {
-        let mut encoders = MachineEncoders::new(machine, &config, Recompute::None).unwrap();
-        let [mut masters, mut again] =
-            [0, 1].map(|_| TOWERS.map(|(_, prefix)| Masters::new(machine, &all, prefix)));
-        for ((tower, _), masters) in TOWERS.into_iter().zip(&masters) {
-            masters.load(machine, &mut encoders, tower);
-        }
-        let (z, _) = step(machine, &mut encoders, &mut masters, (&images, &texts), width, 10.0);
-        let mut sides = Vec::new();
-        for (tower, _) in TOWERS {
-            let mut z = machine.zeros::<f32>(5 * width).unwrap();
+    each_gpu!(gpu => {
+        let [mut whole, mut apart] = [0, 1].map(|_| Model::new(gpu, &composed(&config), Recompute::None));
+        let (z, _) = step(gpu, &mut whole, (&images, &texts), width, 10.0);
+        let [mut z_images, mut z_texts, mut dimages, mut dtexts, mut unused] =
+            [0; 5].map(|_| gpu.zeros::<f32>(5 * width).unwrap());
+        apart.with(gpu, |encoders, weights, _| {
             for (at, (image, text)) in [0, 2].into_iter().zip(&parts) {
-                let mut to = machine.view_mut(&mut z);
-                let to = to.part(at * width, image.kept.batch * width);
-                let pass = match tower {
-                    Tower::Image => encoders.encode_images(machine, image, to, false),
-                    _ => encoders.encode_texts(machine, text, to, false),
-                };
-                assert!(pass.unwrap().is_none());
+                let rows = (at * width, image.kept.batch * width);
+                let to = gpu.view_mut(&mut z_images).into_part(rows.0, rows.1);
+                assert!(encoders.encode_images(weights, image, to, false)?.is_none());
+                let to = gpu.view_mut(&mut z_texts).into_part(rows.0, rows.1);
+                assert!(encoders.encode_texts(weights, text, to, false)?.is_none());
             }
-            sides.push(z);
+            Ok(())
+        });
+        for (side, z) in [&z_images, &z_texts].into_iter().zip(&z) {
+            assert!(down(gpu, side) == *z, "a row does not depend on those beside it");
         }
-        for (side, z) in sides.iter().zip(&z) {
-            assert!(down(machine, side) == *z, "a row does not depend on those beside it");
-        }
-        let [mut of_images, mut of_texts] = [0, 1].map(|_| machine.zeros::<f32>(5 * width).unwrap());
-        let to = (machine.view_mut(&mut of_images), machine.view_mut(&mut of_texts));
-        let from = (machine.view(&sides[0]), machine.view(&sides[1]));
-        encoders.loss.loss_and_gradients(machine, to, from, 10.0, width).unwrap();
-        for ((tower, _), (masters, of_z)) in TOWERS.into_iter().zip(again.iter_mut().zip([&of_images, &of_texts])) {
-            let mut views: Vec<_> = masters.gradients.iter_mut().map(|g| machine.view_mut(g)).collect();
+        apart.with(gpu, |encoders, weights, gradients| {
+            let dz = [gpu.view_mut(&mut dimages), gpu.view_mut(&mut dtexts)];
+            gpu.contrastive(&mut encoders.state, dz, [gpu.view(&z_images), gpu.view(&z_texts)], 10.0, width)?;
             for (at, (image, text)) in [0, 2].into_iter().zip(&parts) {
                 let n = image.kept.batch * width;
-                let mut unused = machine.zeros::<f32>(n).unwrap();
-                let to = machine.view_mut(&mut unused);
-                let pass = match tower {
-                    Tower::Image => encoders.encode_images(machine, image, to, true),
-                    _ => encoders.encode_texts(machine, text, to, true),
-                };
-                let dz = machine.view(of_z).part(at * width, n);
-                encoders.send_back(machine, tower, pass.unwrap().unwrap(), dz, &mut views).unwrap();
+                let to = gpu.view_mut(&mut unused).into_part(0, n);
+                let pass = encoders.encode_images(weights, image, to, true)?.unwrap();
+                encoders.backward(weights, pass, gpu.view(&dimages).part(at * width, n), gradients)?;
+                let to = gpu.view_mut(&mut unused).into_part(0, n);
+                let pass = encoders.encode_texts(weights, text, to, true)?.unwrap();
+                encoders.backward(weights, pass, gpu.view(&dtexts).part(at * width, n), gradients)?;
             }
-        }
-        for (whole, parts) in masters.iter().zip(&again) {
-            for (name, (a, b)) in whole.names.iter().zip(whole.gradients.iter().zip(&parts.gradients)) {
-                let (a, b) = (down(machine, a), down(machine, b));
-                let apart = length(a.iter().zip(&b).map(|(a, b)| f64::from(a - b)));
-                let norm = length(a.iter().map(|&a| f64::from(a)));
-                // Only the order of sums in f32 differs.
-                assert!(apart <= 1e-5 * norm + 1e-7, "{name}: {apart:e} apart, length {norm:e}");
-            }
+            Ok(())
+        });
+        for ((name, a), (_, b)) in whole.gradients(gpu).into_iter().zip(apart.gradients(gpu)) {
+            let apart = length(a.iter().zip(&b).map(|(a, b)| f64::from(a - b)));
+            let norm = length(a.iter().map(|&a| f64::from(a)));
+            // Only the order of sums in f32 differs.
+            assert!(apart <= 1e-5 * norm + 1e-7, "{name}: {apart:e} apart, length {norm:e}");
         }
     });
 }
@@ -310,26 +301,24 @@ fn micro_batches_add_up() {
 /// The second step takes no memory, and the arenas are as large as was said.
 #[test]
 fn memory_is_taken_once_and_as_much_as_was_said() {
-    let machine = match Emulator::counting() {
-        Ok(machine) => machine,
+    let gpu = match Emulator::counting() {
+        Ok(gpu) => gpu,
         Err(why) => return println!("skipped: {why}"),
     };
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
     let (images, texts) = case(&config, 3, 4, half());
-    let all = composed(&config).export().unwrap();
     for recompute in [Recompute::None, Recompute::Blocks] {
-        let mut encoders = MachineEncoders::new(&machine, &config, recompute).unwrap();
-        let mut masters = TOWERS.map(|(_, prefix)| Masters::new(&machine, &all, prefix));
+        let mut model = Model::new(&gpu, &composed(&config), recompute);
         let mut took = Vec::new();
         for _ in 0..2 {
-            let before = machine.taken();
-            step(&machine, &mut encoders, &mut masters, (&images, &texts), config.embed_dim, 10.0);
+            let before = gpu.taken();
+            step(&gpu, &mut model, (&images, &texts), config.embed_dim, 10.0);
             // What `step` itself takes: embeddings of both sides and their gradients.
-            took.push(machine.taken() - before - 4);
+            took.push(gpu.taken() - before - 4);
         }
         assert!(took[0] > 0 && took[1] == 0, "{took:?} pieces");
-        let said = machine_bytes(&config, recompute, (3, 3), 8, config.text.context);
-        assert_eq!(encoders.arena_bytes(), said.arenas);
+        let said = gpu_bytes(&config, recompute, (3, 3), 8, config.text.context);
+        assert_eq!(model.encoders.arena_bytes(), said.arenas);
     }
 }
 
@@ -348,43 +337,42 @@ impl AsRef<[u8]> for Held {
 /// Images that were sent ahead are not sent again; others are, and nothing else changes.
 #[test]
 fn images_travel_once() {
-    let Ok(machine) = &Emulator::counting() else { return println!("skipped: no C++ compiler") };
+    let Ok(gpu) = &Emulator::counting() else { return println!("skipped: no C++ compiler") };
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
-    let mut encoders = MachineEncoders::new(machine, &config, Recompute::None).unwrap();
-    let masters = Masters::new(machine, &composed(&config).export().unwrap(), TOWERS[0].1);
-    masters.load(machine, &mut encoders, Tower::Image);
+    let mut model = Model::new(gpu, &composed(&config), Recompute::None);
     let [one, other] = [3, 5].map(|batch| Arc::new(case(&config, batch, 4, half()).0));
-    let mut z = machine.zeros::<f32>(5 * config.embed_dim).unwrap();
-    let mut encode = |encoders: &mut MachineEncoders<Emulator>, input: &ImageInput| {
+    let mut z = gpu.zeros::<f32>(5 * config.embed_dim).unwrap();
+    let mut encode = |model: &mut Model<Emulator>, input: &ImageInput| {
         let before = sent()[0];
-        let mut to = machine.view_mut(&mut z);
-        let to = to.part(0, input.kept.batch * config.embed_dim);
-        encoders.encode_images(machine, input, to, false).unwrap();
-        (sent()[0] - before, down(machine, &z)[..input.kept.batch * config.embed_dim].to_vec())
+        let n = input.kept.batch * config.embed_dim;
+        model.with(gpu, |encoders, weights, _| {
+            encoders.encode_images(weights, input, gpu.view_mut(&mut z).into_part(0, n), false)
+        });
+        (sent()[0] - before, down(gpu, &z)[..n].to_vec())
     };
     let pixels = |input: &Arc<ImageInput>| Held(input.clone()).as_ref().len();
-    let whole = [&one, &other].map(|input| encode(&mut encoders, input));
-    encoders.send_ahead(machine, Arc::new(Held(one.clone()))).unwrap();
+    let whole = [&one, &other].map(|input| encode(&mut model, input));
+    model.encoders.prefetch(gpu, Arc::new(Held(one.clone()))).unwrap();
     // While some are on their way, no others can be.
-    encoders.send_ahead(machine, Arc::new(Held(other.clone()))).unwrap();
+    model.encoders.prefetch(gpu, Arc::new(Held(other.clone()))).unwrap();
     assert_eq!(sent()[1], pixels(&one));
-    assert_eq!(encode(&mut encoders, &one), (whole[0].0 - pixels(&one), whole[0].1.clone()));
-    assert!(encode(&mut encoders, &one) == whole[0], "they were read once");
-    encoders.send_ahead(machine, Arc::new(Held(one.clone()))).unwrap();
-    assert!(encode(&mut encoders, &other) == whole[1], "these were not sent");
-    assert!(encode(&mut encoders, &one) == whole[0], "these had to make room");
+    assert_eq!(encode(&mut model, &one), (whole[0].0 - pixels(&one), whole[0].1.clone()));
+    assert!(encode(&mut model, &one) == whole[0], "they were read once");
+    model.encoders.prefetch(gpu, Arc::new(Held(one.clone()))).unwrap();
+    assert!(encode(&mut model, &other) == whole[1], "these were not sent");
+    assert!(encode(&mut model, &one) == whole[0], "these had to make room");
     // The same bytes somewhere else are others.
-    encoders.send_ahead(machine, Arc::new(Held(Arc::new(ImageInput::clone(&one))))).unwrap();
-    assert!(encode(&mut encoders, &one) == whole[0]);
+    model.encoders.prefetch(gpu, Arc::new(Held(Arc::new(ImageInput::clone(&one))))).unwrap();
+    assert!(encode(&mut model, &one) == whole[0]);
 }
 
 /// Every kernel that `flip bench` times can be launched at the sizes of a model.
 #[test]
 fn every_kernel_has_a_rate() {
-    let Ok(machine) = &Emulator::counting() else { return println!("skipped: no C++ compiler") };
+    let Ok(gpu) = &Emulator::counting() else { return println!("skipped: no C++ compiler") };
     for recipe in [FLIP, OPEN_CLIP] {
         let config: ModelConfig = ron::from_str(recipe).unwrap();
-        let rates = machine_rates(machine, &config, (2, 8), 1000, |launch| launch().map(|()| 1e-3)).unwrap();
+        let rates = gpu_rates(gpu, &config, (2, 8), 1000, |launch| launch().map(|()| 1e-3)).unwrap();
         assert!(rates.iter().all(|rate| rate.ms == 1.0 && rate.gb_per_s > 0.0), "{rates:?}");
         let of_products = rates.iter().filter(|rate| rate.tflop_per_s.is_some()).count();
         assert_eq!((rates.len(), of_products), (16, 8));
@@ -406,10 +394,10 @@ fn the_papers_batch_fits_on_one_card() {
         )"#,
     )
     .unwrap();
-    assert_eq!(machine_lacks(&config), None);
+    assert_eq!(gpu_lacks(&config), None);
     let masters = 16.0 * config.parameter_counts().total() as f64;
     for (recompute, pairs) in [(Recompute::None, 256), (Recompute::Blocks, 2048)] {
-        let held = machine_bytes(&config, recompute, (65_536, pairs), 98, 32);
+        let held = gpu_bytes(&config, recompute, (65_536, pairs), 98, 32);
         let all = masters + (held.copies + held.arenas + held.loss) as f64;
         println!(
             "{recompute:?}, {pairs} pairs: {:.1} GB, of which arenas {:.1}, loss {:.1}",
@@ -427,7 +415,7 @@ fn sizes_without_a_kernel_are_named() {
     let lacks = |change: fn(&mut ModelConfig)| {
         let mut config = config.clone();
         change(&mut config);
-        machine_lacks(&config).unwrap_or_default()
+        gpu_lacks(&config).unwrap_or_default()
     };
     assert_eq!(lacks(|_| ()), "");
     assert!(lacks(|config| config.image.heads = 4).starts_with("model.image needs heads of a width in"));

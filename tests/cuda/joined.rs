@@ -1,4 +1,4 @@
-//! A model whose encoders are computed on a machine, tape, gradients and optimizer being dfdx's: what runs on a GPU, with the
+//! A model whose encoders are computed on a GPU, tape, gradients and optimizer being dfdx's: what runs on a GPU, with the
 //! emulator in its place, which uses the memory of dfdx's Cpu.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use dfdx::prelude::Cpu;
 use flip::kernel::adamw::AdamW as Rule;
 use flip::kernel::cuda::phase::Phase;
 use flip::mask::ImageMask;
-use flip::model::{fuse_on, Flip, Fusion, GraphDevice, ImageInput, ModelConfig, ModelError};
+use flip::model::{fuse_on_gpu, Flip, Fusion, GraphDevice, ImageInput, ModelConfig, ModelError};
 use flip::model::{OwnParts, Precision, Recompute, TextInput};
 use flip::optimizer::{global_norm, AdamW, AdamWConfig};
 use flip::parameter::Role;
@@ -21,7 +21,7 @@ fn joined(model: Flip<f32, Cpu>, recompute: Recompute) -> Option<Flip<f32, Cpu>>
     match Emulator::counting() {
         Ok(emulator) => {
             let how = Fusion { recompute, ..Precision::Bf16.into() };
-            Some(fuse_on(model, emulator, how).unwrap())
+            Some(fuse_on_gpu(model, emulator, how).unwrap())
         }
         Err(why) => {
             println!("skipped: {why}");
@@ -119,7 +119,7 @@ fn steps(model: &mut Flip<f32, Cpu>, announced: bool) -> ((Vec<u64>, Vec<f32>), 
     let mut losses = Vec::new();
     for (k, (images, texts)) in inputs.iter().enumerate() {
         if announced {
-            model.announce(images, inputs.get(k + 1).map(|(next, _)| next));
+            model.prefetch(images, inputs.get(k + 1).map(|(next, _)| next));
         }
         let step = model.loss_and_gradients(&images[0], texts).unwrap();
         losses.push(step.loss.to_bits());
@@ -140,7 +140,7 @@ fn images_that_come_ahead_change_nothing() {
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
     let Some(mut with) = joined(composed(&config), Recompute::None) else { return };
     let mut without = joined(composed(&config), Recompute::None).unwrap();
-    assert!(with.listens() && !composed(&config).listens());
+    assert!(with.prefetches() && !composed(&config).prefetches());
     let (wanted, [all, none]) = steps(&mut without, false);
     let (got, [rest, ahead]) = steps(&mut with, true);
     assert!(got == wanted);
@@ -218,12 +218,12 @@ fn updates_follow_the_formula() {
 fn what_has_no_kernels_is_refused() {
     let Ok(emulator) = Emulator::counting() else { return println!("skipped: no C++ compiler") };
     let config: ModelConfig = ron::from_str(FLIP).unwrap();
-    let error = fuse_on(composed(&config), emulator, Precision::F32.into()).unwrap_err();
+    let error = fuse_on_gpu(composed(&config), emulator, Precision::F32.into()).unwrap_err();
     assert_eq!(error, ModelError::FusedF32OnGpu);
     let mut odd = config.clone();
     odd.embed_dim = 13;
     let model = Flip::<f32, Cpu>::new(&Cpu::default(), &odd, 1).unwrap();
-    let error = fuse_on(model, Emulator::counting().unwrap(), Precision::Bf16.into()).unwrap_err();
+    let error = fuse_on_gpu(model, Emulator::counting().unwrap(), Precision::Bf16.into()).unwrap_err();
     assert!(matches!(error, ModelError::NoGpuKernels(_)), "{error}");
     // The processor's own fused encoders take both.
     assert!(Cpu::fuse(composed(&config), Precision::F32.into()).is_ok());
@@ -240,7 +240,7 @@ fn trained(ranks: &dyn Ranks, config: &ModelConfig) -> Option<(Vec<u64>, Vec<f32
     let lengths: Vec<usize> = model.parameters().iter().map(|parameter| parameter.len()).collect();
     let owners = (ranks.count() > 1).then(|| Owners::of(&lengths, ranks.count()));
     if let Some(owners) = &owners {
-        model.share_out(ranks, owners).unwrap();
+        model.shard(ranks, owners).unwrap();
         let elsewhere = |(place, _): &(usize, _)| !model.masters().holds(*place);
         let elsewhere: Vec<_> = model.parameters().iter().enumerate().filter(elsewhere).collect();
         assert!(!elsewhere.is_empty());

@@ -7,6 +7,8 @@
 #[allow(dead_code)]
 #[path = "../kernels/bound.rs"]
 mod bound;
+#[path = "../kernels/stack.rs"]
+mod stack;
 
 mod attention;
 mod compile;
@@ -22,44 +24,44 @@ mod optimizer;
 mod tokens;
 mod transformer;
 
-use flip::kernel::cuda::Machine;
+use flip::kernel::cuda::Gpu;
 
-/// Runs a block for every machine there is.
-macro_rules! each_machine {
-    ($machine:ident => $body:block) => {{
+/// Runs a block for every GPU there is.
+macro_rules! each_gpu {
+    ($gpu:ident => $body:block) => {{
         match $crate::emulator::Emulator::get() {
-            Ok($machine) => $body,
+            Ok($gpu) => $body,
             Err(why) => println!("skipped on the emulator: {why}"),
         }
         match $crate::gpu::get() {
-            Ok($machine) => $body,
+            Ok($gpu) => $body,
             Err(why) => println!("skipped on a GPU: {why}"),
         }
     }};
 }
-pub(crate) use each_machine;
+pub(crate) use each_gpu;
 
 /// On the emulator whose products have no epilogues.
 macro_rules! on_plain {
-    ($machine:ident => $body:block) => {
+    ($gpu:ident => $body:block) => {
         match $crate::emulator::Emulator::plain() {
-            Ok($machine) => $body,
+            Ok($gpu) => $body,
             Err(why) => println!("skipped on the emulator without epilogues: {why}"),
         }
     };
 }
 pub(crate) use on_plain;
 
-/// On every machine there is, and on that one besides.
-macro_rules! each_machine_and_plain {
-    ($machine:ident => $body:block) => {{
-        $crate::each_machine!($machine => $body);
-        $crate::on_plain!($machine => $body);
+/// On every GPU there is, and on that one besides.
+macro_rules! each_gpu_and_plain {
+    ($gpu:ident => $body:block) => {{
+        $crate::each_gpu!($gpu => $body);
+        $crate::on_plain!($gpu => $body);
     }};
 }
-pub(crate) use each_machine_and_plain;
+pub(crate) use each_gpu_and_plain;
 
 /// What a kernel left.
-pub fn down<M: Machine, T: flip::kernel::cuda::Number>(machine: &M, buffer: &M::Buffer<T>) -> Vec<T> {
-    machine.download(buffer).unwrap()
+pub fn down<G: Gpu, T: flip::kernel::cuda::Number>(gpu: &G, buffer: &G::Buffer<T>) -> Vec<T> {
+    gpu.download(buffer).unwrap()
 }

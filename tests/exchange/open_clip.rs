@@ -183,7 +183,7 @@ fn options_that_the_model_lacks_are_named() {
         ("/model_cfg/text_cfg", "embed_cls", true.into()),
         ("/model_cfg/text_cfg", "proj_bias", true.into()),
         ("/model_cfg/text_cfg", "proj_type", "none".into()),
-        ("/model_cfg/text_cfg", "pool_type", "last".into()),
+        ("/model_cfg/text_cfg", "pool_type", "none".into()),
         ("/model_cfg/text_cfg", "pool_type", "eos".into()),
         ("/preprocess_cfg", "mean", json!([1, 2])),
     ];

@@ -39,7 +39,7 @@ fn patches_become_tokens_and_back() {
                 let tokens = prefix + kept;
                 let mut to = vec![f32::NAN; batch * tokens * width];
                 if prefix == 1 {
-                    class_token(&mut to, &class, tokens);
+                    class_token(&mut to, &class, None, tokens);
                 }
                 let grid = Grid::new(&mut to, width);
                 let epilogue = PatchTokens {

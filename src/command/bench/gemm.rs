@@ -4,7 +4,9 @@ use dfdx::prelude::*;
 
 use crate::command::Failure;
 #[cfg(feature = "cuda")]
-use crate::kernel::cuda::{driver::Gpu, Machine};
+use crate::kernel::backend::Memory;
+#[cfg(feature = "cuda")]
+use crate::kernel::cuda::driver::CudaGpu;
 #[cfg(feature = "cuda")]
 use crate::kernel::element::Bf16;
 use crate::kernel::element::Element;
@@ -41,7 +43,7 @@ const GPU_PRODUCT: usize = 8192;
 
 /// GFLOP/s of a bare product in bfloat16, by what the fused encoders multiply with on a GPU; the clock is the GPU's own.
 #[cfg(feature = "cuda")]
-pub fn gpu_gemm_rate(gpu: &Gpu) -> Result<f64, Failure> {
+pub fn gpu_gemm_rate(gpu: &CudaGpu) -> Result<f64, Failure> {
     let n = GPU_PRODUCT;
     let ones = || gpu.upload(&vec![Bf16::from_f32(1.0); n * n]).map_err(ModelError::from);
     let (left, right, mut to) = (ones()?, ones()?, ones()?);

@@ -16,13 +16,13 @@ use crate::command::number::whole;
 use crate::device::DeviceConfig;
 use crate::interpreter;
 #[cfg(feature = "cuda")]
-use crate::kernel::cuda::driver::Gpu;
+use crate::kernel::cuda::driver::CudaGpu;
 use crate::kernel::cuda::phase::Phase;
 use crate::kernel::cuda::rates::Rate;
 use crate::kernel::element::Bf16;
 use crate::mask::{Captions, ImageMask, Ratio, TextMask};
 #[cfg(feature = "cuda")]
-use crate::model::{machine_rates, ModelError};
+use crate::model::{gpu_rates, ModelError};
 use crate::model::{Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, TextInput};
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::recipe::memory::{Memory, Update};
@@ -267,13 +267,13 @@ impl Setting {
         };
         let mut ahead = None;
         // Where the clock is in the stream, nothing else needs to wait.
-        let events = flip.listens();
+        let events = flip.prefetches();
         for step in 0..WARM_UP + self.steps {
             let (images, texts) = ahead.take().unwrap_or_else(|| inputs(step));
             if events {
                 // As in training: the images of the next step travel in this one.
                 let next = inputs(step + 1);
-                flip.announce(&images, Some(&next.0));
+                flip.prefetch(&images, Some(&next.0));
                 ahead = Some(next);
             }
             device.synchronize();
@@ -344,10 +344,10 @@ impl Setting {
         const PARAMETERS: usize = 100_000_000;
         let device = cudarc::driver::CudaDevice::new(ordinal)
             .map_err(|error| ModelError::Device(format!("{:?}", error.0)))?;
-        let gpu = Gpu::new(device).map_err(ModelError::from)?;
+        let gpu = CudaGpu::new(device).map_err(ModelError::from)?;
         let gemm_gflop_per_s = gemm::gpu_gemm_rate(&gpu)?;
         let kept = self.image_mask.kept(model.image.size / model.image.patch);
-        let kernels = machine_rates(&gpu, model, (self.batch, kept), PARAMETERS, |launch| {
+        let kernels = gpu_rates(&gpu, model, (self.batch, kept), PARAMETERS, |launch| {
             (0..LAUNCHES.0).try_for_each(|_| launch())?;
             let seconds = gpu.seconds(|| (0..LAUNCHES.1).try_for_each(|_| launch()))?;
             Ok(seconds / LAUNCHES.1 as f64)

@@ -12,10 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::storage::cache::{Cache, Part};
-use crate::data::storage::remote::{Refusal, Remote, Sink};
 #[cfg(feature = "remote")]
-use crate::data::storage::StorageError;
-use crate::data::storage::{Location, Progress};
+use crate::data::storage::remote::{Refusal, Remote, Sink};
+use crate::data::storage::{Location, Progress, StorageError};
 
 /// What becomes of an image whose server does not answer, answers with an error or refuses it. An image that the
 /// server says it does not have (404, 410) is a broken sample either way.

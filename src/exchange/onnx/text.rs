@@ -41,10 +41,11 @@ pub(super) fn encoder<'a>(config: &ModelConfig, weights: &Weights<'a>) -> Encode
             let attributes = [Attribute::ints("axes", &[1]), Attribute::int("keepdims", 0)];
             graph.op("pooled", "ReduceMean", &[&normal], &attributes)
         }
-        TextPool::First => {
-            let first = graph.integer(0);
-            let first = graph.op("pooled", "Gather", &[&x, &first], &[Attribute::int("axis", 1)]);
-            tower.layer_norm(&mut graph, "norm", &first)
+        TextPool::First | TextPool::Last => {
+            let place = if text.pool == TextPool::First { 0 } else { context as i64 - 1 };
+            let place = graph.integer(place);
+            let token = graph.op("pooled", "Gather", &[&x, &place], &[Attribute::int("axis", 1)]);
+            tower.layer_norm(&mut graph, "norm", &token)
         }
         TextPool::EndOfText => {
             // Not every runtime finds the largest of 64-bit numbers.

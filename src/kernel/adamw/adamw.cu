@@ -1,11 +1,10 @@
 // AdamW over many tensors in one launch; see cuda.rs.
 #include "prelude.cuh"
 
-// As the launcher lays it out. Of the two copies one is there, or none.
+// As the launcher lays it out. The copy is null where there is none.
 struct Piece {
     float *p, *m, *v, *g;
-    Bf16 *half;
-    float *copy;
+    Bf16 *copy;
     size_t n, decays;
 };
 
@@ -23,10 +22,8 @@ KERNEL adamw_update(const Piece *__restrict__ pieces, float gradient, float keep
         piece.m[i] = m;
         piece.v[i] = v;
         piece.g[i] = 0.0f;
-        if (piece.half)
-            piece.half[i] = rounded<Bf16>(p);
         if (piece.copy)
-            piece.copy[i] = p;
+            piece.copy[i] = rounded<Bf16>(p);
     }
 }
 EXPORT(adamw_update)

@@ -3,7 +3,7 @@
 //! never leave the registers.
 
 use super::Attention;
-use crate::kernel::cuda::{blocks, Launch, Machine, MachineError, View, ViewMut};
+use crate::kernel::cuda::{blocks, Gpu, GpuError, Launch, View, ViewMut};
 use crate::kernel::element::Bf16;
 
 /// Tokens of a chunk, and threads of the block that takes it.
@@ -69,21 +69,21 @@ fn sized(launch: Launch, of: Attention) -> Launch {
 }
 
 /// out, lse = attention(qkv).
-pub fn forward<M: Machine>(
-    machine: &M,
+pub fn forward<G: Gpu>(
+    gpu: &G,
     mut out: ViewMut<Bf16>,
     mut lse: ViewMut<f32>,
     qkv: View<Bf16>,
     of: Attention,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let n = of.batch * of.tokens * of.width();
     assert!(qkv.len() == 3 * n && out.len() == n && lse.len() == of.saved(), "{of:?}");
     let launch = launch(kernels(of.head).forward, of).shared(shared(of, 1, 1));
     // SAFETY: lengths are checked above.
-    unsafe { machine.launch(sized(launch.output(&mut out).output(&mut lse).input(qkv), of)) }
+    unsafe { gpu.launch(sized(launch.output(&mut out).output(&mut lse).input(qkv), of)) }
 }
 
-/// What the backward pass reads of the forward pass: its input, its output and its statistics.
+/// Values of the forward pass that the backward pass reads: its input, its output and its statistics.
 #[derive(Debug, Clone, Copy)]
 pub struct Saved<'a> {
     pub qkv: View<'a, Bf16>,
@@ -92,14 +92,14 @@ pub struct Saved<'a> {
 }
 
 /// dqkv = gradient of [`forward`] for the gradient `dout` of its output. `dots` is scratch memory, as long as `lse`.
-pub fn backward<M: Machine>(
-    machine: &M,
+pub fn backward<G: Gpu>(
+    gpu: &G,
     mut dqkv: ViewMut<Bf16>,
     mut dots: ViewMut<f32>,
     dout: View<Bf16>,
     saved: Saved,
     of: Attention,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let (n, Saved { qkv, out, lse }) = (of.batch * of.tokens * of.width(), saved);
     assert!(qkv.len() == 3 * n && dqkv.len() == 3 * n, "queries, keys and values of {of:?}");
     assert!(dout.len() == n && out.len() == n, "outputs of {of:?}");
@@ -117,14 +117,14 @@ pub fn backward<M: Machine>(
     let mut with = |kernel, along, across| {
         let launch =
             launch(kernel, of).shared(shared(of, along, across)).output(&mut dqkv).input(dout).input(qkv);
-        sized(launch.input(lse).input(dots.read()), of)
+        sized(launch.input(lse).input(dots.view()), of)
     };
     let queries = with(backward_queries, 2, 1);
     let keys = with(backward_keys, 4, 2);
     // SAFETY: lengths are checked above; the last two write different parts of dqkv.
     unsafe {
-        machine.launch(products)?;
-        machine.launch(queries)?;
-        machine.launch(keys)
+        gpu.launch(products)?;
+        gpu.launch(queries)?;
+        gpu.launch(keys)
     }
 }

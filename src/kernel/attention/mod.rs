@@ -32,7 +32,7 @@ pub struct Attention {
     pub heads: usize,
     /// Width of a head.
     pub head: usize,
-    /// Whether a token sees only itself and those before it.
+    /// A token sees only itself and those before it.
     pub causal: bool,
 }
 
@@ -57,7 +57,7 @@ impl Attention {
         self.tokens.next_multiple_of(16)
     }
 
-    /// How many keys query `i` sees.
+    /// Number of keys that query `i` sees.
     #[inline(always)]
     fn seen(&self, i: usize) -> usize {
         if self.causal {

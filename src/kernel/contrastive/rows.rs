@@ -68,7 +68,7 @@ pub struct Gradients<'a> {
     pairs: usize,
     /// [rows, width]: of the vectors.
     pub of_rows: Vec<f32>,
-    /// What each row contributes to the gradient of the scale.
+    /// The contribution of each row to the gradient of the scale.
     pub of_scale: Vec<f64>,
 }
 

@@ -20,14 +20,14 @@ use cudarc::cublaslt::sys::{
 use cudarc::driver::{CudaDevice, CudaSlice, DevicePtr};
 
 use super::product::{ByColumns, Epilogue, Kind, Product};
-use super::MachineError;
+use super::GpuError;
 
 /// Bytes of scratch memory: what NVIDIA advises for Hopper.
 const WORKSPACE: usize = 32 << 20;
 /// The logarithm of the alignment that cuBLASLt takes for granted where it is told nothing.
 const ALIGNED: u32 = 8;
 
-/// What the choice of an algorithm depends on: all of a product but its addresses, of which alignments alone.
+/// Key of the choice of an algorithm: all of a product but its addresses, of which alignments alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     sizes: (usize, usize, usize),
@@ -47,7 +47,7 @@ struct Plan {
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
-/// What cuBLASLt is told of a product. Null where it was not made.
+/// Descriptors that cuBLASLt takes of a product. Null where it was not made.
 struct Descriptors {
     operation: sys::cublasLtMatmulDesc_t,
     right: sys::cublasLtMatrixLayout_t,
@@ -75,20 +75,20 @@ impl std::fmt::Debug for Products {
     }
 }
 
-fn failed(at: &'static str) -> impl FnOnce(CublasError) -> MachineError {
-    move |error| MachineError::Failed { at: at.into(), why: format!("{:?}", error.0) }
+fn failed(at: &'static str) -> impl FnOnce(CublasError) -> GpuError {
+    move |error| GpuError::Failed { at: at.into(), why: format!("{:?}", error.0) }
 }
 
 impl Products {
-    pub fn new(device: Arc<CudaDevice>) -> Result<Self, MachineError> {
+    pub fn new(device: Arc<CudaDevice>) -> Result<Self, GpuError> {
         let workspace = device.alloc_zeros(WORKSPACE);
         let workspace = workspace
-            .map_err(|error| MachineError::Failed { at: "cuBLASLt".into(), why: format!("{:?}", error.0) })?;
+            .map_err(|error| GpuError::Failed { at: "cuBLASLt".into(), why: format!("{:?}", error.0) })?;
         let handle = result::create_handle().map_err(failed("starting cuBLASLt"))?;
         Ok(Products { handle, workspace, device, plans: Mutex::default() })
     }
 
-    pub fn fuses(&self, product: &Product) -> Result<bool, MachineError> {
+    pub fn fuses(&self, product: &Product) -> Result<bool, GpuError> {
         if product.epilogue == Epilogue::Nothing {
             return Ok(true);
         }
@@ -97,12 +97,12 @@ impl Products {
     }
 
     /// # Safety
-    /// As [`Machine::multiply`](super::Machine::multiply).
-    pub unsafe fn multiply(&self, product: &Product) -> Result<(), MachineError> {
+    /// As [`Gpu::multiply`](super::Gpu::multiply).
+    pub unsafe fn multiply(&self, product: &Product) -> Result<(), GpuError> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Plan { descriptors, algorithm }) = self.plan(&mut plans, product)? else {
             let why = format!("no algorithm for {product:?}");
-            return Err(MachineError::Failed { at: "a product".into(), why });
+            return Err(GpuError::Failed { at: "a product".into(), why });
         };
         let Descriptors { operation, right, left, to } = descriptors;
         point(*operation, product.epilogue).map_err(failed("a product"))?;
@@ -129,12 +129,12 @@ impl Products {
         .map_err(failed("a product"))
     }
 
-    /// How a product is computed, found out once; `None` where cuBLASLt has no algorithm for it.
+    /// The algorithm of a product, found once; `None` where cuBLASLt has no algorithm for it.
     fn plan<'a>(
         &self,
         plans: &'a mut HashMap<Key, Option<Plan>>,
         product: &Product,
-    ) -> Result<Option<&'a Plan>, MachineError> {
+    ) -> Result<Option<&'a Plan>, GpuError> {
         let entry = match plans.entry(Key::of(product)) {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(new) => new.insert(match self.choose(product) {

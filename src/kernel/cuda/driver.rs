@@ -1,4 +1,4 @@
-//! A GPU as a [`Machine`], through cudarc: the stream, the memory and the modules are those of the device that dfdx
+//! A GPU as a [`Gpu`], through cudarc: the stream, the memory and the modules are those of the device that dfdx
 //! computes on, so what both launch runs in the order of the calls.
 
 use std::collections::HashMap;
@@ -12,7 +12,8 @@ use super::event::Event;
 use super::phase::Phase;
 use super::product::Product;
 use super::staging::{Staging, WORTH_IT};
-use super::{Launch, Machine, MachineError, Number, View, ViewMut};
+use super::{Gpu, GpuError, Launch, Number, View, ViewMut};
+use crate::kernel::backend::Memory;
 
 /// The compiled sources: machine code and PTX of each.
 const COMPILED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -24,7 +25,7 @@ const USUAL_SHARED: u32 = 48 << 10;
 #[derive(Debug)]
 pub struct Point(Event);
 
-/// Where phases ended since the lap began.
+/// Ends of the phases since the lap began.
 #[derive(Debug)]
 struct Marks {
     began: Event,
@@ -54,37 +55,37 @@ impl Drop for Beside {
 
 /// A GPU.
 #[derive(Debug)]
-pub struct Gpu {
+pub struct CudaGpu {
     modules: HashMap<&'static str, sys::CUmodule>,
     /// Found before; a handle as a number, so that it may go to another thread.
     functions: Mutex<HashMap<&'static str, usize>>,
     staging: Staging,
     products: Products,
     beside: Beside,
-    /// Where times are taken.
+    /// Points where times are taken.
     marks: Mutex<Option<Marks>>,
     /// Last, as the others give back what is its own.
     device: Arc<CudaDevice>,
 }
 
 // SAFETY: handles of modules are valid in every thread that the context is current in; each call makes it so.
-unsafe impl Send for Gpu {}
+unsafe impl Send for CudaGpu {}
 // SAFETY: as above; the driver allows concurrent use.
-unsafe impl Sync for Gpu {}
+unsafe impl Sync for CudaGpu {}
 
-fn failed(at: &str) -> impl FnOnce(result::DriverError) -> MachineError + '_ {
+fn failed(at: &str) -> impl FnOnce(result::DriverError) -> GpuError + '_ {
     move |error| match error.0 {
-        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => MachineError::OutOfMemory { at: at.into() },
-        why => MachineError::Failed { at: at.into(), why: format!("{why:?}") },
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => GpuError::OutOfMemory { at: at.into() },
+        why => GpuError::Failed { at: at.into(), why: format!("{why:?}") },
     }
 }
 
-impl Gpu {
+impl CudaGpu {
     /// The kernels of this crate on a device.
     ///
     /// # Errors
     /// The device is older than compute capability 8.0, or the driver too old for what this binary holds.
-    pub fn new(device: Arc<CudaDevice>) -> Result<Self, MachineError> {
+    pub fn new(device: Arc<CudaDevice>) -> Result<Self, GpuError> {
         device.bind_to_thread().map_err(failed("choosing the device"))?;
         let mut modules = HashMap::new();
         for &(name, image) in COMPILED {
@@ -97,16 +98,16 @@ impl Gpu {
         let products = Products::new(device.clone())?;
         let beside = Beside::new().map_err(failed("making a stream"))?;
         let (functions, marks, staging) = (Mutex::default(), Mutex::default(), Staging::default());
-        Ok(Gpu { modules, functions, staging, products, beside, marks, device })
+        Ok(CudaGpu { modules, functions, staging, products, beside, marks, device })
     }
 
     /// Waits for all that was launched.
-    pub fn synchronize(&self) -> Result<(), MachineError> {
+    pub fn synchronize(&self) -> Result<(), GpuError> {
         self.device.synchronize().map_err(failed("waiting"))
     }
 
     /// Seconds that the GPU takes for what `launch` launches, by its own clock. Waits for it.
-    pub fn seconds(&self, launch: impl FnOnce() -> Result<(), MachineError>) -> Result<f64, MachineError> {
+    pub fn seconds(&self, launch: impl FnOnce() -> Result<(), GpuError>) -> Result<f64, GpuError> {
         self.device.bind_to_thread().map_err(failed("timing"))?;
         let stream = *self.device.cu_stream();
         let new = || Event::new().map_err(failed("timing"));
@@ -117,14 +118,13 @@ impl Gpu {
         to.wait().and_then(|()| from.seconds_to(&to)).map_err(failed("timing"))
     }
 
-    fn function(&self, launch: &Launch) -> Result<CUfunction, MachineError> {
+    fn function(&self, launch: &Launch) -> Result<CUfunction, GpuError> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(&function) = functions.get(launch.kernel) {
             return Ok(function as CUfunction);
         }
-        let module = *self.modules.get(launch.module).ok_or(MachineError::NoKernel(launch.kernel))?;
-        let name =
-            std::ffi::CString::new(launch.kernel).map_err(|_| MachineError::NoKernel(launch.kernel))?;
+        let module = *self.modules.get(launch.module).ok_or(GpuError::NoKernel(launch.kernel))?;
+        let name = std::ffi::CString::new(launch.kernel).map_err(|_| GpuError::NoKernel(launch.kernel))?;
         // SAFETY: the module is loaded for as long as this lives.
         let function =
             unsafe { result::module::get_function(module, name) }.map_err(failed(launch.kernel))?;
@@ -133,7 +133,7 @@ impl Gpu {
     }
 }
 
-impl Drop for Gpu {
+impl Drop for CudaGpu {
     fn drop(&mut self) {
         if self.device.bind_to_thread().is_ok() {
             for &module in self.modules.values() {
@@ -144,34 +144,26 @@ impl Drop for Gpu {
     }
 }
 
-impl Machine for Gpu {
-    type Buffer<T: Number> = Memory<T>;
-    type Point = Point;
+impl Memory for CudaGpu {
+    type Buffer<T: Number> = Buffer<T>;
+    type Error = GpuError;
 
-    fn zeros<T: Number>(&self, len: usize) -> Result<Memory<T>, MachineError> {
+    fn zeros<T: Number>(&self, len: usize) -> Result<Buffer<T>, GpuError> {
         // The driver gives out no memory of no bytes.
         let bytes = (len * size_of::<T>()).max(1);
         let bytes = self.device.alloc_zeros(bytes).map_err(failed("allocating memory"))?;
-        Ok(Memory { bytes, len, of: std::marker::PhantomData })
+        Ok(Buffer { bytes, len, of: std::marker::PhantomData })
     }
-    fn upload<T: Number>(&self, values: &[T]) -> Result<Memory<T>, MachineError> {
-        let mut memory = self.zeros(values.len())?;
-        self.write(self.view_mut(&mut memory), values)?;
-        Ok(memory)
-    }
-    fn download<T: Number>(&self, buffer: &Memory<T>) -> Result<Vec<T>, MachineError> {
-        self.read(self.view(buffer))
-    }
-    fn view<'a, T: Number>(&self, buffer: &'a Memory<T>) -> View<'a, T> {
+    fn view<'a, T: Number>(&self, buffer: &'a Buffer<T>) -> View<'a, T> {
         // SAFETY: the buffer is alive for 'a and has this length.
-        unsafe { View::new(*buffer.bytes.device_ptr(), buffer.len) }
+        unsafe { View::new(*buffer.bytes.device_ptr() as *const T, buffer.len) }
     }
-    fn view_mut<'a, T: Number>(&self, buffer: &'a mut Memory<T>) -> ViewMut<'a, T> {
+    fn view_mut<'a, T: Number>(&self, buffer: &'a mut Buffer<T>) -> ViewMut<'a, T> {
         // SAFETY: the buffer is borrowed for 'a by nobody else and has this length.
-        unsafe { ViewMut::new(*buffer.bytes.device_ptr_mut(), buffer.len) }
+        unsafe { ViewMut::new(*buffer.bytes.device_ptr_mut() as *mut T, buffer.len) }
     }
 
-    fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), MachineError> {
+    fn write<T: Number>(&self, to: ViewMut<T>, values: &[T]) -> Result<(), GpuError> {
         assert_eq!(to.len(), values.len(), "values to copy to the device");
         if values.is_empty() {
             return Ok(());
@@ -187,7 +179,7 @@ impl Machine for Gpu {
         };
         copied.map_err(failed("copying to the device"))
     }
-    fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, MachineError> {
+    fn read<T: Number>(&self, from: View<T>) -> Result<Vec<T>, GpuError> {
         let mut values = vec![T::zeroed(); from.len()];
         if from.is_empty() {
             return Ok(values);
@@ -199,7 +191,7 @@ impl Machine for Gpu {
         self.synchronize()?;
         Ok(values)
     }
-    fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), MachineError> {
+    fn copy<T: Number>(&self, to: ViewMut<T>, from: View<T>) -> Result<(), GpuError> {
         assert_eq!(to.len(), from.len(), "values to copy");
         if from.is_empty() {
             return Ok(());
@@ -210,7 +202,7 @@ impl Machine for Gpu {
         unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, *self.device.cu_stream()) }
             .map_err(failed("copying"))
     }
-    fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), MachineError> {
+    fn clear<T: Number>(&self, to: ViewMut<T>) -> Result<(), GpuError> {
         if to.is_empty() {
             return Ok(());
         }
@@ -220,15 +212,19 @@ impl Machine for Gpu {
         unsafe { result::memset_d8_async(to.address(), 0, bytes, *self.device.cu_stream()) }
             .map_err(failed("clearing memory"))
     }
+}
 
-    fn point(&self) -> Result<Point, MachineError> {
+impl Gpu for CudaGpu {
+    type Point = Point;
+
+    fn point(&self) -> Result<Point, GpuError> {
         self.device.bind_to_thread().map_err(failed("a point"))?;
         let event = Event::untimed().map_err(failed("a point"))?;
         event.record(*self.device.cu_stream()).map_err(failed("a point"))?;
         Ok(Point(event))
     }
 
-    fn wait_for(&self, point: &Point) -> Result<(), MachineError> {
+    fn wait_for(&self, point: &Point) -> Result<(), GpuError> {
         self.device.bind_to_thread().map_err(failed("a point"))?;
         point.0.hold(*self.device.cu_stream()).map_err(failed("a point"))
     }
@@ -238,7 +234,7 @@ impl Machine for Gpu {
         to: ViewMut<T>,
         values: &[T],
         after: &Point,
-    ) -> Result<Point, MachineError> {
+    ) -> Result<Point, GpuError> {
         assert_eq!(to.len(), values.len(), "values to copy to the device");
         let at = "copying ahead to the device";
         self.device.bind_to_thread().map_err(failed(at))?;
@@ -252,7 +248,7 @@ impl Machine for Gpu {
         Ok(Point(arrived))
     }
 
-    fn mark(&self, phase: Phase) -> Result<(), MachineError> {
+    fn mark(&self, phase: Phase) -> Result<(), GpuError> {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(marks) = &mut *marks {
             self.device.bind_to_thread().map_err(failed("timing"))?;
@@ -263,7 +259,7 @@ impl Machine for Gpu {
         Ok(())
     }
 
-    fn lap(&self) -> Result<Vec<(Phase, f64)>, MachineError> {
+    fn lap(&self) -> Result<Vec<(Phase, f64)>, GpuError> {
         self.device.bind_to_thread().map_err(failed("timing"))?;
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut phases = Vec::new();
@@ -281,17 +277,17 @@ impl Machine for Gpu {
         Ok(phases)
     }
 
-    fn fuses(&self, product: &Product) -> Result<bool, MachineError> {
+    fn fuses(&self, product: &Product) -> Result<bool, GpuError> {
         self.device.bind_to_thread().map_err(failed("cuBLASLt"))?;
         self.products.fuses(product)
     }
 
-    unsafe fn multiply(&self, product: &Product) -> Result<(), MachineError> {
+    unsafe fn multiply(&self, product: &Product) -> Result<(), GpuError> {
         self.device.bind_to_thread().map_err(failed("a product"))?;
         self.products.multiply(product)
     }
 
-    unsafe fn launch(&self, mut launch: Launch) -> Result<(), MachineError> {
+    unsafe fn launch(&self, mut launch: Launch) -> Result<(), GpuError> {
         let grid = launch.grid;
         if grid.contains(&0) {
             return Ok(());
@@ -316,7 +312,7 @@ impl Machine for Gpu {
 
 /// Memory of a GPU, freed when it is dropped.
 #[derive(Debug)]
-pub struct Memory<T> {
+pub struct Buffer<T> {
     bytes: CudaSlice<u8>,
     len: usize,
     of: std::marker::PhantomData<T>,

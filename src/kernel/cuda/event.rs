@@ -32,7 +32,7 @@ impl Event {
         }
     }
 
-    /// What is launched in a stream from now on begins when it is reached.
+    /// Later launches in a stream begin when it is reached.
     pub fn hold(&self, stream: CUstream) -> Result<(), DriverError> {
         // SAFETY: the event is alive; the driver keeps what the stream waits for.
         unsafe { stream::wait_event(stream, self.0, CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }

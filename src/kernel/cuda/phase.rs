@@ -1,9 +1,9 @@
-//! What a training step is made of, to a machine that takes the time.
+//! Phases of a training step, whose time a GPU takes.
 
 /// A part of a step, in the order in which the fused encoders launch them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// What products read of parameters, where masters have changed otherwise than by an update.
+    /// Copies of parameters that products read, where masters have changed otherwise than by an update.
     Copies,
     /// The image encoder; the images travel in it, unless they came ahead.
     Images,

@@ -1,4 +1,4 @@
-//! A matrix product as a machine takes it: addresses and sizes. Launchers that check them are in
+//! A matrix product as a GPU takes it: addresses and sizes. Launchers that check them are in
 //! [`gemm::cuda`](crate::kernel::gemm::cuda).
 
 /// The numbers of a matrix.
@@ -20,17 +20,17 @@ impl Factor for crate::kernel::element::Bf16 {
     const KIND: Kind = Kind::Bf16;
 }
 
-/// A row-major matrix in the memory of a machine.
+/// A row-major matrix in the memory of a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Operand {
     pub address: u64,
     /// Elements from a row to the next, of what lies in memory.
     pub stride: usize,
-    /// Whether the product takes its transpose.
+    /// The product takes its transpose.
     pub transposed: bool,
 }
 
-/// What becomes of the sums before they are rounded. Vectors and `before` have the numbers of the output.
+/// Operation on the sums before they are rounded. Vectors and `before` have the numbers of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
     Nothing,
@@ -68,7 +68,7 @@ pub struct Product {
     /// Elements from a row of the output to the next.
     pub to_stride: usize,
     pub to_kind: Kind,
-    /// Whether the sums are added to what is there.
+    /// The sums are added to the output's values.
     pub adds: bool,
     pub epilogue: Epilogue,
 }
@@ -81,7 +81,7 @@ pub struct ByColumns {
     pub columns: usize,
     /// Elements from a column to the next.
     pub leading: usize,
-    /// Whether the product takes its transpose.
+    /// The product takes its transpose.
     pub transposed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Products on a GPU: [`Bf16`] with f32 sums, and whatever follows them in their epilogue where the machine has it there,
+//! Products on a GPU: [`Bf16`] with f32 sums, and whatever follows them in their epilogue where the GPU has it there,
 //! else in a kernel after them. Weights are [k, n], row-major; activations have rows without gaps.
 //!
 //! Biases have the numbers of what they are added to, as cuBLASLt asks: [`Bf16`] before an activation and before
@@ -6,7 +6,7 @@
 
 use crate::kernel::activation::{self, Activation};
 use crate::kernel::cuda::product::{Epilogue, Factor, Operand, Product};
-use crate::kernel::cuda::{blocks, Launch, Machine, MachineError, View, ViewMut};
+use crate::kernel::cuda::{blocks, Gpu, GpuError, Launch, View, ViewMut};
 use crate::kernel::element::Bf16;
 
 const BLOCK: u32 = 256;
@@ -27,7 +27,7 @@ pub struct Matrix<'a, T> {
     pub values: View<'a, T>,
     /// Elements from a row to the next.
     pub stride: usize,
-    /// Whether the product takes its transpose.
+    /// The product takes its transpose.
     pub transposed: bool,
 }
 
@@ -84,61 +84,61 @@ fn plain<T: Factor, O: Factor>(
 }
 
 /// to [m, n] = left [m, k] right [k, n].
-pub fn product<M: Machine, T: Factor, O: Factor>(
-    machine: &M,
+pub fn product<G: Gpu, T: Factor, O: Factor>(
+    gpu: &G,
     mut to: ViewMut<O>,
     left: Matrix<T>,
     right: Matrix<T>,
     sizes: (usize, usize, usize),
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let product = plain(&mut to, left, right, sizes);
     // SAFETY: lengths are checked in `plain`.
-    unsafe { machine.multiply(&product) }
+    unsafe { gpu.multiply(&product) }
 }
 
 /// to [m, n] += left [m, k] right [k, n].
-pub fn add_product<M: Machine, T: Factor>(
-    machine: &M,
+pub fn add_product<G: Gpu, T: Factor>(
+    gpu: &G,
     mut to: ViewMut<f32>,
     left: Matrix<T>,
     right: Matrix<T>,
     sizes: (usize, usize, usize),
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let product = Product { adds: true, ..plain(&mut to, left, right, sizes) };
     // SAFETY: lengths are checked in `plain`.
-    unsafe { machine.multiply(&product) }
+    unsafe { gpu.multiply(&product) }
 }
 
 /// y [rows, n] = x [rows, k] weight.
-pub fn forward<M: Machine, O: Factor>(
-    machine: &M,
+pub fn forward<G: Gpu, O: Factor>(
+    gpu: &G,
     y: ViewMut<O>,
     x: View<Bf16>,
     weight: Weight,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let sizes = (x.len() / weight.k, weight.k, weight.n);
-    product(machine, y, Matrix::rows(x, weight.k), weight.forward(), sizes)
+    product(gpu, y, Matrix::rows(x, weight.k), weight.forward(), sizes)
 }
 
 /// dx [rows, k] = dy [rows, n] weight^T.
-pub fn backward<M: Machine, O: Factor>(
-    machine: &M,
+pub fn backward<G: Gpu, O: Factor>(
+    gpu: &G,
     dx: ViewMut<O>,
     dy: View<Bf16>,
     weight: Weight,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let sizes = (dy.len() / weight.n, weight.n, weight.k);
-    product(machine, dx, Matrix::rows(dy, weight.n), weight.backward(), sizes)
+    product(gpu, dx, Matrix::rows(dy, weight.n), weight.backward(), sizes)
 }
 
 /// y [rows, n] = x [rows, k] weight + bias.
-pub fn forward_bias<M: Machine>(
-    machine: &M,
+pub fn forward_bias<G: Gpu>(
+    gpu: &G,
     mut y: ViewMut<Bf16>,
     x: View<Bf16>,
     weight: Weight,
     bias: View<Bf16>,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let (rows, n) = (x.len() / weight.k, weight.n);
     assert_eq!(bias.len(), n, "a bias of {n}");
     let left = Matrix::rows(x, weight.k);
@@ -146,23 +146,23 @@ pub fn forward_bias<M: Machine>(
     let fused = Product { epilogue: Epilogue::Bias { bias: bias.address() }, ..product };
     // SAFETY: lengths are checked here and in `plain`.
     unsafe {
-        if machine.fuses(&fused)? {
-            return machine.multiply(&fused);
+        if gpu.fuses(&fused)? {
+            return gpu.multiply(&fused);
         }
-        machine.multiply(&product)?;
+        gpu.multiply(&product)?;
         let after = Launch::new("gemm", "gemm_add_bias_bf16", rows, BLOCK).output(&mut y).input(bias);
-        machine.launch(after.size(n))
+        gpu.launch(after.size(n))
     }
 }
 
 /// y [rows, n] += x [rows, k] weight + bias: the residual stream.
-pub fn add<M: Machine>(
-    machine: &M,
+pub fn add<G: Gpu>(
+    gpu: &G,
     mut y: ViewMut<f32>,
     x: View<Bf16>,
     weight: Weight,
     bias: View<f32>,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let (rows, n) = (x.len() / weight.k, weight.n);
     assert_eq!(bias.len(), n, "a bias of {n}");
     let left = Matrix::rows(x, weight.k);
@@ -170,24 +170,24 @@ pub fn add<M: Machine>(
     let fused = Product { epilogue: Epilogue::Bias { bias: bias.address() }, ..product };
     // SAFETY: lengths are checked here and in `plain`.
     unsafe {
-        if machine.fuses(&fused)? {
-            return machine.multiply(&fused);
+        if gpu.fuses(&fused)? {
+            return gpu.multiply(&fused);
         }
-        machine.multiply(&product)?;
+        gpu.multiply(&product)?;
         let after = Launch::new("gemm", "gemm_add_bias", rows, BLOCK).output(&mut y).input(bias);
-        machine.launch(after.size(n))
+        gpu.launch(after.size(n))
     }
 }
 
 /// before [rows, n] = x [rows, k] weight + bias; after = activation(before).
-pub fn activate<M: Machine>(
-    machine: &M,
+pub fn activate<G: Gpu>(
+    gpu: &G,
     (mut after, mut before): (ViewMut<Bf16>, ViewMut<Bf16>),
     x: View<Bf16>,
     weight: Weight,
     bias: View<Bf16>,
     activation: Activation,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let (rows, n) = (x.len() / weight.k, weight.n);
     assert!(bias.len() == n && before.len() == rows * n, "a bias and an output of {n}");
     let left = Matrix::rows(x, weight.k);
@@ -195,36 +195,36 @@ pub fn activate<M: Machine>(
     let epilogue = Epilogue::Gelu { bias: bias.address(), before: before.address() };
     let fused = Product { epilogue, ..product };
     // The epilogue of cuBLASLt is the approximation with tanh; the other two have a kernel.
-    if activation == Activation::GeluTanh && machine.fuses(&fused)? {
+    if activation == Activation::GeluTanh && gpu.fuses(&fused)? {
         // SAFETY: lengths are checked here and in `plain`.
-        return unsafe { machine.multiply(&fused) };
+        return unsafe { gpu.multiply(&fused) };
     }
-    forward_bias(machine, before.again(), x, weight, bias)?;
-    activation::cuda::forward(machine, after, before.read(), activation)
+    forward_bias(gpu, before.reborrow(), x, weight, bias)?;
+    activation::cuda::forward(gpu, after, before.view(), activation)
 }
 
 /// gradient [rows, k] = (dy [rows, n] weight^T) activation'(before); then before = activation(before), which the gradient
 /// of the weight needs.
-pub fn activate_backward<M: Machine>(
-    machine: &M,
+pub fn activate_backward<G: Gpu>(
+    gpu: &G,
     (mut gradient, before): (ViewMut<Bf16>, ViewMut<Bf16>),
     dy: View<Bf16>,
     weight: Weight,
     activation: Activation,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let (rows, k) = (dy.len() / weight.n, weight.k);
     assert_eq!(before.len(), rows * k, "what came before the activation");
     let left = Matrix::rows(dy, weight.n);
     let product = plain(&mut gradient, left, weight.backward(), (rows, weight.n, k));
     let fused = Product { epilogue: Epilogue::GeluBackward { before: before.address() }, ..product };
-    if activation == Activation::GeluTanh && machine.fuses(&fused)? {
+    if activation == Activation::GeluTanh && gpu.fuses(&fused)? {
         // SAFETY: lengths are checked here and in `plain`.
-        unsafe { machine.multiply(&fused) }?;
-        activation::cuda::replace(machine, before, activation)
+        unsafe { gpu.multiply(&fused) }?;
+        activation::cuda::replace(gpu, before, activation)
     } else {
         // SAFETY: as above.
-        unsafe { machine.multiply(&product) }?;
-        activation::cuda::through(machine, gradient, before, activation)
+        unsafe { gpu.multiply(&product) }?;
+        activation::cuda::through(gpu, gradient, before, activation)
     }
 }
 
@@ -235,37 +235,37 @@ pub fn partial_len(rows: usize, n: usize) -> usize {
 
 /// dw [k, n] += x [rows, k]^T dy [rows, n]; db, where there is one, += the sums of the columns of dy. `partial` is
 /// scratch memory of [`partial_len`].
-pub fn weight_gradient<M: Machine>(
-    machine: &M,
+pub fn weight_gradient<G: Gpu>(
+    gpu: &G,
     mut dw: ViewMut<f32>,
     db: Option<ViewMut<f32>>,
     mut partial: ViewMut<f32>,
     (x, k): (View<Bf16>, usize),
     (dy, n): (View<Bf16>, usize),
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let rows = dy.len() / n;
     let product =
         Product { adds: true, ..plain(&mut dw, Matrix::columns(x, k), Matrix::rows(dy, n), (k, rows, n)) };
     let Some(mut db) = db else {
         // SAFETY: lengths are checked in `plain`.
-        return unsafe { machine.multiply(&product) };
+        return unsafe { gpu.multiply(&product) };
     };
     assert!(db.len() == n && partial.len() >= partial_len(rows, n), "the gradient of a bias of {n}");
     let fused = Product { epilogue: Epilogue::ColumnSums { columns: partial.address() }, ..product };
     // SAFETY: lengths are checked here and in `plain`.
     unsafe {
-        let parts = if machine.fuses(&fused)? {
-            machine.multiply(&fused)?;
+        let parts = if gpu.fuses(&fused)? {
+            gpu.multiply(&fused)?;
             1
         } else {
-            machine.multiply(&product)?;
+            gpu.multiply(&product)?;
             let parts = rows.div_ceil(PART);
             let sums = Launch::new("gemm", "gemm_column_partial", n.div_ceil(32), BLOCK).rows(parts);
             let sums = sums.output(&mut partial).input(dy).size(rows).size(PART).size(n);
-            machine.launch(sums)?;
+            gpu.launch(sums)?;
             parts
         };
         let total = Launch::new("gemm", "gemm_column_total", blocks(n, BLOCK), BLOCK).output(&mut db);
-        machine.launch(total.input(partial.read()).size(parts).size(n))
+        gpu.launch(total.input(partial.view()).size(parts).size(n))
     }
 }

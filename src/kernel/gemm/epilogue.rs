@@ -1,4 +1,4 @@
-//! What becomes of the sums of a product while they are still in the first-level cache.
+//! Epilogues: operations on the sums of a product while they are still in the first-level cache.
 
 use std::marker::PhantomData;
 

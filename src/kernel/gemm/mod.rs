@@ -387,7 +387,7 @@ impl Rows {
     }
 }
 
-/// What one thread computes at a time.
+/// The part of a product that one thread computes at a time.
 struct Part {
     rows: Range<usize>,
     panels: Range<usize>,

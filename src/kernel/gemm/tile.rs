@@ -13,7 +13,7 @@ pub const MAX_COLUMNS: usize = 64;
 #[repr(C, align(64))]
 pub struct Sums(pub [f32; ROWS * MAX_COLUMNS]);
 
-/// Where the rows of a left operand are: byte `rows[i] + g * step` is the g-th group of row i.
+/// Addresses of the rows of a left operand: byte `rows[i] + g * step` is the g-th group of row i.
 #[derive(Clone, Copy)]
 pub struct LeftTile {
     pub rows: [*const u8; ROWS],

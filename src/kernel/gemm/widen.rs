@@ -11,7 +11,7 @@ use super::{Part, Rows};
 use crate::kernel::element::Element;
 use crate::kernel::lanes::Lanes;
 
-/// Whether products of `E` are computed here.
+/// True if products of `E` are computed here.
 #[inline(always)]
 pub fn needed<L: Lanes, E: Element>(_: L) -> bool {
     E::GROUP == 2 && !L::DOT

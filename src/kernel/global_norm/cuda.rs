@@ -1,12 +1,12 @@
 //! The length of all gradients together on a GPU: two launches for any number of tensors.
 
-use crate::kernel::cuda::{Launch, Machine, MachineError, View, ViewMut};
+use crate::kernel::cuda::{Gpu, GpuError, Launch, View, ViewMut};
 
 const BLOCK: u32 = 256;
 /// Values of a piece: few enough that a thread sums them in f32.
 const PIECE: usize = 1 << 16;
 
-/// Pieces of tensors, in the memory of a machine; made once, as gradients stay where they are.
+/// Pieces of tensors, in the memory of a GPU; made once, as gradients stay where they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pieces(Vec<u64>);
 
@@ -22,7 +22,7 @@ impl Pieces {
         Pieces(words)
     }
 
-    /// What [`sum_of_squares`] reads, two words a piece.
+    /// The table that [`sum_of_squares`] reads, two words a piece.
     pub fn words(&self) -> &[u64] {
         &self.0
     }
@@ -33,16 +33,16 @@ impl Pieces {
 ///
 /// # Safety
 /// The tensors that the pieces were made of are alive.
-pub unsafe fn sum_of_squares<M: Machine>(
-    machine: &M,
+pub unsafe fn sum_of_squares<G: Gpu>(
+    gpu: &G,
     mut total: ViewMut<'_, f64>,
     mut partial: ViewMut<'_, f64>,
     pieces: View<'_, u64>,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let n = pieces.len() / 2;
     assert!(total.len() == 1 && partial.len() >= n, "scratch memory of {n} pieces");
     let each = Launch::new("global_norm", "global_norm_partial", n, BLOCK).output(&mut partial).input(pieces);
-    machine.launch(each)?;
+    gpu.launch(each)?;
     let all = Launch::new("global_norm", "global_norm_total", 1, BLOCK).output(&mut total);
-    machine.launch(all.input(partial.read()).size(n))
+    gpu.launch(all.input(partial.view()).size(n))
 }

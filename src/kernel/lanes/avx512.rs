@@ -65,7 +65,7 @@ impl Compiled for Avx512Bf16 {
     }
 }
 
-/// What both share. SAFETY of every block: a value of either type is made only where the processor has
+/// Methods that both share. SAFETY of every block: a value of either type is made only where the processor has
 /// the instructions; pointers are the caller's promise.
 macro_rules! sixteen_lanes {
     () => {

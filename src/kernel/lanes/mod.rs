@@ -60,7 +60,7 @@ pub trait Lanes: Copy + Send + Sync {
     /// `from` must be readable for `N` pairs.
     unsafe fn load_pairs(self, from: *const u8) -> Self::Pairs;
     fn splat_pair(self, pair: u32) -> Self::Pairs;
-    /// Whether [`dot_pairs`](Self::dot_pairs) is one instruction. Where it is not, products widen their
+    /// True if [`dot_pairs`](Self::dot_pairs) is one instruction. Where it is not, products widen their
     /// operands beforehand.
     const DOT: bool;
     /// The first and the second of every pair.

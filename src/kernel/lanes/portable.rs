@@ -3,7 +3,7 @@
 use super::Lanes;
 use crate::kernel::element::Bf16;
 
-/// What every processor has.
+/// Lanes of portable code, for any processor.
 #[derive(Debug, Clone, Copy)]
 pub struct Portable;
 

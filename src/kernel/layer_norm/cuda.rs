@@ -1,7 +1,7 @@
 //! LayerNorm on a GPU: `y`, `normal` and `dy` are [`Bf16`], the rest is f32; otherwise as [`super`] says. The sum of the
 //! residual stream needs no kernel: products add to it.
 
-use crate::kernel::cuda::{blocks, Launch, Machine, MachineError, View, ViewMut};
+use crate::kernel::cuda::{blocks, Gpu, GpuError, Launch, View, ViewMut};
 use crate::kernel::element::Bf16;
 
 /// Threads of a block: eight rows.
@@ -17,8 +17,8 @@ fn rows_of(rstd: usize, width: usize) -> usize {
 
 /// y, normal, rstd = layer_norm(x).
 #[allow(clippy::too_many_arguments)]
-pub fn forward<M: Machine>(
-    machine: &M,
+pub fn forward<G: Gpu>(
+    gpu: &G,
     mut y: ViewMut<Bf16>,
     mut normal: ViewMut<Bf16>,
     mut rstd: ViewMut<f32>,
@@ -26,7 +26,7 @@ pub fn forward<M: Machine>(
     scale: View<f32>,
     shift: View<f32>,
     eps: f32,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let width = scale.len();
     let rows = rows_of(rstd.len(), width);
     assert!(shift.len() == width && x.len() == rows * width, "a LayerNorm of width {width}");
@@ -42,19 +42,19 @@ pub fn forward<M: Machine>(
         .size(width)
         .number(eps);
     // SAFETY: lengths are checked above.
-    unsafe { machine.launch(launch) }
+    unsafe { gpu.launch(launch) }
 }
 
 /// As [`forward`], of which x itself becomes the output, in f32.
-pub fn in_place<M: Machine>(
-    machine: &M,
+pub fn in_place<G: Gpu>(
+    gpu: &G,
     mut x: ViewMut<f32>,
     mut normal: ViewMut<Bf16>,
     mut rstd: ViewMut<f32>,
     scale: View<f32>,
     shift: View<f32>,
     eps: f32,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let width = scale.len();
     let rows = rows_of(rstd.len(), width);
     assert!(shift.len() == width && x.len() == rows * width, "a LayerNorm of width {width}");
@@ -69,23 +69,23 @@ pub fn in_place<M: Machine>(
         .size(width)
         .number(eps);
     // SAFETY: lengths are checked above.
-    unsafe { machine.launch(launch) }
+    unsafe { gpu.launch(launch) }
 }
 
 /// y = normal * scale + shift: the output once more, from what was saved.
-pub fn again<M: Machine>(
-    machine: &M,
+pub fn again<G: Gpu>(
+    gpu: &G,
     mut y: ViewMut<Bf16>,
     normal: View<Bf16>,
     scale: View<f32>,
     shift: View<f32>,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let width = scale.len();
     let rows = rows_of(normal.len() / width, width);
     assert!(shift.len() == width && y.len() == rows * width, "a LayerNorm of width {width}");
     let launch = Launch::new("layer_norm", "layer_norm_again", rows, BLOCK).output(&mut y).input(normal);
     // SAFETY: lengths are checked above.
-    unsafe { machine.launch(launch.input(scale).input(shift).size(width)) }
+    unsafe { gpu.launch(launch.input(scale).input(shift).size(width)) }
 }
 
 /// Numbers of the scratch memory `partial` that [`backward`] asks for.
@@ -96,8 +96,8 @@ pub fn partial_len(rows: usize, width: usize) -> usize {
 /// dx, dscale, dshift += gradients for the gradient `dy`; `copy`, where there is one, = dx rounded. `partial` is
 /// scratch memory of [`partial_len`].
 #[allow(clippy::too_many_arguments)]
-pub fn backward<M: Machine>(
-    machine: &M,
+pub fn backward<G: Gpu>(
+    gpu: &G,
     mut dx: ViewMut<f32>,
     copy: Option<ViewMut<Bf16>>,
     mut dscale: ViewMut<f32>,
@@ -106,7 +106,7 @@ pub fn backward<M: Machine>(
     dy: View<Bf16>,
     (normal, rstd): (View<Bf16>, View<f32>),
     scale: View<f32>,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let width = scale.len();
     let rows = rows_of(rstd.len(), width);
     let n = rows * width;
@@ -116,7 +116,7 @@ pub fn backward<M: Machine>(
     assert!(partial.len() >= partial_len(rows, width), "scratch memory of a LayerNorm");
     let through = Launch::new("layer_norm", "layer_norm_backward", blocks(rows, ROWS), BLOCK)
         .output(&mut dx)
-        .optional(copy.as_ref().map(ViewMut::read))
+        .optional(copy.as_ref().map(ViewMut::view))
         .input(dy)
         .input(normal)
         .input(rstd)
@@ -135,13 +135,13 @@ pub fn backward<M: Machine>(
     let total = Launch::new("layer_norm", "layer_norm_total", blocks(width, BLOCK), BLOCK)
         .output(&mut dscale)
         .output(&mut dshift)
-        .input(partial.read())
+        .input(partial.view())
         .size(parts)
         .size(width);
     // SAFETY: lengths are checked above.
     unsafe {
-        machine.launch(through)?;
-        machine.launch(sums)?;
-        machine.launch(total)
+        gpu.launch(through)?;
+        gpu.launch(sums)?;
+        gpu.launch(total)
     }
 }

@@ -22,7 +22,7 @@ use super::Cpu;
 /// Rows that one thread takes at a time, and that partial parameter gradients are summed over.
 const BLOCK: usize = 32;
 
-/// What the backward pass needs.
+/// Values that the forward pass saves for the backward pass.
 #[derive(Debug, Clone, Copy)]
 pub struct Saved<'a, E> {
     pub normal: &'a [E],

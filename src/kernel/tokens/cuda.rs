@@ -1,56 +1,29 @@
-//! Tokens on a GPU: what the patch embedding, a product, leaves becomes tokens; rows from tables; and the way back.
+//! Tokens on a GPU: from the patch embedding, a product, and from tables; and their gradients.
 
-use crate::kernel::cuda::{blocks, Launch, Machine, MachineError, View, ViewMut};
+use crate::kernel::cuda::{blocks, Gpu, GpuError, Launch, View, ViewMut};
 use crate::kernel::element::Bf16;
+use crate::kernel::tokens::{Added, Sequences};
 
 /// Threads of a row.
 const BLOCK: u32 = 128;
 
-/// Sizes of sequences whose first `prefix` tokens, 0 or 1, do not come from patches.
-#[derive(Debug, Clone, Copy)]
-pub struct Sequences {
-    pub batch: usize,
-    pub kept: usize,
-    pub prefix: usize,
-    pub width: usize,
-}
-
-impl Sequences {
-    fn tokens(self) -> usize {
-        self.batch * (self.prefix + self.kept)
-    }
-}
-
-/// What is added to a row of the patch embedding, and the class token.
-#[derive(Debug, Clone, Copy)]
-pub struct Added<'a> {
-    /// `[width]`.
-    pub bias: Option<View<'a, f32>>,
-    /// [patches of the image, width].
-    pub positions: View<'a, f32>,
-    /// `[width]`; read where there is a prefix.
-    pub class_token: View<'a, f32>,
-    /// `[width]`, where it has one.
-    pub class_position: Option<View<'a, f32>>,
-}
-
 /// x [batch * (prefix + kept), width] from `embedded` [batch * kept, width], the patch embedding without its bias.
 /// `ids` [batch * kept] name rows of `positions`, which the caller has checked.
-pub fn from_patches<M: Machine>(
-    machine: &M,
+pub fn from_patches<G: Gpu>(
+    gpu: &G,
     mut x: ViewMut<f32>,
     embedded: View<f32>,
     added: Added,
     ids: View<u32>,
     of: Sequences,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let rows = of.batch * of.kept;
-    assert!(of.prefix <= 1 && x.len() == of.tokens() * of.width, "tokens of {of:?}");
+    assert!(of.prefix <= 1 && x.len() == of.rows() * of.width, "tokens of {of:?}");
     assert!(embedded.len() == rows * of.width && ids.len() == rows, "patches of {of:?}");
     assert!(added.class_token.len() >= of.prefix * of.width, "a class token of {of:?}");
     assert!(added.class_position.is_none_or(|position| position.len() == of.width), "a position of {of:?}");
     assert!(added.bias.is_none_or(|bias| bias.len() == of.width), "a bias of {of:?}");
-    let launch = Launch::new("tokens", "tokens_from_patches", of.tokens(), BLOCK)
+    let launch = Launch::new("tokens", "tokens_from_patches", of.rows(), BLOCK)
         .output(&mut x)
         .input(embedded)
         .optional(added.bias)
@@ -62,31 +35,31 @@ pub fn from_patches<M: Machine>(
         .size(of.prefix)
         .size(of.width);
     // SAFETY: lengths are checked above; ids are the caller's.
-    unsafe { machine.launch(launch) }
+    unsafe { gpu.launch(launch) }
 }
 
 /// out [batch * kept, width] = the rows of dx [batch * (prefix + kept), width] that came from patches, rounded.
-pub fn patch_rows<M: Machine>(
-    machine: &M,
+pub fn patch_rows<G: Gpu>(
+    gpu: &G,
     mut out: ViewMut<Bf16>,
     dx: View<f32>,
     of: Sequences,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let rows = of.batch * of.kept;
-    assert!(out.len() == rows * of.width && dx.len() == of.tokens() * of.width, "tokens of {of:?}");
+    assert!(out.len() == rows * of.width && dx.len() == of.rows() * of.width, "tokens of {of:?}");
     let launch = Launch::new("tokens", "tokens_patch_rows", rows, BLOCK).output(&mut out).input(dx);
     // SAFETY: lengths are checked above.
-    unsafe { machine.launch(launch.size(of.kept).size(of.prefix).size(of.width)) }
+    unsafe { gpu.launch(launch.size(of.kept).size(of.prefix).size(of.width)) }
 }
 
 /// `x[row]` = `table[ids[row]] + positions[places[row]]`, x being [rows, width]; the caller has checked ids and places.
-pub fn gather<M: Machine>(
-    machine: &M,
+pub fn gather<G: Gpu>(
+    gpu: &G,
     mut x: ViewMut<f32>,
     (table, ids): (View<Bf16>, View<u32>),
     (positions, places): (View<f32>, View<u32>),
     width: usize,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     assert!(x.len() == ids.len() * width && places.len() == ids.len(), "one token and one position a row");
     let launch = Launch::new("tokens", "tokens_gather", ids.len(), BLOCK)
         .output(&mut x)
@@ -96,15 +69,15 @@ pub fn gather<M: Machine>(
         .input(places)
         .size(width);
     // SAFETY: lengths are checked above; ids and places are the caller's.
-    unsafe { machine.launch(launch) }
+    unsafe { gpu.launch(launch) }
 }
 
-/// Which rows are added to which row of a table: made on the host, so that a sum has one order.
+/// Lists of the rows that are added to each row of a table: made on the host, so that a sum has one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scatter {
     /// Rows of the table that get something, ascending.
     pub named: Vec<u32>,
-    /// Where the list of each begins in `order`, and the end of the last.
+    /// Beginning of the list of each in `order`, and the end of the last.
     pub starts: Vec<u32>,
     /// Rows that are added, in order for each.
     pub order: Vec<u32>,
@@ -127,7 +100,7 @@ impl Scatter {
     }
 }
 
-/// A [`Scatter`] in the memory of a machine.
+/// A [`Scatter`] in the memory of a GPU.
 #[derive(Debug, Clone, Copy)]
 pub struct ScatterViews<'a> {
     pub named: View<'a, u32>,
@@ -136,13 +109,13 @@ pub struct ScatterViews<'a> {
 }
 
 /// table [.., width] += the rows that `scatter` names; it must be one made for this table and these rows.
-pub fn scatter_add<M: Machine>(
-    machine: &M,
+pub fn scatter_add<G: Gpu>(
+    gpu: &G,
     mut table: ViewMut<f32>,
     scatter: ScatterViews,
     rows: View<f32>,
     width: usize,
-) -> Result<(), MachineError> {
+) -> Result<(), GpuError> {
     let ScatterViews { named, starts, order } = scatter;
     assert!(table.len().is_multiple_of(width) && rows.len().is_multiple_of(width), "rows of {width}");
     assert_eq!(starts.len(), named.len() + 1, "the end of every list");
@@ -155,5 +128,5 @@ pub fn scatter_add<M: Machine>(
         .input(rows)
         .size(width);
     // SAFETY: the caller's scatter names rows of both.
-    unsafe { machine.launch(launch) }
+    unsafe { gpu.launch(launch) }
 }

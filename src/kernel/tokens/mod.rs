@@ -1,4 +1,4 @@
-//! Tokens on their way into a transformer, and their gradients on the way back.
+//! Tokens on their way into a transformer, and their gradients.
 //!
 //! A sequence has `tokens` rows of the residual stream [batch * tokens, width]; the first `prefix` of them
 //! (a class token, or none) do not come from patches. [`PatchTokens`] is the epilogue of the patch embedding;
@@ -10,7 +10,47 @@ use super::element::{convert, Element};
 use super::gemm::epilogue::{Epilogue, Grid};
 use super::isa::dispatch;
 use super::lanes::Lanes;
+use super::view::View;
 use super::Cpu;
+
+/// Sizes of sequences whose first `prefix` tokens, 0 or 1, do not come from patches.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences {
+    pub batch: usize,
+    pub kept: usize,
+    pub prefix: usize,
+    pub width: usize,
+}
+
+impl Sequences {
+    /// Tokens of a sequence.
+    pub fn tokens(self) -> usize {
+        self.prefix + self.kept
+    }
+
+    /// Tokens of all.
+    pub fn rows(self) -> usize {
+        self.batch * self.tokens()
+    }
+
+    /// The row of the residual stream of kept patch or token `r` of [batch * kept].
+    pub fn row(self, r: usize) -> usize {
+        r / self.kept * self.tokens() + self.prefix + r % self.kept
+    }
+}
+
+/// Vectors that are added to a row of the patch embedding, and the class token.
+#[derive(Debug, Clone, Copy)]
+pub struct Added<'a> {
+    /// `[width]`.
+    pub bias: Option<View<'a, f32>>,
+    /// [patches of the image, width].
+    pub positions: View<'a, f32>,
+    /// `[width]`; read where there is a prefix.
+    pub class_token: View<'a, f32>,
+    /// `[width]`, where it has one.
+    pub class_position: Option<View<'a, f32>>,
+}
 
 /// Row b * kept + k of the patch embedding becomes token `prefix + k` of sequence b, with bias and the
 /// position of its patch: x = sums + bias + positions[ids[b * kept + k]].
@@ -53,11 +93,59 @@ impl Epilogue for PatchTokens<'_> {
     }
 }
 
-/// Writes the class token, `row` = its value plus its position where it has one, as the first row of every
-/// sequence of `tokens` rows.
-pub fn class_token(x: &mut [f32], row: &[f32], tokens: usize) {
+/// Writes the class token, with its position where it has one, as the first row of every sequence of `tokens` rows.
+pub fn class_token(x: &mut [f32], class: &[f32], position: Option<&[f32]>, tokens: usize) {
+    let mut row = class.to_vec();
+    add(&mut row, position.unwrap_or_default());
     for sequence in x.chunks_mut(tokens * row.len()) {
-        sequence[..row.len()].copy_from_slice(row);
+        sequence[..row.len()].copy_from_slice(&row);
+    }
+}
+
+fn add(to: &mut [f32], from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+}
+
+/// to += share * from.
+fn add_share(to: &mut [f32], share: f32, from: &[f32]) {
+    if share != 0.0 {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to += share * from);
+    }
+}
+
+/// table [rows, width] = matrix [rows, from] learned [from, width]; most of the matrix is zero.
+pub fn resample(table: &mut [f32], matrix: &[f32], learned: &[f32], width: usize) {
+    table.fill(0.0);
+    for (to, shares) in table.chunks_mut(width).zip(matrix.chunks(learned.len() / width)) {
+        for (row, &share) in learned.chunks(width).zip(shares) {
+            add_share(to, share, row);
+        }
+    }
+}
+
+/// Adds to the gradients of the class token `[width]` and of learned positions [1 + own grid^2, width] what
+/// dx [batch * (1 + kept), width] contributes. With the positions comes the matrix of [`resample`] that made those of this grid of
+/// them, where it is another one.
+pub fn gradients(
+    cpu: &Cpu,
+    class_token: &mut [f32],
+    positions: Option<(&mut [f32], Option<&[f32]>)>,
+    ids: &[u32],
+    dx: &[f32],
+    of: Sequences,
+) {
+    let width = of.width;
+    let mut dclass = vec![0.0; width];
+    dx.chunks(of.tokens() * width).for_each(|sequence| add(&mut dclass, sequence));
+    add(class_token, &dclass);
+    let Some((positions, matrix)) = positions else { return };
+    let own = positions.len() / width;
+    let mut dtable = vec![0.0; matrix.map_or(own, |matrix| matrix.len() / own) * width];
+    dtable[..width].copy_from_slice(&dclass);
+    scatter_add(cpu, &mut dtable[width..], ids, dx, |r| of.row(r), width);
+    let Some(matrix) = matrix else { return add(positions, &dtable) };
+    for (from, shares) in dtable.chunks(width).zip(matrix.chunks(own)) {
+        positions.chunks_mut(width).zip(shares).for_each(|(to, &share)| add_share(to, share, from));
     }
 }
 

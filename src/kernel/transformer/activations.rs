@@ -1,26 +1,27 @@
 //! The memory of a forward and a backward pass.
 
 use super::Shape;
-use crate::kernel::element::Element;
+use crate::kernel::arena::{Arena, ALIGNMENT};
+use crate::kernel::backend::{Needs, SavedNorm, Widths};
+use crate::kernel::view::{Number, ViewMut};
 
-/// What a block leaves for its backward pass.
-#[derive(Debug, Clone)]
-pub(super) struct Saved<E> {
-    /// [rows, width], and 1 / deviation of each row.
-    pub normal1: Vec<E>,
-    pub rstd1: Vec<f32>,
+/// Values that a block leaves for its backward pass.
+#[derive(Debug)]
+pub(super) struct Saved<'a, E> {
+    pub norm1: SavedNorm<'a, E>,
     /// [rows, 3 * width].
-    pub qkv: Vec<E>,
+    pub qkv: ViewMut<'a, E>,
     /// Statistics of the softmax.
-    pub lse: Vec<f32>,
-    pub normal2: Vec<E>,
-    pub rstd2: Vec<f32>,
+    pub lse: ViewMut<'a, f32>,
+    /// [rows, width]: output of attention, where the backend keeps it.
+    pub mixed: ViewMut<'a, E>,
+    pub norm2: SavedNorm<'a, E>,
     /// [rows, hidden]: before the activation; the backward pass leaves what came after it, and when that has been
-    /// read, the gradients of a norm and of attention, and attention's output: at least [rows, 3 * width].
-    pub hidden: Vec<E>,
+    /// read, the gradients of a norm and of attention, and attention's output where it was not kept ([`Free`]).
+    pub hidden: ViewMut<'a, E>,
 }
 
-/// What a forward pass keeps for the backward pass.
+/// Values that a forward pass keeps for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// All that the backward pass needs.
@@ -32,40 +33,34 @@ pub enum Keep {
     Nothing,
 }
 
-/// All memory that a stack needs for `batch` sequences of `tokens`, taken once.
-#[derive(Debug, Clone)]
-pub struct Activations<E> {
+/// All memory that a stack needs for `batch` sequences of `tokens`.
+#[derive(Debug)]
+pub struct Activations<'a, E> {
     pub(super) keep: Keep,
     pub(super) batch: usize,
     pub(super) tokens: usize,
     /// The residual stream, [batch * tokens, width]: tokens before the forward pass, output after it.
-    pub x: Vec<f32>,
+    pub x: ViewMut<'a, f32>,
     /// Memory for its gradient, where the stream is still needed.
-    pub(super) dx: Vec<f32>,
+    dx: ViewMut<'a, f32>,
     /// One for each block where everything is kept, else one that all share.
-    pub(super) saved: Vec<Saved<E>>,
+    pub(super) saved: Vec<Saved<'a, E>>,
     /// Inputs of all blocks, where they are kept: [depth, rows, width].
-    pub(super) inputs: Vec<f32>,
+    pub(super) inputs: ViewMut<'a, f32>,
     /// [rows, width]: output of a norm; in a backward pass the gradient of the stream as products take it.
-    pub(super) rounded: Vec<E>,
+    pub rounded: ViewMut<'a, E>,
     /// [rows, width]: output of a norm, where blocks are computed anew in a backward pass.
-    pub(super) normed: Vec<E>,
-    /// [rows, hidden or 3 * width]: output of attention, then after the activation; then gradients.
-    pub(super) wide: Vec<E>,
-}
-
-/// See [`Activations::dx`].
-pub(super) fn gradient<'a>(x: &'a mut [f32], dx: &'a mut [f32]) -> &'a mut [f32] {
-    if dx.is_empty() {
-        x
-    } else {
-        dx
-    }
+    pub(super) normed: ViewMut<'a, E>,
+    /// [rows, hidden or 3 * width]: output of attention, then after the activation; then gradients. Before and after a pass it is
+    /// free for other use.
+    pub wide: ViewMut<'a, E>,
+    /// Scratch memory of a backward pass.
+    pub scratch: ViewMut<'a, f32>,
 }
 
 impl Keep {
     /// Blocks whose activations are in memory at a time.
-    pub(super) fn blocks(self, shape: &Shape) -> usize {
+    fn blocks(self, shape: &Shape) -> usize {
         match self {
             Keep::Everything => shape.depth,
             Keep::Inputs | Keep::Nothing => shape.depth.min(1),
@@ -73,7 +68,7 @@ impl Keep {
     }
 
     /// Blocks whose inputs are in memory at a time.
-    pub(super) fn inputs(self, shape: &Shape) -> usize {
+    fn inputs(self, shape: &Shape) -> usize {
         match self {
             Keep::Inputs => shape.depth,
             Keep::Everything | Keep::Nothing => 0,
@@ -81,72 +76,107 @@ impl Keep {
     }
 }
 
-impl<E: Element> Activations<E> {
-    pub fn new(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> Self {
-        let rows = batch * tokens;
-        let narrow = || vec![E::default(); rows * shape.width];
-        let saved = || Saved {
-            normal1: narrow(),
-            rstd1: vec![0.0; rows],
-            qkv: vec![E::default(); 3 * rows * shape.width],
-            lse: vec![0.0; shape.attention(batch, tokens).saved()],
-            normal2: narrow(),
-            rstd2: vec![0.0; rows],
-            hidden: vec![E::default(); rows * Self::widest(shape)],
+impl<'a, E: Number> Activations<'a, E> {
+    /// Takes them from an arena.
+    pub fn take(
+        arena: &mut Arena<'a>,
+        needs: Needs,
+        shape: &Shape,
+        batch: usize,
+        tokens: usize,
+        keep: Keep,
+    ) -> Self {
+        let (rows, width) = (batch * tokens, shape.width);
+        let statistics = shape.attention(batch, tokens).saved();
+        let widest = shape.hidden.max(3 * width);
+        let parts = if needs.keeps_attention { 2 } else { 3 };
+        let saved = |arena: &mut Arena<'a>| Saved {
+            norm1: SavedNorm::take(arena, rows, width),
+            qkv: arena.take(3 * rows * width),
+            lse: arena.take(statistics),
+            mixed: arena.take(if needs.keeps_attention { rows * width } else { 0 }),
+            norm2: SavedNorm::take(arena, rows, width),
+            hidden: arena.take((parts * aligned::<E>(rows * width)).max(rows * shape.hidden)),
         };
-        let anew = if keep == Keep::Inputs { rows * shape.width } else { 0 };
+        let anew = if keep == Keep::Inputs { rows * width } else { 0 };
+        let scratch = match keep {
+            Keep::Nothing => 0,
+            Keep::Everything | Keep::Inputs => (needs.scratch)(Widths { rows, width, widest, statistics }),
+        };
         Activations {
             keep,
             batch,
             tokens,
-            x: vec![0.0; rows * shape.width],
-            dx: vec![0.0; anew],
-            saved: (0..keep.blocks(shape)).map(|_| saved()).collect(),
-            inputs: vec![0.0; keep.inputs(shape) * rows * shape.width],
-            rounded: narrow(),
-            normed: vec![E::default(); anew],
-            wide: vec![E::default(); rows * Self::widest(shape)],
+            x: arena.take(rows * width),
+            dx: arena.take(anew),
+            saved: (0..keep.blocks(shape)).map(|_| saved(arena)).collect(),
+            inputs: arena.take(keep.inputs(shape) * rows * width),
+            rounded: arena.take(rows * width),
+            normed: arena.take(anew),
+            wide: arena.take(rows * widest),
+            scratch: arena.take(scratch),
         }
     }
 
-    /// Bytes that [`new`](Self::new) takes.
-    pub fn bytes(shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> usize {
-        let rows = batch * tokens;
-        let element = size_of::<E>();
-        let of_a_block = rows * (5 * shape.width + Self::widest(shape)) * element
-            + (2 * rows + shape.attention(batch, tokens).saved()) * 4;
-        let stream = rows * shape.width * 4;
-        let narrow = rows * shape.width * element;
-        let anew = if keep == Keep::Inputs { stream + narrow } else { 0 };
-        let work = narrow + rows * Self::widest(shape) * element;
-        keep.blocks(shape) * of_a_block + (1 + keep.inputs(shape)) * stream + work + anew
+    /// Bytes of the arena that [`take`](Self::take) takes.
+    pub fn bytes(needs: Needs, shape: &Shape, batch: usize, tokens: usize, keep: Keep) -> usize {
+        Arena::measure(|arena| Activations::<E>::take(arena, needs, shape, batch, tokens, keep))
     }
 
-    /// Numbers a row that [`Saved::hidden`] and `wide` have room for.
-    fn widest(shape: &Shape) -> usize {
-        shape.hidden.max(3 * shape.width)
+    /// Memory of a backward pass.
+    pub fn backward(&mut self) -> Backward<'_, E> {
+        let Activations { x, dx, rounded, wide, scratch, .. } = self;
+        let dx = if dx.is_empty() { x.reborrow() } else { dx.reborrow() };
+        let (rounded, wide, scratch) = (rounded.reborrow(), wide.reborrow(), scratch.reborrow());
+        Backward { dx, rounded, wide, scratch }
     }
 
+    /// As [`backward`](Self::backward), with the values that a block saved.
+    pub(super) fn block(&mut self, slot: usize) -> (Backward<'_, E>, &mut Saved<'a, E>) {
+        let Activations { x, dx, saved, rounded, wide, scratch, .. } = self;
+        let dx = if dx.is_empty() { x.reborrow() } else { dx.reborrow() };
+        let (rounded, wide, scratch) = (rounded.reborrow(), wide.reborrow(), scratch.reborrow());
+        (Backward { dx, rounded, wide, scratch }, &mut saved[slot])
+    }
+}
+
+/// Elements up to the next that begins as a part of an arena does.
+fn aligned<E>(len: usize) -> usize {
+    len.next_multiple_of(ALIGNMENT / size_of::<E>())
+}
+
+/// Memory of a backward pass.
+#[derive(Debug)]
+pub struct Backward<'a, E> {
     /// The gradient of the residual stream: of the output before the backward pass, of the tokens after it. It lies
     /// where the stream is, unless blocks are computed anew.
-    pub fn dx(&mut self) -> &mut [f32] {
-        gradient(&mut self.x, &mut self.dx)
-    }
+    pub dx: ViewMut<'a, f32>,
+    /// See [`Activations`].
+    pub rounded: ViewMut<'a, E>,
+    pub wide: ViewMut<'a, E>,
+    pub scratch: ViewMut<'a, f32>,
+}
 
-    /// The gradient of the tokens after a backward pass, and room for as many numbers that is free then.
-    pub fn dx_and_room(&mut self) -> (&mut [f32], &mut [E]) {
-        (gradient(&mut self.x, &mut self.dx), &mut self.rounded)
-    }
+/// The memory of [`Saved::hidden`] when it has been read; all of it [rows, width].
+pub(super) struct Free<'a, E> {
+    /// The gradient of a norm's output.
+    pub dnormed: ViewMut<'a, E>,
+    /// The gradient of attention's output.
+    pub dmixed: ViewMut<'a, E>,
+    /// Attention's output.
+    pub mixed: ViewMut<'a, E>,
+}
 
-    /// Bytes held.
-    pub fn held(&self) -> usize {
-        let of_a_block = |s: &Saved<E>| {
-            let elements = s.normal1.len() + s.qkv.len() + s.normal2.len() + s.hidden.len();
-            elements * size_of::<E>() + (s.rstd1.len() + s.lse.len() + s.rstd2.len()) * 4
-        };
-        let work = self.rounded.len() + self.normed.len() + self.wide.len();
-        self.saved.iter().map(of_a_block).sum::<usize>()
-            + (self.x.len() + self.dx.len() + self.inputs.len()) * 4
-            + work * size_of::<E>()
-    }
+/// Cuts the memory of [`Saved::hidden`]; attention's output is in `kept` where that is not empty. `len` is that of [rows, width].
+pub(super) fn free<'p, E: Number>(
+    hidden: &'p mut ViewMut<E>,
+    kept: &'p mut ViewMut<E>,
+    len: usize,
+) -> Free<'p, E> {
+    let (at, anew) = (aligned::<E>(len), kept.is_empty());
+    let starts = [Some(0), Some(at), anew.then_some(2 * at)].into_iter().flatten();
+    let cut = hidden.reborrow().into_ranges(starts.map(|at| at..at + len));
+    let mut parts = cut.into_iter().chain((!anew).then(|| kept.reborrow()));
+    let mut next = || parts.next().unwrap_or_else(|| unreachable!("there are three parts"));
+    Free { dnormed: next(), dmixed: next(), mixed: next() }
 }

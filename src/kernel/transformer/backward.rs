@@ -1,99 +1,89 @@
-use super::activations::gradient;
-use super::layout::pair;
-use super::{Activations, Block, Keep, Part, Shape, Stack};
-use crate::kernel::attention;
-use crate::kernel::element::Element;
-use crate::kernel::gemm::epilogue::{ActivateBackward, Grid, Write};
-use crate::kernel::gemm::{weight_gradient, Left};
-use crate::kernel::layer_norm::{self, Saved};
-use crate::kernel::patches;
-use crate::kernel::Cpu;
+use super::activations::{free, Free};
+use super::{Activations, Backward, Block, Gradients, Keep, Stack};
+use crate::kernel::backend::{Activated, Backend, Input, Weights};
 
-impl<E: Element> Stack<'_, E> {
-    /// Turns the gradient of the output in `activations.dx()` into that of the tokens, in place; adds the
-    /// gradients of all parameters to `gradients`, one slice an entry of the layout. Uses up what the forward
-    /// pass saved.
-    pub fn backward(&self, cpu: &Cpu, activations: &mut Activations<E>, gradients: &mut [&mut [f32]]) {
-        assert_eq!(gradients.len(), self.shape.depth * Part::ALL.len(), "gradients of a stack");
-        let Activations { x, dx, rounded, .. } = activations;
-        patches::from_floats(cpu, rounded, gradient(x, dx));
+impl Stack<'_> {
+    /// Turns the gradient of the output in [`Backward::dx`] into that of the tokens, in place; adds the gradients of all
+    /// parameters to `gradients`. Uses up what the forward pass saved, and leaves the gradient of the tokens rounded too.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn backward<B: Backend>(
+        &self,
+        weights: &Weights<B>,
+        activations: &mut Activations<B::Element>,
+        gradients: &mut Gradients,
+    ) -> Result<(), B::Error> {
         let stream = activations.x.len();
+        let Backward { dx, rounded, .. } = activations.backward();
+        weights.backend.round(rounded, dx.view())?;
         for (i, block) in self.blocks.iter().enumerate().rev() {
             let anew = activations.keep == Keep::Inputs;
             if anew {
-                activations.x.copy_from_slice(&activations.inputs[i * stream..][..stream]);
-                block.forward(cpu, &self.shape, activations, 0);
+                let input = activations.inputs.view().part(i * stream, stream);
+                weights.backend.copy(activations.x.reborrow(), input)?;
+                self.block_forward(block, weights, activations, 0)?;
             }
             let slot = if anew { 0 } else { i };
-            block.backward(cpu, &self.shape, activations, slot, gradients, i);
+            self.block_backward(block, weights, activations, slot, gradients)?;
         }
+        Ok(())
     }
-}
 
-impl<E: Element> Block<'_, E> {
-    fn backward(
+    fn block_backward<B: Backend>(
         &self,
-        cpu: &Cpu,
-        shape: &Shape,
-        activations: &mut Activations<E>,
+        block: &Block<usize>,
+        weights: &Weights<B>,
+        activations: &mut Activations<B::Element>,
         slot: usize,
-        gradients: &mut [&mut [f32]],
-        index: usize,
-    ) {
-        let Activations { batch, tokens, x, dx, saved, rounded, wide, .. } = activations;
-        let (dx, saved) = (gradient(x, dx), &mut saved[slot]);
-        let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
-        let Block { norm1, qkv, out, norm2, up, down } = self;
+        gradients: &mut Gradients,
+    ) -> Result<(), B::Error> {
+        let (backend, shape) = (weights.backend, self.shape);
+        let (rows, width, hidden) = (activations.batch * activations.tokens, shape.width, shape.hidden);
+        let attention = shape.attention(activations.batch, activations.tokens);
+        let (Backward { mut dx, mut rounded, mut wide, mut scratch }, saved) = activations.block(slot);
+        let Block { norm1, qkv, out, norm2, up, down } = block;
 
-        let dhidden = &mut wide[..rows * hidden];
-        let to = ActivateBackward {
-            before: Grid::new(&mut saved.hidden, hidden),
-            gradient: Grid::new(dhidden, hidden),
-            activation: shape.activation,
-        };
-        down.weight.backward(cpu, &to, Left::whole(rounded, width), rows);
-        let (dw, db) = pair(gradients, index, Part::DownWeight);
-        let x = Left::Columns { data: &saved.hidden, stride: hidden };
-        weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, hidden, width));
+        let mut dhidden = wide.part(0, rows * hidden);
+        let mut active = saved.hidden.part(0, rows * hidden);
+        let to = Activated { before: active.reborrow(), after: dhidden.reborrow() };
+        backend.linear_activate_backward(
+            to,
+            rounded.view(),
+            weights.weight(down.weight),
+            shape.activation,
+        )?;
+        let [dw, db] = gradients.at([down.weight, down.bias]);
+        let x = Input::Rows { values: active.view(), width: hidden };
+        backend.weight_gradient(dw, Some(db), x, rounded.view(), scratch.reborrow())?;
 
-        let (normed, rest) = saved.hidden.split_at_mut(rows * width);
-        let (dmixed, mixed) = rest.split_at_mut(rows * width);
-        let mixed = &mut mixed[..rows * width];
-        let to = Write { to: Grid::new(normed, width), bias: None };
-        up.weight.backward(cpu, &to, Left::whole(dhidden, hidden), rows);
-        let (dw, db) = pair(gradients, index, Part::UpWeight);
-        let x = Left::ScaledColumns {
-            data: &saved.normal2,
-            stride: width,
-            scale: norm2.scale,
-            shift: norm2.shift,
-        };
-        weight_gradient(cpu, dw, Some(db), x, (dhidden, hidden), (rows, width, hidden));
-        let (dscale, dshift) = pair(gradients, index, Part::Norm2Scale);
-        let norm = Saved { normal: &saved.normal2, rstd: &saved.rstd2 };
-        layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, norm2.scale);
+        let Free { mut dnormed, mut dmixed, mut mixed } =
+            free(&mut saved.hidden, &mut saved.mixed, rows * width);
+        backend.linear_backward(dnormed.reborrow(), dhidden.view(), weights.weight(up.weight))?;
+        let norm = weights.norm(*norm2, shape.norm_eps);
+        let [dw, db] = gradients.at([up.weight, up.bias]);
+        let x = Input::Normed { saved: &saved.norm2, norm, room: dmixed.reborrow() };
+        backend.weight_gradient(dw, Some(db), x, dhidden.view(), scratch.reborrow())?;
+        let (to, copy) = (dx.reborrow(), Some(rounded.reborrow()));
+        let dnorm = gradients.at([norm2.scale, norm2.shift]);
+        let (dy, room) = (dnormed.view(), scratch.reborrow());
+        backend.layer_norm_backward(to, copy, dnorm, dy, &saved.norm2, norm.scale, room)?;
 
-        let to = Write { to: Grid::new(dmixed, width), bias: None };
-        out.weight.backward(cpu, &to, Left::whole(rounded, width), rows);
-        let dqkv = &mut wide[..rows * 3 * width];
-        let attention = shape.attention(*batch, *tokens);
-        attention::backward(cpu, dqkv, mixed, dmixed, &saved.qkv, &saved.lse, attention);
-        let (dw, db) = pair(gradients, index, Part::OutWeight);
-        let x = Left::Columns { data: mixed, stride: width };
-        weight_gradient(cpu, dw, Some(db), x, (rounded, width), (rows, width, width));
+        backend.linear_backward(dmixed.reborrow(), rounded.view(), weights.weight(out.weight))?;
+        let mut dqkv = wide.part(0, rows * 3 * width);
+        let (to, qkv_values, lse) = (dqkv.reborrow(), saved.qkv.view(), saved.lse.view());
+        let (output, room) = (mixed.reborrow(), scratch.reborrow());
+        backend.attention_backward(to, output, dmixed.view(), qkv_values, lse, attention, room)?;
+        let [dw, db] = gradients.at([out.weight, out.bias]);
+        let x = Input::Rows { values: mixed.view(), width };
+        backend.weight_gradient(dw, Some(db), x, rounded.view(), scratch.reborrow())?;
 
-        let to = Write { to: Grid::new(normed, width), bias: None };
-        qkv.weight.backward(cpu, &to, Left::whole(dqkv, 3 * width), rows);
-        let (dw, db) = pair(gradients, index, Part::QkvWeight);
-        let x = Left::ScaledColumns {
-            data: &saved.normal1,
-            stride: width,
-            scale: norm1.scale,
-            shift: norm1.shift,
-        };
-        weight_gradient(cpu, dw, Some(db), x, (dqkv, 3 * width), (rows, width, 3 * width));
-        let (dscale, dshift) = pair(gradients, index, Part::Norm1Scale);
-        let norm = Saved { normal: &saved.normal1, rstd: &saved.rstd1 };
-        layer_norm::backward(cpu, dx, Some(rounded), dscale, dshift, normed, norm, norm1.scale);
+        backend.linear_backward(dnormed.reborrow(), dqkv.view(), weights.weight(qkv.weight))?;
+        let norm = weights.norm(*norm1, shape.norm_eps);
+        let [dw, db] = gradients.at([qkv.weight, qkv.bias]);
+        let x = Input::Normed { saved: &saved.norm1, norm, room: dmixed.reborrow() };
+        backend.weight_gradient(dw, Some(db), x, dqkv.view(), scratch.reborrow())?;
+        let (copy, dnorm) = (Some(rounded.reborrow()), gradients.at([norm1.scale, norm1.shift]));
+        backend.layer_norm_backward(dx, copy, dnorm, dnormed.view(), &saved.norm1, norm.scale, scratch)
     }
 }

@@ -1,72 +1,64 @@
-use super::{Activations, Block, Keep, Shape, Stack};
-use crate::kernel::attention;
-use crate::kernel::element::Element;
-use crate::kernel::gemm::epilogue::{Activate, Add, Grid, Write};
-use crate::kernel::gemm::Left;
-use crate::kernel::layer_norm;
-use crate::kernel::Cpu;
+use super::{Activations, Block, Keep, Stack};
+use crate::kernel::backend::{Activated, Backend, Weights};
 
-impl<E: Element> Stack<'_, E> {
+impl Stack<'_> {
     /// Runs all blocks over `activations.x`, in place.
-    pub fn forward(&self, cpu: &Cpu, activations: &mut Activations<E>) {
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn forward<B: Backend>(
+        &self,
+        weights: &Weights<B>,
+        activations: &mut Activations<B::Element>,
+    ) -> Result<(), B::Error> {
         let stream = activations.x.len();
         for (i, block) in self.blocks.iter().enumerate() {
             if activations.keep == Keep::Inputs {
-                activations.inputs[i * stream..][..stream].copy_from_slice(&activations.x);
+                let input = activations.inputs.part(i * stream, stream);
+                weights.backend.copy(input, activations.x.view())?;
             }
             let slot = if activations.keep == Keep::Everything { i } else { 0 };
-            block.forward(cpu, &self.shape, activations, slot);
+            self.block_forward(block, weights, activations, slot)?;
         }
+        Ok(())
     }
-}
 
-impl<E: Element> Block<'_, E> {
-    /// One block; what it saves goes to `saved[slot]`.
-    pub(super) fn forward(&self, cpu: &Cpu, shape: &Shape, activations: &mut Activations<E>, slot: usize) {
+    /// One block. It saves to `saved[slot]`.
+    pub(super) fn block_forward<B: Backend>(
+        &self,
+        block: &Block<usize>,
+        weights: &Weights<B>,
+        activations: &mut Activations<B::Element>,
+        slot: usize,
+    ) -> Result<(), B::Error> {
+        let (backend, shape) = (weights.backend, self.shape);
         let Activations { batch, tokens, x, saved, rounded, normed, wide, .. } = activations;
         let saved = &mut saved[slot];
         let normed = if normed.is_empty() { rounded } else { normed };
-        let (rows, width, hidden) = (*batch * *tokens, shape.width, shape.hidden);
+        let rows = *batch * *tokens;
+        let Block { norm1, qkv, out, norm2, up, down } = block;
 
-        let Block { norm1, qkv, out, norm2, up, down } = self;
-        let (scale, shift) = (norm1.scale, norm1.shift);
-        layer_norm::forward(
-            cpu,
-            normed,
-            &mut saved.normal1,
-            &mut saved.rstd1,
-            x,
-            scale,
-            shift,
-            shape.norm_eps,
-        );
-        let to = Write { to: Grid::new(&mut saved.qkv, 3 * width), bias: Some(qkv.bias) };
-        qkv.weight.forward(cpu, &to, Left::whole(normed, width), rows);
-        let (attention, mixed) = (shape.attention(*batch, *tokens), &mut wide[..rows * width]);
-        attention::forward(cpu, mixed, &mut saved.lse, &saved.qkv, attention);
-        let to = Add { to: Grid::new(x, width), bias: Some(out.bias) };
-        out.weight.forward(cpu, &to, Left::whole(mixed, width), rows);
-
-        let (scale, shift) = (norm2.scale, norm2.shift);
-        layer_norm::forward(
-            cpu,
-            normed,
-            &mut saved.normal2,
-            &mut saved.rstd2,
-            x,
-            scale,
-            shift,
-            shape.norm_eps,
-        );
-        let wide = &mut wide[..rows * hidden];
-        let to = Activate {
-            before: Grid::new(&mut saved.hidden, hidden),
-            after: Grid::new(wide, hidden),
-            bias: up.bias,
-            activation: shape.activation,
+        let norm = weights.norm(*norm1, shape.norm_eps);
+        backend.layer_norm(normed.reborrow(), &mut saved.norm1, x.view(), norm)?;
+        let (weight, bias) = (weights.weight(qkv.weight), weights.rounded(qkv.bias));
+        backend.linear(saved.qkv.reborrow(), normed.view(), weight, bias)?;
+        let mut mixed = match saved.mixed.is_empty() {
+            true => wide.part(0, rows * shape.width),
+            false => saved.mixed.reborrow(),
         };
-        up.weight.forward(cpu, &to, Left::whole(normed, width), rows);
-        let to = Add { to: Grid::new(x, width), bias: Some(down.bias) };
-        down.weight.forward(cpu, &to, Left::whole(wide, hidden), rows);
+        let attention = shape.attention(*batch, *tokens);
+        backend.attention(mixed.reborrow(), saved.lse.reborrow(), saved.qkv.view(), attention)?;
+        let (weight, bias) = (weights.weight(out.weight), weights.vector(out.bias));
+        backend.linear_add(x.reborrow(), mixed.view(), weight, bias)?;
+
+        let norm = weights.norm(*norm2, shape.norm_eps);
+        backend.layer_norm(normed.reborrow(), &mut saved.norm2, x.view(), norm)?;
+        let mut after = wide.part(0, rows * shape.hidden);
+        let before = saved.hidden.part(0, rows * shape.hidden);
+        let (weight, bias) = (weights.weight(up.weight), weights.rounded(up.bias));
+        let to = Activated { before, after: after.reborrow() };
+        backend.linear_activate(to, normed.view(), weight, bias, shape.activation)?;
+        let (weight, bias) = (weights.weight(down.weight), weights.vector(down.bias));
+        backend.linear_add(x.reborrow(), after.view(), weight, bias)
     }
 }

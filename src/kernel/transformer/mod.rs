@@ -5,26 +5,21 @@
 //! x += down(activation(up(norm2(x))))
 //! ```
 //!
-//! `x` is the residual stream, [batch * tokens, width], in f32 and in place. Products are of `E`. What a block
-//! saves for its backward pass is listed in [`Activations`]; parameter gradients are `+=`, one
-//! slice a parameter in the order of [`Layout`].
+//! `x` is the residual stream, [batch * tokens, width], in f32 and in place; products are of
+//! [`Backend::Element`](super::backend::Backend::Element). Values that a
+//! block saves for its backward pass are listed in [`Activations`]; parameter gradients are `+=`. The activation and the outputs
+//! of the norms are computed anew in the backward pass.
 
 mod activations;
 mod backward;
-pub mod cuda;
 mod forward;
-mod layout;
 pub mod reference;
 
-pub use activations::{Activations, Keep};
-pub use layout::{Entry, Layout, Part};
+pub use activations::{Activations, Backward, Keep};
 
 use super::activation::Activation;
 use super::attention::Attention;
-use super::element::Element;
-use super::gemm::weight::Weight;
-use super::gemm::Packed;
-use super::Cpu;
+use super::view::ViewMut;
 
 /// Sizes of a stack.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,7 +33,7 @@ pub struct Shape {
     /// Width inside the MLP.
     pub hidden: usize,
     pub activation: Activation,
-    /// Whether a token sees only itself and those before it.
+    /// A token sees only itself and those before it.
     pub causal: bool,
     /// Added to the variance inside the square root of LayerNorm.
     pub norm_eps: f32,
@@ -52,89 +47,91 @@ impl Shape {
     }
 }
 
-/// A linear layer as kernels read it.
-#[derive(Debug, Clone, Copy)]
-pub struct Linear<'a, E> {
+/// Parameters of a LayerNorm, or something of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scaled<T> {
+    /// `[width]`.
+    pub scale: T,
+    pub shift: T,
+}
+
+/// Parameters of a linear layer, or something of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Linear<T> {
     /// [in, out].
-    pub weight: Weight<'a, E>,
-    pub bias: &'a [f32],
+    pub weight: T,
+    /// `[out]`.
+    pub bias: T,
 }
 
-/// A LayerNorm's parameters.
+/// Parameters of a block, or something of each: places in a list, values, sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block<T> {
+    pub norm1: Scaled<T>,
+    /// Out are queries, keys, values; within each, head after head.
+    pub qkv: Linear<T>,
+    pub out: Linear<T>,
+    pub norm2: Scaled<T>,
+    pub up: Linear<T>,
+    pub down: Linear<T>,
+}
+
+impl<T> Block<T> {
+    /// One for each name of a parameter.
+    pub fn from_names(mut of: impl FnMut(&str) -> T) -> Self {
+        let mut norm =
+            |name: &str| Scaled { scale: of(&format!("{name}.scale")), shift: of(&format!("{name}.shift")) };
+        let (norm1, norm2) = (norm("norm1"), norm("norm2"));
+        let mut linear =
+            |name: &str| Linear { weight: of(&format!("{name}.weight")), bias: of(&format!("{name}.bias")) };
+        Block {
+            norm1,
+            qkv: linear("attention.qkv"),
+            out: linear("attention.out"),
+            norm2,
+            up: linear("mlp.up"),
+            down: linear("mlp.down"),
+        }
+    }
+}
+
+/// Blocks by the places of their parameters in a list.
 #[derive(Debug, Clone, Copy)]
-pub struct Norm<'a> {
-    pub scale: &'a [f32],
-    pub shift: &'a [f32],
+pub struct Stack<'a> {
+    pub shape: &'a Shape,
+    pub blocks: &'a [Block<usize>],
 }
 
-/// The parameters of one block.
-#[derive(Debug, Clone, Copy)]
-struct Block<'a, E> {
-    norm1: Norm<'a>,
-    qkv: Linear<'a, E>,
-    out: Linear<'a, E>,
-    norm2: Norm<'a>,
-    up: Linear<'a, E>,
-    down: Linear<'a, E>,
-}
-
-/// The parameters of all blocks, where they lie.
+/// Gradients by the places of their parameters in a list; none of those that a pass has nothing to do with.
 #[derive(Debug)]
-pub struct Stack<'a, E> {
-    shape: Shape,
-    blocks: Vec<Block<'a, E>>,
-}
+pub struct Gradients<'a>(pub Vec<Option<ViewMut<'a, f32>>>);
 
-impl<'a, E: Element> Stack<'a, E> {
-    /// `vector` and `weight` say where a part of a block is.
-    pub fn new(
-        shape: Shape,
-        vector: impl Fn(usize, Part) -> &'a [f32],
-        weight: impl Fn(usize, Part) -> Weight<'a, E>,
-    ) -> Self {
-        let linear = |i, of, bias| Linear { weight: weight(i, of), bias: vector(i, bias) };
-        let norm = |i, scale, shift| Norm { scale: vector(i, scale), shift: vector(i, shift) };
-        let block = |i| Block {
-            norm1: norm(i, Part::Norm1Scale, Part::Norm1Shift),
-            qkv: linear(i, Part::QkvWeight, Part::QkvBias),
-            out: linear(i, Part::OutWeight, Part::OutBias),
-            norm2: norm(i, Part::Norm2Scale, Part::Norm2Shift),
-            up: linear(i, Part::UpWeight, Part::UpBias),
-            down: linear(i, Part::DownWeight, Part::DownBias),
-        };
-        Stack { blocks: (0..shape.depth).map(block).collect(), shape }
+impl Gradients<'_> {
+    /// The gradients of the parameters at these places, which differ.
+    pub fn at<const N: usize>(&mut self, places: [usize; N]) -> [ViewMut<'_, f32>; N] {
+        let found = self.0.get_disjoint_mut(places);
+        let found = found.unwrap_or_else(|_| unreachable!("places {places:?} differ"));
+        found.map(|gradient| match gradient {
+            Some(gradient) => gradient.reborrow(),
+            None => unreachable!("there is no gradient at one of {places:?}"),
+        })
     }
 
-    /// As [`new`](Self::new), of one buffer in which all lie as [`Layout`] says, and of a copy of each weight in order.
-    pub fn of(shape: Shape, flat: &'a [f32], packed: &'a [Packed<E>]) -> Self {
-        let layout = Layout::new(&shape);
-        assert_eq!(flat.len(), layout.len(), "parameters of a stack");
-        let weights = Part::ALL.into_iter().filter(|part| part.is_weight());
-        let order: Vec<Part> = weights.collect();
-        Stack::new(
-            shape,
-            |i, part| &flat[layout.range(i, part)],
-            |i, part| {
-                let at = order.iter().position(|&weight| weight == part).unwrap_or_default();
-                Weight::packed(&packed[i * order.len() + at])
-            },
-        )
+    /// The gradient of a parameter and that of another one, where the model has it.
+    pub fn with(
+        &mut self,
+        place: usize,
+        other: Option<usize>,
+    ) -> (ViewMut<'_, f32>, Option<ViewMut<'_, f32>>) {
+        match other {
+            Some(other) => {
+                let [first, second] = self.at([place, other]);
+                (first, Some(second))
+            }
+            None => {
+                let [only] = self.at([place]);
+                (only, None)
+            }
+        }
     }
-
-    pub fn shape(&self) -> &Shape {
-        &self.shape
-    }
-}
-
-/// Copies of the weights in a buffer of all parameters, rounded and laid out, in order.
-pub fn pack<E: Element>(cpu: &Cpu, shape: &Shape, flat: &[f32]) -> Vec<Packed<E>> {
-    let layout = Layout::new(shape);
-    let weights = layout.entries().iter().filter(|entry| entry.part.is_weight());
-    let copy = |entry: &Entry| {
-        let [k, n] = entry.shape;
-        let mut packed = Packed::zeroed(cpu, k, n);
-        packed.pack(cpu, &flat[entry.range.clone()]);
-        packed
-    };
-    weights.map(copy).collect()
 }

@@ -1,4 +1,4 @@
-//! Which images are encoded after which, so that they can travel while those before them are computed.
+//! Prefetch of images: those of the next micro-batch travel to the device while the ones before them are computed.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ pub type StepImages = Arc<Vec<Vec<ImageInput>>>;
 
 /// The images of this step and of the next.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Agenda {
+pub(crate) struct Prefetch {
     now: StepImages,
     next: StepImages,
 }
 
-/// What comes after a micro-batch.
+/// The micro-batch that comes after another one.
 #[derive(Debug, Clone)]
-pub(crate) enum Coming {
+pub(crate) enum Upcoming {
     /// Another one of this step.
     Now(Held),
     /// The first one of the next step.
@@ -48,14 +48,14 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-impl Agenda {
+impl Prefetch {
     pub fn new(now: &StepImages, next: Option<&StepImages>) -> Self {
-        Agenda { now: now.clone(), next: next.cloned().unwrap_or_default() }
+        Prefetch { now: now.clone(), next: next.cloned().unwrap_or_default() }
     }
 
-    /// What comes after `input`, which is of this step: the one behind it; behind the last, where several were not
+    /// The micro-batch after `input`, which is of this step: the one behind it; behind the last, where several were not
     /// recorded and are encoded again, the first; else the next step's first.
-    pub fn after(&self, input: &ImageInput, recorded: bool) -> Option<Coming> {
+    pub fn after(&self, input: &ImageInput, recorded: bool) -> Option<Upcoming> {
         let places = || {
             let parts = self.now.iter().enumerate();
             parts.flat_map(|(part, units)| (0..units.len()).map(move |unit| (part, unit)))
@@ -63,9 +63,9 @@ impl Agenda {
         let mut rest = places().skip_while(|&(part, unit)| !std::ptr::eq(&self.now[part][unit], input));
         rest.next()?;
         match rest.next() {
-            Some((part, unit)) => Some(Coming::Now(Held { all: self.now.clone(), part, unit })),
-            None if recorded || places().count() == 1 => Held::first(&self.next).map(Coming::Next),
-            None => Held::first(&self.now).map(Coming::Now),
+            Some((part, unit)) => Some(Upcoming::Now(Held { all: self.now.clone(), part, unit })),
+            None if recorded || places().count() == 1 => Held::first(&self.next).map(Upcoming::Next),
+            None => Held::first(&self.now).map(Upcoming::Now),
         }
     }
 }
@@ -85,32 +85,35 @@ mod tests {
     }
 
     /// The mark of what comes, and whether it is of this step.
-    fn told(coming: Option<Coming>) -> Option<(u8, bool)> {
+    fn told(coming: Option<Upcoming>) -> Option<(u8, bool)> {
         coming.map(|coming| match coming {
-            Coming::Now(held) => (held.as_ref()[0], true),
-            Coming::Next(held) => (held.as_ref()[0], false),
+            Upcoming::Now(held) => (held.as_ref()[0], true),
+            Upcoming::Next(held) => (held.as_ref()[0], false),
         })
     }
 
     #[test]
     fn micro_batches_follow_each_other_through_both_passes_into_the_next_step() {
         let (now, next) = (step(&[&[1, 2], &[3]]), step(&[&[4], &[5]]));
-        let agenda = Agenda::new(&now, Some(&next));
+        let prefetch = Prefetch::new(&now, Some(&next));
         let inputs: Vec<&ImageInput> = now.iter().flatten().collect();
         for (recorded, last) in [(false, (1, true)), (true, (4, false))] {
-            let after: Vec<_> = inputs.iter().map(|input| told(agenda.after(input, recorded))).collect();
+            let after: Vec<_> = inputs.iter().map(|input| told(prefetch.after(input, recorded))).collect();
             assert_eq!(after, [Some((2, true)), Some((3, true)), Some(last)]);
         }
         // An equal one elsewhere is another one.
-        assert_eq!(told(agenda.after(&inputs[0].clone(), true)), None);
-        assert_eq!(told(agenda.after(&next[0][0], true)), None);
+        assert_eq!(told(prefetch.after(&inputs[0].clone(), true)), None);
+        assert_eq!(told(prefetch.after(&next[0][0], true)), None);
     }
 
     #[test]
     fn a_single_micro_batch_is_encoded_once_and_the_last_step_has_no_next() {
         let now = step(&[&[1]]);
-        assert_eq!(told(Agenda::new(&now, Some(&step(&[&[2]]))).after(&now[0][0], false)), Some((2, false)));
-        assert_eq!(told(Agenda::new(&now, None).after(&now[0][0], true)), None);
-        assert_eq!(told(Agenda::default().after(&now[0][0], true)), None);
+        assert_eq!(
+            told(Prefetch::new(&now, Some(&step(&[&[2]]))).after(&now[0][0], false)),
+            Some((2, false))
+        );
+        assert_eq!(told(Prefetch::new(&now, None).after(&now[0][0], true)), None);
+        assert_eq!(told(Prefetch::default().after(&now[0][0], true)), None);
     }
 }

@@ -14,32 +14,32 @@ impl<D: Ranges<f32>> Flip<f32, D> {
     ///
     /// # Errors
     /// The exchange fails.
-    pub fn share(&mut self, ranks: &dyn Ranks) -> Result<(), ModelError> {
+    pub fn broadcast_from_first(&mut self, ranks: &dyn Ranks) -> Result<(), ModelError> {
         if ranks.count() == 1 {
             return Ok(());
         }
         let owners = Owners::first(self.parameters().len());
-        self.spread_whole(ranks, &owners)
+        self.broadcast_whole(ranks, &owners)
     }
 
-    /// Whether masters were shared out: then some of them are elsewhere.
-    pub fn is_shared_out(&self) -> bool {
-        self.shared_out
+    /// True if masters are sharded: then some of them are elsewhere.
+    pub fn is_sharded(&self) -> bool {
+        self.sharded
     }
 
     /// Gives up the masters of the weights that other ranks own. From here on only `owners` update them, and
-    /// [`spread`](Flip::spread) rounds.
+    /// [`broadcast`](Flip::broadcast) rounds.
     ///
     /// # Errors
     /// Kernels do not compute with copies of the weights: in f32, masters are what they read. Or the device fails.
-    pub fn share_out(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
+    pub fn shard(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
         let engine = self.engine().filter(|engine| engine.copies_weights()).ok_or(ModelError::NoCopies)?;
         engine.load(&self.masters).map_err(ModelError::device)?;
         let kept =
             |place: usize| self.parameters[place].role != Role::Weight || owners.owner(place) == ranks.rank();
         let layout = Arc::new(Layout::new(&self.parameters, kept));
         self.masters = self.masters.laid_out(layout).map_err(ModelError::device)?;
-        self.shared_out = true;
+        self.sharded = true;
         Ok(())
     }
 
@@ -48,15 +48,15 @@ impl<D: Ranges<f32>> Flip<f32, D> {
     ///
     /// # Errors
     /// The exchange or the device fails.
-    pub fn spread(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
-        self.spread_whole(ranks, owners)?;
-        let Some(engine) = self.engine().filter(|_| self.shared_out) else { return Ok(()) };
+    pub fn broadcast(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
+        self.broadcast_whole(ranks, owners)?;
+        let Some(engine) = self.engine().filter(|_| self.sharded) else { return Ok(()) };
         for place in self.weights() {
             let mut values = match self.masters.holds(place) {
                 true => self.masters.read(place).map_err(ModelError::device)?,
                 false => vec![0.0; self.parameters[place].len()],
             };
-            hand_round(ranks, owners.owner(place), &mut values)?;
+            broadcast_rounded(ranks, owners.owner(place), &mut values)?;
             if !self.masters.holds(place) {
                 engine.copy_weight(place, &values).map_err(ModelError::device)?;
             }
@@ -65,8 +65,8 @@ impl<D: Ranges<f32>> Flip<f32, D> {
     }
 
     /// Those whose masters every rank has, a few at a time.
-    fn spread_whole(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
-        let whole = |place: &usize| !(self.shared_out && self.parameters[*place].role == Role::Weight);
+    fn broadcast_whole(&mut self, ranks: &dyn Ranks, owners: &Owners) -> Result<(), ModelError> {
+        let whole = |place: &usize| !(self.sharded && self.parameters[*place].role == Role::Weight);
         let whole: Vec<usize> = (0..self.parameters.len()).filter(whole).collect();
         let mut values = Vec::new();
         for from in 0..ranks.count() {
@@ -107,8 +107,8 @@ impl<D: Ranges<f32>> Flip<f32, D> {
         see: &mut dyn FnMut(&[f32]),
     ) -> Result<(), ModelError> {
         let parameter = &self.parameters[place];
-        let shared_out = self.shared_out && parameter.role == Role::Weight;
-        let from = owners.filter(|_| shared_out).map_or(0, |owners| owners.owner(place));
+        let sharded = self.sharded && parameter.role == Role::Weight;
+        let from = owners.filter(|_| sharded).map_or(0, |owners| owners.owner(place));
         let (first, own) = (ranks.rank() == 0, ranks.rank() == from);
         if first && own {
             return self.masters.show(place, see).map_err(ModelError::device);
@@ -133,10 +133,10 @@ impl<D: Ranges<f32>> Flip<f32, D> {
     }
 }
 
-/// Values handed round at a time, at least where there are as many: 1 MiB, so that small parameters take few messages.
+/// Values broadcast at a time, at least where there are as many: 1 MiB, so that small parameters take few messages.
 const BUNDLE: usize = 256 << 10;
 
-/// How many of the first parameters of these lengths are handed round at once.
+/// Number of the first parameters of these lengths that are broadcast at once.
 fn together(lengths: impl Iterator<Item = usize>) -> usize {
     let mut sum = 0;
     let fits = |length: &usize| {
@@ -147,7 +147,7 @@ fn together(lengths: impl Iterator<Item = usize>) -> usize {
 }
 
 /// Gives every rank the values of one, rounded to bf16: two in a word.
-fn hand_round(ranks: &dyn Ranks, from: usize, values: &mut [f32]) -> Result<(), RanksError> {
+fn broadcast_rounded(ranks: &dyn Ranks, from: usize, values: &mut [f32]) -> Result<(), RanksError> {
     let own = ranks.rank() == from;
     let mut words = if own { paired(values) } else { vec![0.0; values.len().div_ceil(2)] };
     ranks.broadcast(from, &mut words)?;
@@ -181,7 +181,7 @@ mod tests {
                     scope.spawn(move || {
                         let mut own =
                             if ranks.rank() == 1 { values.clone() } else { vec![f32::NAN; values.len()] };
-                        hand_round(&ranks, 1, &mut own).unwrap();
+                        broadcast_rounded(&ranks, 1, &mut own).unwrap();
                         assert_eq!(&own, if ranks.rank() == 1 { values } else { rounded });
                     });
                 }
