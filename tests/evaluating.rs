@@ -1,9 +1,11 @@
 //! Every evaluator in every place that a recipe has for it: in the course of training, as a stage, and in a recipe
 //! that does nothing else. The same weights give the same numbers in all three.
 
-use std::path::Path;
-use std::process::Command;
+mod process;
 
+use std::path::Path;
+
+use process::{done, flip};
 use serde_json::Value;
 
 const EVALUATORS: &str = r#"
@@ -35,12 +37,7 @@ const DATA: &str = r#"data: (
 fn run(folder: &Path, name: &str, recipe: &str) -> Vec<Value> {
     let path = folder.join(name).with_extension("ron");
     std::fs::write(&path, recipe).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_flip"))
-        .current_dir(folder)
-        .args(["run", path.to_str().unwrap(), "--out", name])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    done(flip(folder, &["run", path.to_str().unwrap(), "--out", name]));
     let rows = std::fs::read(folder.join(name).join("eval.json")).unwrap();
     serde_json::from_slice::<Vec<Value>>(&rows).unwrap()
 }

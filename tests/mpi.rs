@@ -3,25 +3,21 @@
 //!
 //! Built with the feature `mpi` only. Where there is no `mpirun`, it fails and says which package has it.
 
+mod process;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use process::{assert_left, ended, left, lines_logged, signal, tiny_recipe, PATIENCE};
 use rand::{Rng, SeedableRng};
 
 /// Every kind of stage, checkpoints close together, and parts for up to four ranks.
-const RECIPE: &str = r#"
-Recipe(
+const RECIPE: &str = tiny_recipe!(
+    r#"
     name: "ranks",
-    seed: 3,
-    device: Cpu,
     threads: 1,
-    model: (
-        image: (size: 32, patch: 8, width: 16, depth: 1, heads: 2),
-        text: (tokenizer: Train(captions: 200), vocab_size: 300, context: 12, width: 16, depth: 1, heads: 2),
-        embed_dim: 16,
-    ),
     data: (
         train: Scenes(size: 32, split: Train),
         validation: Scenes(size: 32, split: HeldOut, samples: 100),
@@ -39,11 +35,8 @@ Recipe(
     checkpoints: (every: Steps(7), keep: 2),
     metrics: (every_steps: 1),
     ranks: (parts: 4),
-)
-"#;
-
-/// Long enough for any of these runs on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+"#
+);
 
 struct Place(tempfile::TempDir);
 
@@ -89,48 +82,6 @@ fn mpirun(folder: &Path) -> Command {
     command
 }
 
-/// Waits for the end, not for ever.
-fn ended(mut child: Child, patience: Duration) -> Output {
-    let began = Instant::now();
-    // What is said is read by a thread, so that a full pipe stops nobody.
-    let mut said = child.stderr.take().unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut all = Vec::new();
-        std::io::Read::read_to_end(&mut said, &mut all).map(|_| all)
-    });
-    while child.try_wait().unwrap().is_none() {
-        if began.elapsed() > patience {
-            child.kill().unwrap();
-            let said = reader.join().unwrap().unwrap_or_default();
-            panic!("still running after {patience:?}:\n{}", String::from_utf8_lossy(&said));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let status = child.wait().unwrap();
-    Output { status, stdout: Vec::new(), stderr: reader.join().unwrap().unwrap_or_default() }
-}
-
-/// What a run must leave the same: metrics, results, and the last checkpoint.
-fn left(run: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut checkpoints: Vec<PathBuf> =
-        fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    checkpoints.sort();
-    let last = checkpoints.pop().unwrap();
-    let mut files = vec![run.join("metrics.jsonl"), run.join("eval.json"), run.join("tokenizer.json")];
-    files.extend(["model.safetensors", "optimizer.safetensors"].map(|name| last.join(name)));
-    let read = |path: PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        (name, fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
-    };
-    files.into_iter().map(read).collect()
-}
-
-fn assert_same(ours: &Path, theirs: &Path, what: &str) {
-    for ((name, ours), (_, theirs)) in left(ours).into_iter().zip(left(theirs)) {
-        assert!(ours == theirs, "{what}: {name} differs");
-    }
-}
-
 /// Processes of a rank of the run in this folder: all that mpirun started, in the order of their rank.
 fn processes(out: &Path) -> Vec<(usize, u32)> {
     let mut found = Vec::new();
@@ -149,15 +100,10 @@ fn processes(out: &Path) -> Vec<(usize, u32)> {
     found
 }
 
-fn signal(process: u32, signal: &str) {
-    // A process that has just ended needs none.
-    let _ = Command::new("kill").args([signal, &process.to_string()]).stderr(Stdio::null()).status();
-}
-
 /// Waits until the metrics of a run have so many lines.
 fn wait_for_lines(run: &Path, lines: usize) {
     let began = Instant::now();
-    while fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count()) < lines {
+    while lines_logged(run) < lines {
         assert!(began.elapsed() < PATIENCE, "{} does not get on", run.display());
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -177,7 +123,7 @@ fn any_number_of_ranks_leaves_the_same_bytes() {
     for (ranks, set) in [(2, &[][..]), (3, &shard[..]), (4, &[]), (2, &shard[..])] {
         let name = format!("of{ranks}");
         let said = place.finish(ranks, &[&[name.as_str(), "--restart"], set].concat());
-        assert_same(&place.run(&name), &place.run("one"), &format!("{ranks} ranks"));
+        assert_left(&left(&place.run("one")), &place.run(&name), &format!("{ranks} ranks"));
         // One voice: every line is of rank 0, and the others have files.
         assert_eq!(said.matches("run \"ranks\"").count(), 1, "{said}");
         for rank in 1..ranks {
@@ -193,7 +139,7 @@ fn masters_on_one_rank_each_leave_the_same_bytes() {
     place.finish(1, &["one"]);
     let shard = ["--set", "ranks.shard=Masters"];
     place.finish(3, &[&["of3"], &shard[..]].concat());
-    assert_same(&place.run("of3"), &place.run("one"), "masters on three ranks");
+    assert_left(&left(&place.run("one")), &place.run("of3"), "masters on three ranks");
 
     let out = place.run("stopped");
     let name = out.to_str().unwrap().to_owned();
@@ -202,7 +148,7 @@ fn masters_on_one_rank_each_leave_the_same_bytes() {
     signal(processes(&out)[1].1, "-TERM");
     assert_eq!(ended(four, PATIENCE).status.code(), Some(130));
     place.finish(2, &[&[name.as_str(), "--resume"], &shard[..]].concat());
-    assert_same(&out, &place.run("one"), "masters on four ranks, then on two");
+    assert_left(&left(&place.run("one")), &out, "masters on four ranks, then on two");
 }
 
 #[test]
@@ -227,7 +173,7 @@ fn a_run_stops_with_four_ranks_and_goes_on_with_two_and_then_one() {
     signal(processes(&out)[0].1, "-INT");
     assert_eq!(ended(two, PATIENCE).status.code(), Some(130));
     place.finish(1, &resume);
-    assert_same(&out, &place.run("whole"), "four ranks, then two, then one");
+    assert_left(&left(&place.run("whole")), &out, "four ranks, then two, then one");
 }
 
 #[test]
@@ -262,7 +208,7 @@ fn a_killed_rank_ends_the_run_on_all_and_it_resumes_exactly() {
         }
     }
     place.finish(3, &[&name, "--resume"]);
-    assert_same(&out, &place.run("whole"), "killed three times");
+    assert_left(&left(&place.run("whole")), &out, "killed three times");
 }
 
 #[test]

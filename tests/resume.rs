@@ -1,24 +1,20 @@
 //! Runs that survive: the binary is killed at many moments, resumed each time, and must leave the very bytes
 //! of an uninterrupted run.
 
+mod process;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use process::{assert_left, flip, left, tiny_recipe, wait_for};
 use rand::{Rng, SeedableRng};
 
 /// Every kind of stage, with checkpoints close together.
-const RECIPE: &str = r#"
-Recipe(
+const RECIPE: &str = tiny_recipe!(
+    r#"
     name: "resume",
-    seed: 3,
-    device: Cpu,
-    model: (
-        image: (size: 32, patch: 8, width: 16, depth: 1, heads: 2),
-        text: (tokenizer: Train(captions: 200), vocab_size: 300, context: 12, width: 16, depth: 1, heads: 2),
-        embed_dim: 16,
-    ),
     data: (
         train: Scenes(size: 32, split: Train),
         validation: Scenes(size: 32, split: HeldOut, samples: 200),
@@ -39,18 +35,12 @@ Recipe(
     ],
     checkpoints: (every: Steps(7), keep: 2),
     metrics: (every_steps: 3),
-)
-"#;
-
-fn flip(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flip"));
-    command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped());
-    command
-}
+"#
+);
 
 fn start(folder: &Path, out: &str, resume: bool) -> Command {
-    let mut command = flip(folder);
-    command.args(["run", "recipe.ron", "--out", out]);
+    let mut command = flip(folder, &["run", "recipe.ron", "--out", out]);
+    command.stdout(Stdio::null());
     if resume {
         command.arg("--resume");
     }
@@ -60,29 +50,6 @@ fn start(folder: &Path, out: &str, resume: bool) -> Command {
 fn finish(folder: &Path, out: &str, resume: bool) {
     let done = start(folder, out, resume).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// What a run must leave the same: metrics, results, and the weights of the last checkpoint.
-fn left(run: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut checkpoints: Vec<PathBuf> =
-        fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    checkpoints.sort();
-    let last = checkpoints.pop().unwrap();
-    let mut files = vec![run.join("metrics.jsonl"), run.join("eval.json"), run.join("tokenizer.json")];
-    files.extend(["model.safetensors", "optimizer.safetensors"].map(|name| last.join(name)));
-    files
-        .into_iter()
-        .map(|path| {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
-        })
-        .collect()
-}
-
-fn assert_same(expected: &[(String, Vec<u8>)], run: &Path) {
-    for ((name, before), (_, after)) in expected.iter().zip(left(run)) {
-        assert!(*before == after, "{name} differs from that of the uninterrupted run in {}", run.display());
-    }
 }
 
 fn prepared() -> (tempfile::TempDir, Vec<(String, Vec<u8>)>, Duration) {
@@ -99,13 +66,6 @@ fn logged(run: &Path, stage: Option<usize>) -> usize {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
     let of_stage = |line: &&str| stage.is_none_or(|stage| line.contains(&format!("\"stage\":{stage},")));
     text.lines().filter(of_stage).count()
-}
-
-/// Waits until the run got far enough, or ended: tests that go by progress hold on a busy machine too.
-fn wait_for(child: &mut Child, mut far_enough: impl FnMut() -> bool) {
-    while !far_enough() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Lines logged and evaluations done: it grows through every stage.
@@ -139,7 +99,7 @@ fn killed_ten_times_and_resumed_a_run_leaves_the_same_bytes() {
         println!("killed at {} of {end}; newest checkpoint: {}", progress(&run), newest(&run));
     }
     finish(there.path(), "killed", run.join("recipe.ron").exists());
-    assert_same(&whole, &run);
+    assert_left(&whole, &run, "interrupted");
 }
 
 /// Makes a tokenizer.json of some 20 MB of one that a run has trained: by tokens that are in no caption.
@@ -183,7 +143,7 @@ fn two_hundred_kills_over_runs_with_a_large_tokenizer_lose_nothing() {
             before[reached.min(2)] += 1;
         }
         finish(there.path(), &out, run.join("recipe.ron").exists());
-        assert_same(&whole, &run);
+        assert_left(&whole, &run, "interrupted");
         println!("round {round}: killed before the recipe, the tokenizer, the metrics or later: {before:?}");
         fs::remove_dir_all(&run).unwrap();
     }
@@ -221,10 +181,7 @@ fn evaluations_in_the_course_of_training_disturb_nothing() {
     assert!(there.path().join("whole/examples/stage1-1.json").exists());
     assert!(!there.path().join("whole/examples/stage0-0.json").exists());
 
-    let compare = |runs: &[&str]| {
-        let mut command = flip(there.path());
-        command.stdout(Stdio::piped()).arg("compare").args(runs).output().unwrap()
-    };
+    let compare = |runs: &[&str]| flip(there.path(), &[&["compare"], runs].concat()).output().unwrap();
     let done = compare(&["whole", "without"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let table = String::from_utf8(done.stdout).unwrap();
@@ -245,8 +202,7 @@ fn an_interrupt_saves_first_and_says_how_to_go_on() {
         let done = (0..50).find_map(|_| {
             let mut child = start(there.path(), &out, false).arg("--restart").spawn().unwrap();
             wait_for(&mut child, || logged(&run, Some(stage)) > 0);
-            let killed = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
-            assert!(killed.unwrap().success());
+            process::signal(child.id(), &format!("-{signal}"));
             let done = child.wait_with_output().unwrap();
             (done.status.code() != Some(0)).then_some(done)
         });
@@ -255,7 +211,7 @@ fn an_interrupt_saves_first_and_says_how_to_go_on() {
         assert!(String::from_utf8_lossy(&done.stderr).contains("--resume"));
         assert!(newest(&run).starts_with(&format!("stage{stage}")), "{}", newest(&run));
         finish(there.path(), &out, true);
-        assert_same(&whole, &run);
+        assert_left(&whole, &run, "interrupted");
     }
 }
 
@@ -277,7 +233,7 @@ fn a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used() {
     assert!(done.status.success(), "{said}");
     assert!(said.contains(newest.file_name().unwrap().to_str().unwrap()), "{said}");
     assert!(said.contains("refused"), "{said}");
-    assert_same(&whole, &there.path().join("whole"));
+    assert_left(&whole, &there.path().join("whole"), "interrupted");
 }
 
 #[test]

@@ -1,21 +1,17 @@
 //! Sweeps: every run is checked before the first, finished ones are never run again, and what they leave is enough to
 //! make table, charts and report anew.
 
+mod process;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-const RECIPE: &str = r#"
-(
+use process::{done, flip, said, signal, tiny_recipe, wait_for};
+
+const RECIPE: &str = tiny_recipe!(
+    r#"
     name: "tiny",
-    seed: 3,
-    device: Cpu,
-    model: (
-        image: (size: 32, patch: 8, width: 16, depth: 1, heads: 2),
-        text: (tokenizer: Train(captions: 200), vocab_size: 300, context: 12, width: 16, depth: 1, heads: 2),
-        embed_dim: 16,
-    ),
     data: (
         train: Scenes(size: 32, split: Train),
         validation: Scenes(size: 32, split: HeldOut, samples: 100),
@@ -30,8 +26,8 @@ const RECIPE: &str = r#"
     ],
     checkpoints: (every: Steps(10)),
     metrics: (every_steps: 5),
-)
-"#;
+"#
+);
 
 const STUDY: &str = r#"#![schema = "../schema/study.json"]
 // A comment.
@@ -57,31 +53,9 @@ fn there() -> tempfile::TempDir {
     there
 }
 
-fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flip"));
-    command.current_dir(folder).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn flip(folder: &Path, arguments: &[&str]) -> Output {
-    command(folder, arguments).output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-#[track_caller]
-fn done(folder: &Path, arguments: &[&str]) -> String {
-    let output = flip(folder, arguments);
-    assert!(output.status.success(), "{}", said(&output));
-    said(&output)
-}
-
 #[track_caller]
 fn refused(folder: &Path, arguments: &[&str], because: &[&str]) {
-    let output = flip(folder, arguments);
+    let output = flip(folder, arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     for because in because {
         assert!(said(&output).contains(because), "no {because:?} in:\n{}", said(&output));
@@ -106,12 +80,6 @@ fn left(out: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     }
     files.sort();
     files
-}
-
-fn wait_for(child: &mut Child, far_enough: impl Fn() -> bool) {
-    while !far_enough() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]
@@ -182,7 +150,7 @@ fn mistakes_in_a_study_have_their_line() {
             "did you mean \"held out\"?",
         ],
     );
-    let output = flip(there.path(), &["run", "masks.ron"]);
+    let output = flip(there.path(), &["run", "masks.ron"]).output().unwrap();
     assert!(
         said(&output).contains("masks.ron is a study of many runs: flip sweep masks.ron"),
         "{}",
@@ -193,15 +161,15 @@ fn mistakes_in_a_study_have_their_line() {
 #[test]
 fn validate_tells_what_a_study_costs() {
     let there = there();
-    let text = done(there.path(), &["validate", "masks.ron"]);
+    let text = done(flip(there.path(), &["validate", "masks.ron"]));
     assert!(text.contains("masks: 2 settings with 2 seeds each, 4 runs"), "{text}");
-    let json = done(there.path(), &["validate", "masks.ron", "--json"]);
+    let json = done(flip(there.path(), &["validate", "masks.ron", "--json"]));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["valid"], &json["runs"]), (&true.into(), &4.into()));
     assert!(json["flops"].as_f64().unwrap() > 1e6);
     fs::write(there.path().join("broken.ron"), STUDY.replace("image_mask=Random", "image_mak=Random"))
         .unwrap();
-    let output = flip(there.path(), &["validate", "broken.ron", "--json"]);
+    let output = flip(there.path(), &["validate", "broken.ron", "--json"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&json["valid"], &json["errors"][0]["line"]), (&false.into(), &11.into()));
     assert!(!there.path().join("runs").exists());
@@ -212,14 +180,14 @@ fn validate_tells_what_a_study_costs() {
 #[test]
 fn a_killed_sweep_goes_on_and_repeats_nothing() {
     let there = there();
-    let table = done(there.path(), &["sweep", "masks.ron", "--out", "whole"]);
+    let table = done(flip(there.path(), &["sweep", "masks.ron", "--out", "whole"]));
     assert!(table.contains("no mask") && table.contains("2 of 2"), "{table}");
     let whole = left(&there.path().join("whole"));
     assert!(whole.iter().any(|(path, _)| path.ends_with("cells/half/seed-4/eval.json")), "{whole:?}");
 
     let out = there.path().join("killed");
     let first = out.join("cells/no-mask/seed-3");
-    let mut child = command(there.path(), &["sweep", "masks.ron", "--out", "killed"]).spawn().unwrap();
+    let mut child = flip(there.path(), &["sweep", "masks.ron", "--out", "killed"]).spawn().unwrap();
     // Into the second run, past a checkpoint of it.
     wait_for(&mut child, || out.join("cells/half/seed-3/checkpoints/stage0-step00000010").exists());
     child.kill().unwrap();
@@ -227,9 +195,9 @@ fn a_killed_sweep_goes_on_and_repeats_nothing() {
     assert!(first.join("complete").exists() && !out.join("cells/half/seed-4/complete").exists());
     let before = fs::metadata(first.join("eval.json")).unwrap().modified().unwrap();
 
-    let mut child = command(there.path(), &["sweep", "masks.ron", "--out", "killed"]).spawn().unwrap();
+    let mut child = flip(there.path(), &["sweep", "masks.ron", "--out", "killed"]).spawn().unwrap();
     wait_for(&mut child, || out.join("cells/no-mask/seed-4/metrics.jsonl").exists());
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    signal(child.id(), "-INT");
     let output = child.wait_with_output().unwrap();
     let text = said(&output);
     assert!(text.contains("the same command goes on") || output.status.success(), "{text}");
@@ -237,7 +205,7 @@ fn a_killed_sweep_goes_on_and_repeats_nothing() {
     assert!(!text.contains("run 1 of 4") && text.contains("run 2 of 4"), "{text}");
 
     // The folder alone says what to go on with.
-    let text = done(there.path(), &["sweep", "killed"]);
+    let text = done(flip(there.path(), &["sweep", "killed"]));
     assert!(!text.contains("run 1 of 4") && !text.contains("run 2 of 4"), "{text}");
     assert_eq!(fs::metadata(first.join("eval.json")).unwrap().modified().unwrap(), before);
     let killed = left(&out);
@@ -246,7 +214,7 @@ fn a_killed_sweep_goes_on_and_repeats_nothing() {
     for ((path, killed), (_, whole)) in killed.iter().zip(&whole) {
         assert!(killed == whole, "{} differs from that of the undisturbed sweep", path.display());
     }
-    assert!(done(there.path(), &["sweep", "masks.ron", "--out", "killed", "--plan"])
+    assert!(done(flip(there.path(), &["sweep", "masks.ron", "--out", "killed", "--plan"]))
         .contains("4 of 4 runs are finished"));
 }
 
@@ -256,7 +224,7 @@ fn a_run_that_fails_does_not_stop_the_others_and_a_changed_one_is_refused() {
     let sets =
         ["--set", "stages.0.schedule.lr=Absolute(1e30),Absolute(1e-3)", "--set", "stages.0.length=Steps(20)"];
     let arguments = [&["sweep", "tiny.ron", "--out", "out"], sets.as_slice()].concat();
-    let output = flip(there.path(), &arguments);
+    let output = flip(there.path(), &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("1 of 2 runs failed"), "{}", said(&output));
     assert!(said(&output).contains("out/cells/lr=Absolute-1e30/seed-3: stages[0]"), "{}", said(&output));
@@ -264,16 +232,16 @@ fn a_run_that_fails_does_not_stop_the_others_and_a_changed_one_is_refused() {
     assert!(page.contains("failed: stages[0] (pretrain)") && page.contains("seed-3/report.html"), "{page}");
 
     fs::write(there.path().join("tiny.ron"), RECIPE.replace("width: 16", "width: 32")).unwrap();
-    let output = flip(there.path(), &arguments);
+    let output = flip(there.path(), &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert!(said(&output).contains("there: width: 16,\n  now:   width: 32,"), "{}", said(&output));
     let restarted = [&arguments, ["--restart-changed"].as_slice()].concat();
-    assert!(said(&flip(there.path(), &restarted)).contains("1 of 2 runs failed"));
+    assert!(said(&flip(there.path(), &restarted).output().unwrap()).contains("1 of 2 runs failed"));
     let kept = fs::read_to_string(there.path().join("out/cells/lr=Absolute-1e-3/seed-3/recipe.ron")).unwrap();
     assert!(kept.contains("width: 32"), "{kept}");
     fs::create_dir(there.path().join("run")).unwrap();
     fs::write(there.path().join("run/recipe.ron"), "").unwrap();
-    let output = flip(there.path(), &["sweep", "tiny.ron", "--out", "run"]);
+    let output = flip(there.path(), &["sweep", "tiny.ron", "--out", "run"]).output().unwrap();
     assert!(said(&output).contains("run holds a run, not a sweep"), "{}", said(&output));
 }
 
@@ -284,11 +252,12 @@ fn a_pause_is_no_training() {
     let longer = RECIPE.replace("Steps(40)", "Steps(400)").replace("Steps(15)", "Steps(200)");
     fs::write(there.path().join("tiny.ron"), longer).unwrap();
     let out = there.path().join("run");
-    let mut child = command(there.path(), &["run", "tiny.ron", "--out", "run"]).spawn().unwrap();
+    let mut child = flip(there.path(), &["run", "tiny.ron", "--out", "run"]).spawn().unwrap();
     wait_for(&mut child, || {
         fs::read_to_string(out.join("timing.jsonl")).is_ok_and(|text| text.lines().count() > 4)
     });
-    let send = |signal: &str| Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    let process = child.id();
+    let send = |name: &str| signal(process, name);
     send("-STOP");
     let paused = Duration::from_secs(2);
     std::thread::sleep(paused);
@@ -347,7 +316,7 @@ fn fabricated_sweep() -> tempfile::TempDir {
 #[test]
 fn the_baselines_accuracy_is_timed() {
     let there = fabricated_sweep();
-    let text = done(there.path(), &["sweep", "sweep", "--charts-only"]);
+    let text = done(flip(there.path(), &["sweep", "sweep", "--charts-only"]));
     let row = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{text}"));
         line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
@@ -376,7 +345,7 @@ fn charts_are_made_anew_from_what_is_stored() {
     let there = fabricated_sweep();
     let sweep = there.path().join("sweep");
     let made = || -> Vec<(&str, Vec<u8>)> {
-        done(there.path(), &["sweep", "sweep", "--charts-only"]);
+        done(flip(there.path(), &["sweep", "sweep", "--charts-only"]));
         MADE.iter().map(|name| (*name, fs::read(sweep.join(name)).unwrap())).collect()
     };
     let before = made();
@@ -410,14 +379,14 @@ fn charts_are_made_anew_from_what_is_stored() {
     let stray = sweep.join("cells/half/seed-4/recipe.ron");
     let recipe = fs::read_to_string(&stray).unwrap();
     fs::write(&stray, recipe.replace("width: 16", "width: 32")).unwrap();
-    let text = done(there.path(), &["sweep", "sweep", "--charts-only"]);
+    let text = done(flip(there.path(), &["sweep", "sweep", "--charts-only"]));
     assert!(text.contains("1 of 2"), "{text}");
     let page = fs::read_to_string(sweep.join("report.html")).unwrap();
     assert!(page.contains("left out: its recipe has width: 32,"), "{page}");
 
     let wrong = STUDY.replace("seeds: 2", "metric: (evaluation: \"held out\", metric: \"top2\")");
     fs::write(sweep.join("study.ron"), wrong).unwrap();
-    let output = flip(there.path(), &["sweep", "sweep", "--charts-only"]);
+    let output = flip(there.path(), &["sweep", "sweep", "--charts-only"]).output().unwrap();
     assert!(said(&output).contains("has no metric \"top2\"; there are top1, classes"), "{}", said(&output));
 }
 

@@ -1,21 +1,17 @@
 //! A run obeys an edited `logging.ron` while it goes on, and the command line says what is wrong.
 
+mod process;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-const RECIPE: &str = r#"
-Recipe(
+use process::{flip, signal, tiny_recipe, PATIENCE};
+
+const RECIPE: &str = tiny_recipe!(
+    r#"
     name: "watching",
-    device: Cpu,
-    model: (
-        image: (size: 32, patch: 8, width: 16, depth: 1, heads: 2),
-        text: (tokenizer: Train(captions: 200), vocab_size: 300, context: 12, width: 16, depth: 1, heads: 2),
-        embed_dim: 16,
-    ),
     data: (train: Scenes(size: 32, split: Train)),
     stages: [
         Pretrain(
@@ -25,17 +21,8 @@ Recipe(
     ],
     checkpoints: (every: Steps(1_000_000)),
     metrics: (every_steps: 1),
-)
-"#;
-
-/// For what takes milliseconds, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn flip(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flip"));
-    command.current_dir(folder).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
+"#
+);
 
 /// Waits for a line that holds `word`, and says how long that took.
 fn wait_for(lines: &mpsc::Receiver<String>, word: &str, at_most: Duration) -> Duration {
@@ -92,8 +79,7 @@ fn an_edit_of_logging_is_applied_within_a_second_and_loses_no_metrics() {
     wait_for(&lines, "logging.ron:1:", PATIENCE);
     wait_for(&lines, "flip::train", PATIENCE);
 
-    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(interrupted.success());
+    signal(child.id(), "-INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     drop(lines);
     reader.join().unwrap();

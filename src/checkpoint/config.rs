@@ -1,4 +1,4 @@
-//! When snapshots are written.
+//! Snapshots in a recipe.
 
 use std::num::NonZeroUsize;
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
 
-/// When snapshots are written and how many are kept.
+/// Times at which snapshots are written, and the number that is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
     /// Between two snapshots of a stage. One is always written at the end of a stage and on interruption.
     pub every: Duration,
-    /// How many of the newest are kept; the last of every stage is kept besides.
+    /// Number of the newest that are kept; the last of every stage is kept besides.
     pub keep: NonZeroUsize,
 }
 

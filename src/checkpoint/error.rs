@@ -1,4 +1,4 @@
-//! Why a snapshot is not written, or refused.
+//! Errors of snapshots.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Which weights a run starts from.
+//! Weights that a run starts from.
 
 use std::path::{Path, PathBuf};
 

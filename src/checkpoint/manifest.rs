@@ -31,7 +31,7 @@ pub struct VersionOnly {
     pub version: u64,
 }
 
-/// What a file must be.
+/// Length and hash that a file must have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {

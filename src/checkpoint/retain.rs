@@ -1,4 +1,4 @@
-//! Which snapshots stay, and the hidden folders that make removal and replacement safe to interrupt.
+//! Removal of older snapshots, and the hidden folders that make removal and replacement safe to interrupt.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::similarity::dot;
 use super::{Batches, Embedder, Evaluated, Evaluator, EvaluatorError, Material};
 use crate::data::SourceConfig;
+use crate::kernel::contrastive::host::loss_of_cosines;
 use crate::record::Evaluation;
 
 /// The symmetric contrastive loss over batches of a fixed size.
@@ -98,52 +99,9 @@ fn evaluate(
     Ok(evaluation.into())
 }
 
-/// Mean over both directions of the cross-entropy of the right partner among all of the batch.
-/// `images` and `texts` are [batch, dim]; one row of logits is in memory at a time.
+/// The loss of [batch, dim] images and texts.
 fn contrastive_loss(images: &[f32], texts: &[f32], dim: usize, logit_scale: f64) -> f64 {
-    let batch = images.len() / dim;
-    let mut columns = vec![LogSumExp::default(); batch];
-    let (mut rows, mut right) = (0.0, 0.0);
-    for (i, image) in images.chunks_exact(dim).enumerate() {
-        let mut row = LogSumExp::default();
-        for (j, (text, column)) in texts.chunks_exact(dim).zip(&mut columns).enumerate() {
-            let logit = logit_scale * f64::from(dot(image, text));
-            row.add(logit);
-            column.add(logit);
-            if i == j {
-                right += logit;
-            }
-        }
-        rows += row.value();
-    }
-    let columns: f64 = columns.iter().map(LogSumExp::value).sum();
-    (0.5 * (rows + columns) - right) / batch as f64
-}
-
-/// ln of a sum of exponentials, shifted by the largest exponent seen so far.
-#[derive(Debug, Clone, Copy)]
-struct LogSumExp {
-    largest: f64,
-    sum: f64,
-}
-
-impl Default for LogSumExp {
-    fn default() -> Self {
-        LogSumExp { largest: f64::NEG_INFINITY, sum: 0.0 }
-    }
-}
-
-impl LogSumExp {
-    fn add(&mut self, exponent: f64) {
-        if exponent > self.largest {
-            self.sum = self.sum * (self.largest - exponent).exp() + 1.0;
-            self.largest = exponent;
-        } else {
-            self.sum += (exponent - self.largest).exp();
-        }
-    }
-
-    fn value(&self) -> f64 {
-        self.largest + self.sum.ln()
-    }
+    loss_of_cosines(images.len() / dim, logit_scale, |i, j| {
+        f64::from(dot(&images[i * dim..][..dim], &texts[j * dim..][..dim]))
+    })
 }

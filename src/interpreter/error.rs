@@ -1,4 +1,4 @@
-//! Why a run does not start, or does not go on.
+//! Errors of runs.
 
 use std::path::PathBuf;
 

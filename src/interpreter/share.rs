@@ -1,4 +1,4 @@
-//! What rank 0 reads for all: the others need not see the run folder.
+//! Files that rank 0 reads for all: the others need not see the run folder.
 
 use super::error::InterpreterError;
 use crate::data::source::FileList;

@@ -39,11 +39,11 @@ const RECIPE: &str = r#"(
     metrics: (every_steps: 1),
 )"#;
 
-/// Where the child makes its run, and where it says how many steps it took.
+/// Folder in which the child makes its run, and file in which it says how many steps it took.
 const FOLDER: &str = "FLIP_TEST_RUN_FOLDER";
 const STEPS: &str = "FLIP_TEST_STEPS";
 
-/// What the child processes of the test below do; without them there is nothing to do.
+/// Run of the child processes of the test below; without them there is nothing to do.
 #[test]
 fn makes_the_run_of_its_parent() {
     let Some(root) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
@@ -94,7 +94,7 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// What depends on the clock, or on how often a run was resumed; of these only whether they are whole is asked. Event
+/// True for files that depend on the clock, or on how often a run was resumed; of these only whether they are whole is asked. Event
 /// files are one for each start.
 fn differs_by_nature(name: &str) -> bool {
     let by_clock = ["timing.jsonl", "report.html", "identity.json"].contains(&name);

@@ -1,4 +1,4 @@
-//! `logging.ron`: what is logged, how, and where to.
+//! `logging.ron`: levels, format and destinations of log lines.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::LogError;
 
-/// What is logged, how, and where to. The file may be edited while a run goes on; the change applies within
+/// Levels, format and destinations of log lines. The file may be edited while a run goes on; the change applies within
 /// a second, and a file with a mistake in it changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -21,9 +21,9 @@ pub struct LoggingConfig {
     /// Levels by target, the module path an event comes from, for example `"flip::data": Debug`. The longest
     /// target that an event's begins with decides.
     pub targets: BTreeMap<String, Level>,
-    /// How a line looks.
+    /// Format of a line.
     pub format: Format,
-    /// Where lines go; none at all where the list is empty.
+    /// Destinations of lines; none at all where the list is empty.
     pub sinks: Vec<Sink>,
 }
 
@@ -49,7 +49,7 @@ pub enum Level {
     Trace,
 }
 
-/// How a line looks.
+/// Format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Format {
     /// Time, level, target, message and fields on one line.
@@ -61,7 +61,7 @@ pub enum Format {
     Json,
 }
 
-/// Where lines go.
+/// Destination of lines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Sink {

@@ -17,7 +17,7 @@ const DRAWN_PER_S: u8 = 20;
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Where bars and log lines meet. Clones share the same terminal.
+/// Output of bars and log lines. Clones share the same terminal.
 #[derive(Debug, Clone)]
 pub struct Progress {
     output: Output,
@@ -47,7 +47,7 @@ impl Progress {
         Progress { output: Output::Lines(every) }
     }
 
-    /// Whether stderr is a terminal.
+    /// True if stderr is a terminal.
     pub fn is_terminal(&self) -> bool {
         matches!(self.output, Output::Terminal(_))
     }
@@ -93,7 +93,7 @@ impl Default for Progress {
     }
 }
 
-/// How far something is. Dropped, it disappears from the terminal.
+/// A progress bar. Dropped, it disappears from the terminal.
 #[derive(Debug)]
 pub struct Bar {
     title: String,
@@ -108,7 +108,7 @@ enum Shown {
     Lines(Duration, Mutex<Pace>),
 }
 
-/// What a plain line is computed from.
+/// Numbers of a plain line.
 #[derive(Debug)]
 struct Pace {
     started: Instant,

@@ -113,7 +113,7 @@ fn watch(path: &Path, changed: impl FnMut() + Send + 'static) -> Option<Watch> {
     }
 }
 
-/// What it takes to apply another configuration.
+/// Handles through which another configuration is applied.
 struct Reload {
     path: PathBuf,
     progress: Progress,

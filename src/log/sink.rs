@@ -1,4 +1,4 @@
-//! Where formatted lines go.
+//! Destinations of formatted lines.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};

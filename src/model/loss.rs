@@ -6,6 +6,7 @@ use dfdx::prelude::*;
 
 use super::config::{LogitScaleClip, Normalisation};
 use super::layer::Matrix;
+use crate::kernel::contrastive::host::loss_of_cosines;
 use crate::parameter::rounded;
 
 /// The logit scale stays within [0, ln 100].
@@ -54,51 +55,10 @@ pub(crate) fn contrastive<E: Dtype, D: Device<E>, T: Tape<E, D>>(
 /// is the factor exp(s). No matrix of n by n is stored.
 pub fn host_contrastive(images: &[f32], texts: &[f32], n: usize, scale: f64) -> f64 {
     let width = images.len() / n.max(1);
-    let mut over_images = vec![LogSumExp::default(); n];
-    let mut total = 0.0;
-    for (i, image) in images.chunks_exact(width.max(1)).enumerate() {
-        let mut over_texts = LogSumExp::default();
-        for (j, text) in texts.chunks_exact(width.max(1)).enumerate() {
-            let cosine: f64 = image.iter().zip(text).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-            let logit = scale * cosine;
-            over_texts.add(logit);
-            over_images[j].add(logit);
-            if i == j {
-                total -= 2.0 * logit;
-            }
-        }
-        total += over_texts.value();
-    }
-    total += over_images.iter().map(LogSumExp::value).sum::<f64>();
-    total / (2 * n) as f64
-}
-
-/// ln of a sum of exponentials, one at a time, relative to the largest so far.
-#[derive(Clone)]
-struct LogSumExp {
-    largest: f64,
-    sum: f64,
-}
-
-impl Default for LogSumExp {
-    fn default() -> Self {
-        LogSumExp { largest: f64::NEG_INFINITY, sum: 0.0 }
-    }
-}
-
-impl LogSumExp {
-    fn add(&mut self, x: f64) {
-        if x > self.largest {
-            self.sum = self.sum * (self.largest - x).exp() + 1.0;
-            self.largest = x;
-        } else {
-            self.sum += (x - self.largest).exp();
-        }
-    }
-
-    fn value(&self) -> f64 {
-        self.largest + self.sum.ln()
-    }
+    loss_of_cosines(n, scale, |i, j| {
+        let (image, text) = (&images[i * width..][..width], &texts[j * width..][..width]);
+        image.iter().zip(text).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    })
 }
 
 #[cfg(test)]

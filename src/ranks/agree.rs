@@ -14,7 +14,7 @@ pub struct Member {
     pub rank: usize,
     pub host: String,
     pub process: u32,
-    /// What it computes on.
+    /// Device that it computes on.
     pub device: String,
     /// Its place among the ranks of its host, from 0.
     pub local: usize,
@@ -22,13 +22,13 @@ pub struct Member {
     pub neighbours: usize,
 }
 
-/// What every rank tells the others at the start.
+/// Message of every rank to the others at the start.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     host: String,
     process: u32,
     device: String,
-    /// What has to be alike: its name, and a value or its hash.
+    /// Facts that have to be alike: their names, and values or hashes.
     alike: BTreeMap<String, String>,
 }
 
@@ -108,7 +108,7 @@ pub fn hash(text: &str) -> String {
     hex(&Sha256::digest(text))
 }
 
-/// What a hash has come to, as text.
+/// A finished hash as text.
 pub fn hash_of(hash: Sha256) -> String {
     hex(&hash.finalize())
 }

@@ -1,4 +1,4 @@
-//! What a recipe says about ranks.
+//! Ranks in a recipe.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 
@@ -14,7 +14,7 @@ pub struct RanksConfig {
     /// gives the same run, bit for bit, on one rank and on up to so many. Default: the smallest divisor of the batch that
     /// gives each rank a part.
     pub parts: Option<NonZeroUsize>,
-    /// What each rank has only a share of. It changes memory and what is sent, not the numbers of a run or its checkpoints:
+    /// State of which each rank has only a shard. It changes memory and what is sent, not the numbers of a run or its checkpoints:
     /// sums of gradients go only to the rank that updates with them, and parameters come back in the place of sums.
     pub shard: Shard,
     /// Seconds that a rank may go without an exchange, or waiting for one, in a step or an evaluation, before it ends the
@@ -29,7 +29,7 @@ impl Default for RanksConfig {
     }
 }
 
-/// What ranks share out among them.
+/// State that is sharded among ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Shard {

@@ -1,10 +1,10 @@
-//! Whether this process was started as one of several.
+//! Detection of a launcher that started this process as one of several.
 
 use std::sync::Arc;
 
 use super::{Alone, Ranks, RanksError};
 
-/// What a launcher says in the environment.
+/// Rank and number of ranks, as a launcher says them in the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launched {
     pub rank: String,
@@ -32,7 +32,7 @@ impl Launched {
 /// Tasks of the step of a job that Slurm started this process in.
 const STEP_TASKS: &str = "SLURM_STEP_NUM_TASKS";
 
-/// Whether Slurm started this process as one of several and told none of them how to meet: each would train alone, in the
+/// True if Slurm started this process as one of several and told none of them how to meet: each would train alone, in the
 /// same folder.
 fn let_alone(variable: impl Fn(&str) -> Option<String>) -> bool {
     let meets = |name: &str| variable(name).is_some();

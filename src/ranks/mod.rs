@@ -42,7 +42,7 @@ pub use shard::Owners;
 pub use together::Together;
 pub use traffic::{Kind, Traffic};
 
-/// What can go wrong between ranks. A rank that is gone is none of it: then the run ends, see [`Ranks::end`].
+/// Failures between ranks. A rank that is gone is none of them: then the run ends, see [`Ranks::end`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RanksError {
     #[error(
@@ -90,7 +90,7 @@ pub trait Ranks: fmt::Debug + Send + Sync {
     /// Sends to the next rank in the ring and receives from the one before, both at once; either may be left out.
     fn pass(&self, on: Option<&[f32]>, into: Option<&mut [f32]>) -> Result<(), RanksError>;
 
-    /// What this rank has sent so far.
+    /// Bytes that this rank has sent so far.
     fn traffic(&self) -> &Traffic;
 
     /// Says that this rank gets on, in work that takes long without an exchange.

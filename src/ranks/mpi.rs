@@ -80,7 +80,7 @@ impl Mpi {
     }
 }
 
-/// Where each of several pieces begins.
+/// Begin of each of several pieces.
 fn offsets(counts: &[Count]) -> Vec<Count> {
     let mut end = 0;
     let begin = |&count: &Count| {

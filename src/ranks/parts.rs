@@ -1,4 +1,4 @@
-//! How a batch is divided.
+//! Parts of a batch.
 
 use std::ops::Range;
 

@@ -122,7 +122,7 @@ impl Piece {
         Ok(Piece { owner, values })
     }
 
-    /// What the next rank in the ring still has to see.
+    /// Values that the next rank in the ring still has to see.
     fn onward(&self, ranks: &dyn Ranks) -> Option<&[f32]> {
         let next = (ranks.rank() + 1) % ranks.count();
         (next != self.owner).then_some(self.values.as_slice())

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-/// Where in the row, and where in the buffer, each range begins.
+/// Ranges of a buffer, side by side as a row.
 #[derive(Debug, Clone)]
 pub struct Row {
     ranges: Vec<Range<usize>>,

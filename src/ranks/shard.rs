@@ -1,4 +1,4 @@
-//! Who keeps the optimizer's state of which parameters.
+//! Sharding of the optimizer's state by parameters.
 
 use std::cmp::Reverse;
 

@@ -16,7 +16,7 @@ pub struct Together {
     traffic: Traffic,
 }
 
-/// Where they meet.
+/// Memory that they share.
 #[derive(Debug)]
 struct Room {
     bytes: Mutex<Vec<Vec<u8>>>,

@@ -1,4 +1,4 @@
-//! Whether the other ranks are still there.
+//! A watch over the other ranks.
 //!
 //! A thread of each rank sends a beat every second: rank 0 to all, the others to rank 0. A process that was killed, was
 //! stopped, or whose machine or network is gone, sends none, and whoever listens to it says so and ends the run on all
@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// Ranks other than 1 wait this much longer for rank 0, so that one of them speaks.
 const MODESTY: Duration = Duration::from_secs(3);
 
-/// What the thread and the rank know of each other.
+/// State that the thread and the rank share.
 #[derive(Debug)]
 struct State {
     began: Instant,
@@ -34,7 +34,7 @@ struct State {
     marked: AtomicU64,
     /// Milliseconds that it may go without a mark or an exchange.
     limit: AtomicU64,
-    /// Whether marks are to be expected: setting up may take any time.
+    /// True once marks are to be expected: setting up may take any time.
     armed: AtomicBool,
     stop: AtomicBool,
 }
@@ -49,7 +49,7 @@ impl State {
         }
     }
 
-    /// How long this rank has not got on, where that is too long.
+    /// Time in which this rank has not got on, where that is too long.
     fn stalled(&self) -> Option<Duration> {
         let limit = Duration::from_millis(self.limit.load(Ordering::Relaxed));
         Some(self.idle()).filter(|&idle| idle > limit)
@@ -107,7 +107,7 @@ impl Watch {
         Watch { state, names, thread: Mutex::new(thread) }
     }
 
-    /// What a rank is called.
+    /// Name of a rank in messages.
     pub fn name(&self, rank: usize) -> &str {
         &self.names[rank]
     }
@@ -192,7 +192,7 @@ fn send(to: &SimpleCommunicator, rank: i32, value: &u64) -> ffi::MPI_Request {
     }
 }
 
-/// Whether a request is done; it must not be used again then.
+/// True if a request is done; it must not be used again then.
 fn done(request: &mut ffi::MPI_Request) -> bool {
     let mut flag = 0;
     let mut status = std::mem::MaybeUninit::uninit();

@@ -112,7 +112,7 @@ impl<Row: Serialize> JsonLines<Row> {
     }
 }
 
-/// Whether a line ends at byte `position` of a file of `length` bytes.
+/// True if a line ends at byte `position` of a file of `length` bytes.
 fn ends_line(file: &mut File, position: u64, length: u64) -> io::Result<bool> {
     if position == 0 || position > length {
         return Ok(position == 0);

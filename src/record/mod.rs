@@ -75,7 +75,7 @@ pub enum RecordError {
         path: PathBuf,
         /// In words: "list of evaluations that a run writes".
         expected: &'static str,
-        /// What to do.
+        /// Advice, as a sentence.
         advice: &'static str,
         /// Line, column and reason.
         source: serde_json::Error,

@@ -1,4 +1,4 @@
-//! Where each file of a run lies.
+//! Paths of the files of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -79,7 +79,7 @@ impl RunPaths {
         self.root.join("tensorboard")
     }
 
-    /// What a checkpoint says of its run, and the list of the training files.
+    /// Identity of the run, and the list of the training files.
     pub fn identity(&self) -> PathBuf {
         self.root.join("identity.json")
     }

@@ -1,4 +1,4 @@
-//! Why a sweep stops, apart from cells that fail.
+//! Errors of sweeps, apart from cells that fail.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! How far a sweep is: its bar moves by what the running cell logs.
+//! Progress of a sweep: its bar moves by what the running cell logs.
 
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::record::{last_line, RunPaths, StepMetrics};
 /// Between two looks at how far the running cell is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What the cells weigh in the progress of the whole: operations, or one each where a source must be counted first.
+/// Weights of the cells in the progress of the whole: operations, or one each where a source must be counted first.
 pub(super) struct CellWeights {
     pub of: Vec<f64>,
     pub unit: &'static str,
@@ -39,7 +39,7 @@ pub(super) struct Followed<'a> {
     pub before: f64,
     pub weight: f64,
     pub weights: &'a CellWeights,
-    /// Where in the sweep it is, in words.
+    /// Place in the sweep, in words.
     pub place: &'a str,
 }
 

@@ -44,7 +44,7 @@ impl Choice {
 /// One combination of the values of all axes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// What it is called: `image_mask=Random(0.5), batch=256`.
+    /// Name: `image_mask=Random(0.5), batch=256`.
     pub name: String,
     /// The same as a folder: `image_mask=Random-0.5,batch=256`.
     pub folder: String,
@@ -55,7 +55,7 @@ pub struct Setting {
 /// where the text was written.
 ///
 /// # Errors
-/// What is wrong with the text, in words.
+/// The text is wrong: in words.
 pub fn values(text: &str, origin: Option<Origin>) -> Result<Vec<Choice>, String> {
     let (paths, values) = split(text)?;
     let written = |value: &str, path: &FieldPath| -> (Option<FieldPath>, String) {
@@ -90,10 +90,10 @@ pub fn values(text: &str, origin: Option<Origin>) -> Result<Vec<Choice>, String>
     Ok(choices)
 }
 
-/// Whether `PATH=VALUE` is one override and no axis.
+/// Checks that `PATH=VALUE` is one override and no axis.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// It is none: in words.
 pub fn single(text: &str) -> Result<(), String> {
     let (paths, values) = split(text)?;
     if paths.len() > 1 {

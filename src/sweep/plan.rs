@@ -42,7 +42,7 @@ pub fn flops_per_step(recipe: &Recipe) -> Vec<f64> {
     forecast(recipe).iter().map(StageForecast::flops_per_step).collect()
 }
 
-/// Where the runs of a setting lie.
+/// Folder of a run of a setting.
 pub fn cell_folder(out: &Path, setting: &Setting, seed: u64) -> PathBuf {
     out.join("cells").join(&setting.folder).join(format!("seed-{seed}"))
 }
@@ -198,7 +198,7 @@ pub fn baseline(study: &Study, settings: &[Setting]) -> usize {
     study.baseline.as_ref().and_then(named).unwrap_or(0)
 }
 
-/// What would stop a run on this machine, or leave nothing to compare.
+/// Problems that would stop a run on this machine, or leave nothing to compare.
 fn problems(recipe: &Recipe) -> Vec<String> {
     let mut problems = files::missing(recipe, |_| false);
     problems.extend(interpreter::place(recipe).err().map(|error| error.to_string()));

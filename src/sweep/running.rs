@@ -30,7 +30,7 @@ pub struct Failed {
     pub message: String,
 }
 
-/// How a sweep ended.
+/// End of a sweep.
 #[derive(Debug)]
 pub struct SweepOutcome {
     pub ended: Ended,
@@ -119,7 +119,7 @@ pub fn run(
     Ok(outcome)
 }
 
-/// Why a cell failed.
+/// A cell that failed.
 #[derive(Debug, thiserror::Error)]
 enum CellError {
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! How far each cell of a sweep is before it goes on.
+//! Status of the cells of a sweep before it goes on.
 
 use super::error::SweepError;
 use super::plan::{flops_per_step, Cell, SweepPlan};
@@ -6,7 +6,7 @@ use crate::recipe;
 use crate::record::RunPaths;
 use crate::report::sweep::{Cell as Stored, Outcome};
 
-/// How a cell stands before a sweep goes on.
+/// Status of a cell before a sweep goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CellStatus {
     New,
@@ -20,7 +20,7 @@ pub enum CellStatus {
     },
 }
 
-/// How every cell of the plan stands.
+/// Status of every cell of the plan.
 ///
 /// # Errors
 /// A cell's recipe cannot be read.

@@ -11,7 +11,7 @@ use crate::recipe::{self, Recipe};
 use crate::record::RunPaths;
 use crate::report::sweep::{self, Cell, Outcome, Sweep, Wanted};
 
-/// Why a cell failed, in its folder.
+/// File in the folder of a cell with the reason for which it failed.
 pub(super) const FAILURE: &str = "failure.txt";
 
 /// Reads what the runs of a study have left: nothing is run, and of the recipe only what the runs keep is read.

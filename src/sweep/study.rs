@@ -23,13 +23,13 @@ pub struct Study {
     /// The recipe that is varied. A relative path begins at the folder of the study if the file is there, else at the
     /// working directory.
     pub recipe: PathBuf,
-    /// What the study is to show, in a sentence or two; stands above its results.
+    /// Claim that the study is to show, in a sentence or two; stands above its results.
     #[serde(default)]
     pub claim: Option<String>,
     /// Overrides of every run, as `--set` takes them: "stages.0.batch=256".
     #[serde(default)]
     pub set: Vec<String>,
-    /// What is varied.
+    /// Fields that are varied.
     #[serde(default)]
     pub axes: Vec<Axis>,
     /// Runs of each setting: with the seed of the recipe and those that follow it. A study has at most 10,000 runs:
@@ -60,7 +60,7 @@ pub enum Axis {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedSetting {
-    /// What it is called in tables, charts and folders.
+    /// Name in tables, charts and folders.
     pub name: String,
     /// Its overrides, as `--set` takes them. None: the recipe as it is.
     #[serde(default)]
@@ -112,7 +112,7 @@ pub fn schema_json() -> String {
     format!("{:#}\n", schema())
 }
 
-/// Whether the file at `path` is a study and not a recipe.
+/// True if the file at `path` is a study and not a recipe.
 pub fn is_study(path: &Path) -> bool {
     // What is no file, such as a pipe, can be read only once.
     path.is_file() && recipe::text(path).is_ok_and(|text| recipe::looks_like(&text, "Study", "recipe"))
@@ -232,7 +232,7 @@ fn expanded(axis: &Axis, place: impl Fn(&str) -> Option<Origin>) -> Result<Vec<g
     }
 }
 
-/// What no type can hold.
+/// Checks that no type can make.
 fn check(study: &Study) -> Vec<Violation> {
     let mut violations = Vec::new();
     let name = &study.name;

@@ -7,10 +7,10 @@ use crate::record::StepTiming;
 
 /// Time of training since the last logged step.
 pub struct Clock {
-    /// When this process began the stage.
+    /// Begin of the stage in this process.
     began: Instant,
     started: Instant,
-    /// When the step before this one ended, and seconds waited until then.
+    /// End of the step before this one, and seconds waited until then.
     step: (Instant, f64),
     steps: u64,
     /// Seconds of them spent waiting for data.

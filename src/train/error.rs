@@ -1,4 +1,4 @@
-//! Why a stage fails.
+//! Errors of stages.
 
 use std::path::PathBuf;
 

@@ -40,7 +40,7 @@ pub struct Masking<'a> {
     pub plan: &'a TrainingPlan,
     /// The model.
     pub model: &'a ModelConfig,
-    /// How often tokens occur, for text masks that ask for it.
+    /// Frequencies of tokens, for text masks that ask for them.
     pub frequencies: Option<&'a TokenFrequencies>,
     /// Seed of the run.
     pub seed: u64,

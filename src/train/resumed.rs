@@ -20,7 +20,7 @@ use super::state::State;
 pub struct Resumed {
     /// Its folder, on rank 0.
     pub path: PathBuf,
-    /// Where the run stands.
+    /// Position, parts and identity of the run.
     pub state: State,
     /// Name of its folder; on rank 0.
     pub name: Option<Name>,

@@ -54,7 +54,7 @@ pub struct Run<'a, D: GraphDevice> {
     pub tokenizer: Arc<Tokenizer>,
     /// The model, with its weights.
     pub model: Flip<f32, D>,
-    /// Where the run stands.
+    /// Position, parts and identity.
     pub state: State,
     /// The newest checkpoint written or read.
     pub newest_checkpoint: Option<PathBuf>,

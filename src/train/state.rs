@@ -1,4 +1,4 @@
-//! Where a run stands: together with model and optimizer, all that is needed to go on exactly.
+//! Position of a run: together with model and optimizer, all that is needed to go on exactly.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::data::Cursor;
 
 use super::identity::Identity;
 
-/// Where a run stands.
+/// Position of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Position {
     /// Index of the stage.
@@ -41,7 +41,7 @@ impl Position {
 /// Contents of `state.json` in a checkpoint: everything beside its tensors.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct State {
-    /// Where the run stands.
+    /// Position of the run.
     #[serde(flatten)]
     pub position: Position,
     /// The next pair of each part of a batch, where it has several.

@@ -7,7 +7,7 @@ use flip::record::{Answer, Example, Examples};
 use flip::report::sweep::{Cell, Outcome, Setting, Sweep};
 use serde_json::json;
 
-use super::{files, finished_run, flip, shard, told, RECIPE};
+use super::{files, finished_run, flip, said, shard, RECIPE};
 
 /// Sets the title of a terminal, clears it, breaks the line, and is a script, a table cell and a link.
 const HOSTILE: &str =
@@ -39,8 +39,8 @@ fn keys_and_captions_of_shards_do_not_steer_a_terminal_or_a_log() {
     let pattern = shards.to_str().unwrap();
     for more in [&["--samples"][..], &["--samples", "--json"], &["--json"]] {
         let done = flip(there.path(), &[&["data", "inspect", pattern], more].concat()).output().unwrap();
-        assert!(done.status.success(), "{}", told(&done));
-        steers_nothing("inspect", &told(&done));
+        assert!(done.status.success(), "{}", said(&done));
+        steers_nothing("inspect", &said(&done));
         if more.contains(&"--json") {
             let text = String::from_utf8(done.stdout).unwrap();
             serde_json::from_str::<serde_json::Value>(&text)
@@ -66,8 +66,8 @@ fn keys_and_captions_of_shards_do_not_steer_a_terminal_or_a_log() {
     fs::write(there.path().join("logging.ron"), "(sinks: [Stderr(), File(path: \"run.log\")])").unwrap();
     let arguments = ["run", "recipe.ron", "--out", "run", "--logging", "logging.ron"];
     let done = flip(there.path(), &arguments).output().unwrap();
-    assert!(done.status.success(), "{}", told(&done));
-    steers_nothing("run", &told(&done));
+    assert!(done.status.success(), "{}", said(&done));
+    steers_nothing("run", &said(&done));
     let log = fs::read_to_string(there.path().join("run.log")).unwrap();
     assert!(log.contains("skipped") && log.contains("OWNED"), "{log}");
     steers_nothing("run.log", &log);
@@ -89,8 +89,8 @@ fn arguments_and_names_of_files_do_not_steer_a_terminal() {
         &["data", "inspect", "absent\u{1b}[2J.tar"],
     ] {
         let done = flip(there.path(), arguments).output().unwrap();
-        assert!(matches!(done.status.code(), Some(1 | 2)), "{arguments:?}: {}", told(&done));
-        steers_nothing("an error", &told(&done));
+        assert!(matches!(done.status.code(), Some(1 | 2)), "{arguments:?}: {}", said(&done));
+        steers_nothing("an error", &said(&done));
     }
 }
 
@@ -151,12 +151,12 @@ fn pages_charts_and_tables_show_hostile_names_as_text() {
         fs::copy(&path, to).unwrap();
     }
     let compared = flip(there.path(), &["compare", "run", second.to_str().unwrap()]).output().unwrap();
-    assert!(compared.status.success(), "{}", told(&compared));
-    steers_nothing("compare", &told(&compared));
+    assert!(compared.status.success(), "{}", said(&compared));
+    steers_nothing("compare", &said(&compared));
     is_no_markup("compare.html", &fs::read_to_string(there.path().join("compare.html")).unwrap());
 
     let card = flip(there.path(), &["card", second.to_str().unwrap()]).output().unwrap();
-    assert!(card.status.success(), "{}", told(&card));
+    assert!(card.status.success(), "{}", said(&card));
     let card = String::from_utf8(card.stdout).unwrap();
     // The recipe in between is code.
     let (before, rest) = card.split_once("<details>").unwrap();

@@ -2,27 +2,24 @@
 //! page; secrets in URLs.
 
 mod hostile;
+#[path = "../process/mod.rs"]
+mod process;
 mod secrets;
 mod streams;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
+
+use process::{done, flip, said, tiny_recipe};
 
 const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/quickstart.ron");
 
 /// A run of a second.
-const RECIPE: &str = r#"
-Recipe(
+const RECIPE: &str = tiny_recipe!(
+    r#"
     name: "tiny",
-    seed: 3,
-    device: Cpu,
-    model: (
-        image: (size: 32, patch: 8, width: 16, depth: 1, heads: 2),
-        text: (tokenizer: Train(captions: 200), vocab_size: 300, context: 12, width: 16, depth: 1, heads: 2),
-        embed_dim: 16,
-    ),
     data: (
         train: Scenes(size: 32, split: Train),
         validation: Scenes(size: 32, split: HeldOut, samples: 50),
@@ -35,14 +32,8 @@ Recipe(
         ),
         Evaluate([ZeroShot(name: "held out", classes: Source())]),
     ],
-)
-"#;
-
-fn flip(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flip"));
-    command.current_dir(folder).args(arguments).stdin(Stdio::null());
-    command
-}
+"#
+);
 
 /// A stream that takes nothing: every write fails with ENOSPC.
 fn full() -> Stdio {
@@ -56,18 +47,13 @@ fn closed() -> Stdio {
     writer.into()
 }
 
-fn told(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
-}
-
 /// A finished run that no test changes.
 fn finished_run() -> &'static Path {
     static RUN: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, run) = RUN.get_or_init(|| {
         let there = tempfile::tempdir().unwrap();
         std::fs::write(there.path().join("recipe.ron"), RECIPE).unwrap();
-        let done = flip(there.path(), &["run", "recipe.ron", "--out", "run"]).output().unwrap();
-        assert!(done.status.success(), "{}", told(&done));
+        done(flip(there.path(), &["run", "recipe.ron", "--out", "run"]));
         let run = there.path().join("run");
         (there, run)
     });

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use super::{files, flip, shard, told, RECIPE};
+use super::{files, flip, said, shard, RECIPE};
 
 const SECRET: &str = "s3cr3tsignature";
 
@@ -69,11 +69,11 @@ fn a_run_on_signed_urls_keeps_no_secret_and_goes_on_with_another_signature() {
     let run = |recipe: &str, more: &[&str]| {
         let arguments = [&["run", recipe, "--out", "run"], more].concat();
         let done = flip(there.path(), &arguments).output().unwrap();
-        assert!(!told(&done).contains(SECRET), "{}", told(&done));
+        assert!(!said(&done).contains(SECRET), "{}", said(&done));
         done
     };
     let done = run("recipe.ron", &[]);
-    assert!(done.status.success(), "{}", told(&done));
+    assert!(done.status.success(), "{}", said(&done));
     holds_no_secret(&there.path().join("run"));
     let stored = fs::read_to_string(there.path().join("run/recipe.ron")).unwrap();
     let shown = format!("http://{address}/{{0..1}}.tar?...");
@@ -82,8 +82,8 @@ fn a_run_on_signed_urls_keeps_no_secret_and_goes_on_with_another_signature() {
     for command in ["validate", "card", "compare"] {
         let of = if command == "validate" { "recipe.ron" } else { "run" };
         let done = flip(there.path(), &[command, of]).output().unwrap();
-        assert!(done.status.success(), "{command}: {}", told(&done));
-        assert!(!told(&done).contains(SECRET), "{command}: {}", told(&done));
+        assert!(done.status.success(), "{command}: {}", said(&done));
+        assert!(!said(&done).contains(SECRET), "{command}: {}", said(&done));
     }
     holds_no_secret(&there.path().join("run"));
     let page = fs::read_to_string(there.path().join("compare.html")).unwrap();
@@ -92,12 +92,12 @@ fn a_run_on_signed_urls_keeps_no_secret_and_goes_on_with_another_signature() {
     // The signature of another day: the same data.
     recipe(there.path(), &url.replace("?sig=", "?day=2&sig="));
     let again = run("recipe.ron", &["--resume"]);
-    assert!(again.status.success(), "{}", told(&again));
+    assert!(again.status.success(), "{}", said(&again));
     // Another file: not the same.
     recipe(there.path(), &url.replace("{0..1}", "{0..2}"));
     let other = run("recipe.ron", &["--resume"]);
-    assert_eq!(other.status.code(), Some(2), "{}", told(&other));
-    assert!(told(&other).contains("different recipe"), "{}", told(&other));
+    assert_eq!(other.status.code(), Some(2), "{}", said(&other));
+    assert!(said(&other).contains("different recipe"), "{}", said(&other));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_stored_recipe_says_what_to_do_about_the_query_that_it_does_not_hold() {
     recipe(there.path(), "http://127.0.0.1:9/a.tar?...");
     let done = flip(there.path(), &["run", "recipe.ron", "--out", "run"]).output().unwrap();
     assert!(!done.status.success());
-    let said = told(&done);
+    let said = said(&done);
     assert!(said.contains("http://127.0.0.1:9/a.tar?...: a run folder does not keep the query"), "{said}");
     assert!(said.contains("--set") && said.contains("${NAME}"), "{said}");
 }
@@ -126,19 +126,19 @@ fn a_signature_can_come_from_the_environment() {
         command.env("FLIP_TEST_SIGNATURE", SECRET).output().unwrap()
     };
     let done = run("run", "recipe.ron");
-    assert!(done.status.success(), "{}", told(&done));
+    assert!(done.status.success(), "{}", said(&done));
     holds_no_secret(&there.path().join("run"));
     // The stored recipe names the variable, so it can be run as it is.
     assert!(fs::read_to_string(there.path().join("run/recipe.ron")).unwrap().contains(&url));
     let again = run("again", "run/recipe.ron");
-    assert!(again.status.success(), "{}", told(&again));
+    assert!(again.status.success(), "{}", said(&again));
 
     let unset = flip(there.path(), &["run", "recipe.ron", "--out", "unset"]).output().unwrap();
     assert!(!unset.status.success());
     assert!(
-        told(&unset).contains("the environment variable FLIP_TEST_SIGNATURE is not set"),
+        said(&unset).contains("the environment variable FLIP_TEST_SIGNATURE is not set"),
         "{}",
-        told(&unset)
+        said(&unset)
     );
 }
 
@@ -154,7 +154,7 @@ fn errors_of_connections_and_redirects_hold_no_secret() {
     for (case, address) in [("refused", refusing), ("redirected", moving), ("unreachable", nobody)] {
         recipe(there.path(), &format!("http://user:{SECRET}@{address}/a.tar?sig={SECRET}"));
         let done = flip(there.path(), &["run", "recipe.ron", "--out", case]).output().unwrap();
-        let said = told(&done);
+        let said = said(&done);
         assert!(!done.status.success(), "{case}: {said}");
         assert!(said.contains("a.tar?..."), "{case}: {said}");
         assert!(!said.contains(SECRET), "{case}: {said}");

@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{closed, files, finished_run, flip, full, shard, told, QUICKSTART, RECIPE};
+use super::{closed, files, finished_run, flip, full, said, shard, QUICKSTART, RECIPE};
 
 /// Runs a command with its output closed, then full.
 #[track_caller]
 fn survives(folder: &Path, arguments: &[&str]) {
     let run = |out: Stdio| flip(folder, arguments).stdout(out).output().unwrap();
     let reader_gone = run(closed());
-    assert_eq!(reader_gone.status.code(), Some(0), "{arguments:?}: {}", told(&reader_gone));
-    assert!(!told(&reader_gone).contains("rror"), "{arguments:?}: {}", told(&reader_gone));
+    assert_eq!(reader_gone.status.code(), Some(0), "{arguments:?}: {}", said(&reader_gone));
+    assert!(!said(&reader_gone).contains("rror"), "{arguments:?}: {}", said(&reader_gone));
     let disk_full = run(full());
-    assert_eq!(disk_full.status.code(), Some(1), "{arguments:?}: {}", told(&disk_full));
-    let said = told(&disk_full);
+    assert_eq!(disk_full.status.code(), Some(1), "{arguments:?}: {}", said(&disk_full));
+    let said = said(&disk_full);
     assert!(said.contains("error: cannot write to standard output: No space left on device"), "{said}");
     // Nobody is left to tell.
     let both = flip(folder, arguments).stdout(full()).stderr(full()).output().unwrap();
@@ -59,9 +59,9 @@ fn commands_that_write_files_have_written_them_when_their_output_is_full() {
         ("schema/recipe.json", &["schema", "export"]),
     ] {
         let done = flip(there.path(), arguments).stdout(full()).output().unwrap();
-        assert_eq!(done.status.code(), Some(1), "{arguments:?}: {}", told(&done));
-        assert!(told(&done).contains("cannot write to standard output"), "{arguments:?}: {}", told(&done));
-        assert!(there.path().join(out).is_file(), "{arguments:?}: {}", told(&done));
+        assert_eq!(done.status.code(), Some(1), "{arguments:?}: {}", said(&done));
+        assert!(said(&done).contains("cannot write to standard output"), "{arguments:?}: {}", said(&done));
+        assert!(there.path().join(out).is_file(), "{arguments:?}: {}", said(&done));
     }
 }
 
@@ -147,7 +147,7 @@ fn a_terminal_that_goes_away_during_a_run_is_not_missed() {
     let run =
         |out| flip(there.path(), &["run", "recipe.ron", "--set", "stages.0.length=Steps(400)", "--out", out]);
     let undisturbed = run("undisturbed").output().unwrap();
-    assert!(undisturbed.status.success(), "{}", told(&undisturbed));
+    assert!(undisturbed.status.success(), "{}", said(&undisturbed));
     let (mut window, program) = terminal();
     let mut child =
         run("run").env("TERM", "xterm").stdout(program.try_clone().unwrap()).stderr(program).spawn().unwrap();

@@ -11,6 +11,7 @@
 //! All in f32, sums over rows in f64.
 
 pub mod cuda;
+pub mod host;
 pub mod reference;
 pub mod rows;
 pub mod tiles;
