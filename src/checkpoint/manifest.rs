@@ -9,11 +9,14 @@ use sha2::{Digest, Sha256};
 
 /// Raised when an older program could misread a newer snapshot.
 pub const VERSION: u64 = 1;
+/// File of the [`Manifest`].
 pub const MANIFEST: &str = "manifest.json";
+/// File of the state.
 pub const STATE: &str = "state.json";
 /// Ending of the file of a part.
 pub const TENSORS: &str = ".safetensors";
 
+/// Contents of a snapshot.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -28,6 +31,7 @@ pub struct Manifest {
 /// Only the version: read first, so that a newer manifest is called newer and not malformed.
 #[derive(Deserialize)]
 pub struct VersionOnly {
+    /// See [`VERSION`].
     pub version: u64,
 }
 
@@ -35,6 +39,7 @@ pub struct VersionOnly {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
+    /// Length.
     pub bytes: u64,
     /// Lower-case hexadecimal.
     pub sha256: String,
@@ -48,10 +53,12 @@ pub struct Fingerprinting<T> {
 }
 
 impl<T> Fingerprinting<T> {
+    /// Nothing has passed yet.
     pub fn new(inner: T) -> Self {
         Fingerprinting { inner, hash: Sha256::new(), bytes: 0 }
     }
 
+    /// Length and hash of all that passed, with `inner`.
     pub fn finish(self) -> (T, Fingerprint) {
         let sha256 = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         (self.inner, Fingerprint { bytes: self.bytes, sha256 })

@@ -41,11 +41,17 @@ impl Default for LoggingConfig {
 /// From nothing to everything; each includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Level {
+    /// Nothing.
     Off,
+    /// Failures.
     Error,
+    /// And things that a person should look at.
     Warn,
+    /// And the course of a run.
     Info,
+    /// And its details.
     Debug,
+    /// And everything.
     Trace,
 }
 

@@ -37,13 +37,32 @@ impl Default for MetricsConfig {
 /// Logging that cannot be set up, or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
+    /// A file that cannot be read or written.
     #[error("cannot {action} {path}: {source}")]
-    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    Io {
+        /// In words: "read", "open the log file".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// `logging.ron` is not what [`LoggingConfig`] reads.
     #[error("{path}:{line}:{column}: {reason}")]
-    Config { path: PathBuf, line: usize, column: usize, reason: String },
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// In words.
+        reason: String,
+    },
+    /// A second subscriber in one process.
     #[error("logging was already set up in this process")]
     AlreadyStarted,
+    /// A subscriber that is gone.
     #[error("the log subscriber cannot be changed: {0}")]
     Reload(String),
 }

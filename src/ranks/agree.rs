@@ -11,8 +11,11 @@ use super::{Ranks, RanksError};
 /// A process of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
+    /// Its number, from 0.
     pub rank: usize,
+    /// Name of its machine.
     pub host: String,
+    /// Its process id there.
     pub process: u32,
     /// Device that it computes on.
     pub device: String,

@@ -7,7 +7,9 @@ use super::{Alone, Ranks, RanksError};
 /// Rank and number of ranks, as a launcher says them in the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launched {
+    /// Number of this process.
     pub rank: String,
+    /// Number of processes.
     pub count: String,
 }
 

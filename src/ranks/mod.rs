@@ -45,27 +45,50 @@ pub use traffic::{Kind, Traffic};
 /// Failures between ranks. A rank that is gone is none of them: then the run ends, see [`Ranks::end`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RanksError {
+    /// A launcher started this process, and the binary cannot talk to the others.
     #[error(
         "started as rank {rank} of {count}, but this binary was built without the feature `mpi` \
          (cargo build --release --features mpi)"
     )]
-    NotBuilt { rank: String, count: String },
+    NotBuilt {
+        /// Rank of this process, as the launcher says it.
+        rank: String,
+        /// Number of processes.
+        count: String,
+    },
+    /// Slurm started this process without PMI.
     #[error(
         "Slurm started this as one of {count} tasks of a step and tells none of them how to meet: srun without PMI. Start it \
          with srun --mpi=pmix or --mpi=pmi2 (srun --mpi=list shows what there is), or with --ntasks=1; where the tasks are \
          meant to be runs of their own, unset SLURM_STEP_NUM_TASKS"
     )]
-    NoPmi { count: String },
+    NoPmi {
+        /// Number of tasks.
+        count: String,
+    },
+    /// An MPI without threads.
     #[error("MPI gives no threads of their own to the exchanges (it offers {offered}); use an MPI with MPI_THREAD_MULTIPLE")]
-    Threads { offered: String },
+    Threads {
+        /// Level of threading that MPI offers.
+        offered: String,
+    },
+    /// Ranks that would not compute the same run.
     #[error("the ranks of this run are not alike:\n{0}")]
     NotAlike(String),
+    /// A batch that cannot be divided.
     #[error("ranks.parts: {0}")]
     Parts(String),
+    /// NCCL, or the GPU.
     #[error("the exchange between GPUs failed: {0}")]
     Gpu(String),
+    /// A message of another length than expected.
     #[error("an exchange between ranks brought {got} bytes where {expected} were expected; this is a bug")]
-    Size { expected: usize, got: usize },
+    Size {
+        /// Bytes.
+        expected: usize,
+        /// Bytes.
+        got: usize,
+    },
 }
 
 /// A process among those of the run. Every operation but [`end`](Ranks::end) and [`mark`](Ranks::mark) is called by all

@@ -13,6 +13,7 @@ use super::{Ranks, RanksError};
 /// Some values for each row of this rank.
 #[derive(Debug, Clone, Copy)]
 pub struct Column<'a> {
+    /// [rows, width].
     pub values: &'a [f32],
     /// Values of a row.
     pub width: usize,
@@ -21,7 +22,9 @@ pub struct Column<'a> {
 /// Rows of the batch with their columns, each [rows, width].
 #[derive(Debug, Default)]
 pub struct Tile {
+    /// Number of its first row in the batch.
     pub first: usize,
+    /// A buffer for each column.
     pub columns: Vec<Vec<f32>>,
 }
 

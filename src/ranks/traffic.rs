@@ -22,6 +22,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Counts bytes that were sent.
     pub fn add(&self, kind: Kind, bytes: usize) {
         self.bytes[kind as usize].fetch_add(bytes as u64, Ordering::Relaxed);
     }

@@ -85,6 +85,7 @@ struct Beats(SimpleCommunicator);
 unsafe impl Send for Beats {}
 
 impl Watch {
+    /// Starts the thread, on a communicator that nobody else uses.
     pub fn start(beats: SimpleCommunicator, rank: usize, names: Vec<String>) -> Watch {
         let names: Arc<[String]> = names.into();
         let state = Arc::new(State {
@@ -112,16 +113,19 @@ impl Watch {
         &self.names[rank]
     }
 
+    /// Begins an exchange, in which this rank may wait for others.
     pub fn waiting(&self) -> Waiting<'_> {
         self.state.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(&self.state)
     }
 
+    /// Notes that this rank gets on.
     pub fn mark(&self) {
         self.state.armed.store(true, Ordering::Relaxed);
         self.state.mark();
     }
 
+    /// Sets the longest time between two marks.
     pub fn expect_marks(&self, within: Duration) {
         let milliseconds = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         self.state.limit.store(milliseconds, Ordering::Relaxed);

@@ -9,12 +9,26 @@ use crate::report::ReportError;
 /// A sweep that could not go on, apart from cells that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
+    /// The disk, or permissions.
     #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The recipe of a cell.
     #[error("the recipe of {path} cannot be read: {errors}")]
-    Recipe { path: PathBuf, errors: Box<RecipeErrors> },
+    Recipe {
+        /// The recipe.
+        path: PathBuf,
+        /// Its errors.
+        errors: Box<RecipeErrors>,
+    },
+    /// The folder of a cell.
     #[error(transparent)]
     RunFolder(#[from] RunFolderError),
+    /// The report of the sweep.
     #[error(transparent)]
     Report(#[from] ReportError),
 }

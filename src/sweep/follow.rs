@@ -13,12 +13,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Weights of the cells in the progress of the whole: operations, or one each where a source must be counted first.
 pub(super) struct CellWeights {
+    /// Weight of each cell.
     pub of: Vec<f64>,
+    /// Unit in which the bar counts.
     pub unit: &'static str,
     scale: f64,
 }
 
 impl CellWeights {
+    /// Weights of the cells of a plan.
     pub fn of(plan: &SweepPlan) -> Self {
         let flops: Option<Vec<f64>> = plan.cells.iter().map(|cell| cell.flops).collect();
         match flops {
@@ -27,6 +30,7 @@ impl CellWeights {
         }
     }
 
+    /// A weight in whole units.
     pub fn whole(&self, weight: f64) -> u64 {
         (weight * self.scale) as u64
     }
@@ -34,10 +38,13 @@ impl CellWeights {
 
 /// A cell while it runs, as the bar of the whole sees it.
 pub(super) struct Followed<'a> {
+    /// The cell.
     pub cell: &'a Cell,
     /// Weight of what was done before it.
     pub before: f64,
+    /// Weight of this one.
     pub weight: f64,
+    /// Those of all.
     pub weights: &'a CellWeights,
     /// Place in the sweep, in words.
     pub place: &'a str,

@@ -48,6 +48,7 @@ pub struct Setting {
     pub name: String,
     /// The same as a folder: `image_mask=Random-0.5,batch=256`.
     pub folder: String,
+    /// Overrides of the recipe.
     pub overrides: Vec<Override>,
 }
 

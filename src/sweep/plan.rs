@@ -17,7 +17,9 @@ const MOST_ERRORS: usize = 20;
 /// A sweep, ready to be run.
 #[derive(Debug)]
 pub struct SweepPlan {
+    /// The study that is planned.
     pub study: Study,
+    /// Every combination of its axes.
     pub settings: Vec<Setting>,
     /// In the order in which they run: every setting with the first seed, then with the next. So each comparison
     /// is complete early, and a machine that grows slower slows all settings alike.
@@ -29,9 +31,11 @@ pub struct SweepPlan {
 pub struct Cell {
     /// Index of its setting.
     pub setting: usize,
+    /// Its seed.
     pub seed: u64,
     /// Its run folder.
     pub folder: PathBuf,
+    /// Its recipe, with its setting and its seed.
     pub recipe: Recipe,
     /// Floating-point operations of its training; none where only the source can tell.
     pub flops: Option<f64>,

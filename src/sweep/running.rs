@@ -26,14 +26,18 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// A cell that failed; the others were run all the same.
 #[derive(Debug)]
 pub struct Failed {
+    /// Its run folder.
     pub folder: PathBuf,
+    /// The error as text.
     pub message: String,
 }
 
 /// End of a sweep.
 #[derive(Debug)]
 pub struct SweepOutcome {
+    /// Complete, even where cells failed, or interrupted.
     pub ended: Ended,
+    /// Cells that failed.
     pub failed: Vec<Failed>,
 }
 

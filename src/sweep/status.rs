@@ -9,13 +9,17 @@ use crate::report::sweep::{Cell as Stored, Outcome};
 /// Status of a cell before a sweep goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CellStatus {
+    /// Its folder holds no run.
     New,
     /// Begun; it will be resumed.
     Begun,
+    /// Run to its end.
     Finished,
     /// Its folder holds a run with another recipe: a line there, and the line now.
     Changed {
+        /// A line of the recipe in the folder.
         before: String,
+        /// The same line of the recipe now.
         now: String,
     },
 }

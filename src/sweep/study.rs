@@ -91,6 +91,7 @@ pub const STUDY: &str = "study.ron";
 /// A study as it was read, with the place of each of its overrides.
 #[derive(Debug)]
 pub struct Read {
+    /// The study.
     pub study: Study,
     /// Every combination of the axes.
     pub settings: Vec<Setting>,
