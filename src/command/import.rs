@@ -17,7 +17,7 @@ use crate::train::run::MODEL;
 
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// A folder (or a file of weights in it) of open_clip, of transformers' CLIP, or of the official FLIP code.
+    /// A folder or a file of weights (.safetensors, .pt, .bin) of open_clip, of transformers' CLIP, or of the official FLIP code.
     source: PathBuf,
     /// Folder of the run to make, with model.ron, tokenizer.json and a checkpoint.
     #[arg(long, value_name = "DIR")]
@@ -25,6 +25,10 @@ pub struct ImportArgs {
     /// Whose checkpoint it is [default: whatever its files are called like].
     #[arg(long, value_enum)]
     from: Option<Origin>,
+    /// Architecture of open_clip, as ViT-B-32 or ViT-L-14-quickgelu, for weights without open_clip_config.json beside
+    /// them [default: that of the configuration; of OpenAI's archives, that of the weights].
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
     /// Side of the images in pixels, where it shall be another; learned positions are resampled (bicubic,
     /// antialiased). 1 to 8192.
     #[arg(long, value_name = "PIXELS", value_parser = whole(1..=8192))]
@@ -56,6 +60,7 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
             Origin::Transformers => Format::Transformers,
             Origin::Flip => Format::FlipT5x,
         }),
+        model: args.model.clone(),
         image_size: args.image_size,
         tokenizer: args.tokenizer.as_deref().map(tokenizer_config).transpose()?,
         image_heads: args.image_heads,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ExchangeError;
-use super::{flip_t5x, open_clip, transformers, Format};
+use super::{flip_t5x, open_clip, transformers, weights as files, Format};
 use crate::data::text::TokenizerConfig;
 
 /// Where a checkpoint is.
@@ -32,8 +32,8 @@ impl Place {
     }
 }
 
-/// Looks at the files of a folder, or of the folder of a file.
-pub(super) fn place(source: &Path, format: Option<Format>) -> Result<Place, ExchangeError> {
+/// Looks at the files of a folder, or of the folder of a file. `named`: the architecture is open_clip's, by its name.
+pub(super) fn place(source: &Path, format: Option<Format>, named: bool) -> Result<Place, ExchangeError> {
     let nothing = |reason: &str| {
         let reason = reason.to_string();
         Err(ExchangeError::NoCheckpoint { path: source.to_path_buf(), reason })
@@ -49,13 +49,16 @@ pub(super) fn place(source: &Path, format: Option<Format>) -> Result<Place, Exch
     }
     let format = match format {
         Some(format) => format,
+        None if named => Format::OpenClip,
         None if folder.join(open_clip::CONFIG).is_file() => Format::OpenClip,
         None if folder.join(transformers::CONFIG).is_file() => Format::Transformers,
         None if flip_t5x::is_checkpoint(&folder) => Format::FlipT5x,
+        None if weights.as_deref().is_some_and(files::is_pickled) => Format::OpenClip,
         None => {
             return nothing(
                 "expected a folder with open_clip_config.json (open_clip), with config.json (transformers), or with \
-                 checkpoint_<step>/checkpoint (FLIP)",
+                 checkpoint_<step>/checkpoint (FLIP); of other weights of open_clip, name the architecture: \
+                 --model ViT-B-32",
             )
         }
     };

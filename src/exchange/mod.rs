@@ -2,8 +2,8 @@
 //!
 //! | format | what is read | direction |
 //! |---|---|---|
-//! | open_clip | `open_clip_config.json` and safetensors, as on its hub | both |
-//! | transformers | Hugging Face CLIP: `config.json` and safetensors, sharded or not | both |
+//! | open_clip | `open_clip_config.json` (or the name of an architecture) and safetensors or a pickle | both |
+//! | transformers | Hugging Face CLIP: `config.json` and safetensors, sharded or not, or a pickle | both |
 //! | t5x | the official FLIP checkpoints: a msgpack index and zarr folders | in |
 //! | ONNX | a graph for each encoder | out |
 //!
@@ -16,6 +16,7 @@
 //!
 //! Tensors are streamed from disk one after the other; the largest is held twice, nothing else is.
 
+mod architectures;
 mod detect;
 mod error;
 mod export;
@@ -24,11 +25,13 @@ mod layout;
 mod onnx;
 mod open_clip;
 mod options;
+mod pickle;
 mod plain;
 mod safetensors_file;
 mod slot;
 mod tokenizer_files;
 mod transformers;
+mod weights;
 
 use std::path::Path;
 
@@ -68,6 +71,8 @@ impl std::fmt::Display for Format {
 pub struct ImportOptions {
     /// Instead of looking at the files.
     pub format: Option<Format>,
+    /// Architecture of open_clip by its name, as `ViT-B-32`, where no configuration lies beside the weights.
+    pub model: Option<String>,
     /// Side of the images, pixels. Learned positions are resampled as open_clip does: bicubic, antialiased.
     pub image_size: Option<usize>,
     /// Instead of the tokenizer that lies beside the weights.
@@ -116,15 +121,20 @@ trait Tensors {
 /// Whatever is missing, broken, or more than the model can express; every message names the file and the
 /// field or the tensor.
 pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, ExchangeError> {
-    let place = detect::place(source, options.format)?;
+    let place = detect::place(source, options.format, options.model.is_some())?;
     let (described, mut tensors): (Described, Box<dyn Tensors>) = match place.format {
         Format::OpenClip => {
-            let described = open_clip::describe(&place.folder)?;
-            (described, Box::new(safetensors_file::Weights::open(&place, open_clip::WEIGHTS)?))
+            let named = options.model.as_deref().map(|name| open_clip_by_name(source, name)).transpose()?;
+            let opened = weights::open(&place, open_clip::WEIGHTS)?;
+            let described = match named {
+                Some(described) => described,
+                None => open_clip_of(&place, &opened)?,
+            };
+            (described, opened.tensors)
         }
         Format::Transformers => {
             let described = transformers::describe(&place.folder)?;
-            (described, Box::new(safetensors_file::Weights::open(&place, transformers::WEIGHTS)?))
+            (described, weights::open(&place, transformers::WEIGHTS)?.tensors)
         }
         Format::FlipT5x => {
             let checkpoint = flip_t5x::Checkpoint::open(&place.folder)?;
@@ -163,6 +173,40 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
         )),
     }
     Ok(Imported { format: place.format, config, tensors, tokenizer, built_in_tokenizer, notes })
+}
+
+/// The architecture that open_clip has under a name.
+fn open_clip_by_name(source: &Path, name: &str) -> Result<Described, ExchangeError> {
+    match architectures::of(name) {
+        Some(config) => open_clip::described(source, config),
+        None => Err(ExchangeError::NoCheckpoint {
+            path: source.to_path_buf(),
+            reason: format!(
+                "--model {name}: expected a plain vision transformer: {}",
+                architectures::names()
+            ),
+        }),
+    }
+}
+
+/// The architecture beside the weights, or of OpenAI's archives that in the weights.
+fn open_clip_of(place: &detect::Place, opened: &weights::Opened) -> Result<Described, ExchangeError> {
+    if place.folder.join(open_clip::CONFIG).is_file() {
+        return open_clip::describe(&place.folder);
+    }
+    let path = place.weights.as_ref().unwrap_or(&place.folder);
+    let told = opened.is_script.then(|| architectures::of_openai(&opened.tensors.shapes())).flatten();
+    match told {
+        Some(config) => open_clip::described(path, config),
+        None => Err(ExchangeError::NoCheckpoint {
+            path: path.clone(),
+            reason: format!(
+                "no {} lies beside these weights; name their architecture with --model: {}",
+                open_clip::CONFIG,
+                architectures::names()
+            ),
+        }),
+    }
 }
 
 /// Brings the model to images of another size.

@@ -19,7 +19,8 @@ use crate::model::{
 pub(super) const CONFIG: &str = "open_clip_config.json";
 /// In the order in which open_clip prefers them.
 pub(super) const WEIGHTS: &[&str] =
-    &["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors"];
+    &["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors", PICKLE];
+const PICKLE: &str = "open_clip_pytorch_model.bin";
 /// Rows of the built-in byte-pair vocabulary, which open_clip takes where no other tokenizer is named.
 const BUILT_IN_VOCABULARY: usize = 49408;
 /// open_clip's LayerNorm is PyTorch's.
@@ -28,7 +29,13 @@ const NORM_EPS: f64 = 1e-5;
 /// Reads the configuration. Defaults are those of `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`.
 pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
     let path = folder.join(CONFIG);
-    let mut file = Options::new("", read_object(&path)?);
+    let object = read_object(&path)?;
+    described(&path, object)
+}
+
+/// Follows a configuration; `path` is named in errors.
+pub(super) fn described(path: &Path, object: Map<String, Value>) -> Result<Described, ExchangeError> {
+    let mut file = Options::new("", object);
     let mut notes = Vec::new();
     // A bare model_cfg is accepted too, as open_clip's own list of models has it.
     let mut model = if file.has("model_cfg") {
@@ -61,7 +68,7 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
         problems.extend(options.problems);
     }
     if !problems.is_empty() {
-        return Err(ExchangeError::config(&path, problems));
+        return Err(ExchangeError::config(path, problems));
     }
     let config = ModelConfig {
         image,

@@ -12,9 +12,9 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::Value;
 
-use super::detect::Place;
 use super::error::ExchangeError;
 use super::options::read_object;
+use super::pickle::is_pickle;
 use super::Tensors;
 use crate::whole_file;
 
@@ -22,13 +22,8 @@ use crate::whole_file;
 const LARGEST_HEADER: u64 = 100_000_000;
 /// Bytes converted at a time. A multiple of every element's size.
 const CHUNK: usize = 1 << 16;
-/// How a pickle becomes what is read here.
-const CONVERT: &str = "reading one can run code, so that is not done here. Where it is trusted, Python converts it: \
-                       import torch, safetensors.torch; w = torch.load(\"FILE\", map_location=\"cpu\", weights_only=True); \
-                       w = w.get(\"state_dict\", w); safetensors.torch.save_file({k.removeprefix(\"module.\"): \
-                       v.contiguous() for k, v in w.items()}, \"model.safetensors\")";
 /// Ending of the list of shards.
-const INDEX: &str = ".index.json";
+pub(super) const INDEX: &str = ".index.json";
 
 /// Files of weights, their headers read and checked.
 pub(super) struct Weights {
@@ -45,17 +40,13 @@ struct Entry {
 }
 
 impl Weights {
-    /// Opens the file that was named, or the first of `names` in the folder, or the only safetensors file there.
-    pub fn open(place: &Place, names: &[&str]) -> Result<Self, ExchangeError> {
-        let path = match &place.weights {
-            Some(path) => path.clone(),
-            None => find(&place.folder, names)?,
-        };
+    /// Opens a safetensors file, or the files that an index names.
+    pub fn open(path: &Path) -> Result<Self, ExchangeError> {
         let mut weights = Weights { files: Vec::new(), entries: BTreeMap::new() };
         if path.to_string_lossy().ends_with(INDEX) {
-            weights.open_shards(&path)?;
+            weights.open_shards(path)?;
         } else {
-            weights.open_file(path)?;
+            weights.open_file(path.to_path_buf())?;
         }
         Ok(weights)
     }
@@ -140,33 +131,6 @@ impl Tensors for Weights {
     }
 }
 
-/// The weights in a folder.
-fn find(folder: &Path, names: &[&str]) -> Result<PathBuf, ExchangeError> {
-    let indexed = names.iter().flat_map(|name| [name.to_string(), format!("{name}{INDEX}")]);
-    if let Some(path) = indexed.map(|name| folder.join(name)).find(|path| path.is_file()) {
-        return Ok(path);
-    }
-    let entries = std::fs::read_dir(folder).map_err(ExchangeError::io("read", folder))?;
-    let mut found = Vec::new();
-    let mut pickled = None;
-    for entry in entries {
-        let path = entry.map_err(ExchangeError::io("read", folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".safetensors") {
-            found.push(path);
-        } else if name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth") {
-            pickled = Some(name);
-        }
-    }
-    let reason = match (found.len(), pickled) {
-        (1, _) => return Ok(found.remove(0)),
-        (0, Some(name)) => format!("the weights are in {name}, a pickle of PyTorch; {CONVERT}"),
-        (0, None) => format!("no weights here: expected {}", names.join(" or ")),
-        (n, _) => format!("{n} safetensors files and none called {}; name one", names.join(" or ")),
-    };
-    Err(ExchangeError::NoCheckpoint { path: folder.to_path_buf(), reason })
-}
-
 /// The header of a file and where its values start. Whatever it claims is held against the file's length.
 fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), ExchangeError> {
     let io = ExchangeError::io("read", path);
@@ -205,8 +169,7 @@ fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Exchange
 /// What a file is that begins with these bytes, where it is known and no safetensors file.
 fn foreign(start: &[u8; 8]) -> Option<String> {
     match start {
-        // A zip archive, as torch.save writes since 1.6, or a bare pickle of protocol 2 to 5.
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => Some(format!("a pickle of PyTorch; {CONVERT}")),
+        start if is_pickle(start) => Some("a pickle of PyTorch; name it by itself".into()),
         b"version " => Some("a pointer of Git LFS; fetch the file itself with `git lfs pull`".into()),
         [b'<', b'!' | b'h', ..] => Some("a page of HTML; was the download answered by an error?".into()),
         _ => None,
@@ -214,7 +177,7 @@ fn foreign(start: &[u8; 8]) -> Option<String> {
 }
 
 /// Streams `elements` numbers, which the header has shown to be in the file.
-fn values<const SIZE: usize>(
+pub(super) fn values<const SIZE: usize>(
     file: &mut File,
     elements: usize,
     convert: impl Fn([u8; SIZE]) -> f32,

@@ -170,5 +170,9 @@ fn places_without_a_checkpoint_say_what_was_looked_for() {
     }
     assert!(refusal(folder.path()).contains("no weights here"));
     fs::write(folder.path().join("open_clip_pytorch_model.bin"), "").unwrap();
-    assert!(refusal(folder.path()).contains("a pickle of PyTorch; reading one can run code"));
+    assert!(refusal(folder.path()).contains("bytes are too few for a safetensors file"));
+    fs::write(folder.path().join("more.pt"), "").unwrap();
+    fs::remove_file(folder.path().join("open_clip_pytorch_model.bin")).unwrap();
+    fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
+    assert!(refusal(folder.path()).contains("2 files of weights"));
 }

@@ -9,6 +9,7 @@ mod hostile;
 mod onnx;
 mod open_clip;
 mod peers;
+mod pickles;
 mod start;
 mod support;
 mod tokens;
