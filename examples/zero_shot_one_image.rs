@@ -7,7 +7,7 @@ use std::path::Path;
 
 use dfdx::tensor::Cpu;
 use flip::data::decode::ImageLimits;
-use flip::data::decode::{Cutter, Transform, View};
+use flip::data::decode::{CropDecoder, Draw, Transform, View};
 use flip::data::Image;
 use flip::trained::Trained;
 
@@ -20,8 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let image = Image::Encoded(std::fs::read(image)?);
     let transform = Transform::Evaluate { size: trained.model.config().image.size };
-    let square = Cutter::default()
-        .cut(image, ImageLimits::default(), &transform, View::Whole, 0, (0, 0))
+    let square = CropDecoder::default()
+        .decode_crop(image, ImageLimits::default(), &transform, View::Whole, Draw::default())
         .map_err(|defect| defect.detail)?;
 
     let image = trained.embed_images(&square)?;

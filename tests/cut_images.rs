@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use flip::data::decode::image_file::decode;
 use flip::data::decode::ImageLimits;
 use flip::data::decode::MAX_PIXELS;
-use flip::data::decode::{Cutter, Transform, View};
+use flip::data::decode::{CropDecoder, Draw, Transform, View};
 use flip::data::load::LimitsConfig;
 use flip::data::AugmentConfig;
 use flip::data::{Defect, Image};
@@ -23,7 +23,7 @@ fn folder() -> PathBuf {
 
 /// How an image ends when it is decoded as a whole, cut for evaluation, and cut for training in several ways.
 fn outcomes(bytes: &[u8]) -> BTreeMap<String, Result<(), Defect>> {
-    let mut cutter = Cutter::default();
+    let mut decoder = CropDecoder::default();
     let mut outcomes = BTreeMap::new();
     outcomes.insert("whole".into(), decode(bytes, ImageLimits::default()).map(|_| ()));
     let train = Transform::Train { size: SIZE, augment: AugmentConfig::default() };
@@ -32,7 +32,13 @@ fn outcomes(bytes: &[u8]) -> BTreeMap<String, Result<(), Defect>> {
         {
             for draw in 0..3 {
                 let image = Image::Encoded(bytes.to_vec());
-                let cut = cutter.cut(image, ImageLimits::default(), &transform, view, 5, (0, draw));
+                let cut = decoder.decode_crop(
+                    image,
+                    ImageLimits::default(),
+                    &transform,
+                    view,
+                    Draw { seed: 5, epoch: 0, index: draw },
+                );
                 outcomes.insert(format!("{path}, {view_name}, draw {draw}"), cut.map(|_| ()));
             }
         }

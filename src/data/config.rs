@@ -14,7 +14,7 @@ use crate::data::storage::{with_stall_timeout, Storage, StorageConfig};
 use crate::data::text::CaptionUse;
 use crate::data::DataError;
 
-/// Where pairs come from and how they are prepared.
+/// Sources of pairs, and their preparation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -33,10 +33,10 @@ pub struct DataConfig {
     /// Good samples that are left out of training nevertheless.
     #[serde(default)]
     pub filter: FilterConfig,
-    /// What a sample may ask for, and how many may be broken.
+    /// Limits on the size of samples and on the share of broken ones.
     #[serde(default)]
     pub limits: LimitsConfig,
-    /// How files are reached: cache, attempts, stall_timeout.
+    /// Access to files: cache, attempts, stall timeout.
     #[serde(default)]
     pub storage: StorageConfig,
     /// Threads that decode and tokenize, at most 1,024. Default: one a core, at least one.

@@ -1,27 +1,30 @@
-//! What is wrong with a sample, and what it means for the run.
+//! Defects of samples, and their consequences for the run.
 
 use crate::data::storage::StorageError;
 use crate::data::DataError;
 
-/// Why a sample was left out.
+/// A sample that was left out, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skip {
-    /// What is counted: `image_decode`, `caption_missing`, `shard_truncated`, ...
+    /// The reason that is counted: `image_decode`, `caption_missing`, `shard_truncated`, ...
     pub reason: &'static str,
     /// Shard and key, for messages.
     pub sample: String,
+    /// The cause, in words.
     pub detail: String,
 }
 
-/// What is wrong with a sample, before it is known which one it is.
+/// A defect of a sample, before it is known which one it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Defect {
-    /// What is counted.
+    /// The reason that is counted.
     pub reason: &'static str,
+    /// The cause, in words.
     pub detail: String,
 }
 
 impl Defect {
+    /// A defect for this reason; `detail` says the cause in words.
     pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
         Defect { reason, detail: detail.into() }
     }
@@ -32,7 +35,7 @@ impl Defect {
     }
 }
 
-/// Why a sample does not load.
+/// A failure to load a sample.
 #[derive(Debug)]
 pub enum LoadError {
     /// It is broken, or its shard is: it is left out and counted.

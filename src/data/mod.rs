@@ -25,7 +25,9 @@
 //! A file that is another one than when the run first read it - shorter, with other samples, with another header in
 //! front of a sample - ends the run likewise, at once ([`storage::StorageError::Changed`]): the order of an epoch
 //! and the place in a checkpoint name samples by their number. What is missing or cannot be looked at before the first
-//! step is an error then, but for files of a pattern that do not exist: those are told as a warning.
+//! step is an error then, but for files of a pattern that do not exist: a warning names those.
+
+#![warn(missing_docs)]
 
 mod config;
 pub mod decode;
@@ -55,6 +57,6 @@ pub use source::karpathy::{KarpathyConfig, KarpathySplit};
 pub use source::scenes::{ScenesConfig, ScenesLevel, ScenesSplit};
 pub use source::table::TableConfig;
 pub use source::webdataset::WebDatasetConfig;
-pub use source::{open_source, Cursor, Parts, SourceConfig, Weighted};
+pub use source::{open_source, Cursor, MixCursors, SourceConfig, Weighted};
 pub use storage::{DeadLinks, Storage, StorageConfig};
 pub use text::{CaptionMember, CaptionUse};

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use flip::data::decode::ImageLimits;
-use flip::data::decode::{Cutter, Transform, View};
+use flip::data::decode::{CropDecoder, Draw, Transform, View};
 use flip::data::Image;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -85,12 +85,14 @@ fn metric(metrics: &Value, name: &str) -> f64 {
 fn pixels_agree(there: &Path) {
     let bytes = std::fs::read(there.join("pictures.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&bytes).unwrap();
-    let (mut cutter, transform) = (Cutter::default(), Transform::Evaluate { size: 96 });
+    let (mut decoder, transform) = (CropDecoder::default(), Transform::Evaluate { size: 96 });
     // [decoded exactly, decoded from JPEG]: largest difference, sum of differences, values.
     let mut seen = [(0u8, 0u64, 0u64); 2];
     for (name, tensor) in expected.iter() {
         let image = Image::Encoded(std::fs::read(there.join("pictures").join(name)).unwrap());
-        let ours = cutter.cut(image, ImageLimits::default(), &transform, View::Whole, 0, (0, 0)).unwrap();
+        let ours = decoder
+            .decode_crop(image, ImageLimits::default(), &transform, View::Whole, Draw::default())
+            .unwrap();
         assert_eq!(ours.len(), tensor.data().len(), "{name}");
         let (largest, sum, values) = &mut seen[usize::from(name.ends_with("jpg"))];
         for (ours, theirs) in ours.iter().zip(tensor.data()) {

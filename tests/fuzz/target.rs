@@ -4,7 +4,7 @@ use std::path::Path;
 
 use flip::data::decode::image_file::decode;
 use flip::data::decode::ImageLimits;
-use flip::data::decode::{Cutter, Transform, View};
+use flip::data::decode::{CropDecoder, Draw, Transform, View};
 use flip::data::shard::Shard;
 use flip::data::AugmentConfig;
 use flip::data::Image;
@@ -35,11 +35,17 @@ pub fn image(bytes: &[u8]) {
     if let Ok(whole) = &whole {
         assert_eq!(whole.pixels.len() as u64, 3 * u64::from(whole.width) * u64::from(whole.height));
     }
-    let mut cutter = Cutter::default();
+    let mut decoder = CropDecoder::default();
     let train = Transform::Train { size: SIZE, augment: AugmentConfig::default() };
     for transform in [train, Transform::Evaluate { size: SIZE }] {
         let mut cut = |view| {
-            cutter.cut(Image::Encoded(bytes.to_vec()), LIMITS, &transform, view, 1, (0, bytes.len() as u64))
+            decoder.decode_crop(
+                Image::Encoded(bytes.to_vec()),
+                LIMITS,
+                &transform,
+                view,
+                Draw { seed: 1, epoch: 0, index: bytes.len() as u64 },
+            )
         };
         let square = cut(View::Whole);
         let ids = [5, 0, 10];

@@ -11,7 +11,7 @@ use crate::command::number::{real, whole};
 use crate::command::{Failure, Outcome};
 use crate::data::decode::image_file::{decode, Rgb};
 use crate::data::decode::ImageLimits;
-use crate::data::decode::{Cutter, Transform};
+use crate::data::decode::{CropDecoder, Transform};
 use crate::data::load::{
     first_captions, LabelFrom, LimitsConfig, Loader, LoaderOptions, Passes, Patches, Share,
 };
@@ -177,9 +177,9 @@ fn decoding(source: &dyn Source) -> Result<(f64, f64), Failure> {
     let rgb = mean(&mut |bytes| {
         pixels += decode(bytes, ImageLimits::default()).map_or(0, |Rgb { pixels, .. }| pixels.len());
     });
-    let mut cutter = Cutter::default();
+    let mut decoder = CropDecoder::default();
     let planes = mean(&mut |bytes| {
-        std::hint::black_box(cutter.decode_all(bytes, ImageLimits::default()));
+        std::hint::black_box(decoder.decode_all(bytes, ImageLimits::default()));
     });
     std::hint::black_box(pixels);
     Ok((rgb, planes))

@@ -9,7 +9,7 @@ use rand::Rng;
 use crate::command::{Failure, Outcome};
 use crate::data::decode::image_file::Rgb;
 use crate::data::decode::ImageLimits;
-use crate::data::decode::{Cutter, Transform, View};
+use crate::data::decode::{CropDecoder, Draw, Transform, View};
 use crate::data::load::inspection;
 use crate::data::load::inspection::{Inspection, SampleReport, Seen, Spread};
 use crate::data::source::exclude::Entry;
@@ -118,7 +118,7 @@ fn inspect_all(args: &InspectArgs, progress: &Progress, out: &mut dyn Write) -> 
 struct Drawn {
     images: Vec<Vec<u8>>,
     offered: u64,
-    cutter: Cutter,
+    decoder: CropDecoder,
 }
 
 impl Drawn {
@@ -134,7 +134,8 @@ impl Drawn {
         let Rgb { width, height, pixels } = image.clone();
         let image = Image::Rgb { width, height, pixels };
         let transform = Transform::Evaluate { size: SIDE };
-        if let Ok(square) = self.cutter.cut(image, ImageLimits::default(), &transform, View::Whole, 0, (0, 0))
+        if let Ok(square) =
+            self.decoder.decode_crop(image, ImageLimits::default(), &transform, View::Whole, Draw::default())
         {
             match self.images.get_mut(slot) {
                 Some(before) => *before = square,

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::command::number::whole;
 use crate::command::{Failure, Outcome};
-use crate::data::decode::{Cutter, Transform, View};
+use crate::data::decode::{CropDecoder, Draw, Transform, View};
 use crate::data::load::LimitsConfig;
 use crate::data::source::scenes::Scenes;
 use crate::data::source::webdataset::WebDataset;
@@ -69,7 +69,7 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
             Arc::new(Scenes::new(&config, 0)?)
         }
     };
-    let mut cutter = Cutter::default();
+    let mut decoder = CropDecoder::default();
     let transform = Transform::Evaluate { size: args.size };
     let (mut rows, mut cursor) = (Vec::new(), Cursor::default());
     let grid = args.size / args.patch;
@@ -82,8 +82,9 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
             Err(LoadError::Failed(error)) => return Err(error.into()),
         };
         let limits = LimitsConfig::default().of_images(source.max_pixels());
-        let square =
-            raw.and_then(|raw| cutter.cut(raw.image, limits, &transform, View::Whole, 0, (0, 0)).ok());
+        let square = raw.and_then(|raw| {
+            decoder.decode_crop(raw.image, limits, &transform, View::Whole, Draw::default()).ok()
+        });
         let Some(square) = square else { continue };
         for (_, mask) in &strategies {
             let kept = mask.draw(grid, 1, 0, ticket.epoch, ticket.index).ids;

@@ -1,4 +1,4 @@
-//! From an image as its source has it to the pixels that an encoder gets to see, and to no others.
+//! Decodes the pixels of an image that an encoder gets to see, and no others.
 //!
 //! Training decodes and resizes here, in part: of an image only the blocks behind kept patches are needed, which no
 //! library can leave out the rest of. What evaluates goes through the libraries of [`eval_transform`](super::eval_transform), whose
@@ -9,90 +9,107 @@
 
 use std::ops::Range;
 
-use crate::data::decode::eval_transform::Whole;
+use crate::data::decode::eval_transform::EvalTransform;
 use crate::data::decode::image_file::Rgb;
-use crate::data::decode::jpeg::{Colours, Header, Scanner, Unread, Wanted};
+use crate::data::decode::jpeg::{Colours, Header, Scanner, Unsupported, Wanted};
 use crate::data::decode::planes::{Plane, Planes};
 use crate::data::decode::resample::{resample, Axis, Mapping, GROUP};
 use crate::data::decode::ImageLimits;
-use crate::data::decode::{colour, image_file, Crop, Placement, Transform};
+use crate::data::decode::{colour, image_file, Crop, Draw, Placement, Transform};
 use crate::data::{Defect, Image};
 
 /// Rows that are resized at a time: few enough to stay in the nearest cache.
 const STRIP: usize = 16;
 
-/// Which part of a square is cut out.
+/// The part of a square that is wanted.
 #[derive(Debug, Clone, Copy)]
 pub enum View<'a> {
     /// [size, size, 3].
     Whole,
-    /// [ids, patch, patch, 3]: patches of this side in pixels, numbered row by row.
-    Patches { patch: usize, ids: &'a [u32] },
+    /// [ids, patch, patch, 3].
+    Patches {
+        /// Side of a patch, pixels.
+        patch: usize,
+        /// Patches, numbered row by row.
+        ids: &'a [u32],
+    },
 }
 
-/// Cuts images, one after the other; it keeps tables and memory between them.
+/// Decodes and crops images, one after the other; it keeps tables and memory between them.
+///
+/// ```
+/// use flip::data::decode::{AugmentConfig, CropDecoder, Draw, ImageLimits, Transform, View};
+/// use flip::data::Image;
+///
+/// let image = Image::Rgb { width: 40, height: 30, pixels: vec![128; 40 * 30 * 3] };
+/// let transform = Transform::Train { size: 16, augment: AugmentConfig::default() };
+/// let draw = Draw { seed: 0, epoch: 0, index: 7 };
+/// let mut decoder = CropDecoder::default();
+/// let pixels = decoder.decode_crop(image, ImageLimits::default(), &transform, View::Whole, draw);
+/// assert_eq!(pixels.map(|pixels| pixels.len()), Ok(16 * 16 * 3));
+/// ```
 #[derive(Default)]
-pub struct Cutter {
+pub struct CropDecoder {
     scanner: Scanner,
     planes: Vec<Plane>,
     scratch: Vec<u8>,
     rows: [Vec<u8>; 3],
-    whole: Whole,
+    eval: EvalTransform,
 }
 
 /// Patches that lie side by side, or a strip of the square.
 #[derive(Debug)]
-struct Run {
+struct Region {
     across: Range<usize>,
     down: Range<usize>,
     /// Place among the ids of each patch, from left to right; empty for a strip.
     slots: Vec<usize>,
 }
 
-/// How one plane becomes the square.
+/// Mapping of one plane to the square.
 struct Fit {
     across: Axis,
     down: Axis,
     side: usize,
 }
 
-impl Cutter {
-    /// The pixels of a view of an image; what is random in it was drawn as `drawn`, (epoch, index).
+impl CropDecoder {
+    /// The pixels of a view of an image: of the crop that is drawn, or of the centre for an evaluation, which draws
+    /// nothing.
     ///
     /// # Errors
     /// The image has to be left out, for the reasons of [`image_file::decode`].
-    pub fn cut(
+    pub fn decode_crop(
         &mut self,
         image: Image,
         limits: ImageLimits,
         transform: &Transform,
         view: View<'_>,
-        seed: u64,
-        drawn: (u64, u64),
+        draw: Draw,
     ) -> Result<Vec<u8>, Defect> {
         let augment = match transform {
             Transform::Train { augment, .. } => augment,
             Transform::Evaluate { size } => {
-                let square = self.whole.centre(&decoded(image, limits)?, *size)?;
+                let square = self.eval.centre(&decoded(image, limits)?, *size)?;
                 return Ok(seen(square, *size, view));
             }
         };
         let size = transform.size();
-        let runs = runs(size, view);
+        let regions = regions(size, view);
         if let Image::Encoded(bytes) = &image {
             if let Some(header) = plain_jpeg(bytes, limits) {
-                let placement = Placement::draw(augment, (header.width, header.height), seed, drawn);
-                if let Ok(pixels) = self.jpeg(bytes, &header, &placement, size, &runs, view) {
+                let placement = Placement::draw(augment, (header.width, header.height), draw);
+                if let Ok(pixels) = self.jpeg(bytes, &header, &placement, size, &regions, view) {
                     return Ok(pixels);
                 }
             }
         }
         let rgb = decoded(image, limits)?;
-        let placement = Placement::draw(augment, (rgb.width, rgb.height), seed, drawn);
-        Ok(self.rgb(&rgb, &placement, size, &runs, view))
+        let placement = Placement::draw(augment, (rgb.width, rgb.height), draw);
+        Ok(self.rgb(&rgb, &placement, size, &regions, view))
     }
 
-    /// Decodes all of a baseline JPEG to planes, for measurements; tells whether it is one.
+    /// Decodes all of a baseline JPEG to planes, for measurements; true if it is one.
     pub fn decode_all(&mut self, bytes: &[u8], limits: ImageLimits) -> bool {
         let Some(header) = plain_jpeg(bytes, limits) else { return false };
         let all = header.components.iter().map(|component| {
@@ -110,9 +127,9 @@ impl Cutter {
         header: &Header<'_>,
         placement: &Placement,
         size: usize,
-        runs: &[Run],
+        regions: &[Region],
         view: View<'_>,
-    ) -> Result<Vec<u8>, Unread> {
+    ) -> Result<Vec<u8>, Unsupported> {
         let mut fits: Vec<Fit> = Vec::with_capacity(3);
         let mut fit_of = Vec::with_capacity(3);
         let mut wanted = Vec::with_capacity(3);
@@ -137,8 +154,11 @@ impl Cutter {
                 Some(same) => Wanted::clone(&wanted[same]),
                 None => {
                     let mut wanted = Wanted::none(fit.side, header.blocks(component));
-                    for run in runs {
-                        wanted.add(fit.across.columns(run.across.clone()), fit.down.rows(run.down.clone()));
+                    for region in regions {
+                        wanted.add(
+                            fit.across.columns(region.across.clone()),
+                            fit.down.rows(region.down.clone()),
+                        );
                     }
                     wanted
                 }
@@ -147,7 +167,7 @@ impl Cutter {
         self.scanner.decode(bytes, header, &wanted, &mut self.planes)?;
         let planes = std::mem::take(&mut self.planes);
         let fits: Vec<&Fit> = fit_of.iter().map(|&fit| &fits[fit]).collect();
-        let pixels = self.render(&planes, header.colours, &fits, size, runs, view);
+        let pixels = self.render(&planes, header.colours, &fits, size, regions, view);
         self.planes = planes;
         Ok(pixels)
     }
@@ -157,30 +177,31 @@ impl Cutter {
         rgb: &Rgb,
         placement: &Placement,
         size: usize,
-        runs: &[Run],
+        regions: &[Region],
         view: View<'_>,
     ) -> Vec<u8> {
         let fit = Fit::new((rgb.width, rgb.height), (1.0, 1.0), placement, size, false);
         let nothing = Range { start: usize::MAX, end: 0 };
         let (mut across, mut down) = (nothing.clone(), nothing);
-        for run in runs {
-            let (columns, rows) = (fit.across.columns(run.across.clone()), fit.down.rows(run.down.clone()));
+        for region in regions {
+            let (columns, rows) =
+                (fit.across.columns(region.across.clone()), fit.down.rows(region.down.clone()));
             across = across.start.min(columns.start)..across.end.max(columns.end);
             down = down.start.min(rows.start)..down.end.max(rows.end);
         }
         across.end = across.end.min(rgb.width as usize);
         let Planes { colours, planes } = Planes::of(rgb, across, down);
-        self.render(&planes, colours, &[&fit; 3], size, runs, view)
+        self.render(&planes, colours, &[&fit; 3], size, regions, view)
     }
 
-    /// Resizes what the runs cover and mixes its colours.
+    /// Resizes what the regions cover and mixes its colours.
     fn render(
         &mut self,
         planes: &[Plane],
         colours: Colours,
         fits: &[&Fit],
         size: usize,
-        runs: &[Run],
+        regions: &[Region],
         view: View<'_>,
     ) -> Vec<u8> {
         let (patch, count) = match view {
@@ -188,9 +209,9 @@ impl Cutter {
             View::Patches { patch, ids } => (patch, ids.len()),
         };
         let mut pixels = vec![0; count * patch * patch * 3];
-        for run in runs {
+        for region in regions {
             for ((plane, fit), rows) in planes.iter().zip(fits).zip(&mut self.rows) {
-                let rectangle = (run.across.clone(), run.down.clone());
+                let rectangle = (region.across.clone(), region.down.clone());
                 resample(rows, &mut self.scratch, plane, (&fit.across, &fit.down), rectangle);
                 // What colours are mixed from is read sixteen bytes at a time.
                 rows.resize(rows.len() + 16, 0);
@@ -198,15 +219,15 @@ impl Cutter {
             let [first, second, third] = &self.rows;
             let [first, second, third] =
                 if planes.len() == 1 { [first, first, first] } else { [first, second, third] };
-            let width = crate::data::decode::resample::width_of(&run.across);
-            let margin = run.across.start % GROUP;
-            for (y, row) in run.down.clone().enumerate() {
+            let width = crate::data::decode::resample::width_of(&region.across);
+            let margin = region.across.start % GROUP;
+            for (y, row) in region.down.clone().enumerate() {
                 let at = |x: usize| [first, second, third].map(|rows| &rows[y * width + margin + x..]);
-                if run.slots.is_empty() {
-                    let start = (row * size + run.across.start) * 3;
-                    colour::pixels(&mut pixels[start..start + run.across.len() * 3], at(0), colours);
+                if region.slots.is_empty() {
+                    let start = (row * size + region.across.start) * 3;
+                    colour::pixels(&mut pixels[start..start + region.across.len() * 3], at(0), colours);
                 }
-                for (column, slot) in run.slots.iter().enumerate() {
+                for (column, slot) in region.slots.iter().enumerate() {
                     let start = (slot * patch + y) * patch * 3;
                     colour::pixels(&mut pixels[start..start + patch * 3], at(column * patch), colours);
                 }
@@ -286,35 +307,35 @@ fn plain_jpeg(bytes: &[u8], limits: ImageLimits) -> Option<Header<'_>> {
     (!turned && pixels <= limits.pixels).then_some(header)
 }
 
-/// What has to be resized for a view: strips of the whole, or patches, neighbours together.
-fn runs(size: usize, view: View<'_>) -> Vec<Run> {
+/// Rectangles that have to be resized for a view: strips of the whole, or patches, neighbours together.
+fn regions(size: usize, view: View<'_>) -> Vec<Region> {
     match view {
         View::Whole => (0..size)
             .step_by(STRIP)
-            .map(|top| Run { across: 0..size, down: top..(top + STRIP).min(size), slots: Vec::new() })
+            .map(|top| Region { across: 0..size, down: top..(top + STRIP).min(size), slots: Vec::new() })
             .collect(),
         View::Patches { patch, ids } => {
             let grid = size / patch;
             let mut order: Vec<(usize, usize)> =
                 ids.iter().enumerate().map(|(slot, &id)| (id as usize, slot)).collect();
             order.sort_unstable();
-            let mut runs: Vec<Run> = Vec::new();
+            let mut regions: Vec<Region> = Vec::new();
             for (id, slot) in order {
                 let (row, column) = (id / grid, id % grid);
                 let down = row * patch..(row + 1) * patch;
-                match runs.last_mut() {
-                    Some(run) if run.down == down && run.across.end == column * patch => {
-                        run.across.end += patch;
-                        run.slots.push(slot);
+                match regions.last_mut() {
+                    Some(region) if region.down == down && region.across.end == column * patch => {
+                        region.across.end += patch;
+                        region.slots.push(slot);
                     }
-                    _ => runs.push(Run {
+                    _ => regions.push(Region {
                         across: column * patch..(column + 1) * patch,
                         down,
                         slots: vec![slot],
                     }),
                 }
             }
-            runs
+            regions
         }
     }
 }

@@ -16,20 +16,20 @@ const STRIP: usize = 64;
 
 /// Resizes whole images; it keeps memory between them.
 #[derive(Debug, Default)]
-pub(crate) struct Whole {
+pub(crate) struct EvalTransform {
     resizer: Resizer,
 }
 
-/// Where a centred square comes from.
+/// Place of a centred square in the resized image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Centred {
+struct CentreCrop {
     /// Width and height after resizing, pixels.
     resized: (u64, u64),
     /// Columns and rows of it that are cut away in front.
     offset: (u64, u64),
 }
 
-impl Centred {
+impl CentreCrop {
     /// The short side becomes `size` and the long one is rounded down; the offset is rounded half to even: torchvision's
     /// `Resize(size)` and `CenterCrop(size)`.
     fn of((width, height): (u32, u32), size: usize) -> Self {
@@ -41,7 +41,7 @@ impl Centred {
             half + u64::from((length - size) % 2 == 1 && half % 2 == 1)
         };
         let (width, height) = (resized(width), resized(height));
-        Centred { resized: (width, height), offset: (offset(width), offset(height)) }
+        CentreCrop { resized: (width, height), offset: (offset(width), offset(height)) }
     }
 }
 
@@ -49,14 +49,14 @@ impl Centred {
 /// becomes.
 type Side = (f64, f64, u32);
 
-impl Whole {
+impl EvalTransform {
     /// [size, size, 3]: the centre of an image of at least one pixel.
     ///
     /// # Errors
     /// The image has fewer bytes than pixels.
     pub fn centre(&mut self, image: &Rgb, size: usize) -> Result<Vec<u8>, Defect> {
         let Rgb { width, height, .. } = *image;
-        let Centred { resized, offset } = Centred::of((width, height), size);
+        let CentreCrop { resized, offset } = CentreCrop::of((width, height), size);
         // Only what stays is resized: an image of 1 x 2000 never becomes one of 224 x 448,000.
         let side = |length: u32, resized: u64, offset: u64| {
             let scale = f64::from(length) / resized as f64;
@@ -161,7 +161,7 @@ pub(crate) mod tests {
     use crate::data::decode::Placement;
     use proptest::prelude::*;
 
-    /// What training makes of an image, by the library: cut out, resized, mirrored. The cutter is held to it.
+    /// An image as training gets it, by the library: cut out, resized, mirrored. The decoder is held to it.
     pub fn placed(image: &Rgb, placement: &Placement, size: usize) -> Vec<u8> {
         let crop = placement.crop;
         let rows = image.pixels.chunks_exact(3 * image.width as usize);
@@ -170,8 +170,9 @@ pub(crate) mod tests {
         let pixels = rows.flat_map(|row| row[columns.clone()].iter().copied()).collect();
         let cut = Rgb { width: crop.width, height: crop.height, pixels };
         let side = |length: u32| (0.0, f64::from(length), size as u32);
-        let mut square =
-            Whole::default().resize(&cut, side(crop.width), side(crop.height), true).expect("resized");
+        let mut square = EvalTransform::default()
+            .resize(&cut, side(crop.width), side(crop.height), true)
+            .expect("resized");
         if placement.mirrored {
             for row in square.chunks_exact_mut(3 * size) {
                 let mirrored: Vec<u8> = row.chunks_exact(3).rev().flatten().copied().collect();
@@ -182,7 +183,7 @@ pub(crate) mod tests {
     }
 
     fn centred(width: u32, height: u32, size: usize) -> ((u64, u64), (u64, u64)) {
-        let Centred { resized, offset } = Centred::of((width, height), size);
+        let CentreCrop { resized, offset } = CentreCrop::of((width, height), size);
         (resized, offset)
     }
 
@@ -200,7 +201,7 @@ pub(crate) mod tests {
         #[test]
         fn every_image_has_a_centre(width in 1u32..300, height in 1u32..300, size in 1usize..60) {
             let pixels = vec![77; (width * height * 3) as usize];
-            let square = Whole::default().centre(&Rgb { width, height, pixels }, size).expect("resized");
+            let square = EvalTransform::default().centre(&Rgb { width, height, pixels }, size).expect("resized");
             prop_assert_eq!(square, vec![77; size * size * 3]);
         }
     }
@@ -208,7 +209,7 @@ pub(crate) mod tests {
     #[test]
     fn an_image_that_fits_stays_as_it_is() {
         let image = Rgb { width: 4, height: 4, pixels: (0..48).collect() };
-        assert_eq!(Whole::default().centre(&image, 4), Ok(image.pixels));
+        assert_eq!(EvalTransform::default().centre(&image, 4), Ok(image.pixels));
     }
 
     #[test]

@@ -21,13 +21,30 @@ const WIDEST_PIXEL: u64 = 8;
 /// A decoded image: [height, width, 3] bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rgb {
+    /// Width, pixels.
     pub width: u32,
+    /// Height, pixels.
     pub height: u32,
+    /// [height, width, 3] bytes.
     pub pixels: Vec<u8>,
 }
 
 /// Decodes a JPEG, PNG, WebP, GIF or BMP to 8-bit RGB: the first frame of an animation, 16 bits scaled to 8,
 /// gray expanded, transparency over white, EXIF orientation applied, colour profiles ignored.
+///
+/// ```
+/// use flip::data::decode::image_file::decode;
+/// use flip::data::decode::ImageLimits;
+///
+/// let file = b"not an image";
+/// let defect = decode(file, ImageLimits::default()).unwrap_err();
+/// assert_eq!(defect.reason, "image_decode");
+///
+/// let mut file = std::io::Cursor::new(Vec::new());
+/// image::RgbImage::new(4, 3).write_to(&mut file, image::ImageFormat::Png).unwrap();
+/// let rgb = decode(file.get_ref(), ImageLimits::default()).unwrap();
+/// assert_eq!((rgb.width, rgb.height, rgb.pixels.len()), (4, 3, 4 * 3 * 3));
+/// ```
 ///
 /// # Errors
 /// The image has to be left out: `image_empty`, `image_decode`, `image_format` (a format that is not read),
@@ -79,7 +96,7 @@ fn decode_inside(bytes: &[u8], most: ImageLimits) -> Result<Rgb, Defect> {
     Ok(Rgb { width, height, pixels: image.into_raw() })
 }
 
-/// Name of an image's format, told by content.
+/// Name of an image's format, detected by content.
 pub(crate) fn format(bytes: &[u8]) -> &'static str {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => "jpeg",
@@ -133,7 +150,7 @@ fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Whether an EXIF block says that the image is to be turned or mirrored.
+/// True if an EXIF block says that the image is to be turned or mirrored.
 pub(crate) fn is_turned(exif: &[u8]) -> bool {
     Orientation::from_exif_chunk(exif).is_some_and(|orientation| orientation != Orientation::NoTransforms)
 }

@@ -8,7 +8,7 @@ pub const MAX_PIXELS: u64 = 89_478_485;
 /// JPEGs with more scans than this are skipped, whatever a recipe says.
 pub(crate) const MAX_SCANS: u32 = 100;
 
-/// What an image may ask of its decoder.
+/// Limits on what an image may ask of its decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageLimits {
     /// By its header, which is looked at before any memory is taken.

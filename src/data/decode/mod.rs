@@ -1,6 +1,6 @@
 //! From the bytes of an image file to the pixels that an encoder takes.
 //!
-//! Training decodes the crop that it drew and no more ([`Cutter`]); evaluation takes all of the image and cuts out the
+//! Training decodes the crop that it drew and no more ([`CropDecoder`]); evaluation takes all of the image and cuts out the
 //! centre ([`eval_transform`]). Every processor gives the same bytes.
 
 mod colour;
@@ -14,7 +14,7 @@ mod png;
 mod resample;
 mod transform;
 
-pub use decode_crop::{Cutter, View};
+pub use decode_crop::{CropDecoder, View};
 pub(crate) use limits::LONGEST_IMAGE;
 pub use limits::{ImageLimits, MAX_PIXELS};
-pub use transform::{AugmentConfig, Crop, Placement, Transform};
+pub use transform::{AugmentConfig, Crop, Draw, Placement, Transform};

@@ -14,7 +14,7 @@ pub struct Plane {
     /// Rows of `stride` bytes.
     pub pixels: Vec<u8>,
     pub stride: usize,
-    /// What is in memory: the first column and row.
+    /// First column and row that are in memory.
     pub left: usize,
     pub top: usize,
     /// The whole plane.

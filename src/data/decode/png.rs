@@ -14,7 +14,7 @@ const SUM: usize = 4;
 
 /// A PNG without the chunks that no pixel depends on. Other bytes as they are.
 ///
-/// What a file that was cut off has of its pixels ends as a chunk should, and the end chunk follows: whether all
+/// The pixels of a file that was cut off end as a chunk should, and the end chunk follows: whether all
 /// pixels are there is what counts, as for other decoders.
 pub(crate) fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
     let Some(mut rest) = bytes.strip_prefix(SIGNATURE) else { return Cow::Borrowed(bytes) };

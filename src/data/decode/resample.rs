@@ -14,7 +14,7 @@ const LANES: usize = 8;
 /// Results of one group of the pass across; their sources mostly lie within sixteen bytes.
 pub const GROUP: usize = 4;
 
-/// Where results along one side come from.
+/// Sources and weights of the results along one side.
 #[derive(Debug, Clone)]
 pub struct Axis {
     /// Sources of a result, an even number; weights fill up with zeros.
@@ -38,17 +38,17 @@ struct Pair {
     weights: [i16; 8],
 }
 
-/// How sources map to results along one side.
+/// Mapping of sources to results along one side.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mapping {
-    /// Where the first result begins, in sources.
+    /// Start of the first result, in sources.
     pub start: f64,
     /// Sources that all the results cover.
     pub length: f64,
     /// Sources that may be looked at.
     pub from: usize,
     pub to: usize,
-    /// Whether the results run backwards.
+    /// The results run backwards.
     pub mirrored: bool,
 }
 
@@ -224,7 +224,7 @@ fn cubics(to: &mut [f32], first: f32, step: f32) {
     }
 }
 
-/// Whether the processor has AVX2.
+/// True if the processor has AVX2.
 fn simd() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx2");
@@ -316,13 +316,13 @@ mod avx2 {
             let at = sources.start - start;
             let [a, b] = from.map(|row| {
                 let sixteen = &row[at..at + 16];
-                // SAFETY: sixteen bytes.
+                // SAFETY: the slice has the sixteen bytes that are read.
                 unsafe { _mm_loadu_si128(sixteen.as_ptr().cast()) }
             });
             let pixels = _mm256_set_m128i(b, a);
             let mut sums = half;
             for Pair { bytes, weights } in pairs {
-                // SAFETY: arrays of sixteen bytes.
+                // SAFETY: both are arrays of the sixteen bytes that are read.
                 let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
                 // SAFETY: as above.
                 let weights = unsafe { _mm_loadu_si128(weights.as_ptr().cast()) };
@@ -398,10 +398,8 @@ mod tests {
             for (i, (got, exact)) in row.iter().zip(exact(&bytes, mapping, results)).enumerate() {
                 prop_assert!((f64::from(*got) - exact.clamp(0.0, 255.0)).abs() <= most, "{i}: {got} {exact}");
             }
-            for i in 0..results {
-                let weights = &across.weights[i * across.taps..][..across.taps];
-                let slow = portable::across(weights, &plane.pixels[across.first[i]..]);
-                prop_assert_eq!(row[i], slow);
+            for ((got, weights), &first) in row.iter().zip(across.weights.chunks_exact(across.taps)).zip(&across.first).take(results) {
+                prop_assert_eq!(*got, portable::across(weights, &plane.pixels[first..]));
             }
         }
 

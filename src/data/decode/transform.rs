@@ -1,4 +1,4 @@
-//! Which part of an image of any size becomes the square that the encoder takes.
+//! Transforms of an image of any size to the square that the encoder takes.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -16,7 +16,7 @@ pub struct AugmentConfig {
     pub crop_area: (f64, f64),
     /// Smallest and largest ratio of width to height of the crop.
     pub crop_aspect: (f64, f64),
-    /// Whether images are mirrored half of the time. Turn it off where captions say left and right.
+    /// Images are mirrored half of the time. Turn it off where captions say left and right.
     pub flip: bool,
 }
 
@@ -29,29 +29,53 @@ impl Default for AugmentConfig {
 /// Crops that are drawn before the largest centred one is taken.
 const ATTEMPTS: usize = 10;
 
-/// What is done to images.
+/// A transform of images.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transform {
     /// Random resized crop and mirroring.
-    Train { size: usize, augment: AugmentConfig },
+    Train {
+        /// Side of the square, pixels.
+        size: usize,
+        /// Bounds of the crop.
+        augment: AugmentConfig,
+    },
     /// The short side resized to `size`, then the centre.
-    Evaluate { size: usize },
+    Evaluate {
+        /// Side of the square, pixels.
+        size: usize,
+    },
+}
+
+/// A random draw: everything random about a sample depends on these three numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Draw {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Epoch of the sample's ticket.
+    pub epoch: u64,
+    /// Index of the sample's ticket.
+    pub index: u64,
 }
 
 /// A rectangle of an image, pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crop {
+    /// First column.
     pub left: u32,
+    /// First row.
     pub top: u32,
+    /// Columns.
     pub width: u32,
+    /// Rows.
     pub height: u32,
 }
 
-/// Where a training square comes from. Nothing outside of the crop is looked at.
+/// The crop that a training square comes from. Nothing outside of it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
+    /// The crop.
     pub crop: Crop,
-    /// Whether left and right are swapped.
+    /// Left and right are swapped.
     pub mirrored: bool,
 }
 
@@ -65,14 +89,9 @@ impl Transform {
 }
 
 impl Placement {
-    /// Drawn for an image of at least one pixel, from the seed and from the `epoch` and `index` of its ticket.
-    pub fn draw(
-        augment: &AugmentConfig,
-        (width, height): (u32, u32),
-        seed: u64,
-        (epoch, index): (u64, u64),
-    ) -> Self {
-        let mut rng = rng(seed, Purpose::Crop, epoch, index);
+    /// Drawn for an image of at least one pixel.
+    pub fn draw(augment: &AugmentConfig, (width, height): (u32, u32), draw: Draw) -> Self {
+        let mut rng = rng(draw.seed, Purpose::Crop, draw.epoch, draw.index);
         // Drawn first, so that it does not depend on how many crops were tried.
         let mirrored = rng.gen::<bool>() && augment.flip;
         Placement { crop: random(width, height, augment, &mut rng), mirrored }
@@ -144,7 +163,11 @@ mod tests {
     fn half_of_the_training_images_are_mirrored() {
         let mirrored = |flip: bool| {
             let augment = AugmentConfig { flip, ..AugmentConfig::default() };
-            (0..1000).filter(|&index| Placement::draw(&augment, (3, 3), 5, (0, index)).mirrored).count()
+            (0..1000)
+                .filter(|&index| {
+                    Placement::draw(&augment, (3, 3), Draw { seed: 5, epoch: 0, index }).mirrored
+                })
+                .count()
         };
         assert!((430..570).contains(&mirrored(true)));
         assert_eq!(mirrored(false), 0);

@@ -22,7 +22,7 @@ pub struct Batch {
     pub labels: Vec<Option<i64>>,
     /// Name of each sample, for messages.
     pub keys: Vec<String>,
-    /// Which image each one is, where the source may have several samples of one.
+    /// Identity of each image, where the source may have several samples of one.
     pub images: Vec<Option<u64>>,
     /// The cursor just past the last sample.
     pub cursor: Cursor,

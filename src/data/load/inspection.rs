@@ -1,4 +1,4 @@
-//! What a training run would make of tar shards: every sample is read and decoded as training does it.
+//! Inspection of tar shards: every sample is read and decoded as training does it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -6,59 +6,67 @@ use std::time::{Duration, Instant};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::data::decode::image_file;
-use crate::data::decode::image_file::{decode, Rgb};
+use crate::data::decode::image_file::{self, decode, Rgb};
 use crate::data::decode::ImageLimits;
 use crate::data::load::Skipped;
 use crate::data::shard::Shard;
 use crate::data::source::{table, Files};
 use crate::data::storage::{Location, Storage};
-use crate::data::DataError;
-use crate::data::{Image, LoadError, Raw};
+use crate::data::{DataError, Image, LoadError, Raw, Skip};
 
-/// How one sample ends.
+/// Report on one sample.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SampleReport {
     /// File name of the shard.
     pub shard: String,
+    /// Key of the sample.
     pub key: String,
     /// 1, or more where the key occurred before in the shard.
     pub occurrence: u32,
+    /// Outcome of loading it.
     pub outcome: Outcome,
-    /// Why it is skipped.
+    /// The reason for which it is skipped.
     pub reason: Option<&'static str>,
+    /// Its first caption, as text.
     pub caption: Option<String>,
-    /// Pixels, after orientation.
+    /// Width, pixels, after orientation.
     pub width: Option<u32>,
+    /// Height, pixels, after orientation.
     pub height: Option<u32>,
     /// Mean colour of the whole image, 0 to 255.
     pub mean_rgb: Option<[f64; 3]>,
 }
 
-/// Whether a sample is used.
+/// Outcome of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
+    /// Training would use it.
     Load,
+    /// Training would leave it out.
     Skip,
 }
 
-/// How one shard ends.
+/// Report on one shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ShardReport {
     /// File name.
     pub file: String,
+    /// Samples that load.
     pub loaded: u64,
+    /// Samples that are skipped.
     pub skipped: u64,
-    /// Whether it stops being an archive somewhere; samples before that place load.
+    /// True if it stops being an archive somewhere; samples before that place load.
     pub damaged: bool,
-    /// Why it is damaged.
+    /// The damage.
     pub reason: Option<&'static str>,
 }
 
 /// A sample and, where it loads, its image.
 pub struct Seen<'a> {
+    /// The report on it.
     pub report: SampleReport,
+    /// Its decoded image, if it loads.
     pub image: Option<&'a Rgb>,
     /// The key of the earlier sample whose image file is the same, byte for byte.
     pub repeats: Option<String>,
@@ -71,9 +79,13 @@ pub struct Seen<'a> {
 /// Smallest, largest and sum of a quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spread {
+    /// Smallest value.
     pub smallest: u64,
+    /// Largest value.
     pub largest: u64,
+    /// Sum of all values.
     pub sum: u64,
+    /// Number of values.
     pub count: u64,
 }
 
@@ -108,45 +120,46 @@ impl Serialize for Spread {
     }
 }
 
-/// Everything over all shards.
+/// Totals over all shards.
 #[derive(Debug, Clone, Default)]
 pub struct Inspection {
+    /// Reports on the shards.
     pub shards: Vec<ShardReport>,
     /// By reason; the first few by name.
     pub skipped: Skipped,
     /// Bytes of a shard.
     pub bytes: Spread,
-    /// Pixels of a loaded image.
+    /// Width of a loaded image, pixels.
     pub width: Spread,
+    /// Height of a loaded image, pixels.
     pub height: Spread,
     /// Characters of a loaded caption.
     pub caption: Spread,
-    /// Loaded images by format, told by content.
+    /// Loaded images by format, detected by content.
     pub formats: BTreeMap<&'static str, u64>,
     /// Loaded images whose file occurred before, byte for byte.
     pub duplicates: u64,
-    /// How long it took, on one thread.
+    /// Time that it took, on one thread.
     pub took: Duration,
 }
 
 impl Inspection {
+    /// Samples that load, in all shards.
     pub fn loaded(&self) -> u64 {
         self.shards.iter().map(|shard| shard.loaded).sum()
     }
 }
 
-/// Inspects the shards of a pattern; `told` gets every sample in the order of the archives. Hashes of the images
+/// Inspects the shards of a pattern; `each` gets every sample in the order of the archives. Hashes of the images
 /// and their keys stay in memory, about a hundred bytes a sample.
 ///
 /// # Errors
-/// The pattern matches nothing, or `told` fails.
+/// The pattern matches nothing, a shard cannot be read, or `each` fails.
 pub fn inspect(
     pattern: &str,
-    mut told: impl FnMut(Seen<'_>) -> Result<(), DataError>,
+    mut each: impl FnMut(Seen<'_>) -> Result<(), DataError>,
 ) -> Result<Inspection, DataError> {
-    let mut inspection = Inspection::default();
     let began = Instant::now();
-    let mut first_of: HashMap<u64, Box<str>> = HashMap::new();
     let storage = Storage::default();
     let files = Files::from(pattern).locate(&storage)?;
     let all = files.len();
@@ -156,54 +169,50 @@ pub fn inspect(
              `flip data pack` makes shards of a .csv or .tsv"
         )));
     }
+    let mut inspector = Inspector::default();
     for (done, location) in files.into_iter().enumerate() {
         let shard = Shard::open_at(&location, &storage)?;
-        inspection.bytes.add(shard.bytes());
-        let file = location.file_name();
+        inspector.inspect_shard(&shard, (done, all), &mut each)?;
+    }
+    inspector.totals.took = began.elapsed();
+    Ok(inspector.totals)
+}
+
+#[derive(Default)]
+struct Inspector {
+    totals: Inspection,
+    /// Key of the first sample with an image file of this hash.
+    first_of: HashMap<u64, Box<str>>,
+}
+
+impl Inspector {
+    fn inspect_shard(
+        &mut self,
+        shard: &Shard,
+        shards: (usize, usize),
+        each: &mut dyn FnMut(Seen<'_>) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        self.totals.bytes.add(shard.bytes());
+        let file = shard.location().file_name();
         let damage = shard.damage().map(|damage| damage.reason);
         let mut report =
             ShardReport { file, loaded: 0, skipped: 0, damaged: damage.is_some(), reason: damage };
         let mut occurrences: HashMap<&str, u32> = HashMap::new();
         for sample in 0..shard.len() {
             let key = shard.key(sample);
-            let result = match examine(&shard, sample) {
+            let result = match examine(shard, sample) {
                 Err(LoadError::Failed(error)) => return Err(error),
                 Err(LoadError::Skip(skip)) => Err(skip),
                 Ok(examined) => Ok(examined),
             };
-            let outcome = if result.is_ok() { Outcome::Load } else { Outcome::Skip };
-            let mut told_of = SampleReport {
-                shard: report.file.clone(),
-                key: key.to_owned(),
-                occurrence: 0,
-                outcome,
-                reason: None,
-                caption: None,
-                width: None,
-                height: None,
-                mean_rgb: None,
-            };
             let mut repeats = None;
             match &result {
-                Ok(Examined { caption, image, format, hash }) => {
+                Ok(examined) => {
                     report.loaded += 1;
-                    inspection.width.add(image.width.into());
-                    inspection.height.add(image.height.into());
-                    inspection.caption.add(caption.chars().count() as u64);
-                    *inspection.formats.entry(format).or_default() += 1;
-                    repeats = first_of.get(hash).map(|key| key.to_string());
-                    if repeats.is_some() {
-                        inspection.duplicates += 1;
-                    } else {
-                        first_of.insert(*hash, key.into());
-                    }
-                    told_of.caption = Some(caption.clone());
-                    (told_of.width, told_of.height) = (Some(image.width), Some(image.height));
-                    told_of.mean_rgb = Some(mean(image));
+                    repeats = self.count(examined, key);
                 }
                 Err(skip) => {
-                    told_of.reason = Some(skip.reason);
-                    inspection.skipped.add(skip.clone());
+                    self.totals.skipped.add(skip.clone());
                     // Damage outside of any sample is that of the shard.
                     if key.is_empty() {
                         continue;
@@ -213,14 +222,46 @@ pub fn inspect(
             }
             let occurrence = occurrences.entry(key).or_default();
             *occurrence += 1;
-            told_of.occurrence = *occurrence;
+            let sample = SampleReport::new(report.file.clone(), key, *occurrence, &result);
             let image = result.as_ref().ok().map(|examined| &examined.image);
-            told(Seen { report: told_of, image, repeats, shard: &location, shards: (done, all) })?;
+            each(Seen { report: sample, image, repeats, shard: shard.location(), shards })?;
         }
-        inspection.shards.push(report);
+        self.totals.shards.push(report);
+        Ok(())
     }
-    inspection.took = began.elapsed();
-    Ok(inspection)
+
+    /// Adds a loaded sample to the totals; the key of the earlier one that has the same image, if any.
+    fn count(&mut self, examined: &Examined, key: &str) -> Option<String> {
+        let Examined { caption, image, format, hash } = examined;
+        self.totals.width.add(image.width.into());
+        self.totals.height.add(image.height.into());
+        self.totals.caption.add(caption.chars().count() as u64);
+        *self.totals.formats.entry(format).or_default() += 1;
+        let repeats = self.first_of.get(hash).map(|key| key.to_string());
+        if repeats.is_some() {
+            self.totals.duplicates += 1;
+        } else {
+            self.first_of.insert(*hash, key.into());
+        }
+        repeats
+    }
+}
+
+impl SampleReport {
+    fn new(shard: String, key: &str, occurrence: u32, result: &Result<Examined, Skip>) -> Self {
+        let loaded = result.as_ref().ok();
+        SampleReport {
+            shard,
+            key: key.to_owned(),
+            occurrence,
+            outcome: if loaded.is_some() { Outcome::Load } else { Outcome::Skip },
+            reason: result.as_ref().err().map(|skip| skip.reason),
+            caption: loaded.map(|examined| examined.caption.clone()),
+            width: loaded.map(|examined| examined.image.width),
+            height: loaded.map(|examined| examined.image.height),
+            mean_rgb: loaded.map(|examined| mean(&examined.image)),
+        }
+    }
 }
 
 /// A sample that loads.

@@ -1,4 +1,4 @@
-//! How much a sample may ask for, and how many broken ones a run puts up with.
+//! Limits on the size of samples and on the share of broken ones.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub struct LimitsConfig {
     /// Captions of more bytes are skipped, counted as `caption_too_long`; at most 64 KiB are ever read.
     #[schemars(range(min = 1))]
     pub caption_bytes: u64,
-    /// The run stops when more than this share of the samples that it has come by is broken; looked at from a
+    /// The run stops when more than this share of the samples so far is broken; looked at from a
     /// thousand samples on. 1 is never. What a filter leaves out is not broken.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub broken_share: f64,
@@ -68,7 +68,7 @@ impl LimitsConfig {
         Ok(())
     }
 
-    /// Whether so many of so many samples may be broken.
+    /// Checks the share of broken samples.
     ///
     /// # Errors
     /// They are too many.

@@ -1,6 +1,6 @@
 //! Batches in the order of the source, prepared ahead by worker threads.
 //!
-//! What comes out depends on the options alone, never on the number of threads or on their timing; a loader that
+//! The batches depend on the options alone, never on the number of threads or on their timing; a loader that
 //! starts at the cursor of a batch goes on with the very next sample.
 
 use std::time::{Duration, Instant};
@@ -10,6 +10,32 @@ use crate::data::load::{Batch, LoaderOptions, Patches, Skipped};
 use crate::data::DataError;
 
 /// Yields batches as its options say.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use flip::data::decode::Transform;
+/// use flip::data::load::{first_captions, Loader, LoaderOptions};
+/// use flip::data::text::Tokenizer;
+/// use flip::data::{open_source, ScenesConfig, ScenesLevel, ScenesSplit, SourceConfig};
+///
+/// let samples = std::num::NonZeroU64::new(100);
+/// let config = ScenesConfig { size: 32, split: ScenesSplit::Train, level: ScenesLevel::Plain, samples };
+/// let source = open_source(&SourceConfig::Scenes(config), 0)?;
+/// let tokenizer = Tokenizer::train(first_captions(source.as_ref(), 100)?.into_iter(), 500)?;
+/// let transform = Transform::Evaluate { size: 32 };
+/// let mut options = LoaderOptions::new(source, transform, Arc::new(tokenizer), 16, 8);
+/// options.workers = 2;
+/// let mut loader = Loader::start(options)?;
+/// let mut batches = 0;
+/// while let Some(batch) = loader.next()? {
+///     assert_eq!(batch.pixels.len(), 8 * 32 * 32 * 3);
+///     assert_eq!(batch.tokens.len(), 8 * 16);
+///     batches += 1;
+/// }
+/// assert_eq!(batches, 12);
+/// # Ok::<(), flip::data::DataError>(())
+/// ```
 pub struct Loader {
     prefetch: Prefetch,
     skipped: Skipped,
@@ -83,7 +109,7 @@ impl Loader {
         &self.skipped
     }
 
-    /// How long `next` has waited for data, all in all.
+    /// Time that `next` has waited for data, all in all.
     pub fn waited(&self) -> Duration {
         self.waited
     }

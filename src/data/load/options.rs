@@ -12,34 +12,73 @@ use crate::data::text::Tokenizer;
 /// Everything that decides what a loader yields.
 #[derive(Clone)]
 pub struct LoaderOptions {
+    /// The source of samples.
     pub source: Arc<dyn Source>,
+    /// The order in which samples are taken.
     pub order: Order,
+    /// Number of passes over the source.
     pub passes: Passes,
-    /// Which samples of the order are for this process.
+    /// The samples of the order that are for this process.
     pub share: Share,
     /// The first sample.
     pub start: Cursor,
     /// Pairs in a batch.
     pub batch: usize,
-    /// Whether a pass may end with a smaller batch; otherwise its last pairs are left out. Endless passes have
+    /// A pass may end with a smaller batch; otherwise its last pairs are left out. Endless passes have
     /// no end: a batch may hold the last pairs of one epoch and the first of the next.
     pub keep_partial: bool,
+    /// The transform of images.
     pub transform: Transform,
-    /// Where a mask is known before images are decoded: the patches that it keeps, and nothing else is resized.
+    /// Patches that a mask keeps, if it is known before images are decoded; nothing else is resized.
     pub patches: Option<Patches>,
+    /// The tokenizer of captions.
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens of a caption.
     pub context: usize,
+    /// Origin of the class labels.
     pub label: LabelFrom,
     /// Good samples that are left out nevertheless; none without.
     pub filter: Option<Arc<Filter>>,
+    /// Limits on samples, and on the share of broken ones.
     pub limits: LimitsConfig,
     /// Threads that read, decode and tokenize; at least one. They change the speed and nothing else.
     pub workers: usize,
-    /// How long the loader waits for a source that makes no progress.
+    /// Longest wait for a source that makes no progress.
     pub stall_timeout: StallTimeout,
     /// Crops and the choice among several captions derive from it.
     pub seed: u64,
+}
+
+impl LoaderOptions {
+    /// One pass in stored order on one thread, without labels and filters, an incomplete last batch left out: set other
+    /// fields for something else. `context` is the number of tokens of a caption, `batch` that of pairs in a batch.
+    pub fn new(
+        source: Arc<dyn Source>,
+        transform: Transform,
+        tokenizer: Arc<Tokenizer>,
+        context: usize,
+        batch: usize,
+    ) -> Self {
+        LoaderOptions {
+            source,
+            order: Order::Stored,
+            passes: Passes::Once,
+            share: Share::WHOLE,
+            start: Cursor::default(),
+            batch,
+            keep_partial: false,
+            transform,
+            patches: None,
+            tokenizer,
+            context,
+            label: LabelFrom::None,
+            filter: None,
+            limits: LimitsConfig::default(),
+            workers: 1,
+            stall_timeout: StallTimeout::default(),
+            seed: 0,
+        }
+    }
 }
 
 /// Patches of images instead of whole ones.
@@ -53,7 +92,7 @@ pub struct Patches {
     pub keep: Arc<dyn Fn(u64, u64) -> Vec<u32> + Send + Sync>,
 }
 
-/// How often the source is passed over.
+/// Number of passes over the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passes {
     /// Epoch after epoch.
@@ -62,9 +101,10 @@ pub enum Passes {
     Once,
 }
 
-/// Where the class of an image comes from.
+/// Origin of the class of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LabelFrom {
+    /// Samples have no label.
     None,
     /// The source knows it: `.cls` members, folders, scenes.
     Source,

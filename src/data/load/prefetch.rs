@@ -24,7 +24,7 @@ const CHUNK: usize = 8;
 /// Chunks on their way for each worker.
 const AHEAD: usize = 3;
 
-/// What the threads hand to the loader.
+/// A batch or an end, as the threads hand it to the loader.
 pub(crate) struct Delivery {
     pub outcome: Result<Option<Batch>, DataError>,
     /// Left out since the delivery before.
@@ -52,7 +52,7 @@ struct Job {
     slot: Sender<Rows>,
 }
 
-/// How long threads have to end when a loader is dropped; it takes longer only where a storage does not answer.
+/// Time for threads to end when a loader is dropped; they need longer only where a storage does not answer.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Running threads; joined when dropped, but for those that wait for a storage that does not answer.
@@ -228,8 +228,8 @@ struct Collator {
     delivered: u64,
     /// Of this epoch.
     usable: u64,
-    /// Whether it was said that these are fewer than a batch.
-    told_few: bool,
+    /// True once a warning said that these are fewer than a batch.
+    warned_of_few: bool,
 }
 
 /// The loader is gone, or has been told of an error.
@@ -254,7 +254,7 @@ impl Collator {
             earlier,
             delivered: 0,
             usable: 0,
-            told_few: false,
+            warned_of_few: false,
         }
     }
 
@@ -277,12 +277,12 @@ impl Collator {
                 let few = whole
                     && self.options.passes == Passes::Endless
                     && self.usable < self.options.batch as u64;
-                if few && !self.told_few {
-                    self.told_few = true;
+                if few && !self.warned_of_few {
+                    self.warned_of_few = true;
                     tracing::warn!(
                         target: "flip::data",
                         "{}: a whole pass has {} usable samples, and a batch {}: the same pair stands in a batch more \
-                         than once, and is to be told from itself",
+                         than once, and has itself among its negatives",
                         self.options.source.name(), self.usable, self.options.batch
                     );
                 }

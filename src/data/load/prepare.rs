@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::data::decode::{Cutter, View};
+use crate::data::decode::{CropDecoder, Draw, View};
 use crate::data::load::{LabelFrom, LoaderOptions, Patches};
 use crate::data::source::{Order, Ticket};
 use crate::data::text::json;
@@ -30,7 +30,7 @@ pub(crate) struct Prepared {
 /// Does the work of one thread; it keeps what can be used again.
 #[derive(Default)]
 pub(crate) struct Preparer {
-    cutter: Cutter,
+    decoder: CropDecoder,
 }
 
 impl Preparer {
@@ -53,10 +53,10 @@ impl Preparer {
             }
         };
         let Raw { key, image, captions, .. } = sample;
-        let drawn = (ticket.epoch, ticket.index);
+        let draw = Draw { seed: options.seed, epoch: ticket.epoch, index: ticket.index };
         let caption = match options.order {
             Order::Shuffled { .. } if captions.len() > 1 => {
-                rng(options.seed, Purpose::Caption, drawn.0, drawn.1).gen_range(0..captions.len())
+                rng(draw.seed, Purpose::Caption, draw.epoch, draw.index).gen_range(0..captions.len())
             }
             _ => 0,
         };
@@ -66,13 +66,13 @@ impl Preparer {
                 .tokenizer
                 .encode(caption, options.context)
                 .map_err(|error| Defect::new("caption_tokens", error.to_string()))?;
-            let patches = options.patches.as_ref().map(|patches| (patches.keep)(drawn.0, drawn.1));
+            let patches = options.patches.as_ref().map(|patches| (patches.keep)(draw.epoch, draw.index));
             let view = match (&options.patches, &patches) {
                 (Some(Patches { side, .. }), Some(ids)) => View::Patches { patch: *side, ids },
                 _ => View::Whole,
             };
             let most = options.limits.of_images(options.source.max_pixels());
-            let pixels = self.cutter.cut(image, most, &options.transform, view, options.seed, drawn)?;
+            let pixels = self.decoder.decode_crop(image, most, &options.transform, view, draw)?;
             Ok((tokens, length, pixels, patches.unwrap_or_default()))
         };
         match row() {

@@ -1,4 +1,4 @@
-//! Which samples of the order one of several loaders takes.
+//! The share of samples that one of several loaders takes.
 
 /// One share of a run: counted from the start of a pass, it takes the samples whose number is `rank` beyond a multiple of
 /// `ranks`. The order itself does not know of shares.
@@ -23,8 +23,8 @@ impl Share {
         Share { rank: self.ranks.max(1) - 1, ..self }
     }
 
-    /// Whether the sample of this number, counted from the start of the pass, is of this share. Neighbours go to
-    /// different shares, so that all get on together.
+    /// True if the sample of this number, counted from the start of the pass, is of this share. Neighbours go to
+    /// different shares, so that all advance together.
     pub fn takes(self, number: u64) -> bool {
         number % self.ranks.max(1) == self.rank
     }

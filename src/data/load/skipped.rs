@@ -1,4 +1,4 @@
-//! What was left out, and why.
+//! Samples that were left out, counted by reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,11 +16,14 @@ const LOGGED_EVERY: u64 = 1000;
 /// Samples that were left out: counts by reason, and the first few by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skipped {
+    /// Number of samples by reason.
     pub counts: BTreeMap<&'static str, u64>,
+    /// The first few samples, by name.
     pub first: Vec<Skip>,
 }
 
 impl Skipped {
+    /// Number of samples left out.
     pub fn total(&self) -> u64 {
         self.counts.values().sum()
     }

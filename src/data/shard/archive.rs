@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::data::shard::mistaken::Mistaken;
+use crate::data::shard::not_archive::NotArchive;
 use crate::data::shard::sparse::{PaxSparse, Sparse};
 use crate::data::storage::disk::OpenFile;
 use crate::data::Defect;
@@ -22,17 +22,17 @@ const LONGEST_EXTENSION: u64 = 1 << 20;
 pub struct Member {
     /// As stored; bytes that are not UTF-8 are replaced.
     pub name: String,
-    /// Where its body begins, bytes from the start of the archive.
+    /// Start of its body, bytes from the start of the archive.
     pub offset: u64,
     /// Length of its body, holes included.
     pub bytes: u64,
     /// A checksum of the header in front of the body; `None` where something else is there.
     pub(crate) mark: Option<u32>,
-    /// What is stored of the body, where it has holes.
+    /// Stored pieces of the body, if it has holes.
     pub(crate) sparse: Option<Sparse>,
 }
 
-/// Where an archive stops being one.
+/// Damage: the place where an archive stops being one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// `shard_truncated`, `shard_header`, `shard_compressed` or `shard_other`.
@@ -41,10 +41,10 @@ pub struct Damage {
     pub member: Option<String>,
 }
 
-/// Why a walk ends early.
+/// A failure for which a walk ends early.
 #[derive(Debug)]
 pub enum WalkError {
-    /// What was read is no archive from there on.
+    /// The bytes from there on are no archive.
     Damage(Damage),
     /// The file could not be read: that says nothing of the archive.
     Io(io::Error),
@@ -67,16 +67,16 @@ impl From<io::Error> for WalkError {
 pub struct Walk<'f> {
     file: &'f OpenFile,
     length: u64,
-    /// Where the next header is.
+    /// Offset of the next header.
     at: u64,
     done: bool,
-    /// Whether the zeros that end an archive were come by.
+    /// True once the zeros that end an archive were found.
     ended: bool,
     ahead: Vec<u8>,
     ahead_at: u64,
 }
 
-/// What a block of header says.
+/// Content of a header block.
 struct Header {
     name: Vec<u8>,
     kind: u8,
@@ -85,7 +85,7 @@ struct Header {
     sparse: Option<Sparse>,
 }
 
-/// What extension headers say of the member behind them.
+/// Extension headers of the member behind them.
 #[derive(Default)]
 struct Extensions {
     name: Option<Vec<u8>>,
@@ -101,7 +101,7 @@ impl<'f> Walk<'f> {
         Ok(Walk { file, length, at: 0, done: false, ended: false, ahead: Vec::new(), ahead_at: 0 })
     }
 
-    /// Whether the archive has its end. Some writers leave it out; a file that was cut lacks it, too.
+    /// True if the archive has its end. Some writers leave it out; a file that was cut lacks it, too.
     pub(crate) fn has_end(&self) -> bool {
         self.ended
     }
@@ -178,8 +178,8 @@ impl<'f> Walk<'f> {
             self.ended = true;
             return Ok(None);
         }
-        let bad = |what: &str| match Mistaken::of(&block).filter(|_| at == 0) {
-            Some(mistaken) => instead(mistaken),
+        let bad = |what: &str| match NotArchive::of(&block).filter(|_| at == 0) {
+            Some(not_archive) => instead(not_archive),
             None if at == 0 => header_damage(format!("the file does not begin with a tar header ({what})")),
             None => header_damage(format!("no valid tar header at byte {at} ({what})")),
         };
@@ -227,8 +227,8 @@ impl<'f> Walk<'f> {
             Ok(block) => Ok(Some(block)),
             // Some writers do not fill the last block.
             Err(_) if here.iter().all(|&byte| byte == 0) => Ok(None),
-            Err(_) => Err(match Mistaken::of(here).filter(|_| at == 0) {
-                Some(mistaken) => instead(mistaken),
+            Err(_) => Err(match NotArchive::of(here).filter(|_| at == 0) {
+                Some(not_archive) => instead(not_archive),
                 None => Damage {
                     defect: Defect::new("shard_truncated", "the file ends inside a tar header"),
                     member: None,
@@ -289,9 +289,10 @@ fn bad(at: u64, what: String) -> Damage {
     header_damage(format!("{what}, before byte {at}"))
 }
 
-fn instead(mistaken: Mistaken) -> Damage {
-    let reason = if matches!(mistaken, Mistaken::Packed(_)) { "shard_compressed" } else { "shard_other" };
-    Damage { defect: Defect::new(reason, mistaken.to_string()), member: None }
+fn instead(not_archive: NotArchive) -> Damage {
+    let reason =
+        if matches!(not_archive, NotArchive::Packed(_)) { "shard_compressed" } else { "shard_other" };
+    Damage { defect: Defect::new(reason, not_archive.to_string()), member: None }
 }
 
 impl Iterator for Walk<'_> {

@@ -18,7 +18,7 @@ pub(crate) const MOST_MEMBERS: usize = 64;
 /// Bytes that an allocation takes beside what it holds, about.
 const ALLOCATION: usize = 16;
 
-/// Where the members of a sample are.
+/// Places of the members of a sample.
 #[derive(Debug, Default)]
 pub(crate) struct Sample {
     pub key: Box<str>,
@@ -31,17 +31,18 @@ pub(crate) struct Sample {
     endings: Box<[Box<str>]>,
 }
 
-/// Endings of members that are told where one is missing, and characters of each.
-const TOLD_ENDINGS: usize = 6;
-const LONGEST_TOLD: usize = 24;
+/// Endings of members that a message names where one is missing, and characters of each.
+const SHOWN_ENDINGS: usize = 6;
+const LONGEST_SHOWN_ENDING: usize = 24;
 
 impl Sample {
     /// The defect of a sample that lacks a member, with what is there instead.
     pub fn lacks(&self, reason: &'static str, what: &str) -> Defect {
-        let told = |ending: &str| shown(&ending.chars().take(LONGEST_TOLD).collect::<String>()).into_owned();
+        let short =
+            |ending: &str| shown(&ending.chars().take(LONGEST_SHOWN_ENDING).collect::<String>()).into_owned();
         let some: Vec<String> =
-            self.endings.iter().take(TOLD_ENDINGS).map(|ending| format!(".{}", told(ending))).collect();
-        let more = if self.endings.len() > TOLD_ENDINGS { ", ..." } else { "" };
+            self.endings.iter().take(SHOWN_ENDINGS).map(|ending| format!(".{}", short(ending))).collect();
+        let more = if self.endings.len() > SHOWN_ENDINGS { ", ..." } else { "" };
         let dots = match self.endings.iter().any(|ending| ending.contains('.')) {
             true => "; a key ends at the first dot of a file name",
             false => "",
@@ -59,7 +60,7 @@ impl Sample {
     }
 }
 
-/// Why a sample cannot be loaded, as far as the headers tell.
+/// A fault for which a sample cannot be loaded, as far as the headers tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The sample before it has the same key.
@@ -79,15 +80,15 @@ pub(crate) struct Span {
     pub mark: Option<u32>,
 }
 
-/// What the headers of a shard tell.
+/// Samples of a shard, as its headers tell them.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub samples: Vec<Sample>,
-    /// What is wrong with the shard as a whole.
+    /// Damage of the shard as a whole.
     pub damage: Option<Defect>,
-    /// What is stored of members with holes, by their offset.
+    /// Stored pieces of members with holes, by their offset.
     pub sparse: BTreeMap<u64, Sparse>,
-    /// Whether the archive has its end.
+    /// True if the archive has its end.
     pub ended: bool,
     /// Names, places and lengths of all members in one number, to know the shard again by.
     pub stamp: u64,
@@ -182,7 +183,7 @@ impl Indexer {
         }
         let mut endings = std::mem::take(&mut self.endings);
         let Some(sample) = self.index.samples.last_mut().filter(|sample| !sample.is_whole()) else { return };
-        endings.truncate(TOLD_ENDINGS + 1);
+        endings.truncate(SHOWN_ENDINGS + 1);
         self.memory +=
             endings.iter().map(|ending| size_of_val(ending) + ending.len() + ALLOCATION).sum::<usize>();
         sample.endings = endings.into();

@@ -2,7 +2,7 @@
 
 pub mod archive;
 mod index;
-mod mistaken;
+mod not_archive;
 mod sparse;
 
 use std::io;
@@ -39,7 +39,7 @@ pub struct Shard {
     name: Arc<str>,
     /// `None` where the server has no such shard.
     file: Option<OpenFile>,
-    /// Whether the file is the one at the location, neither fetched nor unpacked.
+    /// True if the file is the one at the location, neither fetched nor unpacked.
     in_place: bool,
     /// Length as it is stored.
     bytes: u64,
@@ -138,6 +138,7 @@ impl Shard {
         }
     }
 
+    /// Location of the shard.
     pub fn location(&self) -> &Location {
         &self.location
     }
@@ -152,11 +153,12 @@ impl Shard {
         self.index.samples.len()
     }
 
+    /// True if it has no samples.
     pub fn is_empty(&self) -> bool {
         self.index.samples.is_empty()
     }
 
-    /// What is wrong with the shard as a whole.
+    /// Damage of the shard as a whole.
     pub fn damage(&self) -> Option<&Defect> {
         self.index.damage.as_ref()
     }
@@ -171,7 +173,7 @@ impl Shard {
         self.index.stamp
     }
 
-    /// Which of the samples of its key it is, from 1.
+    /// Number of this sample among those of its key, from 1.
     pub fn occurrence(&self, sample: usize) -> u32 {
         let key = self.key(sample);
         let before = self.index.samples.iter().take(sample + 1);

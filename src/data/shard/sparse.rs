@@ -15,7 +15,7 @@ pub(crate) struct Piece {
     pub bytes: u64,
 }
 
-/// What is stored of a member with holes. The rest of its length is zeros.
+/// Stored pieces of a member with holes. The rest of its length is zeros.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sparse {
     /// In the order in which they are stored.
@@ -75,7 +75,7 @@ fn wrong(what: &str) -> String {
     format!("the map of a member with holes is wrong: {what}")
 }
 
-/// What PAX headers say of holes.
+/// Holes as PAX headers describe them.
 #[derive(Debug, Default)]
 pub(crate) struct PaxSparse {
     /// Places and lengths in turn.
@@ -105,7 +105,7 @@ impl PaxSparse {
         Ok(())
     }
 
-    /// Whether the map is not here but in front of the stored bytes.
+    /// True if the map is not here but in front of the stored bytes.
     pub fn map_is_in_body(&self) -> bool {
         !self.mapped && self.version == (Some(1), Some(0))
     }

@@ -34,7 +34,7 @@ pub struct CifarConfig {
     pub coarse: bool,
 }
 
-/// Which images.
+/// The part of the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum CifarSplit {
     /// 50,000 images.
@@ -47,7 +47,7 @@ pub enum CifarSplit {
 /// The source. The caption of an image is the name of its class, with `_` read as spaces.
 #[derive(Debug)]
 pub struct Cifar {
-    files: Vec<Batch>,
+    files: Vec<CifarFile>,
     classes: Vec<String>,
     /// Bytes of labels before an image, and which of them counts.
     labels: (u64, u64),
@@ -56,7 +56,7 @@ pub struct Cifar {
 }
 
 #[derive(Debug)]
-struct Batch {
+struct CifarFile {
     path: PathBuf,
     file: OpenFile,
     /// Images.
@@ -90,18 +90,18 @@ impl Cifar {
         };
         let classes = read_names(&folder.join(names))?;
         let record = labels.0 + IMAGE;
-        let files = batches.iter().map(|name| Batch::open(&folder.join(name), record));
+        let files = batches.iter().map(|name| CifarFile::open(&folder.join(name), record));
         let files = files.collect::<Result<_, _>>()?;
         Ok(Cifar { files, classes, labels, permutations: Permutations::default(), storage })
     }
 
     /// Labels and image as they are stored.
-    fn record(&self, batch: &Batch, number: u64) -> Result<Vec<u8>, DataError> {
+    fn record(&self, file: &CifarFile, number: u64) -> Result<Vec<u8>, DataError> {
         let bytes = self.labels.0 + IMAGE;
         let mut record = vec![0; bytes as usize];
-        let location = || Location::File(batch.path.clone());
+        let location = || Location::File(file.path.clone());
         self.storage.attempts().make(|| {
-            batch.file.read_exact_at(&mut record, number * bytes).map_err(|source| match source.kind() {
+            file.file.read_exact_at(&mut record, number * bytes).map_err(|source| match source.kind() {
                 io::ErrorKind::UnexpectedEof => {
                     StorageError::Changed { location: location(), detail: "it has become shorter".into() }
                 }
@@ -112,9 +112,9 @@ impl Cifar {
     }
 
     /// The file of an image, and its number there.
-    fn find(&self, mut image: u64) -> Option<(&Batch, u64)> {
-        self.files.iter().find_map(|batch| match image.checked_sub(batch.images) {
-            None => Some((batch, image)),
+    fn find(&self, mut image: u64) -> Option<(&CifarFile, u64)> {
+        self.files.iter().find_map(|file| match image.checked_sub(file.images) {
+            None => Some((file, image)),
             Some(rest) => {
                 image = rest;
                 None
@@ -123,7 +123,7 @@ impl Cifar {
     }
 }
 
-impl Batch {
+impl CifarFile {
     fn open(path: &Path, record: u64) -> Result<Self, DataError> {
         let failed = |source| DataError::Io { path: path.into(), source };
         let file = OpenFile::open(path).map_err(failed)?;
@@ -134,7 +134,7 @@ impl Batch {
                 path.display()
             )));
         }
-        Ok(Batch { path: path.into(), file, images: bytes / record })
+        Ok(CifarFile { path: path.into(), file, images: bytes / record })
     }
 }
 
@@ -154,28 +154,28 @@ fn read_names(path: &Path) -> Result<Vec<String>, DataError> {
 
 impl Source for Cifar {
     fn samples(&self) -> Option<u64> {
-        Some(self.files.iter().map(|batch| batch.images).sum())
+        Some(self.files.iter().map(|file| file.images).sum())
     }
 
     fn files(&self) -> Vec<Location> {
-        self.files.iter().map(|batch| Location::File(batch.path.clone())).collect()
+        self.files.iter().map(|file| Location::File(file.path.clone())).collect()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        let samples = self.files.iter().map(|batch| batch.images).sum();
+        let samples = self.files.iter().map(|file| file.images).sum();
         Ok(self.permutations.ticket(order, cursor, samples))
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let gone = || DataError::Invalid(format!("image {} of {}", ticket.item.1, self.name()));
-        let (batch, number) = self.find(ticket.item.1).ok_or_else(gone)?;
-        let key = format!("{}/{number}", batch.path.file_stem().unwrap_or_default().to_string_lossy());
-        let record = self.record(batch, number)?;
+        let (file, number) = self.find(ticket.item.1).ok_or_else(gone)?;
+        let key = format!("{}/{number}", file.path.file_stem().unwrap_or_default().to_string_lossy());
+        let record = self.record(file, number)?;
         let label = usize::from(record[self.labels.1 as usize]);
         let class = self.classes.get(label).ok_or_else(|| {
             let detail = format!("label {label} is none of the {} classes", self.classes.len());
             let defect = Defect::new("label_out_of_range", detail);
-            Cause::from(defect).of(|| format!("{}: image {number}", batch.path.display()))
+            Cause::from(defect).of(|| format!("{}: image {number}", file.path.display()))
         })?;
         let planes = &record[self.labels.0 as usize..];
         let pixels =
@@ -190,7 +190,7 @@ impl Source for Cifar {
     }
 
     fn name(&self) -> String {
-        self.files.first().map_or_else(String::new, |batch| batch.path.display().to_string())
+        self.files.first().map_or_else(String::new, |file| file.path.display().to_string())
     }
 
     fn classes(&self) -> Vec<String> {
@@ -235,8 +235,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
         write("batches.meta.txt", b"airplane\nautomobile\nbird\nsea_horse\n\n");
-        for batch in 1..=5 {
-            write(&format!("data_batch_{batch}.bin"), &records(1, 3 * batch - 3..3 * batch));
+        for file in 1..=5 {
+            write(&format!("data_batch_{file}.bin"), &records(1, 3 * file - 3..3 * file));
         }
         let source = Cifar::open(&config(folder.path(), CifarSplit::Train, false), Arc::default()).unwrap();
         assert_eq!(source.classes()[3], "sea horse");

@@ -1,9 +1,9 @@
-//! Where a pass over a source stands.
+//! Positions in passes over sources.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Most sources that a mix may have.
-pub const MOST_PARTS: usize = 16;
+pub const MAX_MIX_SOURCES: usize = 16;
 
 /// The position of the next sample. Three integers resume a source; a mix adds three for each of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -14,9 +14,9 @@ pub struct Cursor {
     pub window: u64,
     /// Samples of this window that are consumed, broken ones included.
     pub position: u64,
-    /// Where the sources of a mix stand.
-    #[serde(default, skip_serializing_if = "Parts::is_empty")]
-    pub parts: Parts,
+    /// Cursors of the sources of a mix.
+    #[serde(default, skip_serializing_if = "MixCursors::is_empty")]
+    pub parts: MixCursors,
 }
 
 impl Cursor {
@@ -45,22 +45,22 @@ impl Cursor {
 /// Cursors of the sources of a mix, in the order of the recipe; those that are not there are at their first
 /// sample. A fixed number, so that a cursor stays a plain value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Parts {
+pub struct MixCursors {
     /// (epoch, window, position)
-    cursors: [[u64; 3]; MOST_PARTS],
+    cursors: [[u64; 3]; MAX_MIX_SOURCES],
 }
 
-impl Default for Parts {
+impl Default for MixCursors {
     fn default() -> Self {
-        Parts { cursors: [[0; 3]; MOST_PARTS] }
+        MixCursors { cursors: [[0; 3]; MAX_MIX_SOURCES] }
     }
 }
 
-impl Parts {
-    /// The cursor of a source; `part` is less than [`MOST_PARTS`].
+impl MixCursors {
+    /// The cursor of a source; `part` is less than [`MAX_MIX_SOURCES`].
     pub fn get(&self, part: usize) -> Cursor {
         let [epoch, window, position] = self.cursors[part];
-        Cursor { epoch, window, position, parts: Parts::default() }
+        Cursor { epoch, window, position, parts: MixCursors::default() }
     }
 
     /// With the cursor of one source replaced.
@@ -69,7 +69,7 @@ impl Parts {
         self
     }
 
-    /// Whether all are at their first sample.
+    /// True if all are at their first sample.
     pub fn is_empty(&self) -> bool {
         self.used() == 0
     }
@@ -80,24 +80,24 @@ impl Parts {
 }
 
 /// Those that have moved.
-impl std::fmt::Debug for Parts {
+impl std::fmt::Debug for MixCursors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(&self.cursors[..self.used()]).finish()
     }
 }
 
-impl Serialize for Parts {
+impl Serialize for MixCursors {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.cursors[..self.used()].serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for Parts {
+impl<'de> Deserialize<'de> for MixCursors {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let given = Vec::<[u64; 3]>::deserialize(deserializer)?;
-        let mut parts = Parts::default();
+        let mut parts = MixCursors::default();
         let places = parts.cursors.get_mut(..given.len()).ok_or_else(|| {
-            serde::de::Error::custom(format!("{} cursors; a mix has at most {MOST_PARTS}", given.len()))
+            serde::de::Error::custom(format!("{} cursors; a mix has at most {MAX_MIX_SOURCES}", given.len()))
         })?;
         places.copy_from_slice(&given);
         Ok(parts)

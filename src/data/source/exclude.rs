@@ -10,7 +10,7 @@
 //!
 //! Keys repeat from shard to shard in many sets, so a key alone leaves out the samples of that key in every shard.
 //! A shard is named by its path, or by as much of the end of its path as no other shard has; its second, third, ...
-//! sample of a key is told by `occurrence`. Memory holds sixteen bytes a line.
+//! sample of a key is named by `occurrence`. Memory holds sixteen bytes a line.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::HashMap;
@@ -32,7 +32,9 @@ const LONGEST_LINE: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
+    /// Shard, as the source names it.
     pub shard: String,
+    /// Key of the sample in the shard.
     pub key: String,
     /// 1 for the first sample of its key in the shard, 2 for the second.
     #[serde(default = "first", skip_serializing_if = "is_first")]
@@ -95,7 +97,7 @@ impl Excluded {
         Ok(excluded)
     }
 
-    /// Whether a sample of a source is in the list.
+    /// True if a sample of a source is in the list.
     pub fn has(&self, source: &dyn Source, ticket: &Ticket, key: &str) -> bool {
         if self.keys.binary_search(&hash(key)).is_ok() {
             return true;
@@ -125,7 +127,7 @@ fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
 struct Shards<'s> {
     /// By file name: shard and its whole path.
     by_name: HashMap<String, Vec<(&'s str, PathBuf)>>,
-    /// What listed names stand for.
+    /// Shards by the names that a list uses for them.
     found: HashMap<String, Option<&'s str>>,
 }
 
@@ -162,7 +164,7 @@ impl<'s> Shards<'s> {
         Ok(found.first().copied())
     }
 
-    /// Whether the list is one of this data.
+    /// Checks that the list is one of this data.
     fn check(&self) -> Result<(), String> {
         let absent = self.found.iter().filter(|(_, found)| found.is_none()).map(|(listed, _)| listed);
         let (count, first) = (absent.clone().count(), absent.min());

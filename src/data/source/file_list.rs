@@ -21,7 +21,7 @@ const ASKING: usize = 16;
 /// The files of a source, in its order. A source that makes its samples itself has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileList {
-    /// What all names begin with.
+    /// The start that all names share.
     folder: String,
     files: Vec<ListedFile>,
 }
@@ -34,7 +34,7 @@ impl FileList {
     /// The files of a source as they are now.
     ///
     /// # Errors
-    /// The size of a file cannot be told.
+    /// The size of a file cannot be found out.
     pub fn of(source: &dyn Source) -> Result<FileList, DataError> {
         let locations = source.files();
         let sizes = sizes(&locations)?;
@@ -45,10 +45,12 @@ impl FileList {
         Ok(FileList { folder, files })
     }
 
+    /// Number of files.
     pub fn len(&self) -> usize {
         self.files.len()
     }
 
+    /// True if there is no file.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
@@ -80,20 +82,20 @@ impl FileList {
         let mut found = Vec::new();
         for ListedFile(name, bytes) in &self.files {
             match after.get(name) {
-                None => found.push(format!("{}{name} ({}) is missing", now.folder, told(*bytes))),
+                None => found.push(format!("{}{name} ({}) is missing", now.folder, bytes_shown(*bytes))),
                 Some(other) if other != bytes => found.push(format!(
                     "{}{name} has {} instead of {}",
                     now.folder,
-                    told(*other),
-                    told(*bytes)
+                    bytes_shown(*other),
+                    bytes_shown(*bytes)
                 )),
                 Some(_) => {}
             }
         }
         let added = now.files.iter().filter(|ListedFile(name, _)| !before.contains_key(name));
-        found.extend(
-            added.map(|ListedFile(name, bytes)| format!("{}{name} ({}) was added", now.folder, told(*bytes))),
-        );
+        found.extend(added.map(|ListedFile(name, bytes)| {
+            format!("{}{name} ({}) was added", now.folder, bytes_shown(*bytes))
+        }));
         if found.is_empty() {
             let places = self.files.iter().zip(&now.files).enumerate();
             let moved = places.into_iter().find(|(_, (before, now))| before != now);
@@ -112,11 +114,11 @@ impl FileList {
     }
 }
 
-fn told(bytes: Option<u64>) -> String {
+fn bytes_shown(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "of unknown size".into(), |bytes| format!("{bytes} bytes"))
 }
 
-/// What all names begin with, up to the last slash.
+/// The start that all names share, up to the last slash.
 fn common_folder(names: &[String]) -> &str {
     let Some(first) = names.first() else { return "" };
     let mut common = first.rfind('/').map_or(0, |slash| slash + 1);

@@ -21,7 +21,9 @@ const LONGEST_LIST: u64 = 1 << 30;
 /// a text file with a pattern a line, relative to the file, empty lines and lines that begin with `#` left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Files {
+    /// A path, a URL, a pattern of them, or the path of a list.
     One(String),
+    /// Several of these.
     Several(Vec<String>),
 }
 
@@ -49,6 +51,7 @@ impl fmt::Display for Files {
 }
 
 impl Files {
+    /// The patterns as written.
     pub fn patterns(&self) -> &[String] {
         match self {
             Files::One(pattern) => std::slice::from_ref(pattern),
@@ -56,6 +59,7 @@ impl Files {
         }
     }
 
+    /// The patterns, to be changed in place.
     pub fn patterns_mut(&mut self) -> &mut [String] {
         match self {
             Files::One(pattern) => std::slice::from_mut(pattern),
@@ -67,7 +71,7 @@ impl Files {
     ///
     /// # Errors
     /// Nothing matches, or a pattern or a text file cannot be read. Where only some of the named files exist,
-    /// the missing ones are told as a warning. Whether a URL exists is seen when it is opened.
+    /// a warning names the missing ones. A URL is looked up when it is opened.
     pub fn locate(&self, storage: &Storage) -> Result<Vec<Location>, DataError> {
         let mut found = Found::default();
         for pattern in self.patterns() {

@@ -1,6 +1,6 @@
-//! Which good samples are trained on: by size, shape, caption, score, and a list of those that are not wanted.
+//! Filters good samples: by size, shape, caption, score, and a list of those that are not wanted.
 //!
-//! What is decided about a sample depends on the sample alone, so neither the order of a run nor the place where
+//! The decision about a sample depends on the sample alone, so neither the order of a run nor the place where
 //! it was resumed changes it. That is why duplicates are left out by a list: `flip data inspect --duplicates FILE`
 //! finds every image that repeats an earlier one, and `exclude: "FILE"` leaves exactly those out, in every
 //! epoch.

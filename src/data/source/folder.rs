@@ -108,7 +108,7 @@ fn number(name: &str) -> Option<u64> {
     name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok())?
 }
 
-/// What is in a folder, sorted by name; hidden entries are left out.
+/// Entries of a folder, sorted by name; hidden ones are left out.
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let failed = |source| DataError::Io { path: folder.into(), source };
     let mut entries = Vec::new();

@@ -26,7 +26,7 @@ pub struct KarpathyConfig {
     #[serde(alias = "pictures")]
     #[schemars(extend("formerName" = "pictures"))]
     pub images: PathBuf,
-    /// Which images.
+    /// The part of the set.
     pub split: KarpathySplit,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngCore;
 
-use crate::data::source::cursor::MOST_PARTS;
+use crate::data::source::cursor::MAX_MIX_SOURCES;
 use crate::data::source::{Order, Source, Ticket};
 use crate::data::storage::{Location, Progress};
 use crate::data::{Cursor, DataError};
@@ -47,7 +47,7 @@ impl Mix {
         }
     }
 
-    /// What a source hands out at its own cursor, as a ticket of the mix.
+    /// The ticket of the mix for a ticket of one of its sources.
     fn handed_out(&self, part: usize, given: Ticket, cursor: Cursor) -> Ticket {
         let parts = cursor.parts.with(part, given.after);
         Ticket {
@@ -96,10 +96,10 @@ impl Mix {
     }
 }
 
-/// What is wrong with the weights of a mix.
+/// Checks the weights of a mix.
 pub fn check(weights: &[f64]) -> Result<(), String> {
-    if weights.is_empty() || weights.len() > MOST_PARTS {
-        return Err(format!("expected 1 to {MOST_PARTS} sources in a mix, got {}", weights.len()));
+    if weights.is_empty() || weights.len() > MAX_MIX_SOURCES {
+        return Err(format!("expected 1 to {MAX_MIX_SOURCES} sources in a mix, got {}", weights.len()));
     }
     match weights.iter().find(|weight| !(weight.is_finite() && **weight > 0.0)) {
         Some(weight) => Err(format!("expected a weight above 0, got {weight}")),

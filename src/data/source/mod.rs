@@ -1,4 +1,4 @@
-//! What every source of pairs has in common.
+//! Sources of image-text pairs, and the order in which they hand out samples.
 
 pub mod cifar;
 pub mod clip_benchmark;
@@ -21,7 +21,7 @@ pub mod webdataset;
 mod windows;
 
 pub use config::{SourceConfig, Weighted};
-pub use cursor::{Cursor, Parts};
+pub use cursor::{Cursor, MixCursors};
 pub use file_list::FileList;
 pub use files::Files;
 pub use open::open_source;
@@ -36,7 +36,10 @@ use crate::data::{DataError, LoadError, Raw};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// A permutation per epoch, drawn from this seed: shards shuffled, then samples within each window.
-    Shuffled { seed: u64 },
+    Shuffled {
+        /// The seed.
+        seed: u64,
+    },
     /// As stored.
     Stored,
 }
@@ -44,6 +47,7 @@ pub enum Order {
 /// One sample, named but not yet loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
+    /// Epoch of the sample, from 0.
     pub epoch: u64,
     /// Place in the order of the epoch: it grows along the order and never repeats within an epoch, but a
     /// source may leave gaps. Random choices for the sample derive from it.
@@ -92,12 +96,12 @@ pub trait Source: Send + Sync {
         None
     }
 
-    /// Which of the samples of its key in its shard it is, from 1.
+    /// Number of this sample among those of the same key in its shard, from 1.
     fn occurrence(&self, _ticket: &Ticket) -> u32 {
         1
     }
 
-    /// Which image it is, where several samples may be of one: rows of a table that name the same file.
+    /// An identity of the image, where several samples may be of one: rows of a table that name the same file.
     fn image_of(&self, _ticket: &Ticket, _key: &str) -> Option<u64> {
         None
     }
@@ -107,7 +111,7 @@ pub trait Source: Send + Sync {
         MAX_PIXELS
     }
 
-    /// What it is reading at this moment, where it can tell.
+    /// Reads in progress, where the source can tell.
     fn progress(&self) -> Option<Arc<Progress>> {
         None
     }

@@ -20,6 +20,18 @@ use crate::data::DataError;
 ///
 /// # Errors
 /// The source has nothing to offer or cannot be read.
+///
+/// ```
+/// use flip::data::source::Order;
+/// use flip::data::{open_source, Cursor, ScenesConfig, ScenesLevel, ScenesSplit, SourceConfig};
+///
+/// let config = ScenesConfig { size: 32, split: ScenesSplit::Train, level: ScenesLevel::Plain, samples: None };
+/// let source = open_source(&SourceConfig::Scenes(config), 0)?;
+/// let ticket = source.ticket(Cursor::default(), Order::Stored)?.expect("it has no end");
+/// let sample = source.load(&ticket).expect("its samples are never broken");
+/// assert!(!sample.captions.is_empty());
+/// # Ok::<(), flip::data::DataError>(())
+/// ```
 pub fn open_source(config: &SourceConfig, seed: u64) -> Result<Arc<dyn Source>, DataError> {
     open_in(config, Arc::default(), seed, CaptionUse::Needed)
 }

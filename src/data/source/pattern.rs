@@ -1,4 +1,4 @@
-//! Which files a shard pattern means: braces as in a shell, then wildcards.
+//! Patterns of shards to files: braces as in a shell, then wildcards.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ const DEEPEST: usize = 32;
 ///
 /// # Errors
 /// Nothing matches, or the pattern cannot be read. Where only some of the named shards exist, the missing ones
-/// are told as a warning.
+/// are named in a warning.
 pub fn shards(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
     let (found, missing) = local(pattern)?;
     if found.is_empty() {
@@ -113,9 +113,9 @@ pub fn expand(pattern: &str) -> Result<Vec<String>, String> {
 }
 
 /// A pattern as a sequence of parts.
-struct Braces<'a>(Vec<Part<'a>>);
+struct Braces<'a>(Vec<Segment<'a>>);
 
-enum Part<'a> {
+enum Segment<'a> {
     Text(&'a str),
     Range(Range),
     /// `{a,b}`.
@@ -124,25 +124,28 @@ enum Part<'a> {
     Plain(Braces<'a>),
 }
 
-/// What a pattern stands for, counted: both numbers are the largest there is where they would overflow.
+/// ListSize of the list that a pattern expands to; both numbers are the largest there is where they would overflow.
 #[derive(Clone, Copy)]
-struct Size {
+struct ListSize {
     paths: usize,
     bytes: usize,
 }
 
-impl Size {
+impl ListSize {
     /// Of every path of one with every path of the other behind it.
-    fn times(self, other: Size) -> Size {
-        let bytes = |a: Size, b: Size| a.bytes.saturating_mul(b.paths);
-        Size {
+    fn times(self, other: ListSize) -> ListSize {
+        let bytes = |a: ListSize, b: ListSize| a.bytes.saturating_mul(b.paths);
+        ListSize {
             paths: self.paths.saturating_mul(other.paths),
             bytes: bytes(self, other).saturating_add(bytes(other, self)),
         }
     }
 
-    fn plus(self, other: Size) -> Size {
-        Size { paths: self.paths.saturating_add(other.paths), bytes: self.bytes.saturating_add(other.bytes) }
+    fn plus(self, other: ListSize) -> ListSize {
+        ListSize {
+            paths: self.paths.saturating_add(other.paths),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 }
 
@@ -152,16 +155,16 @@ impl<'a> Braces<'a> {
         Braces::sequence(pattern, &mut rest, &mut Vec::new())
     }
 
-    /// The parts from `at` on, up to a comma or the end of the innermost brace, or to the end of the pattern; `open`
+    /// The segments from `at` on, up to a comma or the end of the innermost brace, or to the end of the pattern; `open`
     /// has the places of the braces around.
     fn sequence(pattern: &'a str, at: &mut usize, open: &mut Vec<usize>) -> Result<Self, String> {
-        let mut parts = Vec::new();
+        let mut segments = Vec::new();
         let mut text = *at;
         while let Some(&byte) = pattern.as_bytes().get(*at) {
             match byte {
                 b'{' => {
-                    parts.push(Part::Text(&pattern[text..*at]));
-                    parts.push(Braces::brace(pattern, at, open)?);
+                    segments.push(Segment::Text(&pattern[text..*at]));
+                    segments.push(Braces::brace(pattern, at, open)?);
                     text = *at;
                 }
                 b',' | b'}' if !open.is_empty() => break,
@@ -172,12 +175,12 @@ impl<'a> Braces<'a> {
             let character = pattern[..brace].chars().count() + 1;
             return Err(format!("the brace at character {character} is never closed"));
         }
-        parts.push(Part::Text(&pattern[text..*at]));
-        Ok(Braces(parts))
+        segments.push(Segment::Text(&pattern[text..*at]));
+        Ok(Braces(segments))
     }
 
     /// The brace that opens at `at`, which is moved behind its end.
-    fn brace(pattern: &'a str, at: &mut usize, open: &mut Vec<usize>) -> Result<Part<'a>, String> {
+    fn brace(pattern: &'a str, at: &mut usize, open: &mut Vec<usize>) -> Result<Segment<'a>, String> {
         if open.len() == DEEPEST {
             return Err(format!("has more than {DEEPEST} braces within each other"));
         }
@@ -195,36 +198,36 @@ impl<'a> Braces<'a> {
         let range = Range::read(&pattern[inside..*at]);
         *at += 1;
         Ok(match (range, either.len()) {
-            (Some(range), _) => Part::Range(range),
-            (None, 1) => Part::Plain(either.remove(0)),
-            (None, _) => Part::Either(either),
+            (Some(range), _) => Segment::Range(range),
+            (None, 1) => Segment::Plain(either.remove(0)),
+            (None, _) => Segment::Either(either),
         })
     }
 
-    fn size(&self) -> Size {
-        self.0.iter().fold(Size { paths: 1, bytes: 0 }, |size, part| {
-            size.times(match part {
-                Part::Text(text) => Size { paths: 1, bytes: text.len() },
-                Part::Range(range) => range.size(),
-                Part::Either(either) => {
-                    either.iter().fold(Size { paths: 0, bytes: 0 }, |size, braces| size.plus(braces.size()))
-                }
-                Part::Plain(braces) => braces.size().times(Size { paths: 1, bytes: 2 }),
+    fn size(&self) -> ListSize {
+        self.0.iter().fold(ListSize { paths: 1, bytes: 0 }, |size, segment| {
+            size.times(match segment {
+                Segment::Text(text) => ListSize { paths: 1, bytes: text.len() },
+                Segment::Range(range) => range.size(),
+                Segment::Either(either) => either
+                    .iter()
+                    .fold(ListSize { paths: 0, bytes: 0 }, |size, braces| size.plus(braces.size())),
+                Segment::Plain(braces) => braces.size().times(ListSize { paths: 1, bytes: 2 }),
             })
         })
     }
 
     fn expanded(&self) -> Vec<String> {
         let mut paths = vec![String::new()];
-        for part in &self.0 {
-            let endings = match part {
-                Part::Text(text) => {
+        for segment in &self.0 {
+            let endings = match segment {
+                Segment::Text(text) => {
                     paths.iter_mut().for_each(|path| path.push_str(text));
                     continue;
                 }
-                Part::Range(range) => range.values(),
-                Part::Either(either) => either.iter().flat_map(Braces::expanded).collect(),
-                Part::Plain(braces) => {
+                Segment::Range(range) => range.values(),
+                Segment::Either(either) => either.iter().flat_map(Braces::expanded).collect(),
+                Segment::Plain(braces) => {
                     braces.expanded().into_iter().map(|inside| format!("{{{inside}}}")).collect()
                 }
             };
@@ -270,10 +273,10 @@ impl Range {
         self.from.abs_diff(self.to) / self.step
     }
 
-    fn size(&self) -> Size {
+    fn size(&self) -> ListSize {
         let paths = usize::try_from(self.steps()).unwrap_or(usize::MAX).saturating_add(1);
         let digits = self.from.max(self.to).max(1).ilog10() as usize + 1;
-        Size { paths, bytes: paths.saturating_mul(digits.max(self.width)) }
+        ListSize { paths, bytes: paths.saturating_mul(digits.max(self.width)) }
     }
 
     fn values(&self) -> Vec<String> {

@@ -26,7 +26,7 @@ struct Latest {
     items: Arc<[u32]>,
 }
 
-/// What a block's order depends on.
+/// Everything that a block's order depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Block {
     seed: u64,

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::shard::Shard;
 use crate::data::source;
-use crate::data::source::windows::{Shelf, Shuffle, Windows};
+use crate::data::source::windows::{ShardSet, Shuffle, Windows};
 use crate::data::source::{Files, Order, Source, Ticket};
 use crate::data::storage::{Location, Progress, Storage, StorageError};
 use crate::data::text::{CaptionMember, CaptionUse};
 use crate::data::{Cursor, DataError};
 use crate::data::{LoadError, Raw};
 
-/// Tar shards of image-text pairs, plain or packed with gzip or zstd, told by content.
+/// Tar shards of image-text pairs, plain or packed with gzip or zstd, detected by content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebDatasetConfig {
@@ -26,14 +26,14 @@ pub struct WebDatasetConfig {
     #[serde(default = "shuffle_shards")]
     #[schemars(range(min = 1, max = 65_536))]
     pub shuffle_shards: usize,
-    /// Whether training draws shards with replacement instead of taking each once an epoch. An epoch then has as
+    /// Training draws shards with replacement instead of taking each once an epoch. An epoch then has as
     /// many shards as there are. Evaluation takes each once all the same.
     #[serde(default)]
     pub resampled: bool,
     /// Images with more pixels than this are skipped, counted as `image_too_large`.
     #[serde(default = "max_pixels")]
     pub max_pixels: u64,
-    /// Where the captions of a sample are. Default: its `txt` member.
+    /// The member that holds the captions of a sample. Default: `txt`.
     #[serde(default)]
     pub caption: CaptionMember,
 }
@@ -106,7 +106,7 @@ impl Source for WebDataset {
         if let Some(samples) = self.samples.get() {
             return Some(*samples);
         }
-        let Shards { files, storage, .. } = self.windows.shelf();
+        let Shards { files, storage, .. } = self.windows.shards();
         // To count remote shards they would all have to be brought.
         if files.iter().any(|file| matches!(file, Location::Url(_))) {
             return None;
@@ -130,7 +130,7 @@ impl Source for WebDataset {
     }
 
     fn files(&self) -> Vec<Location> {
-        self.windows.shelf().files.clone()
+        self.windows.shards().files.clone()
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
@@ -143,15 +143,15 @@ impl Source for WebDataset {
     }
 
     fn sample_name(&self, ticket: &Ticket, key: &str) -> String {
-        format!("{}: {key}", self.windows.shelf().files[ticket.item.0 as usize])
+        format!("{}: {key}", self.windows.shards().files[ticket.item.0 as usize])
     }
 
     fn shards(&self) -> Vec<String> {
-        self.windows.shelf().files.iter().map(Location::to_string).collect()
+        self.windows.shards().files.iter().map(Location::to_string).collect()
     }
 
     fn shard_of(&self, ticket: &Ticket) -> Option<String> {
-        Some(self.windows.shelf().files[ticket.item.0 as usize].to_string())
+        Some(self.windows.shards().files[ticket.item.0 as usize].to_string())
     }
 
     fn occurrence(&self, ticket: &Ticket) -> u32 {
@@ -163,11 +163,11 @@ impl Source for WebDataset {
     }
 
     fn progress(&self) -> Option<Arc<Progress>> {
-        Some(self.windows.shelf().storage.progress().clone())
+        Some(self.windows.shards().storage.progress().clone())
     }
 }
 
-/// Where the shards are.
+/// The shards, opened on demand.
 struct Shards {
     files: Vec<Location>,
     storage: Arc<Storage>,
@@ -198,7 +198,7 @@ impl Shards {
     }
 }
 
-impl Shelf for Shards {
+impl ShardSet for Shards {
     type Shard = Shard;
 
     fn count(&self) -> usize {

@@ -25,7 +25,7 @@ const WINDOWS_KEPT: usize = 3;
 const OPENED_AT_ONCE: usize = 4;
 
 /// Shards by number: tar files, blocks of a table.
-pub(crate) trait Shelf: Send + Sync + 'static {
+pub(crate) trait ShardSet: Send + Sync + 'static {
     type Shard: Send + Sync + 'static;
 
     /// Shards.
@@ -39,17 +39,17 @@ pub(crate) trait Shelf: Send + Sync + 'static {
     fn samples(shard: &Self::Shard) -> usize;
 }
 
-/// How the windows of a pass are made.
+/// Settings of the windows of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shuffle {
     /// Shards in a window; at least one.
     pub shards: usize,
-    /// Whether the shards of a training pass are drawn with replacement.
+    /// The shards of a training pass are drawn with replacement.
     pub resampled: bool,
 }
 
-/// The order over a shelf.
-pub(crate) struct Windows<S: Shelf> {
+/// The order over a set of shards.
+pub(crate) struct Windows<S: ShardSet> {
     opened: Arc<Opened<S>>,
     shuffle: Shuffle,
     /// The window that tickets were last asked from.
@@ -65,17 +65,17 @@ struct Window {
     items: Vec<(u32, u32)>,
 }
 
-impl<S: Shelf> Windows<S> {
+impl<S: ShardSet> Windows<S> {
     /// Nothing is opened yet.
-    pub fn new(shelf: S, shuffle: Shuffle) -> Self {
+    pub fn new(shards: S, shuffle: Shuffle) -> Self {
         let shuffle = Shuffle { shards: shuffle.shards.max(1), ..shuffle };
         let capacity = WINDOWS_KEPT * shuffle.shards;
-        let opened = Opened { shelf, capacity, recent: Mutex::new(VecDeque::new()) };
+        let opened = Opened { shards, capacity, recent: Mutex::new(VecDeque::new()) };
         Windows { opened: Arc::new(opened), shuffle, window: Mutex::new(None) }
     }
 
-    pub fn shelf(&self) -> &S {
-        &self.opened.shelf
+    pub fn shards(&self) -> &S {
+        &self.opened.shards
     }
 
     /// An open shard.
@@ -84,12 +84,12 @@ impl<S: Shelf> Windows<S> {
     }
 
     fn windows(&self) -> u64 {
-        self.shelf().count().div_ceil(self.shuffle.shards) as u64
+        self.shards().count().div_ceil(self.shuffle.shards) as u64
     }
 
     /// The shards of a window, in the order of the epoch.
     fn shards_of(&self, epoch: u64, window: u64, order: Order) -> Vec<u32> {
-        let count = self.shelf().count();
+        let count = self.shards().count();
         let first = window as usize * self.shuffle.shards;
         let last = count.min(first.saturating_add(self.shuffle.shards));
         match order {
@@ -164,17 +164,17 @@ impl<S: Shelf> Windows<S> {
 }
 
 /// The last few shards that were used.
-struct Opened<S: Shelf> {
-    shelf: S,
+struct Opened<S: ShardSet> {
+    shards: S,
     capacity: usize,
     /// Least recently used first.
     recent: Mutex<VecDeque<(u32, Slot<S::Shard>)>>,
 }
 
-/// Where a shard is or will be; whoever asks for it while it is being opened waits.
+/// A shard that is open or being opened; whoever asks for it meanwhile waits.
 type Slot<T> = Arc<Mutex<Option<Arc<T>>>>;
 
-impl<S: Shelf> Opened<S> {
+impl<S: ShardSet> Opened<S> {
     fn get(&self, shard: u32) -> Result<Arc<S::Shard>, DataError> {
         let slot: Slot<S::Shard> = {
             let mut recent = lock(&self.recent);
@@ -192,7 +192,7 @@ impl<S: Shelf> Opened<S> {
         if let Some(open) = &*place {
             return Ok(open.clone());
         }
-        let open = Arc::new(self.shelf.open(shard as usize)?);
+        let open = Arc::new(self.shards.open(shard as usize)?);
         *place = Some(open.clone());
         Ok(open)
     }
@@ -244,7 +244,7 @@ mod tests {
         opened: AtomicUsize,
     }
 
-    impl Shelf for Sizes {
+    impl ShardSet for Sizes {
         type Shard = usize;
 
         fn count(&self) -> usize {
@@ -343,7 +343,7 @@ mod tests {
         let cursor = Cursor { epoch: 2, window: 25, position: 3, ..Cursor::default() };
         let ticket = source.ticket(cursor, order).unwrap().unwrap();
         assert!(began.elapsed().as_secs_f64() < 1.0);
-        assert!(source.shelf().opened.load(Ordering::Relaxed) <= 8, "this window and the next");
+        assert!(source.shards().opened.load(Ordering::Relaxed) <= 8, "this window and the next");
         let mut walked = Cursor { epoch: 2, window: 25, ..Cursor::default() };
         for _ in 0..3 {
             walked = source.ticket(walked, order).unwrap().unwrap().after;

@@ -1,4 +1,4 @@
-//! How often the machine or the network is asked again before its failure is the run's.
+//! Attempts at what the machine or the network refuses, before its failure ends the run.
 
 use std::fmt::Display;
 use std::io;
@@ -46,7 +46,7 @@ impl Attempts {
     }
 }
 
-/// The last of several failures, told with what may help.
+/// The last of several failures, with advice.
 fn given_up(error: &io::Error, attempts: u64) -> io::Error {
     let help = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

@@ -29,25 +29,25 @@ pub struct Cache {
     folder: PathBuf,
     /// Bytes.
     limit: u64,
-    /// How long another process may take without the file growing.
+    /// Time that another process may take without the file growing.
     stall_timeout: Duration,
 }
 
 /// A file that is being brought.
 #[derive(Debug)]
-pub struct Part {
+pub struct PartialFile {
     pub file: File,
     path: PathBuf,
     whole: PathBuf,
 }
 
-/// What the cache has under a name.
+/// The state of a name in the cache.
 #[derive(Debug)]
 pub enum Entry {
     /// The whole file.
     Whole(File),
     /// Nothing; the caller has to bring it, and nobody else does meanwhile.
-    Absent(Part),
+    Absent(PartialFile),
 }
 
 impl Cache {
@@ -95,7 +95,7 @@ impl Cache {
                         continue;
                     }
                     file.set_len(0)?;
-                    return Ok(Entry::Absent(Part { file, path, whole }));
+                    return Ok(Entry::Absent(PartialFile { file, path, whole }));
                 }
                 // It was finished or given up meanwhile.
                 Ok(()) => continue,
@@ -120,7 +120,7 @@ impl Cache {
     ///
     /// # Errors
     /// It is larger than the limit, or other processes need the room for too long.
-    pub fn reserve(&self, part: &Part, bytes: u64) -> io::Result<()> {
+    pub fn reserve(&self, part: &PartialFile, bytes: u64) -> io::Result<()> {
         if bytes > self.limit {
             let detail = format!(
                 "a file of {bytes} bytes in a cache of {} bytes; raise data.storage.cache_gib",
@@ -146,7 +146,7 @@ impl Cache {
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve).
-    pub fn reserve_some(&self, part: &Part, bytes: u64) -> io::Result<()> {
+    pub fn reserve_some(&self, part: &PartialFile, bytes: u64) -> io::Result<()> {
         if bytes <= part.file.metadata()?.len() {
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl Cache {
         whole
     }
 
-    fn try_reserve(&self, part: &Part, bytes: u64) -> io::Result<bool> {
+    fn try_reserve(&self, part: &PartialFile, bytes: u64) -> io::Result<bool> {
         // One process at a time counts and reserves.
         let guard = self.folder.join("lock");
         let guard = OpenOptions::new().write(true).create(true).truncate(false).open(guard)?;
@@ -207,7 +207,7 @@ impl Cache {
     }
 }
 
-impl Part {
+impl PartialFile {
     /// Puts the file into its place, whole: it is then found under its name.
     pub fn finish(self) -> io::Result<File> {
         self.file.sync_all()?;
@@ -222,7 +222,7 @@ impl Part {
     }
 }
 
-/// Whether a file that was opened is still the one under its name.
+/// True if a file that was opened is still the one under its name.
 fn is_at(file: &File, path: &Path) -> bool {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     match (file.metadata(), fs::metadata(path)) {
@@ -231,7 +231,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether nobody writes a part any more: its process is gone.
+/// True if nobody writes a partial file any more: its process is gone.
 fn abandoned(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
@@ -247,7 +247,7 @@ impl Growth {
         Growth { last: None, since: Instant::now() }
     }
 
-    /// Whether it has grown since the last look; the first only remembers how it is.
+    /// True if it has grown since the last look; the first only remembers its size.
     fn grown(&mut self, changed: Option<SystemTime>) -> bool {
         let grown = self.last.is_some() && changed != self.last;
         if grown {

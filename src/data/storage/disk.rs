@@ -15,7 +15,7 @@ pub struct OpenFile {
     file: File,
     /// The last error of reading it.
     failure: Mutex<Option<io::Error>>,
-    /// Where it lies, or the folder of a file without a name.
+    /// Its path, or the folder of a file without a name.
     #[cfg(test)]
     path: PathBuf,
 }
@@ -107,7 +107,7 @@ fn copied(error: &io::Error) -> io::Error {
     }
 }
 
-/// What is under a name; `None` where nothing is.
+/// Metadata of the file of this name; `None` where there is none.
 ///
 /// # Errors
 /// The system cannot tell.
@@ -119,7 +119,7 @@ pub fn look(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
-/// Whether the system says that there is no such file, or that there can be none: its name is too long, or it is a
+/// True if the system says that there is no such file, or that there can be none: its name is too long, or it is a
 /// folder's.
 pub(crate) fn names_nothing(error: &io::Error) -> bool {
     matches!(
@@ -151,12 +151,12 @@ impl Base {
         Ok(Base { folder: folder.to_owned(), identity: (metadata.dev(), metadata.ino()) })
     }
 
-    /// Whether a file is named in it.
+    /// True if a file is named in it.
     pub fn holds(&self, path: &Path) -> bool {
         path.starts_with(&self.folder) || (self.folder == Path::new(".") && path.is_relative())
     }
 
-    /// Whether it is still there.
+    /// True if it is still there.
     pub fn is_there(&self) -> bool {
         Base::of(&self.folder).is_ok_and(|now| now.identity == self.identity)
     }
@@ -214,7 +214,7 @@ pub(crate) mod faults {
         FAULTS.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
     }
 
-    /// Whether all failures of this folder have come.
+    /// True if all failures of this folder have come.
     pub fn done(folder: &Path) -> bool {
         let faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
         faults.iter().all(|fault| fault.folder != folder || fault.times == 0)

@@ -11,12 +11,12 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::data::storage::cache::{Cache, Part};
+use crate::data::storage::cache::{Cache, PartialFile};
 #[cfg(feature = "remote")]
 use crate::data::storage::remote::{Refusal, Remote, Sink};
 use crate::data::storage::{Location, Progress, StorageError};
 
-/// What becomes of an image whose server does not answer, answers with an error or refuses it. An image that the
+/// Treatment of an image whose server does not answer, answers with an error or refuses it. An image that the
 /// server says it does not have (404, 410) is a broken sample either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum DeadLinks {
@@ -53,7 +53,7 @@ impl Fetch {
     /// The store cannot list, or does not answer.
     pub fn list(&self, location: &Location, pattern: &str) -> Result<Vec<Location>, StorageError> {
         let listed = self.remote(location)?.list(pattern, &self.progress);
-        let urls = listed.map_err(|refusal| told(location, refusal, 0))?;
+        let urls = listed.map_err(|refusal| storage_error(location, refusal, 0))?;
         Ok(urls.into_iter().map(Location::Url).collect())
     }
 
@@ -75,14 +75,14 @@ impl Fetch {
         location: &Location,
         url: &str,
         cache: &Cache,
-        mut part: Part,
+        mut part: PartialFile,
     ) -> Result<File, StorageError> {
         let failed = |source| StorageError::Io { location: location.clone(), source };
         let mut sink = Download { cache, part: &mut part };
         let fetched = self.remote(location).and_then(|remote| {
             remote
                 .fetch(url, &mut sink, self.attempts, &self.progress)
-                .map_err(|refusal| told(location, refusal, 0))
+                .map_err(|refusal| storage_error(location, refusal, 0))
         });
         match fetched {
             Ok(()) => part.finish().map_err(failed),
@@ -105,7 +105,7 @@ impl Fetch {
         };
         let mut bytes = Bounded { bytes: Vec::new(), longest };
         let fetched = self.remote(location)?.fetch(url, &mut bytes, attempts, &self.progress);
-        match fetched.map_err(|refusal| told(location, refusal, longest)) {
+        match fetched.map_err(|refusal| storage_error(location, refusal, longest)) {
             Ok(()) => Ok(bytes.bytes),
             Err(StorageError::Remote { location, detail }) if self.dead_links == DeadLinks::Stop => {
                 let help = "with `dead_links: Skip` in data.storage such images are left out and counted";
@@ -134,7 +134,7 @@ impl Fetch {
         location: &Location,
         _: &str,
         _: &Cache,
-        part: Part,
+        part: PartialFile,
     ) -> Result<File, StorageError> {
         part.give_up();
         self.absent(location)
@@ -146,7 +146,7 @@ impl Fetch {
 }
 
 #[cfg(feature = "remote")]
-fn told(location: &Location, refusal: Refusal, longest: u64) -> StorageError {
+fn storage_error(location: &Location, refusal: Refusal, longest: u64) -> StorageError {
     let location = location.clone();
     match refusal {
         Refusal::Absent(detail) => StorageError::Absent { location, detail },
@@ -162,7 +162,7 @@ fn told(location: &Location, refusal: Refusal, longest: u64) -> StorageError {
 #[cfg(feature = "remote")]
 struct Download<'a> {
     cache: &'a Cache,
-    part: &'a mut Part,
+    part: &'a mut PartialFile,
 }
 
 #[cfg(feature = "remote")]

@@ -1,4 +1,4 @@
-//! Where a file is: on a file system, or behind a URL.
+//! Locations of files: on a file system, or behind a URL.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,6 +12,7 @@ const SCHEMES: [&str; 10] = ["http", "https", "s3", "s3a", "gs", "az", "azure", 
 /// A file, wherever it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Location {
+    /// A path on this machine.
     File(PathBuf),
     /// As written.
     Url(String),

@@ -39,7 +39,7 @@ use crate::data::storage::disk::{names_nothing, OpenFile};
 use crate::data::storage::fetch::Fetch;
 use crate::data::storage::unpack::{unpack, UnpackLimits, Unpacked};
 
-/// How files are reached, and how long they may take.
+/// Access to files: cache, attempts, stall timeout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageConfig {
@@ -70,7 +70,7 @@ pub struct StorageConfig {
     /// left out as damage of the shard.
     #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub index_mib: f64,
-    /// What becomes of an image of a table whose server does not answer, or refuses it.
+    /// Treatment of an image of a table whose server does not answer, or refuses it.
     pub dead_links: DeadLinks,
 }
 
@@ -91,6 +91,7 @@ impl Default for StorageConfig {
 }
 
 impl StorageConfig {
+    /// Stall timeout of these settings.
     pub fn stall_timeout(&self) -> StallTimeout {
         let seconds = |value: f64| Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX);
         StallTimeout { warning: seconds(self.stall_warning_s), limit: seconds(self.stall_limit_s) }
@@ -137,15 +138,17 @@ impl Storage {
         Storage { config: config.clone(), progress, cache: OnceLock::new(), had: Mutex::default(), fetch }
     }
 
-    /// What is being read.
+    /// Reads in progress.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
 
+    /// Stall timeout of these settings.
     pub fn stall_timeout(&self) -> StallTimeout {
         self.config.stall_timeout()
     }
 
+    /// Attempts of these settings.
     pub fn attempts(&self) -> Attempts {
         self.config.attempts()
     }
@@ -246,7 +249,7 @@ impl Storage {
             .map_err(|error| self.cause(error).of(|| location.to_string()))
     }
 
-    /// What it means for a sample that its image cannot be had.
+    /// The consequence for a sample of an image that cannot be read: a defect of the sample, or a failure of the run.
     pub(crate) fn cause(&self, error: StorageError) -> Cause {
         let reason = match &error {
             StorageError::TooLong { .. } => "image_too_large",
@@ -282,7 +285,7 @@ impl Storage {
     }
 }
 
-/// Where programs of this user keep such files.
+/// The folder where programs of this user keep such files.
 fn usual_cache() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));

@@ -35,7 +35,7 @@ pub trait Sink: Send {
     fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
 }
 
-/// Why a file did not come.
+/// A failure to get a file.
 #[derive(Debug)]
 pub enum Refusal {
     /// The server says that there is no such file.
@@ -54,9 +54,9 @@ impl Refusal {
     }
 }
 
-/// What a server answers.
+/// Answer of a server.
 struct Answer {
-    /// Where its bytes begin.
+    /// Offset of its bytes in the file.
     from: u64,
     /// Length of the whole file, where the server says it.
     total: Option<u64>,
@@ -264,7 +264,7 @@ impl Remote {
         Ok(Answer { from, total, tag, body })
     }
 
-    /// The client of a bucket; who it is, is told by the environment as for the tools of its vendor.
+    /// The client of a bucket; its credentials come from the environment, as for the tools of its vendor.
     fn store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>, Refusal> {
         let bucket = url.as_str()[..bucket_end(url)].to_owned();
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
@@ -336,7 +336,7 @@ impl Remote {
     }
 }
 
-/// How far a transfer is.
+/// State of a transfer.
 #[derive(Debug, Default)]
 struct Transfer {
     /// Bytes that are written.
@@ -348,7 +348,7 @@ struct Transfer {
 }
 
 impl Transfer {
-    /// Whether an answer continues the file that was begun. Without a tag nobody knows.
+    /// True if an answer continues the file that was begun. Without a tag nobody knows.
     fn is_same(&self, answer: &Answer) -> bool {
         self.tag.is_some() && self.tag == answer.tag && self.total == answer.total
     }
@@ -359,7 +359,7 @@ fn parse(url: &str) -> Result<Url, Refusal> {
     Url::parse(&url).map_err(|error| Refusal::Denied(format!("not a URL: {error}")))
 }
 
-/// Where scheme and bucket of a URL end.
+/// End of scheme and bucket of a URL.
 fn bucket_end(url: &Url) -> usize {
     url.as_str().len()
         - url.path().len()

@@ -1,4 +1,4 @@
-//! Compressed files, told by content and never by name, unpacked into a file that can be read at any place.
+//! Compressed files, detected by content, never by name, unpacked into a file that can be read at any place.
 //!
 //! The cost: a compressed file is unpacked every time it is opened (a shard once an epoch), into a file without
 //! a name in the cache folder or in `$TMPDIR`, which is gone when the file is closed.
@@ -12,7 +12,7 @@ use crate::data::storage::Progress;
 /// Bytes moved at once.
 const CHUNK: usize = 1 << 18;
 
-/// How much a file may unpack to before it is taken for a bomb.
+/// Sizes to which a file may unpack before it is taken for a decompression bomb.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UnpackLimits {
     /// Bytes.
@@ -22,7 +22,7 @@ pub struct UnpackLimits {
 }
 
 impl UnpackLimits {
-    /// What any file may unpack to.
+    /// Bytes that any file may unpack to.
     pub const FREELY: u64 = 1 << 30;
 
     /// Bytes that a file of this length may unpack to.
@@ -37,13 +37,13 @@ pub struct Unpacked {
     pub file: OpenFile,
     /// Length before it was unpacked.
     pub bytes: u64,
-    /// Whether it is a temporary file: closed, it is gone.
+    /// True for a temporary file: closed, it is gone.
     pub temporary: bool,
-    /// Why it ends early, where the packed file is damaged. What is before the damage is there.
+    /// The damage for which it ends early. What is before the damage is there.
     pub damage: Option<String>,
 }
 
-/// How a file is packed.
+/// Compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Packing {
     Gzip,
@@ -110,7 +110,7 @@ pub fn unpack(
     }
 }
 
-/// Why a file ends early.
+/// The damage for which a file ends early.
 enum Damage {
     /// It unpacks to more than these bytes.
     Longer(u64),

@@ -1,4 +1,4 @@
-//! What tells a file behind http from every other one under its name, so that a transfer may go on where it stopped.
+//! Validators of files behind http: they tell a file from every other one under its name, so that a transfer may go on.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use reqwest::header::{HeaderMap, DATE, ETAG, LAST_MODIFIED};
 /// within one of them a file may change twice.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// What tells a file from every other one under its name: a strong tag, else when it was changed, where that is long
+/// The validator of a file: a strong tag, else the time when it was changed, where that is long
 /// ago.
 pub(crate) fn validator(headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());

@@ -9,10 +9,10 @@ use crate::data::Defect;
 
 /// Longest caption that is read, bytes.
 pub(crate) const LONGEST_CAPTION: u64 = 64 << 10;
-/// Fields of a json that are told where one is missing.
-const TOLD_FIELDS: usize = 6;
+/// Fields of a json that a message names where one is missing.
+const SHOWN_FIELDS: usize = 6;
 
-/// Where the captions of a sample of a shard are.
+/// The member of a shard that holds the captions of a sample.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum CaptionMember {
@@ -24,7 +24,7 @@ pub enum CaptionMember {
     Json(String),
 }
 
-/// Who may do without captions.
+/// Need for captions: embedding images, for example, needs none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CaptionUse {
     /// A sample without one is broken.
@@ -70,11 +70,11 @@ pub(crate) fn in_field(field: &str, meta: &Option<Value>) -> Option<Result<Vec<S
 /// The defect of a sample whose json has no text in a field, with the fields that it has.
 pub(crate) fn no_field(field: &str, meta: Option<&Value>) -> Defect {
     let fields = meta.and_then(Value::as_object).map(|object| {
-        let some: Vec<String> = object.keys().take(TOLD_FIELDS).map(|name| format!("{name:.40?}")).collect();
+        let some: Vec<String> = object.keys().take(SHOWN_FIELDS).map(|name| format!("{name:.40?}")).collect();
         format!(
             "; its fields are {}{}",
             some.join(", "),
-            if object.len() > TOLD_FIELDS { ", ..." } else { "" }
+            if object.len() > SHOWN_FIELDS { ", ..." } else { "" }
         )
     });
     let fields = fields.unwrap_or_else(|| "; it is no object".into());

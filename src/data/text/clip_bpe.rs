@@ -60,7 +60,7 @@ pub(crate) fn open(path: &Path) -> Result<tokenizers::Tokenizer, DataError> {
     build(vocabulary, merges, open_clip).map_err(|error| wrong(error.to_string()))
 }
 
-/// Whether it is open_clip's, by the expression that splits words.
+/// True for open_clip's tokenizer, by the expression that splits words.
 pub(crate) fn is_open_clips(inner: &tokenizers::Tokenizer) -> bool {
     let splits = |part: &PreTokenizerWrapper| match part {
         PreTokenizerWrapper::Split(split) => split.pattern == SplitPattern::Regex(OPEN_CLIP_WORDS.into()),
@@ -72,7 +72,7 @@ pub(crate) fn is_open_clips(inner: &tokenizers::Tokenizer) -> bool {
     }
 }
 
-/// Whether vocabulary and merges are those that open_clip has built in.
+/// True if vocabulary and merges are those that open_clip has built in.
 pub(crate) fn is_built_in(inner: &tokenizers::Tokenizer) -> bool {
     let ModelWrapper::BPE(model) = inner.get_model() else { return false };
     let Ok(model) = serde_json::to_value(model) else { return false };

@@ -14,15 +14,25 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 const FOREIGN: [(&[u8], &str); 3] =
     [(b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\0\0\xfe\xff", "UTF-32")];
 
-/// Why bytes are not text. Shown as of a file; [`of_value`](Self::of_value) is for a value in something larger.
+/// Reason why bytes are not text. Shown as of a file; [`of_value`](Self::of_value) is for a value in something larger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotText {
     /// They begin with the mark of another encoding.
     Encoding(&'static str),
     /// A byte that UTF-8 has not at this place of a line.
-    Byte { byte: u8, line: usize, behind: usize },
+    Byte {
+        /// The byte.
+        byte: u8,
+        /// Its line, from 1.
+        line: usize,
+        /// Bytes before it in the line.
+        behind: usize,
+    },
     /// A NUL in this line.
-    Nul { line: usize },
+    Nul {
+        /// Its line, from 1.
+        line: usize,
+    },
 }
 
 impl NotText {

@@ -11,7 +11,7 @@ use crate::data::text::{cleaning, clip_bpe, tokenizer_file, wordpiece};
 use crate::data::DataError;
 use crate::whole_file;
 
-/// Which tokenizer a model was trained with.
+/// The tokenizer that a model was trained with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum TokenizerConfig {
@@ -37,6 +37,17 @@ pub struct TrainTokenizerConfig {
 }
 
 /// Captions to token ids, with everything decided: vocabulary, start and end tokens, padding.
+///
+/// ```
+/// use flip::data::text::Tokenizer;
+///
+/// let captions = ["a red cat", "a grey cat"].map(String::from);
+/// let tokenizer = Tokenizer::train(captions.into_iter(), 60)?;
+/// let (ids, length) = tokenizer.encode("a cat", 8)?;
+/// assert_eq!(ids.len(), 8);
+/// assert!(ids[length..].iter().all(|&id| id == tokenizer.pad_id()));
+/// # Ok::<(), flip::data::DataError>(())
+/// ```
 #[derive(Clone)]
 pub struct Tokenizer {
     /// Without truncation and padding of its own; its post-processor adds `start` and `end`.
@@ -187,12 +198,12 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Whether captions are cleaned as open_clip cleans them for its byte-pair encoding.
+    /// True if captions are cleaned as open_clip cleans them for its byte-pair encoding.
     pub fn is_open_clips(&self) -> bool {
         self.open_clip
     }
 
-    /// Whether it is, token by token, the one that open_clip has built in.
+    /// True if it is, token by token, the one that open_clip has built in.
     pub fn is_built_into_open_clip(&self) -> bool {
         self.open_clip && clip_bpe::is_built_in(&self.inner)
     }
@@ -250,7 +261,7 @@ impl Tokenizer {
     }
 }
 
-/// What stands before and behind `plain` in `framed`.
+/// Tokens before and behind `plain` in `framed`.
 fn frame(framed: &[u32], plain: &[u32]) -> (Vec<u32>, Vec<u32>) {
     let at = framed.windows(plain.len().max(1)).position(|window| window == plain).unwrap_or(framed.len());
     let behind = framed.get(at + plain.len()..).unwrap_or_default();

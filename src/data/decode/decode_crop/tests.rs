@@ -27,7 +27,9 @@ fn train(size: usize) -> Transform {
 }
 
 fn cut(image: Image, transform: &Transform, view: View<'_>, index: u64) -> Vec<u8> {
-    Cutter::default().cut(image, ImageLimits::default(), transform, view, 3, (0, index)).expect("an image")
+    CropDecoder::default()
+        .decode_crop(image, ImageLimits::default(), transform, view, Draw { seed: 3, epoch: 0, index })
+        .expect("an image")
 }
 
 /// Mean and largest difference.
@@ -71,7 +73,7 @@ proptest! {
 }
 
 fn place(width: u32, height: u32, index: u64) -> Placement {
-    Placement::draw(&AugmentConfig::default(), (width, height), 3, (0, index))
+    Placement::draw(&AugmentConfig::default(), (width, height), Draw { seed: 3, epoch: 0, index })
 }
 
 #[test]
@@ -95,8 +97,8 @@ fn decoding_in_part_shows_what_decoding_the_whole_shows() {
         for index in 0..4 {
             let header = plain_jpeg(&bytes, ImageLimits::default()).expect("baseline");
             let place = place(width, height, index);
-            let ours = Cutter::default()
-                .jpeg(&bytes, &header, &place, 56, &runs(56, View::Whole), View::Whole)
+            let ours = CropDecoder::default()
+                .jpeg(&bytes, &header, &place, 56, &regions(56, View::Whole), View::Whole)
                 .expect("decoded");
             let (mean, most) = apart(&ours, &placed(&rgb, &place, 56));
             assert!(mean < 2.0 && most < 40, "{width} x {height}: {mean}, {most}");
@@ -136,8 +138,8 @@ fn flat_images_stay_flat_and_thin_ones_become_squares() {
 fn damaged_scans_are_left_to_the_general_decoder() {
     let bytes = jpeg(&image(80, 60), 90);
     let header = plain_jpeg(&bytes, ImageLimits::default()).expect("baseline");
-    assert!(Cutter::default().decode_all(&bytes, ImageLimits::default()));
+    assert!(CropDecoder::default().decode_all(&bytes, ImageLimits::default()));
     for cut in [header.scan, header.scan + 100, bytes.len() - 2] {
-        assert!(!Cutter::default().decode_all(&bytes[..cut], ImageLimits::default()), "cut at {cut}");
+        assert!(!CropDecoder::default().decode_all(&bytes[..cut], ImageLimits::default()), "cut at {cut}");
     }
 }

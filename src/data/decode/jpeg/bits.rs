@@ -1,7 +1,7 @@
 //! The entropy-coded data of a scan, bit by bit.
 
 use super::huffman::{Codes, END};
-use super::Unread;
+use super::Unsupported;
 
 /// Zeros behind each piece of the data, so that bits can be read eight bytes at a time.
 const PADDING: usize = 16;
@@ -10,9 +10,9 @@ const PADDING: usize = 16;
 #[derive(Debug, Default)]
 pub struct Pieces {
     pub data: Vec<u8>,
-    /// Where each piece begins and ends in it.
+    /// Start and end of each piece in it.
     pub ranges: Vec<(usize, usize)>,
-    /// Whether restart markers count from 0 to 7 again and again.
+    /// True if restart markers count from 0 to 7 again and again.
     pub in_order: bool,
 }
 
@@ -79,9 +79,9 @@ impl<'a> Bits<'a> {
 
     /// Makes at least 56 bits ready.
     #[inline(always)]
-    pub fn refill(&mut self) -> Result<(), Unread> {
+    pub fn refill(&mut self) -> Result<(), Unsupported> {
         let eight =
-            self.data.get(self.at..self.at + 8).and_then(|eight| eight.try_into().ok()).ok_or(Unread)?;
+            self.data.get(self.at..self.at + 8).and_then(|eight| eight.try_into().ok()).ok_or(Unsupported)?;
         self.next |= u64::from_be_bytes(eight) >> self.left;
         self.at += (63 - self.left as usize) >> 3;
         self.left |= 56;
@@ -90,8 +90,8 @@ impl<'a> Bits<'a> {
 
     /// The next run of zeros and the value behind it.
     #[inline(always)]
-    pub fn take(&mut self, codes: &Codes, ac: bool) -> Result<(usize, i32), Unread> {
-        let entry = codes.look_up(self.next, ac).ok_or(Unread)?;
+    pub fn take(&mut self, codes: &Codes, ac: bool) -> Result<(usize, i32), Unsupported> {
+        let entry = codes.look_up(self.next, ac).ok_or(Unsupported)?;
         // Without branches: how long a value is cannot be foreseen.
         let bits = self.next << entry.code();
         self.skip(entry.bits());
@@ -104,7 +104,7 @@ impl<'a> Bits<'a> {
 
     /// Reads past all values of a block but the first.
     #[inline(always)]
-    pub fn pass(&mut self, ac: &Codes) -> Result<(), Unread> {
+    pub fn pass(&mut self, ac: &Codes) -> Result<(), Unsupported> {
         let mut at = 1;
         while at < 64 {
             self.refill()?;
@@ -114,14 +114,14 @@ impl<'a> Bits<'a> {
                 let (run, _) = self.take(ac, true)?;
                 at += if run == END { END } else { run + 1 };
                 if at > 64 && run != END {
-                    return Err(Unread);
+                    return Err(Unsupported);
                 }
                 continue;
             }
             self.skip(pair.bits());
             at += pair.coefficients();
             if at > 64 && pair.coefficients() < END {
-                return Err(Unread);
+                return Err(Unsupported);
             }
         }
         Ok(())
@@ -135,12 +135,12 @@ impl<'a> Bits<'a> {
 
     /// # Errors
     /// More bits were read than the piece has.
-    pub fn end(&self) -> Result<(), Unread> {
+    pub fn end(&self) -> Result<(), Unsupported> {
         let read = 8 * self.at - self.left as usize;
         if read <= 8 * self.end {
             Ok(())
         } else {
-            Err(Unread)
+            Err(Unsupported)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a JPEG file holds all of its image.
+//! Check that a JPEG file holds all of its image.
 //!
 //! Decoders fill up what is missing with gray and say nothing. This reads the file's structure, and in every scan
 //! that lays down whole blocks or their mean colours the codes too, without making pixels of them. Scans that only
@@ -7,9 +7,9 @@
 use super::bits::{Bits, Pieces};
 use super::huffman::Codes;
 use super::segments::{word, Segments, SCAN};
-use super::{Unread, EOI};
+use super::{Unsupported, EOI};
 
-/// What a decoder would not say.
+/// A flaw that a decoder would not report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     /// The file ends before its end marker, or a scan before the image.
@@ -84,8 +84,8 @@ struct Plane {
     begun: bool,
 }
 
-/// What a scan has of each block.
-enum Part {
+/// The coefficients that a scan has of each block.
+enum BlockCoding {
     /// All of it.
     Whole(Codes, Codes),
     /// The first value.
@@ -124,7 +124,7 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Whether every plane has begun by the end of the file.
+    /// True if every plane has begun by the end of the file.
     fn check_planes(&self) -> Result<(), Flaw> {
         match self.frame.as_ref().is_some_and(|frame| frame.planes.iter().any(|plane| !plane.begun)) {
             true => Err(Flaw::Truncated("it ends before its last plane")),
@@ -132,7 +132,7 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Whether the data at hand reaches to the end of the scan of this header.
+    /// Checks that the data at hand reaches to the end of the scan of this header.
     fn check_scan(&self, header: &[u8]) -> Result<(), Flaw> {
         match self.scan(header) {
             Some((units, blocks)) => self.walk(units, &blocks),
@@ -140,8 +140,8 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Coded units of a scan, and the parts of blocks in one of them; `None` where they are not read here.
-    fn scan(&self, header: &[u8]) -> Option<(u64, Vec<Part>)> {
+    /// Coded units of a scan, and the codings of blocks in one of them; `None` where they are not read here.
+    fn scan(&self, header: &[u8]) -> Option<(u64, Vec<BlockCoding>)> {
         let frame = self.frame.as_ref()?;
         let (&count, rest) = header.split_first()?;
         let (names, rest) = rest.split_at_checked(2 * usize::from(count))?;
@@ -150,7 +150,7 @@ impl<'a> File<'a> {
             return None;
         }
         let alone = names.len() == 2;
-        let mut parts = Vec::new();
+        let mut codings = Vec::new();
         let mut units = frame.units();
         for name in names.chunks_exact(2) {
             let plane = frame.planes.iter().find(|plane| plane.id == name[0])?;
@@ -160,14 +160,16 @@ impl<'a> File<'a> {
                 units = frame.blocks(plane);
             }
             for _ in 0..blocks {
-                parts.push(match (frame.progressive, precision >> 4) {
-                    (false, _) => Part::Whole(self.table(0, name[1] >> 4)?, self.table(1, name[1] & 15)?),
-                    (true, 0) => Part::First(self.table(0, name[1] >> 4)?),
-                    (true, _) => Part::Bit,
+                codings.push(match (frame.progressive, precision >> 4) {
+                    (false, _) => {
+                        BlockCoding::Whole(self.table(0, name[1] >> 4)?, self.table(1, name[1] & 15)?)
+                    }
+                    (true, 0) => BlockCoding::First(self.table(0, name[1] >> 4)?),
+                    (true, _) => BlockCoding::Bit,
                 });
             }
         }
-        Some((units, parts))
+        Some((units, codings))
     }
 
     fn table(&self, kind: usize, place: u8) -> Option<Codes> {
@@ -176,36 +178,36 @@ impl<'a> File<'a> {
     }
 
     /// Reads all units of a scan.
-    fn walk(&self, units: u64, parts: &[Part]) -> Result<(), Flaw> {
+    fn walk(&self, units: u64, codings: &[BlockCoding]) -> Result<(), Flaw> {
         const SHORT: Flaw = Flaw::Truncated("its data ends before the image");
         let mut pieces = self.pieces.ranges.iter();
         let mut bits = Bits::of(&self.pieces.data, pieces.next().ok_or(SHORT)?);
         for unit in 0..units {
             if self.restart > 0 && unit > 0 && unit % u64::from(self.restart) == 0 {
-                bits.end().map_err(|Unread| SHORT)?;
+                bits.end().map_err(|Unsupported| SHORT)?;
                 bits = Bits::of(&self.pieces.data, pieces.next().ok_or(SHORT)?);
             }
-            for part in parts {
-                if part.pass(&mut bits).is_err() {
+            for coding in codings {
+                if coding.pass(&mut bits).is_err() {
                     return Err(if bits.end().is_err() { SHORT } else { Flaw::Damaged });
                 }
             }
         }
-        bits.end().map_err(|Unread| SHORT)
+        bits.end().map_err(|Unsupported| SHORT)
     }
 }
 
-impl Part {
+impl BlockCoding {
     #[inline(always)]
-    fn pass(&self, bits: &mut Bits<'_>) -> Result<(), Unread> {
+    fn pass(&self, bits: &mut Bits<'_>) -> Result<(), Unsupported> {
         bits.refill()?;
         match self {
-            Part::Whole(dc, ac) => {
+            BlockCoding::Whole(dc, ac) => {
                 bits.take(dc, false)?;
                 bits.pass(ac)
             }
-            Part::First(dc) => bits.take(dc, false).map(|_| ()),
-            Part::Bit => {
+            BlockCoding::First(dc) => bits.take(dc, false).map(|_| ()),
+            BlockCoding::Bit => {
                 bits.skip(1);
                 Ok(())
             }

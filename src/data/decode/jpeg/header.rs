@@ -1,6 +1,6 @@
 //! The segments before the scan of a JPEG: sizes, tables, and what the image's colours are.
 
-use super::{Unread, MAX_COMPONENTS};
+use super::{Unsupported, MAX_COMPONENTS};
 
 /// Everything a decoder needs to know before the entropy-coded data.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub struct Header<'a> {
     pub colours: Colours,
     /// The EXIF block, without its name.
     pub exif: Option<&'a [u8]>,
-    /// Where the entropy-coded data begins.
+    /// Start of the entropy-coded data.
     pub scan: usize,
 }
 
@@ -35,7 +35,7 @@ pub struct Component {
     pub ac: usize,
 }
 
-/// What the planes mean.
+/// Colour space of the planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colours {
     Gray,
@@ -47,11 +47,11 @@ impl<'a> Header<'a> {
     /// Reads up to the scan.
     ///
     /// # Errors
-    /// [`Unread`] for what this decoder leaves to others: progressive and lossless frames, arithmetic
+    /// [`Unsupported`] for what this decoder leaves to others: progressive and lossless frames, arithmetic
     /// codes, 12 bits, CMYK, several scans; and for anything that is no JPEG.
-    pub fn read(bytes: &'a [u8]) -> Result<Header<'a>, Unread> {
+    pub fn read(bytes: &'a [u8]) -> Result<Header<'a>, Unsupported> {
         if !bytes.starts_with(&[0xff, 0xd8]) {
-            return Err(Unread);
+            return Err(Unsupported);
         }
         let mut header = Header {
             width: 0,
@@ -74,11 +74,11 @@ impl<'a> Header<'a> {
                     continue;
                 }
                 Some(&[0xff, marker]) => marker,
-                _ => return Err(Unread),
+                _ => return Err(Unsupported),
             };
-            let length = bytes.get(at + 2..at + 4).ok_or(Unread)?;
+            let length = bytes.get(at + 2..at + 4).ok_or(Unsupported)?;
             let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-            let body = bytes.get(at + 4..at + 2 + length).ok_or(Unread)?;
+            let body = bytes.get(at + 4..at + 2 + length).ok_or(Unsupported)?;
             at += 2 + length;
             match marker {
                 0xc0 | 0xc1 => header.take_frame(body)?,
@@ -100,7 +100,7 @@ impl<'a> Header<'a> {
                 }
                 // Application data and comments.
                 0xe2..=0xef | 0xfe => {}
-                _ => return Err(Unread),
+                _ => return Err(Unsupported),
             }
         }
     }
@@ -130,23 +130,23 @@ impl<'a> Header<'a> {
         (f64::from(component.across) / f64::from(across), f64::from(component.down) / f64::from(down))
     }
 
-    fn take_frame(&mut self, body: &[u8]) -> Result<(), Unread> {
-        let &[8, ref rest @ ..] = body else { return Err(Unread) };
+    fn take_frame(&mut self, body: &[u8]) -> Result<(), Unsupported> {
+        let &[8, ref rest @ ..] = body else { return Err(Unsupported) };
         if !self.components.is_empty() || rest.len() < 5 {
-            return Err(Unread);
+            return Err(Unsupported);
         }
         (self.height, self.width) = (word(&rest[..2]).into(), word(&rest[2..4]).into());
         let count = usize::from(rest[4]);
         if self.width == 0 || self.height == 0 || rest.len() != 5 + 3 * count {
-            return Err(Unread);
+            return Err(Unsupported);
         }
         if count != 1 && count != MAX_COMPONENTS {
-            return Err(Unread);
+            return Err(Unsupported);
         }
         for part in rest[5..].chunks_exact(3) {
             let (mut across, mut down) = (u32::from(part[1] >> 4), u32::from(part[1] & 15));
             if !matches!(across, 1 | 2 | 4) || !matches!(down, 1 | 2 | 4) || part[2] > 3 {
-                return Err(Unread);
+                return Err(Unsupported);
             }
             if count == 1 {
                 // A scan of one plane is not interleaved: its units are single blocks.
@@ -158,15 +158,15 @@ impl<'a> Header<'a> {
         Ok(())
     }
 
-    fn take_quantisers(&mut self, mut body: &[u8]) -> Result<(), Unread> {
+    fn take_quantisers(&mut self, mut body: &[u8]) -> Result<(), Unsupported> {
         while let Some((&kind, rest)) = body.split_first() {
             let wide = match kind >> 4 {
                 0 => 1,
                 1 => 2,
-                _ => return Err(Unread),
+                _ => return Err(Unsupported),
             };
-            let values = rest.get(..64 * wide).ok_or(Unread)?;
-            let table = self.quantisers.get_mut(usize::from(kind & 15)).ok_or(Unread)?;
+            let values = rest.get(..64 * wide).ok_or(Unsupported)?;
+            let table = self.quantisers.get_mut(usize::from(kind & 15)).ok_or(Unsupported)?;
             *table = Some(std::array::from_fn(|i| match wide {
                 1 => values[i].into(),
                 _ => word(&values[2 * i..2 * i + 2]),
@@ -176,48 +176,48 @@ impl<'a> Header<'a> {
         Ok(())
     }
 
-    fn take_codes(&mut self, mut body: &'a [u8]) -> Result<(), Unread> {
+    fn take_codes(&mut self, mut body: &'a [u8]) -> Result<(), Unsupported> {
         while let Some((&kind, rest)) = body.split_first() {
-            let counts = rest.get(..16).ok_or(Unread)?;
+            let counts = rest.get(..16).ok_or(Unsupported)?;
             let symbols: usize = counts.iter().map(|&count| usize::from(count)).sum();
-            let table = rest.get(..16 + symbols).ok_or(Unread)?;
+            let table = rest.get(..16 + symbols).ok_or(Unsupported)?;
             let tables = match kind >> 4 {
                 0 => &mut self.dc,
                 1 => &mut self.ac,
-                _ => return Err(Unread),
+                _ => return Err(Unsupported),
             };
-            *tables.get_mut(usize::from(kind & 15)).ok_or(Unread)? = Some(table);
+            *tables.get_mut(usize::from(kind & 15)).ok_or(Unsupported)? = Some(table);
             body = &rest[16 + symbols..];
         }
         Ok(())
     }
 
-    fn take_scan(&mut self, body: &[u8]) -> Result<(), Unread> {
+    fn take_scan(&mut self, body: &[u8]) -> Result<(), Unsupported> {
         let count = self.components.len();
         if count == 0 || body.len() != 4 + 2 * count || usize::from(body[0]) != count {
-            return Err(Unread);
+            return Err(Unsupported);
         }
         for (component, part) in self.components.iter_mut().zip(body[1..].chunks_exact(2)) {
             (component.dc, component.ac) = (usize::from(part[1] >> 4), usize::from(part[1] & 15));
             if component.id != part[0] || component.dc > 3 || component.ac > 3 {
-                return Err(Unread);
+                return Err(Unsupported);
             }
         }
         // The whole spectrum at once.
         match body[1 + 2 * count..] {
             [0, 63, 0] => Ok(()),
-            _ => Err(Unread),
+            _ => Err(Unsupported),
         }
     }
 
     /// As libjpeg guesses where the file does not say.
-    fn colours_of(&self, jfif: bool, adobe: Option<u8>) -> Result<Colours, Unread> {
+    fn colours_of(&self, jfif: bool, adobe: Option<u8>) -> Result<Colours, Unsupported> {
         let ids: Vec<u8> = self.components.iter().map(|component| component.id).collect();
         Ok(match (self.components.len(), jfif, adobe) {
             (1, ..) => Colours::Gray,
             (_, true, _) | (_, _, Some(1)) => Colours::YCbCr,
             (_, _, Some(0)) => Colours::Rgb,
-            (_, _, Some(_)) => return Err(Unread),
+            (_, _, Some(_)) => return Err(Unsupported),
             _ if ids == b"RGB" => Colours::Rgb,
             _ => Colours::YCbCr,
         })

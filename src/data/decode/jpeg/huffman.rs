@@ -1,16 +1,16 @@
 //! Huffman codes of a JPEG scan.
 
-use super::Unread;
+use super::Unsupported;
 
 /// Bits that are looked up at once.
 const LOOKUP: u32 = 10;
 
-/// What the next bits of the scan are, in one word; zero where the code is longer than the lookup.
+/// The code that the next bits of the scan are, in one word; zero where the code is longer than the lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry(u32);
 
 impl Entry {
-    /// What a symbol stands for, whose code has `length` bits.
+    /// The entry of a symbol whose code has `length` bits.
     fn of(symbol: u8, length: u32, ac: bool) -> Entry {
         let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
         // Of symbols without a value only the run of sixteen zeros goes on.
@@ -43,7 +43,7 @@ impl Entry {
     }
 }
 
-/// How far one or two AC symbols go, in one word; zero where the code is longer than the lookup.
+/// Lengths of one or two AC symbols, in one word; zero where the code is longer than the lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair(u32);
 
@@ -105,8 +105,8 @@ impl Codes {
     ///
     /// # Errors
     /// More codes than their lengths leave room for, or sizes that do not occur.
-    pub fn new(definition: &[u8], ac: bool) -> Result<Codes, Unread> {
-        let (counts, symbols) = definition.split_at_checked(16).ok_or(Unread)?;
+    pub fn new(definition: &[u8], ac: bool) -> Result<Codes, Unsupported> {
+        let (counts, symbols) = definition.split_at_checked(16).ok_or(Unsupported)?;
         let mut codes = Codes {
             definition: definition.to_vec(),
             entries: Box::new([Entry(0); 1 << LOOKUP]),
@@ -117,18 +117,18 @@ impl Codes {
         };
         let largest = if ac { 10 } else { 11 };
         if symbols.iter().any(|&symbol| symbol & 15 > largest || (!ac && symbol > largest)) {
-            return Err(Unread);
+            return Err(Unsupported);
         }
         let (mut code, mut place) = (0u32, 0usize);
         for length in 1..=16u32 {
             let count = usize::from(counts[length as usize - 1]);
             codes.offsets[length as usize] = place as i32 - code as i32;
             if code + count as u32 > 1 << length {
-                return Err(Unread);
+                return Err(Unsupported);
             }
             for _ in 0..count {
                 if length <= LOOKUP {
-                    let symbol = *symbols.get(place).ok_or(Unread)?;
+                    let symbol = *symbols.get(place).ok_or(Unsupported)?;
                     codes.enter(code, length, symbol, ac);
                 }
                 code += 1;
@@ -160,18 +160,18 @@ impl Codes {
         Pair::of(first, (second.0 != 0 && used + second.code() <= LOOKUP).then_some(second))
     }
 
-    /// What the upper bits of `bits` begin with, values left aside.
+    /// The symbols that the upper bits of `bits` begin with, values left aside.
     #[inline(always)]
     pub fn look_up_pair(&self, bits: u64) -> Pair {
         self.pairs[(bits >> (64 - LOOKUP)) as usize]
     }
 
-    /// Whether it was built from this segment.
+    /// True if it was built from this segment.
     pub fn is_of(&self, definition: &[u8]) -> bool {
         self.definition == definition
     }
 
-    /// What the upper 16 bits of `bits` begin with.
+    /// The symbol that the upper 16 bits of `bits` begin with.
     #[inline(always)]
     pub fn look_up(&self, bits: u64, ac: bool) -> Option<Entry> {
         let entry = self.entries[(bits >> (64 - LOOKUP)) as usize];

@@ -3,7 +3,7 @@
 //! A crop that is resized, of which a mask keeps a quarter, needs a fraction of an image's blocks: codes have to
 //! be read in sequence, but a block that nobody looks at is not transformed, blocks of a large image come out at
 //! half, quarter or eighth size, and planes stay as stored - subsampled, in the file's colours - for whoever resizes
-//! them. No decoder for hire does that. What is rarer than a baseline scan is [`Unread`] here and left to the `image`
+//! them. No decoder for hire does that. What is rarer than a baseline scan is [`Unsupported`] here and left to the `image`
 //! crate, once [`complete`] has seen that all of it is there.
 
 mod bits;
@@ -27,7 +27,7 @@ const MAX_COMPONENTS: usize = 3;
 
 /// This decoder does not read the image; another may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unread;
+pub struct Unsupported;
 
 /// The size of a plane, and which of its blocks are wanted.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use std::ops::{Add, Mul, Sub};
 /// A block: coefficient (u across, v down) at `8 * u + v`.
 pub type Block = [f32; 64];
 
-/// Where coefficients in zigzag order belong in a [`Block`].
+/// Places of coefficients in zigzag order in a [`Block`].
 pub const PLACES: [u8; 64] = {
     let mut places = [0u8; 64];
     let (mut across, mut down, mut up) = (0usize, 0usize, true);
@@ -117,7 +117,7 @@ impl Inverse {
     }
 }
 
-/// Whether the processor has AVX2.
+/// True if the processor has AVX2.
 fn simd() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx2");

@@ -1,10 +1,11 @@
-//! What a scene is made of, and the words for it.
+//! Attributes of scenes, and the words for them.
 
 /// An attribute with a fixed list of values.
 macro_rules! attribute {
     ($(#[$doc:meta])* $name:ident { $($value:ident),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(missing_docs)] // The names of the values say it.
         pub enum $name { $($value),+ }
 
         impl $name {
@@ -25,31 +26,32 @@ attribute! {
 }
 
 attribute! {
-    /// How a shape is filled.
+    /// Filling of a shape.
     Texture { Plain, Striped, Dotted, Checked }
 }
 
 attribute! {
-    /// How large a shape is.
+    /// Size of a shape.
     Size { Small, Large }
 }
 
 attribute! {
-    /// Where a single shape is.
+    /// Place of a single shape.
     Place { Left, Right, Top, Bottom, Centre }
 }
 
 attribute! {
-    /// How light the background is; always neutral, so that colour belongs to shapes.
+    /// Lightness of the background; always neutral, so that colour belongs to shapes.
     Ground { Light, Grey, Dark }
 }
 
 attribute! {
-    /// Where the first of two shapes is.
+    /// Place of the first of two shapes, as seen from the second.
     Relation { LeftOf, RightOf, Above, Below }
 }
 
 impl Shape {
+    /// The word for it in captions.
     pub fn word(self) -> &'static str {
         match self {
             Shape::Circle => "circle",
@@ -87,6 +89,7 @@ impl Shape {
 }
 
 impl Colour {
+    /// The word for it in captions.
     pub fn word(self) -> &'static str {
         match self {
             Colour::Red => "red",
@@ -124,6 +127,7 @@ impl Colour {
 }
 
 impl Texture {
+    /// The word for it in captions.
     pub fn word(self) -> &'static str {
         match self {
             Texture::Plain => "plain",
@@ -135,6 +139,7 @@ impl Texture {
 }
 
 impl Size {
+    /// The word for it in captions.
     pub fn word(self) -> &'static str {
         match self {
             Size::Small => "small",
@@ -152,6 +157,7 @@ impl Size {
 }
 
 impl Place {
+    /// The words for it in captions.
     pub fn words(self) -> &'static str {
         match self {
             Place::Left => "on the left",
@@ -175,6 +181,7 @@ impl Place {
 }
 
 impl Ground {
+    /// The words for it in captions.
     pub fn words(self) -> &'static str {
         match self {
             Ground::Light => "on a light background",
@@ -194,6 +201,7 @@ impl Ground {
 }
 
 impl Relation {
+    /// The words for it in captions.
     pub fn words(self) -> &'static str {
         match self {
             Relation::LeftOf => "to the left of",
@@ -213,7 +221,7 @@ impl Relation {
         }
     }
 
-    /// Where the first shape goes; the second goes opposite.
+    /// The place of the first shape; the second goes opposite.
     pub fn place(self) -> Place {
         match self {
             Relation::LeftOf => Place::Left,

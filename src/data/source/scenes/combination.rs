@@ -1,4 +1,4 @@
-//! Which pairs of shape and colour training may see.
+//! Pairs of shape and colour, and those that training never sees.
 //!
 //! Number the shapes and the colours from 0 to 11; a pair is held out if shape + colour, modulo 12, is 0,
 //! 1, 4 or 6. So every shape lacks four colours and every colour lacks four shapes: 48 pairs of 144. The
@@ -14,17 +14,19 @@ const HELD_OUT: [usize; 4] = [0, 1, 4, 6];
 /// A shape of a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Combination {
+    /// Its shape.
     pub shape: Shape,
+    /// Its colour.
     pub colour: Colour,
 }
 
 impl Combination {
-    /// Whether training never shows it, in any role.
+    /// True if training never shows it, in any role.
     pub fn is_held_out(self) -> bool {
         HELD_OUT.contains(&((self.shape as usize + self.colour as usize) % Colour::ALL.len()))
     }
 
-    /// What a split shows, in the order of its class labels.
+    /// Combinations that a split shows, in the order of its class labels.
     pub fn of(split: ScenesSplit) -> Vec<Combination> {
         let held_out = split == ScenesSplit::HeldOut;
         let with_shape = |&shape| Colour::ALL.iter().map(move |&colour| Combination { shape, colour });

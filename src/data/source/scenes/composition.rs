@@ -10,7 +10,7 @@ use super::paint::Brush;
 use super::scene::{canvas, pick, second_tone, tint};
 use super::topic::{never_together, Group, Topic};
 
-/// How far the corners of an outline may reach, in radii.
+/// Farthest reach of the corners of an outline, in radii.
 const REACH: f32 = 1.3;
 /// Places tried for a thing before the rest makes room.
 const TRIES: usize = 40;
@@ -18,22 +18,28 @@ const TRIES: usize = 40;
 /// A thing in an image; lengths in sides of the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placed {
+    /// Its shape and colour.
     pub what: Combination,
+    /// Its filling.
     pub texture: Texture,
+    /// Its centre: x to the right, y down.
     pub centre: Point,
+    /// Its radius.
     pub radius: f32,
 }
 
 /// An image's content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Composition {
+    /// The part that the caption describes.
     pub topic: Topic,
     /// The things of the topic in its order, then those that are not told.
     pub placed: Vec<Placed>,
+    /// The background.
     pub ground: Ground,
 }
 
-/// What may be where: from and to, along the relation's axis and across it.
+/// An area for shapes, from and to, along the relation's axis and across it.
 #[derive(Debug, Clone, Copy)]
 struct Area {
     along: (f32, f32),

@@ -10,9 +10,9 @@ pub struct ScenesConfig {
     /// Side of an image, pixels; from the level `Clutter` on at least 32.
     #[schemars(range(min = 8, max = 4_096))]
     pub size: usize,
-    /// Which combinations of attributes are shown.
+    /// The combinations of attributes that are shown.
     pub split: ScenesSplit,
-    /// How much an image shows and a caption tells.
+    /// Richness of images and captions.
     #[serde(default)]
     pub level: ScenesLevel,
     /// Number of images, for an evaluation. Default: endless.
@@ -23,11 +23,13 @@ pub struct ScenesConfig {
 /// Training never shows a held-out combination of attributes; evaluation shows nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ScenesSplit {
+    /// Everything but what is held out.
     Train,
+    /// What training never shows.
     HeldOut,
 }
 
-/// How much an image shows and a caption tells. In training every level from `Clutter` on shows, in equal
+/// Richness of images and captions. In training every level from `Clutter` on shows, in equal
 /// shares, what those from `Clutter` to itself show, and nothing of what any of them holds out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ScenesLevel {

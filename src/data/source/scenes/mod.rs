@@ -11,10 +11,10 @@ mod caption;
 mod combination;
 mod composition;
 mod config;
+mod describe;
 mod outline;
 mod paint;
 mod scene;
-mod telling;
 mod topic;
 
 pub use attribute::{Colour, Ground, Place, Relation, Shape, Size, Texture};
@@ -42,10 +42,10 @@ const LEAST_CROWDED: usize = 32;
 /// Largest side, so that a `u32` can hold the bytes.
 const MOST: usize = 16_384;
 
-/// How a source that knows its own words asks for them, from the level `Clutter` on.
+/// Prompt templates of this source, from the level `Clutter` on.
 const TEMPLATES: [&str; 2] = ["{}", "a picture of {}"];
 
-/// What an image shows.
+/// The content of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     /// Of the level `Plain`.
@@ -61,10 +61,10 @@ pub struct Scenes {
     level: ScenesLevel,
     samples: Option<u64>,
     seed: u64,
-    /// What the split shows; by class label where single shapes are the classes.
+    /// Combinations that the split shows; by class label where single shapes are the classes.
     combinations: Vec<Combination>,
     labels: HashMap<Combination, i64>,
-    /// What an evaluation asks from the level `Clutter` on, by class label.
+    /// Topics that an evaluation asks for from the level `Clutter` on, by class label.
     topics: Vec<Topic>,
     /// By shape.
     outlines: Vec<Outline>,
@@ -102,7 +102,7 @@ impl Scenes {
         })
     }
 
-    /// What is in the image of this number, the image and its captions.
+    /// The content of the image of this number, and the sample: image and captions.
     pub fn sample(&self, number: u64) -> (Content, Raw) {
         let (split, pairs) = match self.split {
             ScenesSplit::Train => ("train", true),
@@ -123,7 +123,7 @@ impl Scenes {
         } else {
             let composition;
             (composition, label) = self.compose(&mut rng);
-            captions = telling::captions(&composition, &mut rng);
+            captions = describe::captions(&composition, &mut rng);
             pixels = composition.paint(self.side, &self.outlines, &mut rng);
             content = Content::Composed(composition);
         }

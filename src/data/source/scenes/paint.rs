@@ -21,7 +21,7 @@ pub struct Canvas {
     coverage: Vec<f32>,
 }
 
-/// Where and how a shape is painted; lengths in pixels.
+/// A brush: place, size, angle and colours of a shape; lengths in pixels.
 #[derive(Debug, Clone, Copy)]
 pub struct Brush {
     pub centre: Point,
@@ -39,7 +39,7 @@ pub struct Brush {
 struct Edge {
     top: f32,
     bottom: f32,
-    /// Where it is at `top`, and how far it moves right per pixel down.
+    /// Its x at `top`, and its step to the right per pixel down.
     x: f32,
     slope: f32,
 }
@@ -117,7 +117,7 @@ impl Canvas {
     }
 }
 
-/// Whether a texture shows its second tone at a place, in 32nds of the image from the shape's centre.
+/// True if a texture shows its second tone at a place, in 32nds of the image from the shape's centre.
 fn is_second(texture: Texture, right: f32, down: f32) -> bool {
     // Far enough for the coordinates to be positive, so that truncation rounds down.
     const AWAY: f32 = 1024.0;

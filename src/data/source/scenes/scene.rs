@@ -14,21 +14,27 @@ const PAIRS: f64 = 0.25;
 /// A shape of a colour and a texture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Object {
+    /// Its shape and colour.
     pub what: Combination,
+    /// Its filling.
     pub texture: Texture,
 }
 
-/// What a scene shows.
+/// The one or two objects of a scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
+    /// An object, its size and its place.
     One(Object, Size, Place),
     /// The first is so to the second.
     Two(Object, Relation, Object),
 }
 
+/// A scene: an image of the level `Plain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scene {
+    /// The objects.
     pub subject: Subject,
+    /// The background.
     pub ground: Ground,
 }
 
@@ -92,7 +98,7 @@ fn towards(place: Place, distance: f32) -> Point {
     (0.5 + right * distance, 0.5 + down * distance)
 }
 
-/// How an object is painted this time: a little moved, turned and tinted. `centre` and `radius` are in
+/// A brush for an object, which is painted a little moved, turned and tinted. `centre` and `radius` are in
 /// sides of the image.
 fn brush(object: &Object, centre: Point, radius: f32, side: f32, level: f32, rng: &mut dyn RngCore) -> Brush {
     let colour = tint(object.what.colour, rng);

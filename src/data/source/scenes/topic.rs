@@ -1,4 +1,4 @@
-//! What a caption tells of an image with several things in it, and which of that training never shows.
+//! Topics of captions of images with several things in them, and the topics that training never shows.
 //!
 //! Two kinds of things never stand together in a training image, in whatever role, if the sum of their
 //! shapes and colours is a multiple of 4. The sum stays what it is when the two swap colours, so what is
@@ -13,14 +13,16 @@ use super::config::{ScenesLevel, ScenesSplit};
 /// Things that are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group {
+    /// Shape and colour of each.
     pub what: Combination,
     /// 1 to 4.
     pub count: usize,
 }
 
-/// What a caption tells.
+/// The content of a caption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
+    /// One group alone.
     One(Group),
     /// Each of the first is so to each of the second.
     Two(Group, Relation, Group),
@@ -30,7 +32,7 @@ pub enum Topic {
 const RELATED: usize = 24;
 const COUNTED: usize = 16;
 
-/// Whether training never shows the two in one image.
+/// True if training never shows the two in one image.
 pub fn never_together(a: Combination, b: Combination) -> bool {
     let sum = |kind: Combination| kind.shape as usize + kind.colour as usize;
     a != b && (sum(a) + sum(b)).is_multiple_of(4)
@@ -69,7 +71,7 @@ fn number(count: usize, next: &str) -> &'static str {
 }
 
 impl Topic {
-    /// What an evaluation of a level asks, in the order of its class labels; nothing for `Plain`.
+    /// Topics that an evaluation of a level asks for, in the order of its class labels; none for `Plain`.
     pub fn held_out(level: ScenesLevel) -> Vec<Topic> {
         let one = |what| Group { what, count: 1 };
         match level {

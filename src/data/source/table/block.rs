@@ -7,20 +7,20 @@ pub(super) const MOST_ROWS: u64 = 65_536;
 /// About so many bytes of a table are a block.
 pub(super) const BLOCK_BYTES: u64 = 8 << 20;
 
-/// Where a block is.
+/// Place of a block in its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     /// Number of its first row, from 1; of text files the line.
     pub first: u64,
     /// Rows.
     pub rows: u64,
-    /// How to get there.
-    pub way: Way,
+    /// Access to its first row.
+    pub access: Access,
 }
 
-/// The way to the first row of a block.
+/// Access to the first row of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Access {
     /// Bytes of a text file.
     Bytes { start: u64, end: u64 },
     /// Rows of a row group of a Parquet file that are before it.
@@ -37,12 +37,12 @@ pub(super) struct Block {
 pub(super) struct Row {
     /// As [`Place::first`].
     pub number: u64,
-    pub content: Result<Content, Defect>,
+    pub content: Result<RowContent, Defect>,
 }
 
-/// What a row says.
+/// Values of a row.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Content {
+pub(super) struct RowContent {
     /// A path, a URL or a file.
     pub image: Box<[u8]>,
     /// At least one, or why there is none, for who needs them.

@@ -4,7 +4,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::Engine;
 use serde_json::{Map, Value};
 
-use super::block::Content;
+use super::block::RowContent;
 use super::config::{ImageColumn, TableConfig};
 use crate::data::text::{caption, json};
 use crate::data::Defect;
@@ -13,7 +13,7 @@ use crate::data::Defect;
 #[derive(Debug, Clone)]
 pub(super) struct Columns {
     pub image: String,
-    /// Whether the image itself is in the column.
+    /// True if the image itself is in the column.
     pub embedded: bool,
     pub caption: String,
     pub label: Option<String>,
@@ -40,7 +40,7 @@ impl Columns {
         }
     }
 
-    /// Where the columns are in a table with these columns.
+    /// Positions of the columns in a table with columns of these names.
     ///
     /// # Errors
     /// One is missing.
@@ -65,7 +65,7 @@ impl Columns {
         &self,
         positions: &Positions,
         value: impl Fn(usize) -> Option<&'a [u8]>,
-    ) -> Result<Content, Defect> {
+    ) -> Result<RowContent, Defect> {
         let image = value(positions.image).filter(|image| !image.is_empty());
         let image = image.ok_or_else(|| self.no_image())?;
         let image = if self.embedded { self.base64(image)? } else { image.into() };
@@ -76,11 +76,11 @@ impl Columns {
             .map(|(name, &position)| (name.clone(), value(position).map_or(Value::Null, scalar)))
             .collect();
         let label = positions.label.and_then(value).and_then(|label| scalar(label).as_i64());
-        Ok(Content { image, captions, label, json: self.kept(json) })
+        Ok(RowContent { image, captions, label, json: self.kept(json) })
     }
 
     /// A JSON object.
-    pub fn content_of_json(&self, mut object: Map<String, Value>) -> Result<Content, Defect> {
+    pub fn content_of_json(&self, mut object: Map<String, Value>) -> Result<RowContent, Defect> {
         let image = match object.get(&self.image) {
             Some(Value::String(image)) if !image.is_empty() => image.as_bytes(),
             _ => return Err(self.no_image()),
@@ -96,7 +96,7 @@ impl Columns {
         };
         let label = self.label.as_ref().and_then(|label| object.get(label)).and_then(json::whole);
         let json = self.json.iter().map(|name| (name.clone(), object.remove(name).unwrap_or(Value::Null)));
-        Ok(Content { image, captions, label, json: self.kept(json.collect()) })
+        Ok(RowContent { image, captions, label, json: self.kept(json.collect()) })
     }
 
     pub fn caption(&self, bytes: &[u8]) -> Result<String, Defect> {

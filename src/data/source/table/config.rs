@@ -1,4 +1,4 @@
-//! What a recipe says of tables.
+//! The fields of tables in a recipe.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::data::DataError;
 pub struct TableConfig {
     /// Path or URL with braces or wildcards, a list of them, or a `.txt` file with one a line.
     pub files: Files,
-    /// Where the image is.
+    /// The column of the image.
     pub image: ImageColumn,
     /// Column of the caption, UTF-8 text. In JSON Lines it may be a list of captions.
     pub caption: String,
@@ -28,28 +28,28 @@ pub struct TableConfig {
     /// Folder or URL that relative paths begin at. Default: the folder of the table.
     #[serde(default)]
     pub root: Option<String>,
-    /// How the files are written. Default: told by their names, `.csv`, `.tsv`, `.jsonl`, `.ndjson` or
+    /// Format of the files. Default: told by their names, `.csv`, `.tsv`, `.jsonl`, `.ndjson` or
     /// `.parquet`, with or without `.gz` or `.zst` behind.
     #[serde(default)]
     pub format: Option<TableFormat>,
-    /// Whether a value of a CSV or TSV file that begins with `"` ends at the next `"`, over separators and line
+    /// A value of a CSV or TSV file that begins with `"` ends at the next `"`, over separators and line
     /// breaks. Default: in CSV it does; in TSV, as LAION and CC3M are published, `"` is a character as any other.
     #[serde(default)]
     pub quoted: Option<bool>,
-    /// Whether the first row of a CSV or TSV file names the columns; otherwise they are named `0`, `1`, ...
+    /// The first row of a CSV or TSV file names the columns; otherwise they are named `0`, `1`, ...
     #[serde(default = "header")]
     pub header: bool,
     /// Blocks of rows that are shuffled together; a block has at most 65,536 rows or about 8 MiB.
     #[serde(default = "shuffle_blocks")]
     #[schemars(range(min = 1, max = 65_536))]
     pub shuffle_blocks: usize,
-    /// Whether training draws blocks with replacement instead of taking each once an epoch.
+    /// Training draws blocks with replacement instead of taking each once an epoch.
     #[serde(default)]
     pub resampled: bool,
 }
 
 impl TableConfig {
-    /// How values stand in a CSV or TSV file.
+    /// Separators, quotes and header of a CSV or TSV file.
     pub(super) fn dialect(&self, format: TableFormat) -> Dialect {
         let (delimiter, quoted) = if format == TableFormat::Tsv { (b'\t', false) } else { (b',', true) };
         Dialect { delimiter, quoted: self.quoted.unwrap_or(quoted), header: self.header }
@@ -99,7 +99,7 @@ impl ImageColumn {
     }
 }
 
-/// How a table is written.
+/// Format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TableFormat {
     /// Values between commas, in quotes `"` where they need it.
@@ -131,12 +131,12 @@ impl TableFormat {
     }
 }
 
-/// How values stand in a CSV or TSV file.
+/// Separators, quotes and header of a CSV or TSV file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dialect {
     pub delimiter: u8,
-    /// Whether a value that begins with `"` ends at the next one.
+    /// A value that begins with `"` ends at the next one.
     pub quoted: bool,
-    /// Whether the first row names the columns.
+    /// The first row names the columns.
     pub header: bool,
 }

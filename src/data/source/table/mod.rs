@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::data::decode::LONGEST_IMAGE;
-use crate::data::source::windows::{Shelf, Shuffle, Windows};
+use crate::data::source::windows::{ShardSet, Shuffle, Windows};
 use crate::data::source::{Order, Source, Ticket};
 use crate::data::storage::disk::{Base, OpenFile};
 use crate::data::storage::{Location, Progress, Storage, StorageError};
@@ -28,7 +28,7 @@ use config::Dialect;
 pub use config::{ImageColumn, TableConfig, TableFormat};
 use text::{Counted, Fused};
 
-/// Whether a file's name is that of a table.
+/// True if a file's name is that of a table.
 pub fn is_table(location: &Location) -> bool {
     TableFormat::of(location).is_ok()
 }
@@ -101,7 +101,7 @@ impl Table {
 
     /// The file and the place in it, for messages: `pairs.csv: line 7`.
     fn place(&self, ticket: &Ticket) -> String {
-        let blocks = self.windows.shelf();
+        let blocks = self.windows.shards();
         let (file, place) = &blocks.places[ticket.item.0 as usize];
         let file = &blocks.files[*file];
         match self.windows.shard(ticket.item.0) {
@@ -114,7 +114,7 @@ impl Table {
 
     fn row(&self, ticket: &Ticket) -> Result<Raw, Cause> {
         let block = self.windows.shard(ticket.item.0)?;
-        let blocks = self.windows.shelf();
+        let blocks = self.windows.shards();
         let file = &blocks.files[blocks.places[ticket.item.0 as usize].0];
         let row = block.rows.get(ticket.item.1 as usize);
         let Row { number, content } = row.ok_or_else(|| file.changed(&format!("row {}", ticket.item.1)))?;
@@ -142,7 +142,7 @@ impl Table {
         Ok(Raw { key, image: Image::Encoded(bytes), captions, meta: Ok(content.json), label: content.label })
     }
 
-    /// Where an image is that a table names.
+    /// Location of an image that a table names.
     fn image(&self, written: &str, table: &Location) -> Result<Location, String> {
         if matches!(self.image, ImageColumn::Url(_)) {
             return match Location::parse(written)? {
@@ -181,7 +181,7 @@ impl Source for Table {
     }
 
     fn files(&self) -> Vec<Location> {
-        self.windows.shelf().files.iter().map(|file| file.location.clone()).collect()
+        self.windows.shards().files.iter().map(|file| file.location.clone()).collect()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
@@ -205,7 +205,7 @@ impl Source for Table {
         if matches!(self.image, ImageColumn::Bytes(_)) {
             return None;
         }
-        let blocks = self.windows.shelf();
+        let blocks = self.windows.shards();
         let (file, _) = &blocks.places[ticket.item.0 as usize];
         let location = self.image(key, &blocks.files[*file].location).ok()?;
         let mut hasher = DefaultHasher::new();
@@ -239,7 +239,7 @@ impl TableFile {
         StorageError::Changed { location: self.location.clone(), detail: detail.into() }
     }
 
-    /// What rows are counted in.
+    /// Unit in which rows are counted.
     fn unit(&self) -> &'static str {
         match self.format {
             TableFormat::Parquet => "row",
@@ -313,7 +313,7 @@ impl Blocks {
         &self,
         location: &Location,
         file: &OpenFile,
-        mut read: impl FnMut() -> Result<T, text::Trouble>,
+        mut read: impl FnMut() -> Result<T, text::Fault>,
     ) -> Result<T, DataError> {
         let read = self.storage.attempts().make(|| match read() {
             Ok(read) => Ok(Ok(read)),
@@ -326,7 +326,7 @@ impl Blocks {
     }
 }
 
-impl Shelf for Blocks {
+impl ShardSet for Blocks {
     type Shard = Block;
 
     fn count(&self) -> usize {

@@ -11,14 +11,14 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, FileReader, Length, RowGroupReader, SerializedFileReader};
 use serde_json::{Map, Value};
 
-use super::block::{Content, Place, Row, Way, BLOCK_BYTES, MOST_ROWS};
+use super::block::{Access, Place, Row, RowContent, BLOCK_BYTES, MOST_ROWS};
 use super::column::{Columns, Positions};
-use super::text::Trouble;
+use super::text::Fault;
 use crate::data::storage::disk::OpenFile;
 use crate::data::text::json;
 
-/// The blocks of a file, as its footer tells.
-pub(super) fn count(file: &Arc<OpenFile>, columns: &Columns) -> Result<Vec<Place>, Trouble> {
+/// The blocks of a file, as its footer lists them.
+pub(super) fn count(file: &Arc<OpenFile>, columns: &Columns) -> Result<Vec<Place>, Fault> {
     guarded(|| {
         let reader = open(file)?;
         let metadata = reader.metadata();
@@ -33,8 +33,8 @@ pub(super) fn count(file: &Arc<OpenFile>, columns: &Columns) -> Result<Vec<Place
             let mut before = 0;
             while before < rows {
                 let taken = most.min(rows - before);
-                let way = Way::RowGroup { group, before };
-                blocks.push(Place { first: first + before, rows: taken, way });
+                let access = Access::RowGroup { group, before };
+                blocks.push(Place { first: first + before, rows: taken, access });
                 before += taken;
             }
             first += rows;
@@ -44,8 +44,8 @@ pub(super) fn count(file: &Arc<OpenFile>, columns: &Columns) -> Result<Vec<Place
 }
 
 /// The rows of a block.
-pub(super) fn read(file: &Arc<OpenFile>, place: &Place, columns: &Columns) -> Result<Vec<Row>, Trouble> {
-    let Way::RowGroup { group, before } = place.way else { return Err(": no row group".into()) };
+pub(super) fn read(file: &Arc<OpenFile>, place: &Place, columns: &Columns) -> Result<Vec<Row>, Fault> {
+    let Access::RowGroup { group, before } = place.access else { return Err(": no row group".into()) };
     guarded(|| {
         let reader = open(file)?;
         let positions = positions(&reader, columns)?;
@@ -68,7 +68,7 @@ pub(super) fn read(file: &Arc<OpenFile>, place: &Place, columns: &Columns) -> Re
             let kept: Map<_, _> = (columns.json.iter().zip(&json))
                 .map(|(name, cells)| (name.clone(), cells[at].as_ref().map_or(Value::Null, Cell::json)))
                 .collect();
-            Ok(Content {
+            Ok(RowContent {
                 image: image.data().into(),
                 captions,
                 label: labels.as_ref().and_then(|labels| json::whole(&labels[at].as_ref()?.json())),
@@ -84,7 +84,7 @@ pub(super) fn read(file: &Arc<OpenFile>, place: &Place, columns: &Columns) -> Re
 }
 
 /// The reader of the format promises no more than to find most damage; what it does not find may be a panic.
-fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> Result<T, Trouble> {
+fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> Result<T, Fault> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(ParquetError::General(what))) => Err(format!(": {what}")),
@@ -93,12 +93,12 @@ fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> Result<T, Trouble> {
     }
 }
 
-fn open(file: &Arc<OpenFile>) -> ParquetResult<SerializedFileReader<Whole>> {
-    SerializedFileReader::new(Whole(file.clone()))
+fn open(file: &Arc<OpenFile>) -> ParquetResult<SerializedFileReader<ParquetFile>> {
+    SerializedFileReader::new(ParquetFile(file.clone()))
 }
 
 /// Columns by their path: `caption`, `image.bytes`.
-fn positions(reader: &SerializedFileReader<Whole>, columns: &Columns) -> ParquetResult<Positions> {
+fn positions(reader: &SerializedFileReader<ParquetFile>, columns: &Columns) -> ParquetResult<Positions> {
     let schema = reader.metadata().file_metadata().schema_descr();
     let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
     let positions = columns.positions(&names).map_err(ParquetError::General)?;
@@ -203,15 +203,15 @@ fn values<T: DataType>(
 }
 
 /// A file that several threads may read at once.
-struct Whole(Arc<OpenFile>);
+struct ParquetFile(Arc<OpenFile>);
 
-impl Length for Whole {
+impl Length for ParquetFile {
     fn len(&self) -> u64 {
         self.0.length().unwrap_or(0)
     }
 }
 
-impl ChunkReader for Whole {
+impl ChunkReader for ParquetFile {
     type T = BufReader<From>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {

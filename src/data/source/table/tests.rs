@@ -365,7 +365,7 @@ fn blocks_begin_anywhere_in_a_row_group() {
     let file = Arc::new(OpenFile::open(Path::new(&file)).unwrap());
     let columns = Columns::of(&parquet_config("x.parquet"));
     for (before, rows) in [(0, 60), (1, 5), (6, 8), (7, 7), (33, 27), (59, 1)] {
-        let place = Place { first: 1 + before, rows, way: block::Way::RowGroup { group: 0, before } };
+        let place = Place { first: 1 + before, rows, access: block::Access::RowGroup { group: 0, before } };
         let read = parquet::read(&file, &place, &columns).unwrap();
         let numbers: Vec<u64> = read.iter().map(|row| row.number).collect();
         assert_eq!(numbers, (1 + before..=before + rows).collect::<Vec<_>>());
@@ -391,7 +391,7 @@ fn large_tables_are_cut_into_blocks_and_shuffled_whole() {
     }
     let csv = disk.write("many.csv", &text);
     let table = open(&config(&csv, path("path"), "title")).unwrap();
-    let places = &table.windows.shelf().places;
+    let places = &table.windows.shards().places;
     assert_eq!(places.iter().map(|(_, place)| place.rows).collect::<Vec<_>>(), [65_536, 65_536, 18_928]);
     assert_eq!(places[1].1.first, 65_538);
     let order = Order::Shuffled { seed: 3 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use csv::{ByteRecord, Reader, ReaderBuilder};
 use serde_json::Value;
 
-use super::block::{Place, Row, Way, BLOCK_BYTES, MOST_ROWS};
+use super::block::{Access, Place, Row, BLOCK_BYTES, MOST_ROWS};
 use super::column::Columns;
 use super::config::Dialect;
 use crate::data::storage::disk::OpenFile;
@@ -18,8 +18,8 @@ use crate::data::Defect;
 /// Longest row that is read, bytes; more is a quote that was never closed, or no text at all.
 const LONGEST_ROW: u64 = 256 << 20;
 
-/// What is wrong with a table, to be put behind its name: `:7: a row ...`.
-pub(super) type Trouble = String;
+/// A fault of a table, to be put behind its name: `:7: a row ...`.
+pub(super) type Fault = String;
 
 fn reader<R: Read>(input: R, dialect: Dialect) -> Reader<R> {
     ReaderBuilder::new()
@@ -41,7 +41,7 @@ pub(super) struct Counted {
 }
 
 /// Names of the columns of a CSV or TSV file.
-pub(super) fn header(file: &OpenFile, dialect: Dialect) -> Result<Vec<String>, Trouble> {
+pub(super) fn header(file: &OpenFile, dialect: Dialect) -> Result<Vec<String>, Fault> {
     refuse_other_encodings(file)?;
     let mut reader = reader(Section::of(file).map_err(|error| format!(": {error}"))?, dialect);
     let mut record = ByteRecord::new();
@@ -58,7 +58,7 @@ fn names(first: &ByteRecord, dialect: Dialect) -> Vec<String> {
 }
 
 /// Counts a CSV or TSV file.
-pub(super) fn count_csv(file: &OpenFile, dialect: Dialect, progress: &Progress) -> Result<Counted, Trouble> {
+pub(super) fn count_csv(file: &OpenFile, dialect: Dialect, progress: &Progress) -> Result<Counted, Fault> {
     let whole = Section::of(file).map_err(|error| format!(": {error}"))?;
     refuse_other_encodings(file)?;
     let mut reader = reader(whole, dialect);
@@ -97,7 +97,7 @@ pub(super) fn count_csv(file: &OpenFile, dialect: Dialect, progress: &Progress) 
     Ok(Counted { names, places: blocks.done, fused })
 }
 
-fn refuse_other_encodings(file: &OpenFile) -> Result<(), Trouble> {
+fn refuse_other_encodings(file: &OpenFile) -> Result<(), Fault> {
     let mut start = [0; 4];
     let bytes = file.read_at(&mut start, 0).map_err(|error| format!(": {error}"))?;
     text_file::mark(&start[..bytes]).map(drop).map_err(|what| format!(": {what}"))
@@ -145,7 +145,7 @@ pub(super) fn read_csv(
     dialect: Dialect,
     names: &[String],
     columns: &Columns,
-) -> Result<Vec<Row>, Trouble> {
+) -> Result<Vec<Row>, Fault> {
     let positions = columns.positions(names)?;
     let section = Section::at(file, place).map_err(|error| format!(": {error}"))?;
     let mut reader = reader(section, dialect);
@@ -172,10 +172,11 @@ fn wrong_columns(expected: usize, got: usize, dialect: Dialect) -> String {
 }
 
 /// The blocks of a JSON Lines file.
-pub(super) fn count_lines(file: &OpenFile, progress: &Progress) -> Result<Vec<Place>, Trouble> {
-    let told = |error: io::Error| format!(": {error}");
-    let whole = BufReader::with_capacity(1 << 18, Section::of(file).map_err(told)?);
-    let mut lines = Lines::begin(whole, LONGEST_ROW).map_err(told)?.map_err(|what| format!(": {what}"))?;
+pub(super) fn count_lines(file: &OpenFile, progress: &Progress) -> Result<Vec<Place>, Fault> {
+    let described = |error: io::Error| format!(": {error}");
+    let whole = BufReader::with_capacity(1 << 18, Section::of(file).map_err(described)?);
+    let mut lines =
+        Lines::begin(whole, LONGEST_ROW).map_err(described)?.map_err(|what| format!(": {what}"))?;
     let mut blocks = Blocks::default();
     loop {
         let (start, before) = lines.place();
@@ -189,11 +190,7 @@ pub(super) fn count_lines(file: &OpenFile, progress: &Progress) -> Result<Vec<Pl
 }
 
 /// The rows of a block of a JSON Lines file.
-pub(super) fn read_lines(
-    file: &Arc<OpenFile>,
-    place: &Place,
-    columns: &Columns,
-) -> Result<Vec<Row>, Trouble> {
+pub(super) fn read_lines(file: &Arc<OpenFile>, place: &Place, columns: &Columns) -> Result<Vec<Row>, Fault> {
     let section = Section::at(file, place).map_err(|error| format!(": {error}"))?;
     let start = section.at;
     let input = BufReader::with_capacity(1 << 18, section);
@@ -210,7 +207,7 @@ pub(super) fn read_lines(
     }
 }
 
-fn read_line(line: &str, columns: &Columns) -> Result<super::block::Content, Defect> {
+fn read_line(line: &str, columns: &Columns) -> Result<super::block::RowContent, Defect> {
     match json::parse(line.as_bytes()) {
         Ok(Value::Object(object)) => columns.content_of_json(object),
         Ok(_) => Err(Defect::new("row_json", "expected an object `{...}`")),
@@ -226,7 +223,7 @@ struct Blocks {
 
 impl Blocks {
     fn add(&mut self, row_start: u64, row_end: u64, line: u64, progress: &Progress) {
-        if let Some(Place { rows, way: Way::Bytes { start, end }, .. }) = self.done.last_mut() {
+        if let Some(Place { rows, access: Access::Bytes { start, end }, .. }) = self.done.last_mut() {
             if *rows < MOST_ROWS && row_end - *start <= BLOCK_BYTES {
                 *rows += 1;
                 *end = row_end;
@@ -234,8 +231,8 @@ impl Blocks {
             }
         }
         progress.advance();
-        let way = Way::Bytes { start: row_start, end: row_end };
-        self.done.push(Place { first: line, rows: 1, way });
+        let access = Access::Bytes { start: row_start, end: row_end };
+        self.done.push(Place { first: line, rows: 1, access });
     }
 }
 
@@ -252,9 +249,9 @@ impl<'f> Section<'f> {
     }
 
     fn at(file: &'f OpenFile, place: &Place) -> io::Result<Self> {
-        match place.way {
-            Way::Bytes { start, end } => Ok(Section { file, at: start, end }),
-            Way::RowGroup { .. } => Err(io::ErrorKind::InvalidInput.into()),
+        match place.access {
+            Access::Bytes { start, end } => Ok(Section { file, at: start, end }),
+            Access::RowGroup { .. } => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 }

@@ -16,12 +16,12 @@ pub(super) const PAGES: [CodePage; 10] = [
     CodePage { upper: Upper::All(CP437), sloppy: false, mac: false },
 ];
 
-/// What stands for a character that was lost before.
+/// Stands for a character that was lost before.
 pub(super) const LOST: u8 = 0x1a;
 
 pub(super) struct CodePage {
     upper: Upper,
-    /// Whether U+FFFD is written as [`LOST`].
+    /// True if U+FFFD is written as [`LOST`].
     pub sloppy: bool,
     pub mac: bool,
 }

@@ -61,7 +61,7 @@ fn replace(text: &str, read: impl Fn(&str) -> Option<(Cow<'static, str>, usize)>
     Cow::Owned(out)
 }
 
-/// What the reference at the start of `text` stands for, and its length.
+/// The text that the reference at the start of `text` stands for, and the reference's length.
 fn reference(text: &str) -> Option<(Cow<'static, str>, usize)> {
     let name = text.strip_prefix('&')?;
     if let Some(number) = name.strip_prefix('#') {

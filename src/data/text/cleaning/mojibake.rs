@@ -35,9 +35,9 @@ const LOSSY: [&str; 10] = [
 ];
 
 struct Patterns {
-    /// What is rare in text and frequent in mojibake.
+    /// Sequences that are rare in text and frequent in mojibake.
     bad: Regex,
-    /// What may be UTF-8 in any of the encodings.
+    /// Sequences that may be UTF-8 in any of the encodings.
     utf8: Regex,
     /// Characters before which nothing is UTF-8: in a large garble a part is not repaired.
     strict_continuation: Regex,

@@ -72,7 +72,7 @@ fn one_of<const N: usize>(texts: [String; N], rng: &mut dyn RngCore) -> String {
     texts.choose(rng).cloned().unwrap_or_default()
 }
 
-/// Where in an image a point is.
+/// Words for the place of a point in an image.
 fn place((right, down): Point) -> Place {
     let (x, y) = (right - 0.5, down - 0.5);
     if x.hypot(y) < 0.12 {
