@@ -1,9 +1,13 @@
 //! From a recipe's sources to batches of images and tokens, in an order that depends on the seed alone.
 //!
-//! # What a failure means
+//! A [`source::Source`] names samples by tickets and reads them, from files that [`storage`] opens and from [`shard`]s;
+//! [`decode`] and [`text`] turn them into pixels and token ids; a [`load::Loader`] does so ahead of time on several
+//! threads and makes batches.
+//!
+//! # Failures
 //!
 //! Every failure is one of three, and the third is never taken for one of the others: what a run learns depends on its
-//! recipe and its data, not on how the machine felt.
+//! recipe and its data, not on the state of the machine.
 //!
 //! 1. **The sample's**: its bytes were read, and they are no image, no caption, no row. It is left out, counted by
 //!    reason and named with its shard ([`LoadError::Skip`]). So is an image that a table or a list names and

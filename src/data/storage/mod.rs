@@ -1,4 +1,4 @@
-//! Opens files wherever they are: local ones in place, remote ones through a cache, packed ones unpacked.
+//! Opens files: local ones in place, remote ones through a cache, packed ones unpacked.
 
 pub(crate) mod attempts;
 mod cache;
@@ -149,7 +149,7 @@ impl Storage {
     }
 
     /// Attempts of these settings.
-    pub fn attempts(&self) -> Attempts {
+    pub(crate) fn attempts(&self) -> Attempts {
         self.config.attempts()
     }
 
@@ -162,7 +162,7 @@ impl Storage {
     ///
     /// # Errors
     /// It cannot be had.
-    pub fn open(&self, location: &Location) -> Result<Unpacked, StorageError> {
+    pub(crate) fn open(&self, location: &Location) -> Result<Unpacked, StorageError> {
         let _reading = self.progress.reading(location.to_string().into());
         let failed = |source| StorageError::Io { location: location.clone(), source };
         let limits = self.config.unpack_limits();
