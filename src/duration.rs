@@ -29,6 +29,11 @@ pub enum DurationError {
 }
 
 impl Duration {
+    /// No time at all.
+    pub fn none() -> Self {
+        Duration::Steps(0)
+    }
+
     /// In steps of `batch` pairs; a fraction is possible for epochs (the official warm-up may have one).
     pub fn steps(self, batch: u64, epoch_samples: Option<u64>) -> Result<f64, DurationError> {
         match self {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a line of a terminal, a log, a list or a table | [`shown`] |
 //! | a text of several lines, a finished SVG | [`lines`] |
-//! | HTML and SVG, text and attributes | [`html`] |
+//! | HTML | the templates of `report`, which escape |
 //! | Markdown, text and cells of tables; code | [`markdown`]; [`code`], [`code_block`] |
 //! | a URL, which may hold a password or a signature | [`url`], [`without_secrets`] |
 
@@ -41,24 +41,6 @@ pub fn lines(text: &str) -> Cow<'_, str> {
             out.extend(c.escape_unicode());
         }
         replaced
-    })
-}
-
-/// The text for HTML and SVG, between tags and inside quoted attributes. Line breaks and tabs stay: neither format gives
-/// them a meaning.
-pub fn html(text: &str) -> Cow<'_, str> {
-    replaced(text, |c, out| {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' | '\t' => return false,
-            c if steers(c) => out.extend(c.escape_unicode()),
-            _ => return false,
-        }
-        true
     })
 }
 
@@ -256,11 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn html_and_markdown_take_any_text_as_text() {
-        assert_eq!(
-            html("<script>a && \"b\" 'c'\n\u{1b}</script>"),
-            "&lt;script&gt;a &amp;&amp; &quot;b&quot; &#39;c&#39;\n\\u{1b}&lt;/script&gt;"
-        );
+    fn markdown_takes_any_text_as_text() {
         assert_eq!(
             markdown("# a | [x](y) <b> `c`\n*d* ![i](j) \u{1b}"),
             "\\# a \\| \\[x\\](y) &lt;b&gt; \\`c\\` \\*d\\* \\!\\[i\\](j) \\\\u{1b}"

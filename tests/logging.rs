@@ -278,7 +278,7 @@ fn progress_without_a_terminal_is_logged() {
     });
     let log = run.log();
     assert!(log.contains("flip::progress: pretrain: 1,000/2,000 steps (50 %), loss 2.50, "), "{log}");
-    assert!(log.contains("pretrain: 1,000/2,000 steps in "), "{log}");
+    assert!(log.contains("pretrain: 1,000/2,000 steps in 0.0 s, loss 2.50"), "{log}");
 }
 
 fn line(step: u64, loss: f32) -> StepMetrics {

@@ -66,7 +66,7 @@ zero shot scenes / held_out  top1                    50.00 %       92.50 %  +42.
 held out loss scenes         loss                     0.9000    not finite            64
 retrieval pairs              image_to_text_r1              -       12.50 %          1000
 ";
-    let text = table::text(&rows(), &stage_titles(RECIPE));
+    let text = table::text(&rows(), &stage_titles(RECIPE), None);
     let squeezed = |text: &str| -> Vec<String> {
         text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     };
@@ -75,9 +75,9 @@ retrieval pairs              image_to_text_r1              -       12.50 %      
     let ends: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
     assert!(ends.iter().all(|end| *end == ends[0]), "the last column is aligned:\n{text}");
 
-    let untitled = table::text(&rows()[..1], &[]);
+    let untitled = table::text(&rows()[..1], &[], None);
     assert!(untitled.contains("stage 1") && !untitled.contains("change"), "{untitled}");
-    assert_eq!(table::text(&[], &[]), "");
+    assert_eq!(table::text(&[], &[], None), "");
 }
 
 #[test]
@@ -404,7 +404,7 @@ fn runs_stand_side_by_side_with_what_differs() {
     assert_eq!(runs[2].name, "two");
     assert!(runs[0].name.ends_with("/one") && runs[0].name != runs[1].name);
 
-    let text = compare::text(&runs);
+    let text = compare::text(&runs, None);
     let row = |start: &str| {
         let found = text.lines().find(|line| line.split_whitespace().any(|word| word == start));
         let line = found.unwrap_or_else(|| panic!("{start} is missing:\n{text}"));

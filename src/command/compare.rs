@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::recipe;
 use crate::record::RunPaths;
 use crate::report::compare::{self, Run};
-use crate::terminal::say_error;
+use crate::terminal::{self, say_error};
 
 use super::{Failure, Outcome};
 
@@ -49,7 +49,7 @@ pub fn compare(args: &CompareArgs, out: &mut dyn Write) -> Result<Outcome, Failu
     }
     compare::tell_apart(&mut runs, &args.runs);
     compare::write(&runs, &args.out)?;
-    write!(out, "{}", compare::text(&runs))?;
+    write!(out, "{}", compare::text(&runs, terminal::out_columns()))?;
     writeln!(out, "\npage        {}", args.out.display())?;
     Ok(Outcome::Done)
 }

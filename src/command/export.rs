@@ -18,7 +18,7 @@ use crate::trained::Weights;
 pub struct ExportArgs {
     /// Folder of the run, whose newest checkpoint is exported; or one of its checkpoints.
     run: PathBuf,
-    /// Which tool shall load it.
+    /// Tool that shall load it.
     #[arg(long, value_enum)]
     to: To,
     /// Folder to make.

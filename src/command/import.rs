@@ -11,7 +11,7 @@ use crate::checkpoint::{self, Name, TensorView};
 use crate::command::number::whole;
 use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::exchange::{self, ExchangeError, Format, ImportOptions, Imported};
-use crate::record::{Entry, RunFolder};
+use crate::record::{Entry, RunFolder, RunPaths};
 use crate::terminal::say;
 use crate::train::run::MODEL;
 
@@ -66,6 +66,7 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
         image_heads: args.image_heads,
         text_heads: args.text_heads,
     };
+    free(&args.out)?;
     let mut imported = exchange::import(&args.source, &options).map_err(failure)?;
     let mut tokenizer = imported.tokenizer.as_ref().map(Tokenizer::open).transpose()?;
     imported.notes.extend(tokenizer.as_mut().and_then(|tokenizer| as_trained_with(tokenizer, &imported)));
@@ -101,6 +102,18 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
         folder.root().display().to_string()
     );
     Ok(Outcome::Done)
+}
+
+/// Refuses a folder that holds a run or a model, before the checkpoint is read.
+fn free(out: &Path) -> Result<(), Failure> {
+    let paths = RunPaths::new(out);
+    if paths.holds_run() || paths.model().exists() {
+        return Err(Failure::Usage(format!(
+            "{} already holds a model or a run; give another folder with --out, or remove this one",
+            out.display()
+        )));
+    }
+    Ok(())
 }
 
 /// A checkpoint before the first step, and the architecture last: a folder with it is whole.
@@ -140,7 +153,7 @@ fn as_trained_with(tokenizer: &mut Tokenizer, imported: &Imported) -> Option<Str
     Some(note.into())
 }
 
-/// Which kind of tokenizer a path is, by its name.
+/// Kind of tokenizer of a path, by its name.
 fn tokenizer_config(path: &Path) -> Result<TokenizerConfig, Failure> {
     let owned = path.to_path_buf();
     match path.extension().and_then(|extension| extension.to_str()) {
@@ -156,7 +169,7 @@ fn tokenizer_config(path: &Path) -> Result<TokenizerConfig, Failure> {
     }
 }
 
-/// What the caller can put right by other arguments, and the rest.
+/// Errors that the caller can put right by other arguments, and the rest.
 pub(super) fn failure(error: ExchangeError) -> Failure {
     match error {
         ExchangeError::NoCheckpoint { .. }

@@ -1,9 +1,9 @@
 //! Memory that a recipe needs, beside what this process may have.
 
-use super::validate::{bytes, training};
 use crate::device::HostMemory;
 use crate::recipe::forecast::StageForecast;
 use crate::recipe::Recipe;
+use crate::terminal::bytes;
 
 /// The training stages that need more memory than this process may have, or the model alone where none trains; each
 /// with what needs less.
@@ -16,7 +16,7 @@ pub fn beyond(recipe: &Recipe, stages: &[StageForecast], gpu: bool, host: HostMe
         })
     };
     let of_stage = |(index, stage): (usize, &StageForecast)| {
-        let memory = &training(stage)?.memory;
+        let memory = &stage.training()?.memory;
         let needed = if gpu { memory.beside_gpu() } else { memory.total };
         let parts = memory.parts();
         let (name, size) = parts.iter().max_by(|(_, a), (_, b)| a.total_cmp(b))?;

@@ -15,12 +15,13 @@ pub mod schema;
 mod signals;
 pub mod sweep;
 pub mod tokenizer;
+mod unknown;
 pub mod validate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::log::Progress;
 use crate::recipe::{self, Recipe};
@@ -69,9 +70,16 @@ enum Command {
     Card(model_card::CardArgs),
     /// Put several runs side by side: a table here, and a page with their curves.
     Compare(compare::CompareArgs),
+    /// Print what a shell needs to complete commands and options: flip completions bash >
+    /// ~/.local/share/bash-completion/completions/flip
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
 }
 
-/// A recipe and what is changed in it.
+/// A recipe and changes of it.
 #[derive(Debug, Args)]
 pub struct RecipeArgs {
     /// The recipe, a RON file.
@@ -105,7 +113,7 @@ enum SchemaCommand {
     },
 }
 
-/// How a command ended: the exit codes of `flip`.
+/// End of a command that did not fail: an exit code of `flip`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Done,
@@ -129,7 +137,7 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 }
 
 impl Failure {
-    /// What a person is told, and the exit code.
+    /// Message for a person, and the exit code.
     fn told(&self) -> (String, u8) {
         let error = match self {
             Failure::Usage(message) => return (message.clone(), 2),
@@ -170,6 +178,10 @@ impl Cli {
     pub fn given() -> Result<Cli, ExitCode> {
         terminal::begin();
         Cli::try_parse().map_err(|error| {
+            if let Some(told) = unknown::told(&error, &Cli::command()) {
+                say_error!("{told}");
+                return ExitCode::from(2);
+            }
             let text = error.render();
             if error.use_stderr() {
                 let text = if terminal::colours() { text.ansi().to_string() } else { text.to_string() };
@@ -206,6 +218,7 @@ impl Cli {
             Command::Export(args) => export::export(args),
             Command::Card(args) => model_card::card(args, &mut out),
             Command::Compare(args) => compare::compare(args, &mut out),
+            Command::Completions { shell } => completions(*shell, &mut out),
         };
         // A line without an end is written as well, before the exit code is known.
         drop(out);
@@ -220,6 +233,14 @@ impl Cli {
             }
         }
     }
+}
+
+/// Prints the completions of a shell.
+fn completions(shell: clap_complete::Shell, out: &mut dyn std::io::Write) -> Result<Outcome, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "flip", &mut script);
+    out.write_all(&script)?;
+    Ok(Outcome::Done)
 }
 
 /// The exit code of a command that ended well but for what it printed.

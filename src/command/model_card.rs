@@ -50,7 +50,7 @@ pub(super) fn folder_name(path: &Path) -> String {
 /// Markdown with the front matter that model hubs read.
 pub(super) struct ModelCard<'a> {
     name: &'a str,
-    /// What it was exported for; none for a run as it is.
+    /// Format that it was exported to; none for a run as it is.
     format: Option<Format>,
     weights: &'a Weights,
     /// The recipe it was trained with, as text and read, where there was one.

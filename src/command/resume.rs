@@ -1,17 +1,14 @@
-//! Which recipe a run goes on with: the one it was started with, but for what changes no number, and for what `--amend`
+//! The recipe that a run goes on with: the one it was started with, but for what changes no number, and for what `--amend`
 //! changes from here on.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-
 use crate::checkpoint::Snapshot;
 use crate::duration::Duration;
 use crate::outside;
 use crate::recipe::{self, Change, Effect, FieldPath, Recipe, Segment};
-use crate::record::{Amendment, RunFolder};
+use crate::record::{now, Amendment, RunFolder};
 use crate::train::Stage;
 use crate::train::{Position, State};
 
@@ -23,7 +20,7 @@ pub(super) struct GoingOn {
     /// With everything that was amended, now and before.
     pub recipe: Recipe,
     before: Vec<Amendment>,
-    /// What is amended now: the argument, and what it changes.
+    /// Amendments of now: the argument, and the fields that it changes.
     now: Vec<(String, Vec<Change>)>,
 }
 
@@ -151,7 +148,7 @@ fn same(path: &Path, changes: &[Change]) -> Result<(), Failure> {
     )))
 }
 
-/// Whether the run has not yet passed what is changed.
+/// Refuses a change of something that the run has passed.
 fn in_time(recipe: &Recipe, change: &Change, position: &Position) -> Result<(), String> {
     let FieldPath { segments } = &change.path;
     let [Segment::Field(first), Segment::Index(stage), ..] = &segments[..] else { return Ok(()) };
@@ -180,12 +177,4 @@ fn not_in_steps(stage: &Stage) -> Option<&'static str> {
         .into_iter()
         .find(|(_, duration)| duration.is_some_and(|duration| !matches!(duration, Duration::Steps(_))))
         .map(|(field, _)| field)
-}
-
-/// UTC, RFC 3339.
-fn now() -> String {
-    let mut text = String::new();
-    // Writing into a String cannot fail.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
-    text
 }

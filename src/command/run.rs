@@ -14,7 +14,7 @@ use crate::recipe::forecast::forecast;
 use crate::recipe::{self, Recipe};
 use crate::record::{Entry, EvaluationRow, RunFolder, RunFolderError, RunPaths};
 use crate::report;
-use crate::terminal::{say, say_error};
+use crate::terminal::{self, say, say_error};
 use crate::train::Ended;
 
 use super::resume::GoingOn;
@@ -76,7 +76,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome, Failure> {
 const MODESTY: Duration = Duration::from_secs(3);
 
 impl RunArgs {
-    /// How the run is to begin, as messages say it.
+    /// Way in which the run is to begin, as messages say it.
     fn way(&self) -> String {
         let flags = [
             (self.resume, "--resume"),
@@ -199,7 +199,7 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
         return Ok(Outcome::Interrupted);
     }
     let results = EvaluationRow::read_all(&folder.evaluations())?;
-    say!("{}", report::table::text(&results, &report::stage_titles(&written)));
+    say!("{}", report::table::text(&results, &report::stage_titles(&written), terminal::out_columns()));
     say!("run folder  {}", folder.root().display());
     say!("report      {}", page.display());
     Ok(Outcome::Done)

@@ -7,7 +7,7 @@ use crate::{recipe, sweep, whole_file};
 
 use super::{Failure, Outcome};
 
-/// Why the schema was not written, or is not fresh.
+/// A schema that was not written, or is not fresh.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     #[error("{}: {source}", path.display())]

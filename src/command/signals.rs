@@ -26,7 +26,7 @@ pub(super) fn catch_signals() -> Result<Arc<AtomicBool>, Failure> {
     Ok(interrupt)
 }
 
-/// Whether the process was started with a signal ignored.
+/// True if the process was started with a signal ignored.
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action the call only writes the present one to the place it is given, which has room for it;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::run::logging_is_readable;
 use super::signals::catch_signals;
-use super::validate::{flop, Broken};
+use super::validate::Broken;
 use super::{Failure, Outcome};
 use crate::command::number::whole;
 use crate::log::{Logging, Progress};
@@ -17,7 +17,7 @@ use crate::recipe::{self, RecipeErrors};
 use crate::record::RunPaths;
 use crate::sweep::plan::SweepPlanErrors;
 use crate::sweep::{self, status, study, CellStatus, SweepPlan};
-use crate::terminal;
+use crate::terminal::{self, flop};
 use crate::train::Ended;
 
 #[derive(Debug, Args)]
@@ -107,7 +107,7 @@ pub fn sweep(args: &SweepArgs, out: &mut dyn Write) -> Result<Outcome, Failure> 
     }
 }
 
-/// What `flip validate` says of a study: the plan of its sweep.
+/// The answer of `flip validate` for a study: the plan of its sweep.
 ///
 /// # Errors
 /// The study or a recipe of the grid is wrong, or `out` cannot be written.
@@ -161,7 +161,7 @@ pub(super) fn validate(
     Ok(Outcome::Done)
 }
 
-/// What is asked for, and its folder.
+/// The study that is asked for, and its folder.
 fn opened(args: &SweepArgs) -> Result<(study::Read, PathBuf), Failure> {
     let styled = |errors: RecipeErrors| Failure::Usage(errors.render(terminal::colours()));
     let given = &args.recipe;
@@ -266,7 +266,7 @@ fn conclude(
 ) -> Result<(), Failure> {
     let report = sweep::report(study, settings, root)?;
     let page = report.write(root)?;
-    let table = report.text()?;
+    let table = report.text(terminal::out_columns())?;
     if !table.is_empty() {
         writeln!(out, "\n{table}")?;
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{EvaluatorError, Known};
 use crate::data::text::text_file;
 
-/// Where class names and prompt templates come from.
+/// Source of class names and prompt templates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum ClassesConfig {
@@ -25,7 +25,7 @@ pub enum ClassesConfig {
     Task {
         /// The file.
         file: PathBuf,
-        /// Which of its tasks.
+        /// Name of the task in it.
         task: String,
     },
     /// Written out here; the label is the index into the list.
@@ -58,10 +58,10 @@ fn plain_template() -> Vec<String> {
     vec!["{}".into()]
 }
 
-/// What zero-shot classification asks.
+/// Classes and prompts of zero-shot classification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes {
-    /// What the classes are called together: the task, or where they come from.
+    /// Name of the classes together: the task, or their source.
     pub task: String,
     /// By index.
     pub names: Vec<String>,
@@ -213,7 +213,7 @@ impl Classes {
     }
 }
 
-/// Whether a list of names can be one of the classes that the source counts its labels by.
+/// True if a list of names can be one of the classes that the source counts its labels by.
 fn check_fit(names: &[String], known: &[String]) -> Result<(), String> {
     if known.is_empty() {
         return Ok(());

@@ -1,11 +1,11 @@
-//! Why an evaluation has no result.
+//! Errors of evaluations.
 
 use std::path::PathBuf;
 
 use super::BoxError;
 use crate::data::DataError;
 
-/// Why an evaluation has no result.
+/// An evaluation without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluatorError {
     #[error(transparent)]

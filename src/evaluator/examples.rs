@@ -60,7 +60,7 @@ pub(super) fn thumbnail(batch: &Batch, row: usize) -> Option<Thumbnail> {
 pub(super) struct Row {
     /// Its number among all images.
     pub image: u32,
-    /// Whether no row before was of it.
+    /// True if no row before was of it.
     pub new: bool,
 }
 

@@ -24,7 +24,7 @@ pub struct FewShotConfig {
     /// Images that are classified. Default: `data.validation`.
     #[serde(default)]
     pub data: Option<SourceConfig>,
-    /// Where classes are found.
+    /// Place of the classes.
     #[serde(default)]
     pub labels: LabelsConfig,
     /// Images of each class; a class that has fewer gives all.

@@ -9,7 +9,7 @@ use super::logistic::Samples;
 use super::{Batches, Embedder, EvaluatorError, Known, Material};
 use crate::data::load::LabelFrom;
 
-/// Where the class of an image is found.
+/// Place of an image's class.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum LabelsConfig {
@@ -55,7 +55,7 @@ impl Features {
     }
 }
 
-/// What is learned from, and what it is tried on. Classes are counted from 0 in the order of their labels.
+/// Training and test samples. Classes are counted from 0 in the order of their labels.
 #[derive(Debug)]
 pub(super) struct Labelled {
     pub dim: usize,
@@ -69,13 +69,13 @@ pub(super) struct Labelled {
 }
 
 impl Labelled {
-    /// What is learned from.
+    /// Samples to learn from.
     pub fn training(&self) -> Samples<'_> {
         let Labelled { dim, train, train_classes, .. } = self;
         Samples { rows: train, classes: train_classes, dim: *dim, count: self.names.len() }
     }
 
-    /// What a classifier is tried on.
+    /// Samples that a classifier is tried on.
     pub fn tests(&self) -> Samples<'_> {
         let Labelled { dim, test, test_classes, .. } = self;
         Samples { rows: test, classes: test_classes, dim: *dim, count: self.names.len() }
@@ -115,7 +115,7 @@ impl Labelled {
         })
     }
 
-    /// What was asked, for the result.
+    /// Name of the task, for the result.
     pub fn task(labels: &LabelsConfig) -> &str {
         match labels {
             LabelsConfig::Source => "source classes",

@@ -157,7 +157,7 @@ fn search(
     accepted
 }
 
-/// Where the cubic through both ends is least, kept away from the ends.
+/// Minimum of the cubic through both ends, kept away from the ends.
 fn between(low: (f64, f64, f64), high: (f64, f64, f64)) -> f64 {
     let width = high.0 - low.0;
     let d1 = low.2 + high.2 - 3.0 * (low.1 - high.1) / (low.0 - high.0);

@@ -25,10 +25,10 @@ pub struct LinearProbeConfig {
     /// Images that are classified. Default: `data.validation`.
     #[serde(default)]
     pub data: Option<SourceConfig>,
-    /// Where classes are found.
+    /// Place of the classes.
     #[serde(default)]
     pub labels: LabelsConfig,
-    /// How strongly large weights are penalised.
+    /// Penalty of large weights.
     #[serde(default)]
     pub penalty: Penalty,
     /// Steps of L-BFGS, at most.
@@ -37,7 +37,7 @@ pub struct LinearProbeConfig {
     pub iterations: usize,
 }
 
-/// How strongly large weights are penalised.
+/// Penalty of large weights.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Penalty {

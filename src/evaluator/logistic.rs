@@ -27,7 +27,7 @@ pub(super) struct Classifier {
     pub iterations: usize,
 }
 
-/// How a classifier is fitted.
+/// Settings of a fit.
 #[derive(Clone, Copy)]
 pub(super) struct Fit<'a> {
     /// The inverse strength of the penalty.
@@ -46,7 +46,7 @@ pub(super) struct Samples<'a> {
     /// [n], below `count`
     pub classes: &'a [usize],
     pub dim: usize,
-    /// How many classes there are.
+    /// Number of classes.
     pub count: usize,
 }
 
@@ -67,7 +67,7 @@ impl Classifier {
         Classifier { weights, bias, parameters: found.at, iterations: found.iterations }
     }
 
-    /// How it fares on samples.
+    /// Share of samples that it gets right.
     pub fn tried(&self, products: &mut Products, samples: Samples<'_>) -> Tally {
         let Samples { rows, classes, dim, count } = samples;
         let mut tally = Tally::new(count);

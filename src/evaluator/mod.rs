@@ -1,4 +1,4 @@
-//! What a model can do, measured on pairs it was not trained on.
+//! Measurements of a model on pairs it was not trained on.
 //!
 //! An evaluator sees closures over host vectors, never the model, so it measures whatever can embed
 //! images and texts. A new one is a file with its configuration and an [`Evaluator`], and a line in
@@ -12,6 +12,19 @@
 //! | [`linear_probe`] | what a linear classifier on frozen embeddings learns from all labels |
 //! | [`few_shot`] | what it learns from a few labels of each class |
 //! | [`held_out_loss`] | the training loss, on pairs that training never sees |
+//!
+//! ```
+//! use flip::evaluator::{Classes, ClassesConfig, Known};
+//!
+//! let config = ClassesConfig::Names {
+//!     names: vec!["cat".into(), "dog".into()],
+//!     templates: vec!["a photo of a {}".into()],
+//!     label_field: "label".into(),
+//! };
+//! let classes = Classes::read(&config, Known::default())?;
+//! assert_eq!(classes.prompts(1).collect::<Vec<_>>(), ["a photo of a dog"]);
+//! # Ok::<(), flip::evaluator::EvaluatorError>(())
+//! ```
 
 pub mod classes;
 mod embedder;
@@ -68,23 +81,23 @@ pub enum EvaluatorConfig {
     HeldOutLoss(HeldOutLossConfig),
 }
 
-/// What an evaluation is given besides the model.
+/// Input of an evaluation besides the model.
 pub struct Material<'a> {
     /// The images it is about.
     pub test: &'a mut Batches<'a>,
-    /// What the source of `test` knows about its labels.
+    /// Labels as the source of `test` knows them.
     pub known: Known<'a>,
     /// The images it learns from: what [`Evaluator::train`] names.
     pub train: Option<&'a mut Batches<'a>>,
-    /// What cosine similarities are multiplied with: the exponential of the clipped parameter.
+    /// Factor of cosine similarities: the exponential of the clipped parameter.
     pub logit_scale: f64,
     /// Every random choice derives from it.
     pub seed: u64,
-    /// Whether to give up: long computations ask now and then. What is returned afterwards is of no use.
+    /// True once an evaluation is to give up: long computations ask now and then. Their result is of no use then.
     pub stop: &'a dyn Fn() -> bool,
 }
 
-/// What a source knows about its labels; empty where it knows nothing.
+/// Labels as a source knows them; empty where it knows nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Known<'a> {
     /// Names of the classes that labels count.
@@ -114,17 +127,17 @@ pub trait Evaluator {
         None
     }
 
-    /// Whether it looks at captions; images without one take part where it does not.
+    /// True if it looks at captions; images without one take part where it does not.
     fn captions(&self) -> bool {
         false
     }
 
-    /// Which patches of the images the image encoder does not get to see.
+    /// Patches of the images that the image encoder does not get to see.
     fn image_mask(&self) -> &ImageMask {
         &ImageMask::Keep
     }
 
-    /// Where the class of an image is found.
+    /// Place of an image's class.
     fn label(&self, _known: Known<'_>) -> Result<LabelFrom, EvaluatorError> {
         Ok(LabelFrom::None)
     }
@@ -138,7 +151,7 @@ pub trait Evaluator {
 }
 
 impl EvaluatorConfig {
-    /// What it says to do.
+    /// The evaluator of this configuration.
     pub fn evaluator(&self) -> &dyn Evaluator {
         match self {
             EvaluatorConfig::ZeroShot(config) => config,

@@ -22,7 +22,7 @@ pub struct NearestNeighboursConfig {
     /// Images that are classified. Default: `data.validation`.
     #[serde(default)]
     pub data: Option<SourceConfig>,
-    /// Where classes are found.
+    /// Place of the classes.
     #[serde(default)]
     pub labels: LabelsConfig,
     /// Images that vote on each.

@@ -50,7 +50,7 @@ impl Products {
         self.last()
     }
 
-    /// What was computed last.
+    /// The products that were computed last.
     pub fn last(&self) -> &[f32] {
         &self.tile[..self.len]
     }

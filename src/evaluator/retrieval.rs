@@ -34,15 +34,15 @@ pub struct RetrievalConfig {
     /// Images with one or several captions each. Default: `data.validation`.
     #[serde(default)]
     pub data: Option<SourceConfig>,
-    /// Which of an image's captions take part.
+    /// Captions of an image that take part.
     #[serde(default)]
     pub captions: RetrievalCaptions,
-    /// Which patches of the images are dropped (FLIP table 1d). Default: none.
+    /// Mask of the images (FLIP table 1d). Default: none is dropped.
     #[serde(default)]
     pub image_mask: ImageMask,
 }
 
-/// Which of an image's captions take part in retrieval.
+/// Captions of an image that take part in retrieval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum RetrievalCaptions {
     /// Every one, and every line of one that has several (as CLIP_benchmark's shards write them); an image
@@ -170,7 +170,7 @@ impl RetrievalCaptions {
     }
 }
 
-/// How many come before the right one, 0 being best.
+/// Number of answers before the right one, 0 being best.
 #[derive(Debug, PartialEq, Eq)]
 struct Ranks {
     /// [images] texts before the best of an image's own captions; `u32::MAX` where it has none.

@@ -27,7 +27,7 @@ impl Ranking {
     }
 }
 
-/// How often the class of an image ranked first, or among the first five.
+/// Counts of images whose class ranked first, or among the first five.
 #[derive(Debug, Clone, Copy, Default)]
 struct Score {
     n: u64,

@@ -33,7 +33,7 @@ pub struct ZeroShotConfig {
     /// Class names, templates and the field that holds the label. Default: what the source knows.
     #[serde(default)]
     pub classes: ClassesConfig,
-    /// Which patches of the images are dropped (FLIP table 1d). Default: none.
+    /// Mask of the images (FLIP table 1d). Default: none is dropped.
     #[serde(default)]
     pub image_mask: ImageMask,
 }

@@ -1,4 +1,4 @@
-//! Which format a checkpoint is in, and which tokenizer lies beside it.
+//! Format of a checkpoint, and the tokenizer beside it.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::error::ExchangeError;
 use super::{flip_t5x, open_clip, transformers, weights as files, Format};
 use crate::data::text::TokenizerConfig;
 
-/// Where a checkpoint is.
+/// Place of a checkpoint.
 pub(super) struct Place {
     pub format: Format,
     /// The folder with the configuration.

@@ -1,4 +1,4 @@
-//! Why a checkpoint cannot come in or go out. Every message names the file, and the field or the tensor.
+//! Errors of import and export. Every message names the file, and the field or the tensor.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use crate::parameter::Mismatch;
 pub struct Problem {
     /// Dotted path, for example `vision_cfg.ls_init_value`.
     pub field: String,
-    /// What was expected, what was found.
+    /// Expected and found.
     pub problem: String,
 }
 
@@ -21,11 +21,11 @@ pub struct Problem {
 pub struct Obstacle {
     /// Dotted path inside the model's configuration, for example `image.pool`.
     pub field: &'static str,
-    /// What it is, and what the other architecture would need.
+    /// Its value, and what the other architecture would need.
     pub why: String,
 }
 
-/// Why a checkpoint cannot come in or go out.
+/// A checkpoint that cannot be imported or exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     #[error("cannot {action} {path}: {source}")]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::ExchangeError;
+use super::error::{ExchangeError, Obstacle};
 use super::layout::{scatter, OriginalOf};
 use super::plain::{plain, Plain};
 use super::slot::slots;
@@ -26,11 +26,11 @@ pub struct Outgoing<'a> {
     pub inline: Option<usize>,
 }
 
-/// What was written.
+/// Result of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
     pub folder: PathBuf,
-    /// What a person should know, a sentence each.
+    /// Notes for a person, a sentence each.
     pub notes: Vec<String>,
 }
 
@@ -40,12 +40,10 @@ pub struct Exported {
 /// The other architecture lacks something of this model: then every option in the way is named. Or the
 /// tensors are not those of the configuration, the folder is there already, or it cannot be written.
 pub fn export(model: &Outgoing, format: Format, folder: &Path) -> Result<Exported, ExchangeError> {
-    let obstacles = match format {
-        Format::OpenClip => open_clip::obstacles(model.config),
-        Format::Transformers => transformers::obstacles(model.config),
-        Format::Onnx => Vec::new(),
-        Format::FlipT5x => return Err(ExchangeError::ReadOnly(format)),
-    };
+    if format == Format::FlipT5x {
+        return Err(ExchangeError::ReadOnly(format));
+    }
+    let obstacles = obstacles(model.config, format);
     if !obstacles.is_empty() {
         return Err(ExchangeError::Inexpressible { format, obstacles });
     }
@@ -59,6 +57,15 @@ pub fn export(model: &Outgoing, format: Format, folder: &Path) -> Result<Exporte
     }
     let plain = plain(model.config, model.tensors).map_err(other)?;
     appear(folder, |beside| fill(beside, model, &plain, format))
+}
+
+/// Options of a model that a format cannot express; none where it can be exported. FLIP's own format is only read.
+pub fn obstacles(config: &ModelConfig, format: Format) -> Vec<Obstacle> {
+    match format {
+        Format::OpenClip => open_clip::obstacles(config),
+        Format::Transformers => transformers::obstacles(config),
+        Format::Onnx | Format::FlipT5x => Vec::new(),
+    }
 }
 
 /// Makes a folder that `fill`, which returns notes, fills: whole or not at all.
@@ -90,7 +97,7 @@ fn appear(
     }
 }
 
-/// Where a folder is while it is being written.
+/// Name of a folder while it is being written.
 fn hidden(folder: &Path) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     folder.with_file_name(format!(".{name}.partial"))

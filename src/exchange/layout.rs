@@ -1,4 +1,4 @@
-//! Where our parameters lie in the tensors of another tool, and the way there and back.
+//! Places of our parameters in the tensors of another tool, and the way there and back.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::Tensors;
 use crate::model::ModelConfig;
 use crate::parameter::{Mismatch, NamedTensor};
 
-/// How another tool stores a matrix of ours, [inputs, outputs].
+/// Storage of a matrix of ours, [inputs, outputs], in another tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
     /// The same values in the same order.
@@ -68,7 +68,7 @@ impl Original {
     }
 }
 
-/// Which original a format has for a slot of ours.
+/// The original of a slot of ours in a format.
 pub(super) type OriginalOf = fn(Slot, &ModelConfig) -> Original;
 
 /// Reads every parameter of the model from `tensors`, in the model's order. Tensors that `ignored` accepts
@@ -126,7 +126,7 @@ pub(super) fn scatter(ours: &NamedTensor, original: &Original, part: usize) -> V
     theirs
 }
 
-/// What is missing, left over, or of another shape. A single number may be of any rank.
+/// Tensors that are missing, left over, or of another shape. A single number may be of any rank.
 fn compare(originals: &[Original], found: Vec<(String, Vec<usize>)>, ignored: fn(&str) -> bool) -> Mismatch {
     let mut found: BTreeMap<String, Vec<usize>> = found.into_iter().collect();
     let mut mismatch = Mismatch::default();

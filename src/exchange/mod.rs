@@ -15,6 +15,20 @@
 //! not a number.
 //!
 //! Tensors are streamed from disk one after the other; the largest is held twice, nothing else is.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use flip::exchange::{import, obstacles, Format, ImportOptions};
+//!
+//! // A folder with open_clip_config.json and open_clip_model.safetensors, as open_clip's hub has it.
+//! let imported = import(Path::new("ViT-B-32"), &ImportOptions::default())?;
+//! println!("{}: {} parameters", imported.format, imported.config.parameter_counts().total());
+//! for obstacle in obstacles(&imported.config, Format::Transformers) {
+//!     println!("transformers has no model.{}: {}", obstacle.field, obstacle.why);
+//! }
+//! # Ok::<(), flip::exchange::ExchangeError>(())
+//! ```
 
 mod architectures;
 mod detect;
@@ -40,7 +54,7 @@ use crate::model::ModelConfig;
 use crate::parameter::NamedTensor;
 
 pub use error::{ExchangeError, Obstacle, Problem};
-pub use export::{export, Exported, Outgoing};
+pub use export::{export, obstacles, Exported, Outgoing};
 
 /// A layout of checkpoints that other tools read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +80,7 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// What a checkpoint does not say, or what shall be other than it says.
+/// Options that a checkpoint does not tell, or that shall be other than it says.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
     /// Instead of looking at the files.
@@ -93,14 +107,14 @@ pub struct Imported {
     /// The tokenizer, where one was found or given. Without one, `config.text.tokenizer` only says of which kind
     /// it would have to be.
     pub tokenizer: Option<TokenizerConfig>,
-    /// Whether it is open_clip's built-in tokenizer that the model was trained with: then captions are cleaned as
+    /// True if the model was trained with open_clip's built-in tokenizer: then captions are cleaned as
     /// open_clip does, whatever the files of the tokenizer say.
     pub built_in_tokenizer: bool,
-    /// What a person should know, a sentence each.
+    /// Notes for a person, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// What a format makes of its own configuration.
+/// A model as a format describes it.
 struct Described {
     config: ModelConfig,
     built_in_tokenizer: bool,

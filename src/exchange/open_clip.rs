@@ -214,7 +214,7 @@ fn text_tower(text: &mut Options, quick: bool, notes: &mut Vec<String>) -> TextT
     }
 }
 
-/// What blocks of both towers may have and ours do not.
+/// Options that blocks of both towers may have and ours do not.
 fn unsupported_blocks(tower: &mut Options) {
     tower.without("ls_init_value", &[], "layer scale is not part of the model");
     tower.without("block_type", &["default"], "only open_clip's default block is read");
@@ -248,7 +248,7 @@ fn norm_eps(tower: &mut Options) -> f64 {
     eps
 }
 
-/// Where a parameter of ours lies in `state_dict()`.
+/// Place of a parameter of ours in `state_dict()`.
 pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
     let shape = slot.shape(config);
     match slot {
@@ -295,7 +295,7 @@ pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
     }
 }
 
-/// What open_clip's CLIP does not have.
+/// Options that open_clip's CLIP does not have.
 pub(super) fn obstacles(config: &ModelConfig) -> Vec<Obstacle> {
     let mut found = Vec::new();
     if config.image.pool == ImagePool::Mean {
@@ -377,7 +377,7 @@ pub(super) fn config(config: &ModelConfig, tokenizer: TokenizerFiles) -> Value {
     })
 }
 
-/// Whether open_clip's built-in tokenizer serves where none lies beside the weights.
+/// True if open_clip's built-in tokenizer serves where none lies beside the weights.
 pub(super) fn has_built_in_tokenizer(config: &ModelConfig) -> bool {
     config.text.vocab_size == BUILT_IN_VOCABULARY
 }

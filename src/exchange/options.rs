@@ -179,7 +179,7 @@ impl Options {
         self.fields.is_empty()
     }
 
-    /// Whether a field is there.
+    /// True if a field is there.
     pub fn has(&self, key: &str) -> bool {
         self.fields.get(key).is_some_and(|value| !value.is_null())
     }

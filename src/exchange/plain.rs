@@ -15,7 +15,7 @@ pub(super) struct Plain<'a> {
     pub config: ModelConfig,
     /// A tensor for each of the configuration's slots.
     pub tensors: Vec<(Slot, Cow<'a, NamedTensor>)>,
-    /// What was done, a sentence each.
+    /// Notes on changes, a sentence each.
     pub notes: Vec<String>,
 }
 

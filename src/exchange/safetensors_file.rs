@@ -31,7 +31,7 @@ pub(super) struct Weights {
     entries: BTreeMap<String, Entry>,
 }
 
-/// Where a tensor lies.
+/// Place of a tensor.
 struct Entry {
     file: usize,
     info: TensorInfo,
@@ -166,7 +166,7 @@ fn read_header(file: &mut File, path: &Path) -> Result<(Metadata, u64), Exchange
     Ok((metadata, 8 + header_length))
 }
 
-/// What a file is that begins with these bytes, where it is known and no safetensors file.
+/// Kind of a file that begins with these bytes, where it is known and no safetensors file.
 fn foreign(start: &[u8; 8]) -> Option<String> {
     match start {
         start if is_pickle(start) => Some("a pickle of PyTorch; name it by itself".into()),

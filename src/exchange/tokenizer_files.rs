@@ -16,7 +16,7 @@ use crate::data::text::Tokenizer;
 use crate::model::{ModelConfig, TextPool};
 use crate::whole_file;
 
-/// Which tokenizer lies in an exported folder.
+/// Tokenizer of an exported folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenizerFiles {
     None,

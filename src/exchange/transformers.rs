@@ -58,7 +58,7 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
     Ok(Described { config, built_in_tokenizer: false, notes })
 }
 
-/// How images are normalised, where the folder says it.
+/// Normalisation of images, where the folder says it.
 fn pixels(folder: &Path, notes: &mut Vec<String>) -> Result<PixelNorm, ExchangeError> {
     let path = folder.join(PREPROCESSOR);
     if !path.is_file() {
@@ -156,7 +156,7 @@ pub(super) fn is_buffer(name: &str) -> bool {
     name.ends_with("embeddings.position_ids")
 }
 
-/// Where a parameter of ours lies in `state_dict()`.
+/// Place of a parameter of ours in `state_dict()`.
 pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
     let shape = slot.shape(config);
     let vision = |rest: String| format!("vision_model.{rest}");
@@ -212,7 +212,7 @@ pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
     }
 }
 
-/// What transformers' CLIP does not have.
+/// Options that transformers' CLIP does not have.
 pub(super) fn obstacles(config: &ModelConfig) -> Vec<Obstacle> {
     let mut found = Vec::new();
     let mut add = |wrong: bool, field, why: String| {
@@ -291,7 +291,7 @@ fn activation_name(activation: Activation) -> &'static str {
     }
 }
 
-/// What `CLIPImageProcessor` reads.
+/// Settings that `CLIPImageProcessor` reads.
 pub(super) fn preprocessor(config: &ModelConfig) -> Value {
     let image = &config.image;
     json!({

@@ -6,7 +6,7 @@ use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::model::ModelError;
 use crate::ranks::RanksError;
-use crate::record::RunFolderError;
+use crate::record::{RecordError, RunFolderError};
 use crate::train::{RecorderError, TrainError};
 use crate::trained::TrainedError;
 
@@ -55,6 +55,9 @@ pub enum InterpreterError {
     /// The run folder.
     #[error(transparent)]
     RunFolder(#[from] RunFolderError),
+    /// A file of the run folder that cannot be read or written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A file of the run folder that cannot be gone on with.
     #[error(transparent)]
     Recorder(#[from] RecorderError),

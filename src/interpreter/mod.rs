@@ -42,6 +42,7 @@
 mod environment;
 mod error;
 mod place;
+mod process;
 mod share;
 mod start;
 

@@ -11,6 +11,7 @@ use crate::data::source::Source;
 use crate::data::storage::with_stall_timeout;
 use crate::data::text::{Tokenizer, TokenizerConfig};
 use crate::model::{Flip, GraphDevice};
+use crate::recipe::forecast::{forecast, StageForecast};
 use crate::recipe::{Compute, Recipe};
 use crate::record::RunFolder;
 use crate::train::identity::Identity;
@@ -20,7 +21,8 @@ use crate::trained::{tokenizer_of, Weights};
 
 use super::environment::Environment;
 use super::error::InterpreterError;
-use super::share;
+use super::place::place;
+use super::{process, share};
 
 /// Makes a run of a recipe: as it begins, or as it was at the checkpoint of rank 0.
 pub(super) fn start<'a, D: GraphDevice>(
@@ -31,6 +33,10 @@ pub(super) fn start<'a, D: GraphDevice>(
 ) -> Result<(Run<'a, D>, Option<Resumed>), InterpreterError> {
     let &Environment { ranks, folder, progress, interrupt, .. } = environment;
     let source = recipe.data.open(&recipe.data.train, recipe.seed).map_err(InterpreterError::Train)?;
+    progress.expect(forecast(recipe).iter().map(StageForecast::flops).collect());
+    if let Some(folder) = folder {
+        process::record(folder, recipe, &*source, place(recipe)?.gpu, environment.members.len())?;
+    }
     let files = files_of(recipe, &source)?;
     share::same_data(ranks, &files)?;
     let resumed = Resumed::share(ranks, from)?;

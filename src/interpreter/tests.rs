@@ -97,7 +97,7 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
 /// True for files that depend on the clock, or on how often a run was resumed; of these only whether they are whole is asked. Event
 /// files are one for each start.
 fn differs_by_nature(name: &str) -> bool {
-    let by_clock = ["timing.jsonl", "report.html", "identity.json"].contains(&name);
+    let by_clock = ["timing.jsonl", "report.html", "identity.json", "processes.json"].contains(&name);
     let of_checkpoint = name.ends_with("/state.json") || name.ends_with("/manifest.json");
     by_clock || of_checkpoint || name.starts_with("curves/") || name.starts_with("tensorboard/")
 }
@@ -130,6 +130,7 @@ fn a_run_that_ends_or_meets_a_full_disk_at_any_step_of_writing_is_resumed_to_the
         "identity.json",
         "masks.png",
         "metrics.jsonl",
+        "processes.json",
         "recipe.ron",
         "report.html",
         "timing.jsonl",

@@ -6,6 +6,7 @@
 
 mod config;
 mod progress;
+mod progress_line;
 mod reload;
 mod sink;
 mod watch;

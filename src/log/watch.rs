@@ -34,7 +34,7 @@ pub struct Watch {
 impl Watch {
     /// Calls `changed` on a thread of its own, once now and each time `path` may have changed, been replaced
     /// or appeared.
-    /// Where the system cannot watch (no such folder yet, too many watches, a file system that does not
+    /// Used where the system cannot watch (no such folder yet, too many watches, a file system that does not
     /// tell), `changed` is called twice a second instead, and the reason is returned beside. An error means
     /// that not even a thread could be had.
     pub fn start(

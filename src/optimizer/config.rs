@@ -85,7 +85,8 @@ impl PeakLr {
 pub struct CosineConfig {
     /// Peak of the learning rate.
     pub lr: PeakLr,
-    /// Length of the linear warm-up.
+    /// Length of the linear warm-up. Default: none, the rate begins at its peak.
+    #[serde(default = "Duration::none")]
     pub warmup: Duration,
     /// Learning rate at the start of the warm-up.
     #[serde(default)]
@@ -101,6 +102,7 @@ pub struct CosineConfig {
 pub struct ConstantConfig {
     /// The learning rate after the warm-up.
     pub lr: PeakLr,
-    /// Length of the linear warm-up.
+    /// Length of the linear warm-up. Default: none, the rate begins at its peak.
+    #[serde(default = "Duration::none")]
     pub warmup: Duration,
 }

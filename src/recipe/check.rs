@@ -3,23 +3,30 @@
 
 use super::field_path::FieldPath;
 use super::problem::Problem;
+use super::repair::Repairs;
 use super::shape::{Shape, Struct, Variant};
 use super::suggest::{listed, nearest};
-use super::syntax::{Body, Field, Name, Node, Value};
+use super::syntax::{Body, Field, Inside, Name, Node, Value};
 
 /// So many errors are told; a text with more is no recipe.
 const MOST_ERRORS: usize = 100;
 
 /// Everything in which `root` differs from a shape.
 pub fn check(text: &str, root: &Node, shape: &Shape) -> Vec<Problem> {
-    let mut checker = Checker { text, problems: Vec::new() };
+    check_and_repair(text, root, shape).0
+}
+
+/// The same, with changes that make the text fit.
+pub fn check_and_repair(text: &str, root: &Node, shape: &Shape) -> (Vec<Problem>, Repairs) {
+    let mut checker = Checker { text, problems: Vec::new(), repairs: Repairs::default() };
     checker.node(root, shape, &FieldPath::default());
-    checker.problems
+    (checker.problems, checker.repairs)
 }
 
 struct Checker<'a> {
     text: &'a str,
     problems: Vec<Problem>,
+    repairs: Repairs,
 }
 
 impl Checker<'_> {
@@ -31,11 +38,12 @@ impl Checker<'_> {
     fn mismatch(&mut self, node: &Node, shape: &Shape, path: &FieldPath, help: Option<String>) {
         let message = format!("expected {}, got {}", shape.expected(), found(self.text, node));
         self.report(node, path, message, help);
+        self.repairs.replace(node, shape, path);
     }
 
     fn node(&mut self, node: &Node, shape: &Shape, path: &FieldPath) {
         if self.problems.len() >= MOST_ERRORS {
-            return;
+            return self.repairs.give_up();
         }
         match shape {
             Shape::Option(some) => self.option(node, some, path),
@@ -113,6 +121,7 @@ impl Checker<'_> {
                 _ => format!("expected {}, got {written}", range.expected(path.noun())),
             };
             self.report(node, path, message, None);
+            self.repairs.replace(node, shape, path);
         }
     }
 
@@ -157,12 +166,15 @@ impl Checker<'_> {
             let inner = path.field(&name.text);
             let Some(known) = shape.field(&name.text) else {
                 self.problems.push(unknown_field(name, fields, shape).at(&inner));
+                self.repairs.remove(self.text, name.span.start..field.value.span.end, &inner);
                 continue;
             };
             if let Some(first) = fields[..position].iter().find(|first| known.is_called(&first.name.text)) {
                 let mut problem = Problem::new(name.span.clone(), "this field is given twice").at(&inner);
                 problem.related.push((first.name.span.clone(), "first given here".into()));
                 self.problems.push(problem);
+                self.repairs.remove(self.text, name.span.start..field.value.span.end, &inner);
+                continue;
             }
             self.node(&field.value, &Shape::of(known.schema), &inner);
         }
@@ -172,7 +184,14 @@ impl Checker<'_> {
                 let message = format!("missing field; expected {}", Shape::of(absent.schema).expected());
                 let help = absent.doc().map(|doc| format!("`{}`: {doc}", absent.name));
                 let problem = Problem::new(opening.clone(), message).help_if(help);
-                self.problems.push(problem.at(&path.field(absent.name)));
+                let inner = path.field(absent.name);
+                match owner.inside() {
+                    Inside::Fields(_, open) => {
+                        self.repairs.insert(open, absent.name, &Shape::of(absent.schema), &inner);
+                    }
+                    _ => self.repairs.give_up(),
+                }
+                self.problems.push(problem.at(&inner));
             }
         }
     }
@@ -187,17 +206,25 @@ impl Checker<'_> {
                 }
                 Value::Compound { body: Body::Fields { fields, .. }, .. } => owner_of(fields, variants)
                     .map(|name| format!("these are fields of `{name}`: put `{name}` before the `(`")),
+                Value::Integer(Some(value)) => self.with_number(node, *value as f64, variants),
+                Value::Float(value) => self.with_number(node, *value, variants),
                 _ => None,
             };
             return self.mismatch(node, shape, path, help);
         };
         let Some(variant) = variants.iter().find(|variant| variant.name == name.text) else {
-            let help = nearest(&name.text, &names).map(|name| format!("did you mean `{name}`?"));
+            let meant = nearest(&name.text, &names);
+            let meant = meant.and_then(|meant| variants.iter().find(|variant| variant.name == meant));
+            let help = meant.map(|variant| match body {
+                Body::None => format!("did you mean `{}`?", variant.example()),
+                _ => format!("did you mean `{}`?", variant.name),
+            });
             let known: Vec<_> = variants.iter().map(Variant::usage).collect();
             let message = format!("unknown variant `{}`, expected {}", name.text, known.join(", "));
             let message =
                 if known.len() > 1 { message.replacen("expected ", "expected one of ", 1) } else { message };
             self.problems.push(Problem::new(name.span.clone(), message).at(path).help_if(help));
+            self.repairs.replace(node, shape, path);
             return;
         };
         match (variant.payload, body) {
@@ -205,8 +232,28 @@ impl Checker<'_> {
             (None, _) => {
                 let message = format!("`{}` takes nothing in parentheses", variant.name);
                 self.report(node, path, message, Some(format!("write {} alone", variant.name)));
+                self.repairs.replace(node, shape, path);
             }
             (Some(payload), body) => self.payload(node, name, body, &Shape::of(payload), path),
+        }
+    }
+
+    /// The variants that a bare number can be written with: `Random(0.5)` for 0.5.
+    fn with_number(&self, node: &Node, value: f64, variants: &[Variant]) -> Option<String> {
+        let written = &self.text[node.span.clone()];
+        let takes = |variant: &&Variant| match variant.payload.map(Shape::of) {
+            Some(Shape::Number(range)) => range.holds(value) && (!range.whole || value.fract() == 0.0),
+            _ => false,
+        };
+        let told = variants.iter().filter(takes).map(|variant| {
+            let doc = variant.first_sentence().map_or(String::new(), |doc| format!(": {}", one_line(doc)));
+            format!("{}({written}){doc}", variant.name)
+        });
+        let told: Vec<String> = told.collect();
+        match told.len() {
+            0 => None,
+            1 => Some(format!("write {}", told[0])),
+            _ => Some(format!("write one of these:\n{}", told.join("\n"))),
         }
     }
 
@@ -216,7 +263,12 @@ impl Checker<'_> {
         match (shape, body) {
             (_, Body::None) => {
                 let message = format!("`{name}` needs {} in parentheses", shape.expected());
-                self.report(node, path, message, Some(format!("write {name}(...)")));
+                let example = match shape {
+                    Shape::Number(range) => range.example(),
+                    _ => "...".to_owned(),
+                };
+                self.report(node, path, message, Some(format!("write {name}({example})")));
+                self.repairs.give_up();
             }
             (Shape::Struct(shape), Body::Fields { fields, .. }) => self.fields(node, fields, shape, path),
             (Shape::Struct(shape), Body::Items { items, .. }) => match items.as_slice() {
@@ -225,6 +277,7 @@ impl Checker<'_> {
                     let message = "the fields stand directly in the parentheses of the variant".to_owned();
                     let help = format!("write {name}(...) with one pair of parentheses and no name inside");
                     self.report(only, path, message, Some(help));
+                    self.repairs.give_up();
                 }
                 [first, ..] => self.structure(first, shape, path),
             },
@@ -249,9 +302,15 @@ impl Checker<'_> {
                     _ => None,
                 };
                 self.report(node, path, message, help);
+                self.repairs.give_up();
             }
         }
     }
+}
+
+/// A documentation without the breaks of its lines.
+fn one_line(doc: &str) -> String {
+    doc.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn unknown_field(name: &Name, fields: &[Field], shape: &Struct) -> Problem {

@@ -70,6 +70,14 @@ impl StageForecast {
         }
     }
 
+    /// The forecast of its training; none of an evaluation.
+    pub fn training(&self) -> Option<&TrainingForecast> {
+        match self {
+            StageForecast::Pretrain(plan) | StageForecast::Unmask(plan) => Some(plan),
+            StageForecast::Evaluate { .. } => None,
+        }
+    }
+
     /// Operations of one of its steps, encoding twice included; 0 for an evaluation.
     pub fn flops_per_step(&self) -> f64 {
         match self {

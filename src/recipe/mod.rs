@@ -21,6 +21,7 @@ mod override_text;
 mod overrides;
 mod problem;
 mod read;
+mod repair;
 mod scan;
 mod schema;
 mod shape;

@@ -147,8 +147,15 @@ fn overridden(
 }
 
 fn well_formed(document: &Document, root: Node) -> Result<(Recipe, Node), Vec<Problem>> {
-    let problems = check::check(document.text(), &root, &shape::recipe());
+    let (mut problems, repairs) = check::check_and_repair(document.text(), &root, &shape::recipe());
     if !problems.is_empty() {
+        // What is wrong with the values is told in the same breath, as far as they can be read.
+        let repaired = repairs.applied(document.text());
+        if let Some(recipe) = repaired.and_then(|text| deserialise::<Recipe>(&text).ok()) {
+            let violations = validate::validate(&recipe).into_iter();
+            let of_text = violations.filter(|violation| repairs.concerns_the_text(violation, &root));
+            problems.extend(spanned(&root, of_text.collect()));
+        }
         return Err(problems);
     }
     let recipe: Recipe = deserialise(document.text())?;

@@ -56,6 +56,8 @@ pub struct FieldShape {
 pub struct Variant {
     pub name: &'static str,
     pub payload: Option<&'static Value>,
+    /// Its documentation.
+    pub doc: Option<&'static str>,
 }
 
 /// Bounds of a number.
@@ -196,6 +198,21 @@ impl Variant {
             None => format!("`{}`", self.name),
         }
     }
+
+    /// The variant as a recipe has it, with an example of a number where it takes one: `Cuda(0)`, `Random(...)`, `Keep`.
+    pub fn example(&self) -> String {
+        match self.payload.map(Shape::of) {
+            None => self.name.to_owned(),
+            Some(Shape::Number(range)) => format!("{}({})", self.name, range.example()),
+            Some(_) => format!("{}(...)", self.name),
+        }
+    }
+
+    /// First sentence of its documentation.
+    pub fn first_sentence(&self) -> Option<&'static str> {
+        let doc = self.doc?;
+        Some(doc.split_once(". ").map_or(doc, |(first, _)| first).trim_end_matches('.'))
+    }
 }
 
 impl Range {
@@ -203,6 +220,16 @@ impl Range {
         let above = self.min.is_none_or(|min| value > min.value || min.inclusive && value == min.value);
         let below = self.max.is_none_or(|max| value < max.value || max.inclusive && value == max.value);
         above && below && self.widest.is_none_or(|widest| value <= widest)
+    }
+
+    /// A number in it.
+    pub fn example(&self) -> String {
+        let least = self.min.map_or(0.0, |min| min.value);
+        match (self.whole, self.max) {
+            (true, _) => format!("{least}"),
+            (false, Some(max)) => format!("{}", (least + max.value) / 2.0),
+            (false, None) => format!("{}", least + 1.0),
+        }
     }
 
     /// `0 <= ratio < 1`.
@@ -239,19 +266,21 @@ fn type_of(schema: &Value) -> &str {
 
 /// The variants of an enum: `enum: [...]` where none has a doc or payload, else `oneOf`, externally tagged.
 fn variants(schema: &'static Value) -> Option<Vec<Variant>> {
-    let unit = |name: &'static Value| Some(Variant { name: name.as_str()?, payload: None });
+    let unit = |name: &'static Value| Some(Variant { name: name.as_str()?, payload: None, doc: None });
     if let Some(names) = schema.get("enum").and_then(Value::as_array) {
         return Some(names.iter().filter_map(unit).collect());
     }
     let alternatives = schema.get("oneOf").and_then(Value::as_array)?;
     let mut variants = Vec::new();
     for alternative in alternatives {
+        let doc = alternative.get("description").and_then(Value::as_str);
         if let Some(name) = alternative.get("const") {
-            variants.extend(unit(name));
+            variants.extend(unit(name).map(|variant| Variant { doc, ..variant }));
         } else if let Some(names) = alternative.get("enum").and_then(Value::as_array) {
             variants.extend(names.iter().filter_map(unit));
         } else if let Some(tagged) = alternative.get("properties").and_then(Value::as_object) {
-            variants.extend(tagged.iter().map(|(name, payload)| Variant { name, payload: Some(payload) }));
+            let of = |(name, payload): (&'static String, _)| Variant { name, payload: Some(payload), doc };
+            variants.extend(tagged.iter().map(of));
         }
     }
     Some(variants)

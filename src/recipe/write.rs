@@ -25,7 +25,13 @@ pub fn written<T: Serialize>(document: &T) -> String {
     let text = options().to_string_pretty(document, pretty);
     let mut text = text.expect("everything a document holds has a RON form, except paths that are not UTF-8");
     text.push('\n');
-    outside::without_secrets(&text).into_owned()
+    outside::without_secrets(&plain_none(&text)).into_owned()
+}
+
+/// ron writes a variant that is called None as `r#None`, so that it is no absent option. No field of a recipe is an option
+/// of such a variant. Strings have no line breaks when they are written, so none ends a line like this.
+fn plain_none(text: &str) -> String {
+    text.replace(": r#None,\n", ": None,\n")
 }
 
 /// The first line in which two recipes differ as they are written out: that of each. None where they are equal, or where

@@ -9,6 +9,7 @@
 //! | `eval.json` | a row an evaluation | [`EvaluationRow`] |
 //! | `examples/*.json` | images with what was found for them, a file an evaluation | [`Examples`] |
 //! | `amendments.json` | fields of the recipe that were changed while the run went on | [`Amendment`] |
+//! | `processes.json` | the processes that worked on the run | [`Process`] |
 //! | `checkpoints/` | snapshots | [`crate::checkpoint`] writes and reads them |
 //! | all the others | | [`RunPaths`] lists them |
 //!
@@ -39,6 +40,7 @@ mod folder;
 mod lines;
 mod number;
 mod paths;
+mod process;
 mod stage;
 mod step;
 
@@ -52,6 +54,7 @@ pub use example::{Answer, Example, Examples};
 pub use folder::{Entry, RunFolder, RunFolderError};
 pub use lines::{last_line, read_lines, JsonLines};
 pub use paths::RunPaths;
+pub use process::{now, Process};
 pub use stage::StageKind;
 pub use step::{Metrics, StepMetrics, StepTiming, Timing};
 

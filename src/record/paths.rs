@@ -89,6 +89,11 @@ impl RunPaths {
         self.root.join("amendments.json")
     }
 
+    /// The processes that worked on the run.
+    pub fn processes(&self) -> PathBuf {
+        self.root.join("processes.json")
+    }
+
     /// There once the run has come to its end.
     pub fn complete(&self) -> PathBuf {
         self.root.join("complete")

@@ -26,15 +26,15 @@ impl StageKind {
         }
     }
 
+    /// True of a recipe that begins with the weights of a checkpoint: its field `init` is set.
+    pub fn begins_with_weights(text: &str) -> bool {
+        read_recipe(text).is_some_and(|recipe| recipe.init.is_some())
+    }
+
     /// The kinds of the stages of a recipe, in sequence; none where the text is no recipe. No other field is looked at, so
     /// that recipes of any version are read.
     pub fn of_recipe(text: &str) -> Vec<StageKind> {
-        use ron::extensions::Extensions;
-        let options = ron::Options::default().with_default_extension(
-            Extensions::UNWRAP_VARIANT_NEWTYPES | Extensions::UNWRAP_NEWTYPES | Extensions::IMPLICIT_SOME,
-        );
-        let stages =
-            options.from_str::<RecipeStages>(text).map_or_else(|_| Vec::new(), |recipe| recipe.stages);
+        let stages = read_recipe(text).map_or_else(Vec::new, |recipe| recipe.stages);
         let kind = |stage: RecipeStage| match stage {
             RecipeStage::Pretrain(_) => StageKind::Pretrain,
             RecipeStage::Unmask(_) => StageKind::Unmask,
@@ -50,9 +50,19 @@ impl fmt::Display for StageKind {
     }
 }
 
-/// The one field of a recipe that is read here.
+fn read_recipe(text: &str) -> Option<RecipeStages> {
+    use ron::extensions::Extensions;
+    let options = ron::Options::default().with_default_extension(
+        Extensions::UNWRAP_VARIANT_NEWTYPES | Extensions::UNWRAP_NEWTYPES | Extensions::IMPLICIT_SOME,
+    );
+    options.from_str(text).ok()
+}
+
+/// The fields of a recipe that are read here.
 #[derive(Deserialize)]
 struct RecipeStages {
+    #[serde(default)]
+    init: Option<IgnoredAny>,
     stages: Vec<RecipeStage>,
 }
 
@@ -80,5 +90,9 @@ mod tests {
             [StageKind::Evaluate, StageKind::Pretrain, StageKind::Unmask]
         );
         assert_eq!(StageKind::of_recipe("no recipe"), []);
+        let begins =
+            |init: &str| StageKind::begins_with_weights(&format!("(init: {init}, stages: [Evaluate([])])"));
+        assert!(begins("Checkpoint(\"runs/x\")") && begins("Some(Checkpoint(\"runs/x\"))"));
+        assert!(!begins("None") && !StageKind::begins_with_weights(recipe));
     }
 }

@@ -1,11 +1,9 @@
 //! Curves with bands: for each line the mean over seeds, and around it the smallest and largest value.
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::chart::{compact, inked, FONT, INK};
-use super::raster::Raster;
+use super::chart::{compact, inked, Area, FONT, INK};
 
 /// Width of a chart, pixels.
 pub(super) const WIDTH: u32 = 720;
@@ -15,8 +13,6 @@ const HEIGHT: u32 = 440;
 const LEGEND_ROW: u32 = 25;
 /// Longer names do not fit.
 const LEGEND_CHARS: usize = 80;
-/// Text and axes of the PNG, which is white behind.
-const PRINTED: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 /// The colours of Okabe and Ito, which people with any kind of colour vision tell apart, in an order in which
 /// neighbours differ most; without black, which would be lost on a dark page, and yellow, on a light one. Then a wine red
 /// and a grey, for who compares more than six.
@@ -31,14 +27,14 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(0x80, 0x80, 0x80),
 ];
 
-/// What a chart shows.
+/// Lines with bands.
 pub(super) struct BandChart {
     pub title: String,
     /// Names of the axes, with units.
     pub across: String,
     pub up: String,
     pub lines: Vec<Line>,
-    /// A horizontal rule, and what it is.
+    /// A horizontal rule, and its name.
     pub level: Option<(f64, String)>,
 }
 
@@ -46,7 +42,7 @@ pub(super) struct BandChart {
 pub(super) struct Line {
     pub name: String,
     pub points: Vec<Point>,
-    /// Where it first crosses the level.
+    /// Place where it first crosses the level.
     pub crosses: Option<f64>,
 }
 
@@ -59,60 +55,35 @@ pub(super) struct Point {
     pub most: f64,
 }
 
-/// Draws it as SVG and as PNG. The error is plotters' own.
-pub(super) fn draw(chart: &BandChart) -> Result<Images, String> {
+/// Draws it as SVG. The error is plotters' own.
+pub(super) fn draw(chart: &BandChart) -> Result<String, String> {
     let size = (WIDTH, HEIGHT + chart.lines.len() as u32 * LEGEND_ROW + 14);
-    both(size, &chart.title, |area, ink| draw_on(area, chart, ink), |area, ink| draw_on(area, chart, ink))
+    let mut svg = String::new();
+    draw_on(&SVGBackend::with_string(&mut svg, size).into_drawing_area(), chart)
+        .map_err(|error| error.to_string())?;
+    Ok(inked(&svg, &chart.title, &[]))
 }
 
-/// Draws a chart of so many pixels on both: `on_svg` and `on_png` are the same function, which is generic.
-pub(super) fn both(
-    size: (u32, u32),
-    title: &str,
-    on_svg: impl FnOnce(&Area<SVGBackend<'_>>, RGBColor) -> Drawn,
-    on_png: impl FnOnce(&Area<Raster<'_>>, RGBColor) -> Drawn,
-) -> Result<Images, String> {
-    let (mut svg, mut png) = (String::new(), Vec::new());
-    {
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        on_svg(&area, INK).map_err(|error| error.to_string())?;
-    }
-    {
-        let area = Raster::new(&mut png, size).into_drawing_area();
-        on_png(&area, PRINTED).map_err(|error| error.to_string())?;
-    }
-    Ok(Images { svg: inked(&svg, title), png })
-}
-
-/// A chart, drawn.
-pub(super) struct Images {
-    pub svg: String,
-    pub png: Vec<u8>,
-}
-
-pub(super) type Area<B> = DrawingArea<B, Shift>;
+/// A chart that is drawn, or plotters' error.
 pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-fn draw_on<B>(whole: &Area<B>, chart: &BandChart, ink: RGBColor) -> Drawn
-where
-    B: DrawingBackend<ErrorType: 'static>,
-{
+fn draw_on(whole: &Area<'_>, chart: &BandChart) -> Drawn {
     let (area, below) = whole.split_vertically(HEIGHT);
-    draw_legend(&below, chart, ink)?;
+    draw_legend(&below, chart)?;
     let ((left, right), (bottom, top)) = ranges(chart);
     let mut axes = ChartBuilder::on(&area)
         .margin(10)
         .margin_right(26)
-        .caption(&chart.title, (FONT, 25, &ink))
+        .caption(&chart.title, (FONT, 25, &INK))
         .x_label_area_size(58)
         .y_label_area_size(72)
         .build_cartesian_2d(left..right, bottom..top)?;
     axes.configure_mesh()
-        .axis_style(ink.mix(0.6))
-        .bold_line_style(ink.mix(0.13))
-        .light_line_style(ink.mix(0.0))
-        .label_style((FONT, 19, &ink))
-        .axis_desc_style((FONT, 20, &ink))
+        .axis_style(INK.mix(0.6))
+        .bold_line_style(INK.mix(0.13))
+        .light_line_style(INK.mix(0.0))
+        .label_style((FONT, 19, &INK))
+        .axis_desc_style((FONT, 20, &INK))
         .x_labels(8)
         .y_labels(8)
         .x_desc(&chart.across)
@@ -123,10 +94,10 @@ where
 
     if let Some((level, what)) = &chart.level {
         let dashes =
-            DashedLineSeries::new([(left, *level), (right, *level)], 6, 5, ink.mix(0.6).stroke_width(1));
+            DashedLineSeries::new([(left, *level), (right, *level)], 6, 5, INK.mix(0.6).stroke_width(1));
         axes.draw_series(dashes)?;
         let place = (left + (right - left) * 0.012, level + (top - bottom) * 0.05);
-        axes.draw_series([Text::new(what.clone(), place, (FONT, 18).into_font().color(&ink.mix(0.75)))])?;
+        axes.draw_series([Text::new(what.clone(), place, (FONT, 18).into_font().color(&INK.mix(0.75)))])?;
     }
     // Bands first: no line is hidden by the band of another.
     for (index, line) in chart.lines.iter().enumerate() {
@@ -177,11 +148,8 @@ fn around(angle: f64) -> (i32, i32) {
 }
 
 /// A row a line: its colour, shape and name.
-fn draw_legend<B>(area: &Area<B>, chart: &BandChart, ink: RGBColor) -> Drawn
-where
-    B: DrawingBackend<ErrorType: 'static>,
-{
-    let beside = (FONT, 19).into_font().color(&ink).pos(Pos::new(HPos::Left, VPos::Center));
+fn draw_legend(area: &Area<'_>, chart: &BandChart) -> Drawn {
+    let beside = (FONT, 19).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
     for (row, line) in chart.lines.iter().enumerate() {
         let middle = row as i32 * LEGEND_ROW as i32 + LEGEND_ROW as i32 / 2;
         area.draw(&PathElement::new([(76, middle), (108, middle)], colour(row).stroke_width(3)))?;

@@ -4,11 +4,12 @@
 //! inside a page, and its lines in mid-tones that are readable on both. Text is left to the reader's own
 //! sans-serif font; nothing is measured with one here.
 
+use maud::{html, Render};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::history::Points;
-use super::page::escape;
+use super::page::Text as Escaped;
 use crate::outside;
 
 /// Width and height, pixels.
@@ -32,8 +33,10 @@ const LEGEND_ROW: u32 = 19;
 const LEGEND_CHARS: usize = 58;
 /// More points than the chart has pixels only make the file larger.
 const MOST_POINTS: usize = 480;
+/// Points of a line that tell their value under a pointer.
+const MOST_HINTS: usize = 48;
 
-/// What a chart shows.
+/// A line chart.
 pub(super) struct Chart<'a> {
     pub title: &'a str,
     /// Unit of the vertical axis.
@@ -42,33 +45,40 @@ pub(super) struct Chart<'a> {
     pub across: &'a str,
     /// Each with its name in the legend.
     pub lines: Vec<(String, Points)>,
-    /// Whether single points matter more than the line through them.
+    /// Single points matter more than the line through them.
     pub dots: bool,
-    /// Whether a moving average is drawn over the points.
+    /// Draw a moving average over the points.
     pub smooth: bool,
-    /// Whether the vertical axis begins at zero.
+    /// The vertical axis begins at zero.
     pub from_zero: bool,
-    /// Where stages begin, and what they are called.
+    /// Beginnings of stages, with their titles.
     pub stages: Vec<(f64, String)>,
+}
+
+/// A place of a chart that tells a value under a pointer.
+pub(super) struct Hint {
+    /// Pixels from the left and from the top.
+    pub at: (i32, i32),
+    pub text: String,
 }
 
 /// Draws and recolours. The error is plotters' own.
 pub(super) fn draw(chart: &Chart<'_>) -> Result<String, String> {
     let mut svg = String::new();
-    {
+    let hints = {
         let height = SIZE.1 + legend_height(chart);
         let area = SVGBackend::with_string(&mut svg, (SIZE.0, height)).into_drawing_area();
-        draw_on(&area, chart).map_err(|error| error.to_string())?;
-    }
-    Ok(inked(&svg, chart.title))
+        draw_on(&area, chart).map_err(|error| error.to_string())?
+    };
+    Ok(inked(&svg, chart.title, &hints))
 }
 
-/// Gives an image that was drawn in [`INK`] the reader's colour. It has one style sheet: alone, it chooses its ink;
-/// inside a page, the page's rule for `.curve` is the same.
-pub(super) fn inked(svg: &str, title: &str) -> String {
+/// Gives an SVG that was drawn in [`INK`] the reader's colour, and places that tell values. It has one style sheet: alone,
+/// it chooses its ink; inside a page, the page's rule for `.curve` is the same.
+pub(super) fn inked(svg: &str, title: &str, hints: &[Hint]) -> String {
     let open = format!(
         "<svg class=\"curve\" role=\"img\" aria-label=\"{}\" style=\"max-width:100%;height:auto\" ",
-        escape(title)
+        Escaped(title).render().into_string()
     );
     let style =
         "\n<style>.curve{color:#24292f}@media(prefers-color-scheme:dark){.curve{color:#d8dee6}}</style>";
@@ -77,11 +87,27 @@ pub(super) fn inked(svg: &str, title: &str) -> String {
         Some(end) => format!("{}{style}{}", &svg[..=end], &svg[end + 1..]),
         None => svg,
     };
+    let svg = match svg.rfind("</svg>").filter(|_| !hints.is_empty()) {
+        Some(end) => format!("{}{}{}", &svg[..end], hints_on_top(hints), &svg[end..]),
+        None => svg,
+    };
     // plotters escapes what has a meaning in XML; control characters are no XML at all.
     outside::lines(&outside::without_secrets(&svg)).into_owned()
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// Invisible circles with the titles that browsers show.
+fn hints_on_top(hints: &[Hint]) -> String {
+    let circles = html! {
+        g fill-opacity="0" {
+            @for Hint { at: (x, y), text } in hints {
+                circle cx=(x) cy=(y) r="8" { title { (Escaped(text)) } }
+            }
+        }
+    };
+    circles.into_string()
+}
+
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Pixels below the chart; a single line needs no name.
 fn legend_height(chart: &Chart<'_>) -> u32 {
@@ -106,7 +132,7 @@ fn draw_legend(area: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::er
     Ok(())
 }
 
-fn draw_on(whole: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error::Error>> {
+fn draw_on(whole: &Area<'_>, chart: &Chart<'_>) -> Result<Vec<Hint>, Box<dyn std::error::Error>> {
     let (area, below) = whole.split_vertically(SIZE.1);
     if legend_height(chart) > 0 {
         draw_legend(&below, chart)?;
@@ -142,8 +168,9 @@ fn draw_on(whole: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error
             axes.draw_series([Text::new(title.clone(), place, (FONT, 14).into_font().color(&INK.mix(0.6)))])?;
         }
     }
-    for ((_, points), colour) in chart.lines.iter().zip(LINES.iter().cycle()) {
-        let points = thinned(points);
+    let mut hints = Vec::new();
+    for ((name, points), colour) in chart.lines.iter().zip(LINES.iter().cycle()) {
+        let points = thinned(points, MOST_POINTS);
         let strength = if chart.smooth { 0.3 } else { 1.0 };
         let style = colour.mix(strength).stroke_width(2);
         axes.draw_series(LineSeries::new(points.iter().copied(), style))?;
@@ -155,9 +182,36 @@ fn draw_on(whole: &Area<'_>, chart: &Chart<'_>) -> Result<(), Box<dyn std::error
         if chart.dots {
             axes.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?;
         }
+        hints.extend(thinned(&points, MOST_HINTS).into_iter().map(|(across, up)| Hint {
+            at: axes.backend_coord(&(across, up)),
+            text: hint(name, chart, across, up),
+        }));
     }
     area.present()?;
-    Ok(())
+    Ok(hints)
+}
+
+/// `step 1.2k: 0.5312`, with the name of the line where there are several.
+fn hint(name: &str, chart: &Chart<'_>, across: f64, up: f64) -> String {
+    let before = if chart.lines.len() > 1 { format!("{name}\n") } else { String::new() };
+    format!("{before}{} {}: {} {}", chart.across, compact(across), four_digits(up), chart.unit)
+}
+
+/// A value with four digits at least.
+fn four_digits(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1e4 || size > 0.0 && size < 1e-3 => compact(value),
+        size => format!(
+            "{value:.*}",
+            if size >= 100.0 {
+                1
+            } else if size >= 1.0 {
+                2
+            } else {
+                4
+            }
+        ),
+    }
 }
 
 /// Room for every point, never empty: ((left, right), (bottom, top)).
@@ -176,13 +230,13 @@ fn ranges(chart: &Chart<'_>) -> ((f64, f64), (f64, f64)) {
     ((0.0, if last > 0.0 { last } else { 1.0 }), (bottom, high + 2.0 * room))
 }
 
-/// At most [`MOST_POINTS`], each the mean of its neighbours.
-fn thinned(points: &[(f64, f64)]) -> Points {
-    let group = points.len().div_ceil(MOST_POINTS).max(1);
+/// At most so many points, each the mean of its neighbours.
+fn thinned(points: &[(f64, f64)], most: usize) -> Points {
+    let group = points.len().div_ceil(most).max(1);
     points.chunks(group).map(mean).collect()
 }
 
-/// The points of each stage: what a moving average must not mix.
+/// The points of each stage, which a moving average must not mix.
 fn by_stage<'a>(points: &'a [(f64, f64)], stages: &[(f64, String)]) -> Vec<&'a [(f64, f64)]> {
     let mut rest = points;
     let mut parts = Vec::new();
@@ -264,8 +318,8 @@ mod tests {
             assert!((point.1 - smooth.1).abs() < 1e-9);
         }
         let long: Points = (0..5_000).map(|i| (i as f64, i as f64)).collect();
-        assert!(thinned(&long).len() <= MOST_POINTS);
-        assert_eq!(thinned(&line), line);
+        assert!(thinned(&long, MOST_POINTS).len() <= MOST_POINTS);
+        assert_eq!(thinned(&line, MOST_POINTS), line);
     }
 
     #[test]

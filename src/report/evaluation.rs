@@ -62,7 +62,7 @@ impl Comparison<'_> {
         let mut there = self.values.iter().flatten();
         let (first, last) = (there.next()?, there.next_back()?);
         match self.is_share() {
-            _ if !(last - first).is_finite() || SETTINGS.contains(&self.metric) => None,
+            _ if !(last - first).is_finite() || is_setting(self.metric) => None,
             true => Some(format!("{:+.2}", 100.0 * (last - first))),
             false => Some(format!("{:+.4}", last - first)),
         }
@@ -134,7 +134,12 @@ pub(super) fn is_share(metric: &str, mut values: impl Iterator<Item = f64>) -> b
     !other && values.all(|value| (0.0..=1.0).contains(&value))
 }
 
-/// Whether a metric is a number of something, or a setting.
+/// True of a metric that does not change in the course of a run, such as chance.
+pub(super) fn is_setting(metric: &str) -> bool {
+    SETTINGS.contains(&metric)
+}
+
+/// True of a metric that is a number of something, or a setting.
 pub(super) fn is_count(metric: &str) -> bool {
     COUNTS.contains(&metric)
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::words::rate;
 use super::ReportError;
 use crate::record::{read_lines, EvaluationRow, RunPaths, StepMetrics, StepTiming};
 
 /// Points of a curve: (where in the run, value), finite only.
 pub type Points = Vec<(f64, f64)>;
 
-/// What a curve runs along.
+/// Horizontal axis of a curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
     /// Updates since the run began.
@@ -20,7 +21,7 @@ pub enum Axis {
     Minutes,
 }
 
-/// What a run has logged so far.
+/// Lines that a run has logged so far.
 #[derive(Debug, Default)]
 pub struct History {
     metrics: Vec<StepMetrics>,
@@ -50,7 +51,7 @@ impl History {
         Ok(history)
     }
 
-    /// Fills in what the other axes need.
+    /// Fills in pairs and minutes by step.
     fn measure(&mut self) {
         for row in &self.metrics {
             self.samples.insert((row.stage, row.step), row.samples);
@@ -70,7 +71,7 @@ impl History {
         }
     }
 
-    /// Where on an axis a step of a stage is; step 0 is the end of all stages before.
+    /// Place of a step of a stage on an axis; step 0 is the end of all stages before.
     fn at(&self, (stage, step): (usize, u64), axis: Axis) -> f64 {
         let until = ..=(stage, step);
         match axis {
@@ -103,7 +104,7 @@ impl History {
         self.steps.get(&stage).copied().unwrap_or(0)
     }
 
-    /// Where on an axis an evaluation was made.
+    /// Place of an evaluation on an axis.
     pub fn place(&self, row: &EvaluationRow, axis: Axis) -> f64 {
         match axis {
             Axis::Samples if row.samples > 0 => row.samples as f64,
@@ -146,9 +147,85 @@ impl History {
         self.metrics.iter().map(|row| row.samples).max().unwrap_or(0)
     }
 
+    /// The stage whose speed differs most between its lines, where that is more than training itself explains: another
+    /// program was busy on the machine, or data came late. Neither then tells how fast the run can be.
+    pub fn swing(&self) -> Option<Swing> {
+        let mut speeds: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+        for row in self.timing.iter().filter(|row| row.images_per_s.is_finite() && row.images_per_s > 0.0) {
+            speeds.entry(row.stage).or_default().push(row.images_per_s);
+        }
+        let of_stage = |mut speeds: Vec<f64>| {
+            speeds.sort_by(f64::total_cmp);
+            // Without the tenth at each end: a first step is always slow.
+            let (slow, fast) = (speeds.len() / 10, speeds.len() - 1 - speeds.len() / 10);
+            Swing { slow: speeds[slow], fast: speeds[fast] }
+        };
+        let swings = speeds.into_values().filter(|speeds| speeds.len() >= FEWEST_LINES).map(of_stage);
+        let widest = swings.max_by(|one, other| one.ratio().total_cmp(&other.ratio()))?;
+        (widest.ratio() > STEADY).then_some(widest)
+    }
+
     fn points(&self, values: impl Iterator<Item = ((usize, u64), f64)>, axis: Axis) -> Points {
         // By step: steps that a resumed run did again are there twice, and the later row counts.
         let points: BTreeMap<(usize, u64), f64> = values.filter(|(_, value)| value.is_finite()).collect();
         points.into_iter().map(|(at, value)| (self.at(at, axis), value)).collect()
+    }
+}
+
+/// Lines of a stage from which on its speed is judged.
+const FEWEST_LINES: usize = 10;
+/// Ratio of fast and slow lines up to which a speed is steady.
+const STEADY: f64 = 1.5;
+
+/// Images a second of slow and of fast lines of one stage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Swing {
+    /// The tenth of lines that is slowest ends here.
+    pub slow: f64,
+    /// The tenth that is fastest begins here.
+    pub fast: f64,
+}
+
+impl Swing {
+    fn ratio(&self) -> f64 {
+        self.fast / self.slow
+    }
+
+    /// A sentence of warning.
+    pub fn told(&self) -> String {
+        let (slow, fast) = (rate(self.slow), rate(self.fast));
+        format!(
+            "The speed swung between {slow} and {fast} images a second: the machine was busy with something else, or data \
+             came late. Times of this run say little about how fast it can be."
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_speed_that_swings_is_told_and_a_slow_beginning_is_not() {
+        let history = |speeds: &[f64]| {
+            let line = |(step, speed): (usize, &f64)| StepTiming {
+                stage: 0,
+                step: step as u64,
+                images_per_s: *speed,
+                data_wait: 0.0,
+                step_ms: 1.0,
+                elapsed_s: 0.0,
+            };
+            History { timing: speeds.iter().enumerate().map(line).collect(), ..History::default() }
+        };
+        let mut steady = vec![100.0; 20];
+        steady[0] = 1.0;
+        assert_eq!(history(&steady).swing(), None);
+        steady[4..12].fill(40.0);
+        let swing = history(&steady).swing().unwrap();
+        assert_eq!(swing, Swing { slow: 40.0, fast: 100.0 });
+        assert!(swing.told().contains("between 40 and 100 images"));
+        assert_eq!(history(&[1.0, 5.0]).swing(), None);
+        assert_eq!(history(&[0.0; 20]).swing(), None);
     }
 }

@@ -5,37 +5,40 @@
 
 mod amendments;
 mod band_chart;
+mod bar_chart;
 mod chart;
 pub mod compare;
 pub mod curves;
 pub mod evaluation;
 mod gallery;
 mod history;
-pub mod html;
 pub mod mask_image;
 mod outline;
 mod page;
 mod range_chart;
-mod raster;
+mod results;
+mod run_page;
 mod sheet;
 pub mod sweep;
 pub mod table;
 pub mod tensorboard;
 mod thumbnail;
+mod words;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use html::{duration, rate, write};
 pub use mask_image::{contact_sheet, Masked};
 pub use outline::stage_titles;
+pub use run_page::write;
 pub use sheet::sheet;
 pub use tensorboard::EventWriter;
 pub use thumbnail::thumbnail;
+pub use words::{duration, rate};
 
 use crate::record::{read_if_there, RecordError};
 
-/// Why something could not be shown.
+/// A file of a run that cannot be read, or something that cannot be drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     #[error("cannot {action} {path}: {source}")]

@@ -2,16 +2,18 @@
 
 use crate::record::StageKind;
 
-/// A title for every stage of the recipe in `recipe`: "pretrain", "unmask", and for an evaluation what came
-/// before it, "after pretrain". Titles that would be there twice carry the index of their stage. Empty where
+/// A title for every stage of the recipe in `recipe`: "pretrain", "unmask", and for an evaluation the stage
+/// before it, "after pretrain"; before the first one "as loaded" where the recipe begins with weights, else "untrained". Titles that would be there twice carry the index of their stage. Empty where
 /// the text is no recipe; `title` then still has an answer.
 pub fn stage_titles(recipe: &str) -> Vec<String> {
     let mut titles = Vec::new();
     let mut trained: Option<String> = None;
+    let loaded = StageKind::begins_with_weights(recipe);
     for (index, stage) in StageKind::of_recipe(recipe).into_iter().enumerate() {
         let mut title = match (stage, &trained) {
             (StageKind::Pretrain | StageKind::Unmask, _) => stage.name().to_string(),
             (StageKind::Evaluate, Some(trained)) => format!("after {trained}"),
+            (StageKind::Evaluate, None) if loaded => "as loaded".to_string(),
             (StageKind::Evaluate, None) => "untrained".to_string(),
         };
         if titles.contains(&title) {
@@ -61,6 +63,8 @@ mod tests {
         assert_eq!(titles, expected);
         assert_eq!(title(&titles, 3), "unmask");
         assert_eq!(title(&titles, 9), "stage 9");
+        let loaded = stage_titles("(init: Checkpoint(\"runs/x\"), stages: [Evaluate([]), Evaluate([])])");
+        assert_eq!(loaded, ["as loaded", "as loaded (1)"]);
         assert_eq!(stage_titles("no recipe"), Vec::<String>::new());
     }
 }

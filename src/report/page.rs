@@ -1,7 +1,9 @@
-//! The pieces of a page: head, sections, tables, text. No scripts, nothing to download.
+//! The frame of a page and its tables, as templates: whatever is put into one is escaped. No scripts, nothing to
+//! download.
 
-use std::fmt::Write as _;
 use std::path::Path;
+
+use maud::{html, Markup, PreEscaped, Render, DOCTYPE};
 
 use super::ReportError;
 use crate::outside;
@@ -9,77 +11,164 @@ use crate::whole_file;
 
 const STYLE: &str = include_str!("report.css");
 
-/// Everything up to the first heading.
-pub(super) fn head(page: &mut String, title: &str) {
-    let title = escape(title);
-    push(
-        page,
-        format_args!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <title>{title} - flip</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        ),
-    );
-}
+/// Text from outside, such as a name, a caption or a recipe: without the secrets of URLs, and with control characters
+/// written out. As any text in a template it is escaped, between tags and inside attributes.
+pub(super) struct Text<T>(pub T);
 
-/// The numbers that matter first, as text; those that are not known are left out.
-pub(super) fn facts(page: &mut String, facts: &[(&str, Option<String>)]) {
-    if facts.iter().all(|(_, value)| value.is_none()) {
-        return;
-    }
-    page.push_str("<dl>\n");
-    for (what, value) in facts {
-        if let Some(value) = value {
-            push(page, format_args!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(what), escape(value)));
+impl<T: AsRef<str>> Render for Text<T> {
+    fn render_to(&self, page: &mut String) {
+        let text = outside::without_secrets(self.0.as_ref());
+        // Templates escape all but the apostrophe, which ends an attribute in single quotes.
+        for (index, piece) in outside::lines(&text).split('\'').enumerate() {
+            if index > 0 {
+                page.push_str("&#39;");
+            }
+            piece.render_to(page);
         }
     }
-    page.push_str("</dl>\n");
 }
 
-/// Ends the page and writes it as a whole: a browser that reloads meanwhile sees the former page.
-pub(super) fn finish(mut page: String, path: &Path) -> Result<(), ReportError> {
-    page.push_str("</body>\n</html>\n");
-    whole_file::replace(path, page.as_bytes()).map_err(ReportError::io("write", path))
+/// An SVG of [`super::chart`], which escaped its texts.
+pub(super) fn figure(svg: &str) -> Markup {
+    html! { figure { (PreEscaped(svg)) } }
 }
 
-/// A heading, as text.
-pub(super) fn section(page: &mut String, heading: &str) {
-    push(page, format_args!("<h2>{}</h2>\n", escape(heading)));
-}
-
-pub(super) fn begin_table(page: &mut String, header: &[(String, bool)]) {
-    page.push_str("<div class=\"scroll\"><table>\n");
-    table_row(page, "th", header);
-}
-
-/// Cells of text, and whether they are numbers.
-pub(super) fn table_row(page: &mut String, tag: &str, cells: &[(String, bool)]) {
-    page.push_str("<tr>");
-    for (text, number) in cells {
-        let class = if *number { " class=\"number\"" } else { "" };
-        push(page, format_args!("<{tag}{class}>{}</{tag}>", escape(text)));
-    }
-    page.push_str("</tr>\n");
-}
-
-pub(super) fn push(page: &mut String, text: std::fmt::Arguments<'_>) {
-    page.write_fmt(text).expect("writing into a String cannot fail");
-}
-
-/// Text from outside as HTML: as text or as the value of an attribute in double quotes, without the secrets of URLs.
-pub(super) fn escape(text: &str) -> String {
-    outside::html(&outside::without_secrets(text)).into_owned()
-}
-
-/// Digits in groups of three.
-pub(super) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+/// Writes a page as a whole: a browser that reloads meanwhile sees the former page.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn write(title: &str, body: &Markup, path: &Path) -> Result<(), ReportError> {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (Text(title)) " - flip" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { (Text(title)) }
+                (body)
+            }
         }
-        text.push(digit);
+        "\n"
+    };
+    whole_file::replace(path, page.into_string().as_bytes()).map_err(ReportError::io("write", path))
+}
+
+/// A number that matters, as a tile: what it is, its value, and what a reader needs to judge it.
+pub(super) struct Tile {
+    pub name: String,
+    pub value: String,
+    pub note: Option<String>,
+}
+
+impl Tile {
+    /// A tile without a note, where there is a value.
+    pub fn of(name: &str, value: Option<String>) -> Option<Tile> {
+        Some(Tile { name: name.to_owned(), value: value?, note: None })
     }
-    text
+}
+
+/// Tiles beside each other.
+pub(super) fn tiles(tiles: &[Tile]) -> Markup {
+    html! {
+        @if !tiles.is_empty() {
+            dl.tiles {
+                @for Tile { name, value, note } in tiles {
+                    div {
+                        dt { (Text(name)) }
+                        dd { (Text(value)) }
+                        @if let Some(note) = note { dd.note { (Text(note)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A cell of a table.
+#[derive(Debug, Clone)]
+pub(super) enum Cell {
+    Words(String),
+    /// Set to the right, in digits of one width.
+    Number(String),
+    /// The best number of its row.
+    Best(String),
+}
+
+impl Cell {
+    /// Words.
+    pub fn words(text: impl Into<String>) -> Cell {
+        Cell::Words(text.into())
+    }
+
+    /// A number.
+    pub fn number(text: impl Into<String>) -> Cell {
+        Cell::Number(text.into())
+    }
+
+    fn parts(&self) -> (&str, Option<&'static str>) {
+        match self {
+            Cell::Words(text) => (text, None),
+            Cell::Number(text) => (text, Some("number")),
+            Cell::Best(text) => (text, Some("number best")),
+        }
+    }
+}
+
+/// A table that scrolls where a window is narrower. `body` are its rows.
+pub(super) fn table(header: &[Cell], body: &Markup) -> Markup {
+    html! {
+        div.scroll {
+            table {
+                thead {
+                    tr {
+                        @for (text, class) in header.iter().map(Cell::parts) {
+                            th class=[class] { (Text(text)) }
+                        }
+                    }
+                }
+                tbody { (body) }
+            }
+        }
+    }
+}
+
+/// A row.
+pub(super) fn row(cells: &[Cell]) -> Markup {
+    html! {
+        tr {
+            @for (text, class) in cells.iter().map(Cell::parts) {
+                td class=[class] { (Text(text)) }
+            }
+        }
+    }
+}
+
+/// A row above others that names what they are about; `columns` wide, with a smaller note.
+pub(super) fn heading_row(columns: usize, name: &str, note: &str) -> Markup {
+    html! {
+        tr {
+            th.subject colspan=(columns) {
+                (Text(name))
+                @if !note.is_empty() { " " span { (Text(note)) } }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_is_escaped_wherever_it_stands() {
+        let hostile = "<script>a && \"b\" 'c'\n\u{1b}</script> https://h/a?sig=s3cret";
+        let page = html! { p title=(Text(hostile)) { (Text(hostile)) } }.into_string();
+        let escaped =
+            "&lt;script&gt;a &amp;&amp; &quot;b&quot; &#39;c&#39;\n\\u{1b}&lt;/script&gt; https://h/a?...";
+        assert_eq!(page, format!("<p title=\"{escaped}\">{escaped}</p>"));
+    }
 }

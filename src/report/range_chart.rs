@@ -4,8 +4,8 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::band_chart::{both, colour, corners, shortened, Area, Drawn, Images, WIDTH};
-use super::chart::{compact, FONT};
+use super::band_chart::{colour, corners, shortened, Drawn, WIDTH};
+use super::chart::{compact, inked, Area, FONT, INK};
 
 /// Height of a setting, pixels.
 const ROW: u32 = 30;
@@ -15,7 +15,7 @@ const AROUND: u32 = 108;
 const CHARACTER: usize = 9;
 const MOST_CHARACTERS: usize = 44;
 
-/// What a chart shows.
+/// Values of several settings.
 pub(super) struct RangeChart {
     pub title: String,
     /// Name of the horizontal axis, with its unit.
@@ -44,20 +44,16 @@ impl Row {
     }
 }
 
-/// Draws it as SVG and as PNG. The error is plotters' own.
-pub(super) fn draw(chart: &RangeChart) -> Result<Images, String> {
-    both(
-        (WIDTH, AROUND + ROW * chart.rows.len() as u32),
-        &chart.title,
-        |area, ink| draw_on(area, chart, ink),
-        |area, ink| draw_on(area, chart, ink),
-    )
+/// Draws it as SVG. The error is plotters' own.
+pub(super) fn draw(chart: &RangeChart) -> Result<String, String> {
+    let size = (WIDTH, AROUND + ROW * chart.rows.len() as u32);
+    let mut svg = String::new();
+    draw_on(&SVGBackend::with_string(&mut svg, size).into_drawing_area(), chart)
+        .map_err(|error| error.to_string())?;
+    Ok(inked(&svg, &chart.title, &[]))
 }
 
-fn draw_on<B>(area: &Area<B>, chart: &RangeChart, ink: RGBColor) -> Drawn
-where
-    B: DrawingBackend<ErrorType: 'static>,
-{
+fn draw_on(area: &Area<'_>, chart: &RangeChart) -> Drawn {
     let longest = chart.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
     let names = (longest.min(MOST_CHARACTERS) * CHARACTER + 16) as u32;
     let (left, right) = ends(chart);
@@ -65,17 +61,17 @@ where
     let mut axes = ChartBuilder::on(area)
         .margin(10)
         .margin_right(26)
-        .caption(&chart.title, (FONT, 25, &ink))
+        .caption(&chart.title, (FONT, 25, &INK))
         .x_label_area_size(58)
         .y_label_area_size(names)
         .build_cartesian_2d(left..right, 0.0..rows)?;
     axes.configure_mesh()
         .disable_y_mesh()
-        .axis_style(ink.mix(0.6))
-        .bold_line_style(ink.mix(0.13))
-        .light_line_style(ink.mix(0.0))
-        .label_style((FONT, 19, &ink))
-        .axis_desc_style((FONT, 20, &ink))
+        .axis_style(INK.mix(0.6))
+        .bold_line_style(INK.mix(0.13))
+        .light_line_style(INK.mix(0.0))
+        .label_style((FONT, 19, &INK))
+        .axis_desc_style((FONT, 20, &INK))
         .x_labels(8)
         .y_labels(0)
         .x_desc(&chart.across)
@@ -86,7 +82,7 @@ where
             [(level, 0.0), (level, rows)],
             6,
             5,
-            ink.mix(0.6).stroke_width(1),
+            INK.mix(0.6).stroke_width(1),
         ))?;
     }
     for (index, row) in chart.rows.iter().enumerate() {
@@ -105,7 +101,7 @@ where
         // Beside the axis, in the area of its labels.
         let (x, y) = axes.backend_coord(&(left, height));
         let right = Pos::new(HPos::Right, VPos::Center);
-        let style = (FONT, 19).into_font().color(&ink).pos(right);
+        let style = (FONT, 19).into_font().color(&INK).pos(right);
         area.draw_text(&shortened(&row.name, MOST_CHARACTERS), &style, (x - 10, y))?;
     }
     area.present()?;

@@ -8,7 +8,7 @@ use super::ReportError;
 
 /// Between images, pixels.
 const GAP: usize = 4;
-/// What is behind them.
+/// Ground behind them.
 const GROUND: Rgb<u8> = Rgb([255, 255, 255]);
 
 /// A PNG of square images, [size, size, 3] bytes each, row by row in so many columns.

@@ -7,8 +7,8 @@ use crate::record::EvaluationRow;
 
 /// A row a metric, in the order of the evaluations; a column a stage that evaluated, so that before and
 /// after unmasking stand side by side. `titles` are those of [`super::stage_titles`]; a stage without one is
-/// called by its index. Empty where there are no rows.
-pub fn text(rows: &[EvaluationRow], titles: &[String]) -> String {
+/// called by its index. Empty where there are no rows. Where the table is wider than `columns`, each row becomes a list.
+pub fn text(rows: &[EvaluationRow], titles: &[String], columns: Option<usize>) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -41,16 +41,21 @@ pub fn text(rows: &[EvaluationRow], titles: &[String]) -> String {
         line.push(comparison.n.to_string());
         lines.push(line);
     }
-    align(&lines)
+    align(&lines, columns)
 }
 
-/// Words to the left, numbers to the right, a rule below the header. A cell stays on its line, whatever it holds.
-pub(super) fn align(lines: &[Vec<String>]) -> String {
+/// Words to the left, numbers to the right, a rule below the header. A cell stays on its line, whatever it holds. A table
+/// that is wider than `columns` becomes a list a row.
+pub(super) fn align(lines: &[Vec<String>], columns: Option<usize>) -> String {
     let shown = |line: &Vec<String>| line.iter().map(|cell| outside::shown(cell).into_owned()).collect();
     let lines: Vec<Vec<String>> = lines.iter().map(shown).collect();
     let widths: Vec<usize> = (0..lines[0].len())
         .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
         .collect();
+    let wide = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
+    if columns.is_some_and(|columns| wide > columns) {
+        return lists(&lines);
+    }
     let mut text = String::new();
     for (index, line) in lines.iter().enumerate() {
         let cells: Vec<String> = line
@@ -65,9 +70,46 @@ pub(super) fn align(lines: &[Vec<String>]) -> String {
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
         if index == 0 {
-            text.push_str(&"-".repeat(widths.iter().sum::<usize>() + 2 * (widths.len() - 1)));
+            text.push_str(&"-".repeat(wide));
             text.push('\n');
         }
     }
     text
+}
+
+/// Each row as lines of a name and a value, below the words of its first cell.
+fn lists(lines: &[Vec<String>]) -> String {
+    let Some((header, rows)) = lines.split_first() else { return String::new() };
+    let longest = header.iter().skip(1).map(|name| name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        if !row[0].is_empty() {
+            text.push_str(&row[0]);
+            text.push('\n');
+        }
+        for (name, cell) in header.iter().zip(row).skip(1).filter(|(_, cell)| !cell.is_empty()) {
+            text.push_str(&format!("  {name:<longest$}  {cell}\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_too_wide_becomes_lists() {
+        let lines =
+            [["evaluation", "metric", "after pretrain"], ["birds", "top1", "50.00 %"], ["", "top5", ""]];
+        let lines: Vec<Vec<String>> = lines.iter().map(|line| line.map(str::to_owned).to_vec()).collect();
+        assert!(align(&lines, Some(36)).starts_with("evaluation  metric  after pretrain\n-----"));
+        assert_eq!(
+            align(&lines, Some(20)),
+            "birds\n  metric          top1\n  after pretrain  50.00 %\n\n  metric          top5\n"
+        );
+    }
 }

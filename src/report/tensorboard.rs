@@ -26,7 +26,7 @@ pub struct Event {
     pub what: Option<What>,
 }
 
-/// What a record tells.
+/// Content of a record.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum What {
     /// The first record of a file.

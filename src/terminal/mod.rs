@@ -7,7 +7,9 @@
 //!
 //! Lines are shown without the secrets of URLs, and with control characters written out, whoever put them there.
 
+mod number;
 mod screen;
+mod wrap;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -17,7 +19,9 @@ use std::time::Duration;
 
 use crate::outside;
 
+pub use number::{about, bytes, duration, flop, grouped, rate, scaled};
 pub use screen::Screen;
+pub use wrap::{width, wrapped};
 
 /// Prints a line to standard output.
 macro_rules! say {
@@ -34,7 +38,7 @@ pub(crate) use {say, say_error};
 /// The first failure of standard output.
 static FAILURE: OnceLock<io::Error> = OnceLock::new();
 
-/// Whether standard output was a terminal when the program began: one that went away no longer says that it is one.
+/// True if standard output was a terminal when the program began: one that went away no longer says that it is one.
 static IS_TERMINAL: OnceLock<bool> = OnceLock::new();
 
 /// Looks at the streams; called before the first line.
@@ -46,15 +50,24 @@ fn out_is_terminal() -> bool {
     *IS_TERMINAL.get_or_init(|| io::stdout().is_terminal())
 }
 
-/// Whether lines to standard error may have colours.
+/// True if lines to standard error may have colours.
 pub fn colours() -> bool {
     io::stderr().is_terminal() && no_wish_against_colours()
 }
 
-/// Whether lines to standard output may have colours.
+/// True if lines to standard output may have colours.
 pub fn out_colours() -> bool {
     out_is_terminal() && no_wish_against_colours()
 }
+
+/// Columns of standard output, where it is a terminal that tells them.
+pub fn out_columns() -> Option<usize> {
+    let (_, columns) = console::Term::stdout().size_checked().filter(|_| out_is_terminal())?;
+    Some(usize::from(columns).max(FEWEST_COLUMNS))
+}
+
+/// Fewest columns that text is broken for.
+const FEWEST_COLUMNS: usize = 20;
 
 /// <https://no-color.org>
 fn no_wish_against_colours() -> bool {
@@ -95,7 +108,7 @@ pub fn outcome() -> Result<(), String> {
     }
 }
 
-/// Whether the reader went away: a pipe that was closed, or a terminal.
+/// True if the reader went away: a pipe that was closed, or a terminal.
 fn has_enough(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
         || out_is_terminal() && matches!(error.raw_os_error(), Some(libc::EIO | libc::ENXIO))
@@ -114,7 +127,7 @@ fn remember(error: io::Error) -> Unwritten {
 pub struct Unwritten(String);
 
 impl Unwritten {
-    /// Whether an error comes of standard output.
+    /// True of an error that comes of standard output.
     pub fn is_behind(error: &(dyn std::error::Error + 'static)) -> bool {
         let mut cause = Some(error);
         while let Some(error) = cause {
@@ -142,7 +155,7 @@ pub fn stdout_that_goes_on() -> Stdout {
 /// Standard output, line by line.
 #[derive(Debug)]
 pub struct Stdout {
-    /// What was written of a line that has no end yet.
+    /// Beginning of a line that has no end yet.
     line: Vec<u8>,
     goes_on: bool,
 }

@@ -16,7 +16,7 @@ const FEWEST_COLUMNS: u16 = 20;
 #[derive(Debug)]
 pub struct Screen {
     term: Term,
-    /// What is to be drawn with the next [`flush`](TermLike::flush). Not the buffer of `term`, which grows without end
+    /// Text to be drawn with the next [`flush`](TermLike::flush). Not the buffer of `term`, which grows without end
     /// once the terminal is gone.
     drawn: Mutex<Vec<u8>>,
 }

@@ -145,7 +145,8 @@ fn measure<D: GraphDevice>(run: &Run<'_, D>, evaluator: &dyn Evaluator) -> Resul
     let batch = evaluator.batch().unwrap_or(EMBED_BATCH);
     // A stage may ask several things of the same data.
     let kind = evaluator.kind().replace('_', "-");
-    let title = format!("{} {kind} {}", run.state.position.stage, evaluator.name());
+    let title =
+        format!("{}, {kind} {}", run.processes.progress.stage(run.state.position.stage), evaluator.name());
     let mut test = Reader::new(run, source, title.clone(), label.clone(), batch);
     let mut test = || test.next();
 

@@ -75,8 +75,8 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
     ) -> Result<Self, TrainError> {
         let batches = Batches::start(run, plan)?;
         let position = &run.state.position;
-        let title = format!("{} {}", position.stage, plan.config.kind);
-        let bar = run.processes.progress.bar(&title, plan.steps * plan.batch as u64, "images");
+        let total = plan.steps * plan.batch as u64;
+        let bar = run.processes.progress.stage_bar(position.stage, plan.config.kind.name(), total, "images");
         bar.start_at(position.step * plan.batch as u64);
         Ok(Trainer { run, plan, batches, owners, optimizer, bar, clock: Clock::start() })
     }
@@ -257,8 +257,7 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         if let Some(recorder) = &mut self.run.recorder {
             recorder.step(position.global_step, &metrics, &timing)?;
         }
-        let speed = crate::report::rate(timing.images_per_s);
-        self.bar.update(step * batch as u64, format!("loss {:.4}  {speed} images/s", metrics.loss));
+        self.bar.update(step * batch as u64, format!("loss {:.4}", metrics.loss));
         tracing::debug!(
             target: "flip::train", stage = metrics.stage, step, loss = metrics.loss, lr = update.lr,
             norm = update.norm, images_per_s = timing.images_per_s, data_wait = timing.data_wait, "step"

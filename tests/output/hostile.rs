@@ -188,7 +188,7 @@ fn the_page_charts_and_csv_of_a_sweep_show_hostile_names_as_text() {
     let out = there.path().join("sweep");
     fs::create_dir(&out).unwrap();
     sweep.write(&out).unwrap();
-    let table = sweep.text().unwrap();
+    let table = sweep.text(None).unwrap();
     assert!(!table.is_empty());
     assert_eq!(table.matches("1 of 2").count(), 2, "{table}");
     let csv = fs::read_to_string(out.join("points.csv")).unwrap();

@@ -53,10 +53,10 @@ pub struct BenchArgs {
     /// Numbers inside the encoders [default: the recipe's].
     #[arg(long, ignore_case = true)]
     precision: Option<PrecisionArg>,
-    /// Which implementation of the encoders [default: the recipe's].
+    /// Implementation of the encoders [default: the recipe's].
     #[arg(long, ignore_case = true)]
     compute: Option<ComputeArg>,
-    /// Where to compute: auto, cpu, cuda (the first GPU) or cuda:1 [default: the recipe's].
+    /// Device: auto, cpu, cuda (the first GPU) or cuda:1 [default: the recipe's].
     #[arg(long, value_parser = device)]
     device: Option<DeviceConfig>,
     /// Steps that are timed, 1 to 1,000,000; medians are reported.
@@ -95,7 +95,7 @@ enum ComputeArg {
     Reference,
 }
 
-/// What was measured: medians over the timed steps.
+/// Medians over the timed steps.
 #[derive(Debug, Serialize)]
 struct Measured {
     images_per_s: f64,
@@ -116,12 +116,12 @@ struct Measured {
     gemm_gflop_per_s: f64,
     share_of_gemm: f64,
     /// Largest resident memory of the process so far; on a GPU, the most that was taken of its memory at a time, without
-    /// what the driver needs for itself.
+    /// the driver's own.
     peak_mib: f64,
     /// Of a GPU: what is in use after the steps, by the driver and other processes as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     used_mib: Option<f64>,
-    /// What fused encoders hold for activations, of which `flip validate` says how much it will be.
+    /// Activations that fused encoders hold; `flip validate` tells them beforehand.
     activations_mib: f64,
     /// `CPU`, or the GPU's name.
     device: String,
@@ -133,7 +133,7 @@ struct Measured {
     kernels: Vec<Rate>,
 }
 
-/// What is measured after the steps.
+/// Measurements after the steps.
 struct Ceiling {
     gemm_gflop_per_s: f64,
     kernels: Vec<Rate>,
@@ -165,7 +165,7 @@ pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// What is timed.
+/// Setting that is timed.
 struct Setting {
     compute: Compute,
     fusion: Fusion,
@@ -208,7 +208,7 @@ impl Setting {
         Ok(Setting { compute, fusion, image_mask, text_mask, batch, steps: args.steps })
     }
 
-    /// Refuses what the CPU's memory cannot hold.
+    /// Refuses a step that the CPU's memory cannot hold.
     fn fits_into_memory(&self, model: &ModelConfig, gpu: Option<usize>) -> Result<(), Failure> {
         let kept_patches = self.image_mask.kept(model.image.grid());
         let kept_tokens = self.text_mask.kept(model.text.context);
@@ -259,6 +259,51 @@ impl Setting {
             Compute::Reference => flip,
             Compute::Fused => D::fuse(flip, self.fusion)?,
         };
+        let times = self.time_steps(device, &mut flip, model, seed)?;
+        let grid = model.image.size / model.image.patch;
+        let kept_patches = self.image_mask.kept(grid);
+        let flops = model.flops_per_pair(kept_patches, self.text_mask.kept(model.text.context), self.batch);
+        let ms_step = median(&times.steps);
+        let images_per_s = self.batch as f64 * 1e3 / ms_step;
+        let gflop_per_s = images_per_s * flops / 1e9;
+        let peak = crate::device::peak_bytes().or_else(crate::device::used_bytes);
+        let peak_mib = peak.map_or_else(peak_resident_mib, |bytes| bytes as f64 / MIB);
+        let used_mib = crate::device::used_bytes().map(|bytes| bytes as f64 / MIB);
+        let activations_mib = flip.arena_bytes() as f64 / MIB;
+        // Room for what comes now.
+        drop(flip);
+        let Ceiling { gemm_gflop_per_s, kernels } = ceiling()?;
+        Ok(Measured {
+            images_per_s,
+            ms_step,
+            ms_min: times.steps.iter().copied().fold(f64::INFINITY, f64::min),
+            ms_max: times.steps.iter().copied().fold(0.0, f64::max),
+            ms_forward: median(&times.forward),
+            ms_backward: median(&times.backward),
+            ms_optimizer: median(&times.update),
+            phases_ms: times.phases(),
+            gflop_per_s,
+            gemm_gflop_per_s,
+            share_of_gemm: gflop_per_s / gemm_gflop_per_s,
+            peak_mib,
+            used_mib,
+            activations_mib,
+            device: name,
+            batch: self.batch,
+            kept_patches,
+            steps: self.steps,
+            kernels,
+        })
+    }
+
+    /// Times of training steps on random input, those of the warm-up left out.
+    fn time_steps<D: GraphDevice + Synchronize>(
+        &self,
+        device: &D,
+        flip: &mut Flip<f32, D>,
+        model: &ModelConfig,
+        seed: u64,
+    ) -> Result<Times, Failure> {
         let mut optimizer = AdamW::new(&AdamWConfig::default());
         let mut times = Times::default();
         let inputs = |step: usize| {
@@ -284,7 +329,7 @@ impl Setting {
                 device.synchronize();
             }
             let updating = Instant::now();
-            optimizer.update(&mut flip, result.gradients, 1e-6, 1.0)?;
+            optimizer.update(flip, result.gradients, 1e-6, 1.0)?;
             device.synchronize();
             let ended = Instant::now();
             let taken = flip.lap()?;
@@ -299,40 +344,7 @@ impl Setting {
                 times.by_events(ended - started, &taken);
             }
         }
-        let grid = model.image.size / model.image.patch;
-        let kept_patches = self.image_mask.kept(grid);
-        let flops = model.flops_per_pair(kept_patches, self.text_mask.kept(model.text.context), self.batch);
-        let ms_step = median(&times.steps);
-        let images_per_s = self.batch as f64 * 1e3 / ms_step;
-        let gflop_per_s = images_per_s * flops / 1e9;
-        let peak = crate::device::peak_bytes().or_else(crate::device::used_bytes);
-        let peak_mib = peak.map_or_else(peak_resident_mib, |bytes| bytes as f64 / MIB);
-        let used_mib = crate::device::used_bytes().map(|bytes| bytes as f64 / MIB);
-        let activations_mib = flip.arena_bytes() as f64 / MIB;
-        // Room for what comes now.
-        drop((flip, optimizer, ahead));
-        let Ceiling { gemm_gflop_per_s, kernels } = ceiling()?;
-        Ok(Measured {
-            images_per_s,
-            ms_step,
-            ms_min: times.steps.iter().copied().fold(f64::INFINITY, f64::min),
-            ms_max: times.steps.iter().copied().fold(0.0, f64::max),
-            ms_forward: median(&times.forward),
-            ms_backward: median(&times.backward),
-            ms_optimizer: median(&times.update),
-            phases_ms: times.phases(),
-            gflop_per_s,
-            gemm_gflop_per_s,
-            share_of_gemm: gflop_per_s / gemm_gflop_per_s,
-            peak_mib,
-            used_mib,
-            activations_mib,
-            device: name,
-            batch: self.batch,
-            kept_patches,
-            steps: self.steps,
-            kernels,
-        })
+        Ok(times)
     }
 
     /// Of the fused encoders on a GPU, when the model has given up its memory.

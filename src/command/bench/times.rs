@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::kernel::cuda::phase::Phase;
 
-/// What was taken so far, an entry a step.
+/// Times so far, an entry a step.
 #[derive(Debug, Default)]
 pub struct Times {
     pub steps: Vec<f64>,

@@ -61,7 +61,7 @@ pub struct BenchArgs {
     json: bool,
 }
 
-/// What was measured.
+/// Result of the measurement.
 #[derive(Debug, Serialize)]
 struct Measured {
     images_per_s: f64,

@@ -16,7 +16,7 @@ pub(super) struct Loose {
     pub meta: Option<PathBuf>,
 }
 
-/// What a folder and those below it hold.
+/// Content of a folder and those below it.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// By the path of the image.
@@ -57,7 +57,7 @@ pub(super) fn search(root: &Path) -> Result<Found, Failure> {
     Ok(found)
 }
 
-/// Whether this is a file of the folder.
+/// True if this is a file of the folder.
 fn check(path: &Path, kind: FileType, whole: &Path) -> Result<(), Defect> {
     if kind.is_file() {
         return Ok(());

@@ -19,7 +19,7 @@ use crate::mask::{ImageMask, Ratio, Strength};
 use crate::report;
 use crate::whole_file;
 
-/// What a removed patch looks like.
+/// Look of a removed patch.
 const REMOVED: u8 = 128;
 
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub struct MaskArgs {
     /// Side of a patch, pixels, 1 to 4096.
     #[arg(long, default_value_t = 16, value_parser = whole(1..=4096))]
     patch: usize,
-    /// How many images, 1 to 64.
+    /// Number of images, 1 to 64.
     #[arg(long, default_value_t = 4, value_parser = whole(1..=64))]
     images: usize,
 }

@@ -38,7 +38,7 @@ pub struct PackArgs {
     /// Samples of a shard, 1 to 10,000,000.
     #[arg(long, default_value_t = 10_000, value_parser = whole(1..=10_000_000))]
     per_shard: usize,
-    /// Whether a value of the table that begins with `"` ends at the next `"` [default: in .csv, not in .tsv].
+    /// A value of the table that begins with `"` ends at the next `"` [default: in .csv, not in .tsv].
     #[arg(long, value_name = "true|false")]
     quoted: Option<bool>,
     /// Write a line for everything that is left out, with the reason; without it the first ten are printed.
@@ -46,7 +46,7 @@ pub struct PackArgs {
     left_out: Option<PathBuf>,
 }
 
-/// What a sample is packed from.
+/// Parts of a sample to be packed.
 struct Pair {
     image: Vec<u8>,
     /// In lower case.
@@ -255,7 +255,7 @@ impl Iterator for Rows<'_> {
     }
 }
 
-/// What is not packed, and why.
+/// Files that are not packed, with reasons.
 struct LeftOut {
     skipped: Skipped,
     list: Option<(PathBuf, BufWriter<File>)>,

@@ -52,7 +52,7 @@ pub struct EmbedArgs {
     /// Field of a JSON object that names its row [default: key; the text, where there is none].
     #[arg(long, value_name = "NAME", default_value = "key", hide_default_value = true)]
     key_field: String,
-    /// Where to write. NAME.safetensors (one tensor `embeddings` [n, embed_dim]) and NAME.npy have the names of their
+    /// File to write. NAME.safetensors (one tensor `embeddings` [n, embed_dim]) and NAME.npy have the names of their
     /// rows beside them, a JSON string a line, in NAME.keys.jsonl; NAME.parquet has the columns `key` and `embedding`.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,

@@ -26,7 +26,7 @@ const HEADER: u64 = 128;
 /// Between two lines of the journal.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How embeddings are stored.
+/// Storage of embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// One tensor `embeddings` [n, embed_dim].
@@ -51,7 +51,7 @@ impl Format {
         }
     }
 
-    /// What stands in front of `rows` rows: exactly [`HEADER`] bytes, or none.
+    /// Header in front of `rows` rows: exactly [`HEADER`] bytes, or none.
     fn header(self, rows: u64, width: usize) -> Option<Vec<u8>> {
         let mut header = match self {
             Format::Parquet => return None,
@@ -77,13 +77,13 @@ impl Format {
     }
 }
 
-/// What the journal begins with: an output goes on only with what it was begun with.
+/// First line of the journal: an output goes on only with what it was begun with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Subject {
     /// The checkpoint, and the hash of its manifest.
     pub checkpoint: String,
     pub sha256: String,
-    /// What is embedded.
+    /// Input that is embedded.
     pub input: Value,
     pub width: usize,
 }
@@ -94,7 +94,7 @@ struct Mark {
     rows: u64,
     /// Length of the file of keys.
     keys: u64,
-    /// Where the input goes on.
+    /// Place where the input goes on.
     next: Value,
 }
 
@@ -123,7 +123,7 @@ struct Paths {
     rows: PathBuf,
     keys: PathBuf,
     journal: PathBuf,
-    /// Where the names of rows stand at the end.
+    /// Place of the names of rows at the end.
     names: PathBuf,
 }
 
@@ -215,7 +215,7 @@ impl Output {
         self.mark.rows
     }
 
-    /// Where the input goes on; none at its beginning.
+    /// Place where the input goes on; none at its beginning.
     pub fn next<T: DeserializeOwned>(&self) -> Result<Option<T>, Failure> {
         Ok(serde_json::from_value(self.mark.next.clone())?)
     }
@@ -280,7 +280,7 @@ impl Output {
     }
 }
 
-/// What is left to do once the output has its name.
+/// Work that is left once the output has its name.
 fn finish_names(paths: &Paths, format: Format) -> Result<(), Failure> {
     match format {
         Format::Parquet => {

@@ -15,7 +15,7 @@ use crate::data::text::text_file::Lines;
 /// Longest line that is read, bytes; the rest of a longer one is passed over without being held.
 const LONGEST: u64 = 1 << 20;
 
-/// Where a file of texts goes on.
+/// Place where a file of texts goes on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     /// Byte of the file.
@@ -26,7 +26,7 @@ pub(super) struct Place {
     pub skipped: u64,
 }
 
-/// Which fields of a JSON object are read.
+/// Fields of a JSON object that are read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Fields {
     pub text: String,

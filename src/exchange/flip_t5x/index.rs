@@ -16,7 +16,7 @@ const ARRAY_EXTENSIONS: [i8; 2] = [1, 3];
 /// Formats of the index: 3 and, with bfloat16 written otherwise, 2.
 const VERSIONS: std::ops::RangeInclusive<i64> = 2..=3;
 
-/// What an index says.
+/// Content of an index.
 pub(super) struct Index {
     pub step: Option<i64>,
     /// The parameters, by their path joined with `/`.
@@ -96,7 +96,7 @@ fn walk(path: &str, value: &Value, leaves: &mut BTreeMap<String, Leaf>) -> Resul
     }
 }
 
-/// Which folder holds an array, and what it should be.
+/// Folder of an array, and its expected shape.
 fn placeholder(value: &Value) -> Result<Leaf, String> {
     let driver = field(value, "driver").and_then(Value::as_str);
     if driver != Some("zarr") {

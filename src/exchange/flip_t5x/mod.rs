@@ -26,7 +26,7 @@ use index::Leaf;
 const INDEX: &str = "checkpoint";
 /// Fixed sin-cos positions are stored like a parameter.
 const IMAGE_POSITIONS: &str = "img_encoder/posembed_encoder/pos_embedding";
-/// How far they may be from those computed here.
+/// Largest difference from those computed here.
 const POSITION_TOLERANCE: f32 = 1e-5;
 /// Widths of the published image encoders and their heads.
 const IMAGE_HEADS: &[(usize, usize)] = &[(768, 12), (1024, 16), (1280, 16)];
@@ -42,7 +42,7 @@ pub(super) struct Checkpoint {
     arrays: BTreeMap<String, Leaf>,
 }
 
-/// Whether this is a checkpoint folder, or a folder of them.
+/// True of a checkpoint folder, or a folder of them.
 pub(super) fn is_checkpoint(folder: &Path) -> bool {
     newest(folder).is_some()
 }
@@ -229,7 +229,7 @@ pub(super) fn is_constant(name: &str) -> bool {
     name == IMAGE_POSITIONS
 }
 
-/// Where a parameter of ours lies under `target`.
+/// Place of a parameter of ours under `target`.
 pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
     let shape = slot.shape(config);
     let linear = |part| match part {

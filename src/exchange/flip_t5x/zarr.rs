@@ -37,7 +37,7 @@ fn dot() -> String {
     ".".into()
 }
 
-/// How a number is stored.
+/// Storage of a number.
 #[derive(Clone, Copy)]
 enum Number {
     F32,

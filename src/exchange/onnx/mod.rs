@@ -33,7 +33,7 @@ const OUTPUT: &str = "embeddings";
 const INLINE: usize = 1 << 30;
 /// Constants up to this size stay inside in any case: shapes and axes, which runtimes want to see early.
 const SMALL: usize = 1 << 10;
-/// Where values in a file of their own begin: pages can be mapped.
+/// Alignment of values in a file of their own: pages can be mapped.
 const ALIGNMENT: u64 = 4096;
 
 /// The parameters by name. All that the configuration has are there.
@@ -72,7 +72,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// What a caller of the graphs has to know, as `metadata_props`.
+/// Facts for a caller of the graphs, as `metadata_props`.
 fn about(config: &ModelConfig, weights: &Weights) -> Vec<Entry> {
     let three = |values: [f64; 3]| values.map(|value| value.to_string()).join(",");
     let [low, high] = LOGIT_SCALE_RANGE;

@@ -1,4 +1,4 @@
-//! What both encoders are made of: LayerNorm, blocks, the way into the shared space.
+//! Parts of both encoders: LayerNorm, blocks, the projection into the shared space.
 
 use super::graph::Builder;
 use super::proto::Attribute;

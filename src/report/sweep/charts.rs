@@ -3,7 +3,7 @@
 use super::series::{of_setting, Point};
 use super::summary::{lasts, Summary};
 use super::{Along, Metric, Sweep};
-use crate::report::band_chart::{self, BandChart, Images, Line};
+use crate::report::band_chart::{self, BandChart, Line};
 use crate::report::range_chart::{self, RangeChart, Row};
 use crate::report::ReportError;
 
@@ -12,7 +12,6 @@ pub(super) struct Drawn {
     /// A file name without its ending.
     pub name: &'static str,
     pub svg: String,
-    pub png: Vec<u8>,
 }
 
 /// A chart an axis; none where no run is finished.
@@ -27,18 +26,18 @@ pub(super) fn of(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Resul
             Along::Samples => "samples",
         };
         let chart = chart(sweep, metric, summaries, index, along);
-        let Images { svg, png } = band_chart::draw(&chart)
+        let svg = band_chart::draw(&chart)
             .map_err(|reason| ReportError::Drawing { what: format!("the chart {name}"), reason })?;
-        Ok(Drawn { name, svg, png })
+        Ok(Drawn { name, svg })
     };
     let mut all = Along::ALL.into_iter().enumerate().map(drawn).collect::<Result<Vec<_>, ReportError>>()?;
-    let Images { svg, png } = range_chart::draw(&results(sweep, metric, summaries))
+    let svg = range_chart::draw(&results(sweep, metric, summaries))
         .map_err(|reason| ReportError::Drawing { what: "the chart results".into(), reason })?;
-    all.push(Drawn { name: "results", svg, png });
+    all.push(Drawn { name: "results", svg });
     Ok(all)
 }
 
-/// What every setting ends with.
+/// Results that the settings end with.
 fn results(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> RangeChart {
     let percent = if metric.is_share { 100.0 } else { 1.0 };
     let rows = sweep.settings.iter().map(|setting| Row {
@@ -111,7 +110,7 @@ fn chart(sweep: &Sweep, metric: &Metric, summaries: &[Summary], index: usize, al
     }
 }
 
-/// `2.10x sooner`, or how much later: when, or with how much, a setting is as good as the baseline.
+/// `2.10x sooner` or `1.20x later`: the ratio at which a setting is as good as the baseline.
 pub(super) fn sooner(ratio: f64, along: Along) -> String {
     let (less, more) = match along {
         Along::Time => ("sooner", "later"),
@@ -126,10 +125,10 @@ pub(super) fn sooner(ratio: f64, along: Along) -> String {
 
 /// A unit in which an axis has numbers of a few digits.
 pub(super) struct Unit {
-    /// What the axis counts.
+    /// Quantity of the axis.
     pub what: &'static str,
     pub name: &'static str,
-    /// How many seconds, operations or pairs it is.
+    /// Seconds, operations or pairs in it.
     pub size: f64,
 }
 

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::evaluation::{is_count, is_share, trajectories, Subject};
-use super::history::{Axis, History};
+use super::history::{Axis, History, Swing};
 use super::ReportError;
 use crate::record::{EvaluationRow, RunPaths};
 use crate::whole_file;
@@ -26,7 +26,7 @@ pub use summary::{Reached, Spread, Summary};
 #[derive(Debug)]
 pub struct Sweep {
     pub name: String,
-    /// What it is to show, in words.
+    /// Claim that it is to show, in words.
     pub claim: Option<String>,
     /// In the order of the grid.
     pub settings: Vec<Setting>,
@@ -34,7 +34,7 @@ pub struct Sweep {
     pub baseline: usize,
     /// The measurement to draw; where none is asked for, the first that is a share.
     pub wanted: Option<Wanted>,
-    /// What was swept, as text.
+    /// The study, as text.
     pub study: String,
 }
 
@@ -56,16 +56,16 @@ pub struct Setting {
     pub cells: Vec<Cell>,
 }
 
-/// How a run stands.
+/// State of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Finished,
     Unfinished,
-    /// Why it stopped.
+    /// Reason why it stopped.
     Failed(String),
 }
 
-/// One run, with what was measured in it.
+/// One run, with its measurements.
 #[derive(Debug)]
 pub struct Cell {
     pub seed: u64,
@@ -74,18 +74,20 @@ pub struct Cell {
     pub outcome: Outcome,
     /// Every evaluation, in the order of the run.
     pub measured: Vec<Measured>,
-    /// What its training took in all.
+    /// Cost of its training in all.
     pub spent: Spent,
+    /// Swing of its speed, where that is more than training explains.
+    pub swing: Option<Swing>,
 }
 
-/// An evaluation and what training had cost until then.
+/// An evaluation and the cost of training until then.
 #[derive(Debug, Clone)]
 pub struct Measured {
     pub row: EvaluationRow,
     pub spent: Spent,
 }
 
-/// What training costs, from the beginning of a run.
+/// Cost of training from the beginning of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Spent {
     /// Seconds of training: its steps with the wait for their data, without evaluations, checkpoints, the start of
@@ -97,7 +99,7 @@ pub struct Spent {
     pub samples: f64,
 }
 
-/// What a curve runs along.
+/// Horizontal axis of a curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Along {
     Time,
@@ -106,10 +108,12 @@ pub enum Along {
 }
 
 impl Along {
+    /// All axes, in the order of tables.
     pub const ALL: [Along; 3] = [Along::Time, Along::Flops, Along::Samples];
 }
 
 impl Spent {
+    /// The cost along an axis.
     pub fn along(&self, axis: Along) -> f64 {
         match axis {
             Along::Time => self.train_s,
@@ -157,9 +161,10 @@ impl Cell {
             flops: flops(last, history.steps_of(last)),
             samples: history.samples() as f64,
         };
-        Ok(Cell { seed, folder: link, outcome, measured, spent })
+        Ok(Cell { seed, folder: link, outcome, measured, spent, swing: history.swing() })
     }
 
+    /// True of a run that came to its end.
     pub fn finished(&self) -> bool {
         self.outcome == Outcome::Finished
     }
@@ -173,17 +178,19 @@ impl Setting {
 }
 
 /// The measurement that is drawn, found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Metric {
     pub kind: String,
     pub dataset: String,
-    /// Where one run measures several tasks under the same name; else every task is this one.
+    /// Task, where one run measures several under the same name; else every task is this one.
     pub task: Option<String>,
     pub name: String,
     /// Shares of 1 are shown as per cent.
     pub is_share: bool,
     /// Of a loss, less is better.
     pub less_is_better: bool,
+    /// Value of guesses, where it is known.
+    pub chance: Option<f64>,
 }
 
 impl Metric {
@@ -193,6 +200,11 @@ impl Metric {
         let same = row.kind == self.kind && row.dataset == self.dataset && task;
         let (_, value) = row.metrics.iter().find(|(name, _)| same && *name == self.name)?;
         value.is_finite().then_some(*value)
+    }
+
+    /// True of a value that is at least twice that of guesses: below it, how soon another setting gets there says nothing.
+    pub fn tells(&self, value: f64) -> bool {
+        self.chance.is_none_or(|chance| value >= 2.0 * chance)
     }
 
     /// `held-out scenes, zero shot: top1`
@@ -208,6 +220,16 @@ impl Metric {
             false => format!("{value:.4}"),
         }
     }
+}
+
+/// Value of guesses for a metric of a row: of an accuracy as it was measured, of a recall among the first k the share of k.
+fn chance(row: &EvaluationRow, name: &str) -> Option<f64> {
+    if let Some((_, k)) = name.split_once("_recall_at_") {
+        return Some(k.parse::<f64>().ok()? / row.n.max(1) as f64);
+    }
+    let accuracy = name.starts_with("top1") || ["mean_per_class", "held_out_top1"].contains(&name);
+    let (_, chance) = row.metrics.iter().find(|(other, _)| accuracy && other == "chance")?;
+    Some(*chance)
 }
 
 impl Sweep {
@@ -233,13 +255,14 @@ impl Sweep {
             name: name.to_owned(),
             is_share: is_share(name, values.map(|(_, value)| *value)),
             less_is_better: name.contains("loss"),
+            chance: chance(row, name),
         }
     }
 
     /// The measurement to draw; none where nothing has been measured yet.
     ///
     /// # Errors
-    /// What is asked for was not measured.
+    /// The metric that is asked for was not measured.
     pub fn metric(&self) -> Result<Option<Metric>, ReportError> {
         let rows: Vec<EvaluationRow> = self.rows().cloned().collect();
         let fits = |row: &&EvaluationRow| match &self.wanted {
@@ -291,20 +314,18 @@ impl Sweep {
             fs::create_dir_all(&folder).map_err(ReportError::io("create", &folder))?;
         }
         for chart in &charts {
-            for (extension, bytes) in [("svg", chart.svg.as_bytes()), ("png", &chart.png)] {
-                let path = folder.join(chart.name).with_extension(extension);
-                whole_file::replace(&path, bytes).map_err(ReportError::io("write", &path))?;
-            }
+            let path = folder.join(chart.name).with_extension("svg");
+            whole_file::replace(&path, chart.svg.as_bytes()).map_err(ReportError::io("write", &path))?;
         }
         page::write(self, metric.as_ref(), summaries.as_deref(), &charts, out)
     }
 
-    /// A table for the terminal; empty where nothing has been measured.
+    /// A table for a terminal of so many columns; empty where nothing has been measured.
     ///
     /// # Errors
     /// The metric that is asked for was not measured.
-    pub fn text(&self) -> Result<String, ReportError> {
+    pub fn text(&self, columns: Option<usize>) -> Result<String, ReportError> {
         let Some(metric) = self.metric()? else { return Ok(String::new()) };
-        Ok(table::text(self, &metric, &summary::of(self, &metric)))
+        Ok(table::text(self, &metric, &summary::of(self, &metric), columns))
     }
 }

@@ -7,7 +7,7 @@ use super::{Along, Cell, Metric, Setting};
 /// A point of a curve.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Where it is; of times the mean over seeds.
+    /// Place along the axis; of times the mean over seeds.
     pub at: f64,
     pub mean: f64,
     pub least: f64,
@@ -48,7 +48,7 @@ pub fn of_setting(setting: &Setting, metric: &Metric, along: Along) -> Vec<Point
         .collect()
 }
 
-/// Where a curve first reaches `level`, on straight lines between its points; none where it never does.
+/// Place where a curve first reaches `level`, on straight lines between its points; none where it never does.
 pub fn first_reaches(curve: &[(f64, f64)], level: f64, less_is_better: bool) -> Option<f64> {
     let there = |value: f64| if less_is_better { value <= level } else { value >= level };
     let index = curve.iter().position(|(_, value)| there(*value))?;

@@ -1,4 +1,4 @@
-//! What each setting ends with, what that cost, and how much sooner than the baseline it was as good.
+//! Result of each setting, its cost, and the ratio of costs at which it was as good as the baseline.
 
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ impl Spread {
     }
 }
 
-/// Where a setting is first as good as the baseline is at its end.
+/// Cost at which a setting is first as good as the baseline is at its end.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reached {
     /// Of the mean curve over seeds.
@@ -39,18 +39,22 @@ pub struct Summary {
     pub finished: usize,
     /// Value at the end of a run.
     pub last: Option<Spread>,
-    /// What training took in all; see [`super::Spent`].
+    /// Cost of training in all; see [`super::Spent`].
     pub train_s: Option<Spread>,
+    /// Operations.
     pub flops: Option<Spread>,
+    /// Pairs seen.
     pub samples: Option<Spread>,
     /// In the order of [`Along::ALL`]: time, operations, pairs.
     pub reached: [Reached; 3],
 }
 
-/// Every setting in numbers. The level to be reached is the mean over seeds of what the baseline ends with.
+/// Every setting in numbers. The level to be reached is the mean of the baseline's results over seeds.
 pub fn of(sweep: &Sweep, metric: &Metric) -> Vec<Summary> {
     let level =
         sweep.settings.get(sweep.baseline).and_then(|baseline| last(baseline, metric)).map(|last| last.mean);
+    // Near chance, where a curve crosses the level is chance as well.
+    let tells = level.is_none_or(|level| metric.tells(level));
     let own = Along::ALL.map(|along| {
         let baseline = sweep.settings.get(sweep.baseline)?;
         mean_reaches(baseline, metric, along, level?)
@@ -65,7 +69,7 @@ pub fn of(sweep: &Sweep, metric: &Metric) -> Vec<Summary> {
             let seeds = setting
                 .finished()
                 .map(|cell| first_reaches(&of_cell(cell, metric, along), level?, metric.less_is_better));
-            let ratio = own[index].zip(at).filter(|(_, at)| *at > 0.0).map(|(own, at)| own / at);
+            let ratio = own[index].zip(at).filter(|(_, at)| tells && *at > 0.0).map(|(own, at)| own / at);
             Reached { at, seeds: seeds.collect(), ratio }
         });
         Summary {
@@ -88,7 +92,7 @@ fn mean_reaches(setting: &Setting, metric: &Metric, along: Along, level: f64) ->
     first_reaches(&curve, level, metric.less_is_better)
 }
 
-/// What the finished runs of a setting end with.
+/// Results of the finished runs of a setting.
 pub(super) fn last(setting: &Setting, metric: &Metric) -> Option<Spread> {
     Spread::of(&lasts(setting, metric))
 }

@@ -3,8 +3,9 @@
 use super::charts::Unit;
 use super::summary::{Spread, Summary};
 use super::{Along, Metric, Sweep};
-use crate::report::page::grouped;
 use crate::report::table::align;
+use crate::report::words::grouped;
+use crate::terminal;
 
 /// The header and a row a setting. Every cell is text.
 pub(super) fn rows(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Vec<Vec<String>> {
@@ -21,6 +22,7 @@ pub(super) fn rows(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Vec
         header.extend(["sooner", "less compute", "fewer pairs"].map(str::to_owned));
     }
     let mut rows = vec![header];
+    let tells = level(sweep, summaries).is_none_or(|level| metric.tells(level));
     for (index, (setting, summary)) in sweep.settings.iter().zip(summaries).enumerate() {
         let mut row = vec![
             setting.name.clone(),
@@ -44,7 +46,7 @@ pub(super) fn rows(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Vec
             row.extend(summary.reached.iter().map(|reached| match reached.ratio {
                 _ if index == sweep.baseline => "baseline".to_owned(),
                 Some(ratio) => format!("{ratio:.2}x"),
-                None if summary.finished == 0 => "-".into(),
+                None if summary.finished == 0 || !tells => "-".into(),
                 None => "not reached".into(),
             }));
         }
@@ -61,29 +63,43 @@ fn spread(summary: &Summary, along: Along) -> Option<Spread> {
     }
 }
 
-/// Without its unit.
+/// The value that the baseline ends with, which the others are to reach.
+fn level(sweep: &Sweep, summaries: &[Summary]) -> Option<f64> {
+    Some(summaries.get(sweep.baseline)?.last?.mean)
+}
+
+/// A value without its unit.
 pub(super) fn plain(metric: &Metric, value: f64) -> String {
     metric.format(value).trim_end_matches(" %").to_owned()
 }
 
-/// The table, below it what its columns mean.
-pub(super) fn text(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> String {
-    let mut text = format!("{}\n\n{}", metric.title(), align(&rows(sweep, metric, summaries)));
+/// The table, below it the meaning of its columns.
+pub(super) fn text(sweep: &Sweep, metric: &Metric, summaries: &[Summary], columns: Option<usize>) -> String {
+    let mut text = format!("{}\n\n{}", metric.title(), align(&rows(sweep, metric, summaries), columns));
     if let Some(meaning) = meaning(sweep, metric, summaries) {
         text.push('\n');
-        text.push_str(&meaning);
+        text.push_str(&terminal::wrapped(&meaning, columns.unwrap_or(usize::MAX), 0));
         text.push('\n');
     }
     text
 }
 
-/// What "sooner" stands for.
+/// Meaning of "sooner", or the reason why it is not told.
 pub(super) fn meaning(sweep: &Sweep, metric: &Metric, summaries: &[Summary]) -> Option<String> {
     let baseline = sweep.settings.get(sweep.baseline).filter(|_| sweep.settings.len() > 1)?;
-    let level = summaries.get(sweep.baseline)?.last?.mean;
+    let level = level(sweep, summaries)?;
+    if let Some(chance) = metric.chance.filter(|_| !metric.tells(level)) {
+        return Some(format!(
+            "\"{}\" ends at {}, less than twice the {} of guesses: how soon another setting gets there says nothing, so it \
+             is not told",
+            baseline.name,
+            metric.format(level),
+            metric.format(chance)
+        ));
+    }
     Some(format!(
-        "sooner, less, fewer: what \"{}\" needs to reach its own final {} for the first time, divided by what the setting \
-         needs for it; means over seeds, straight lines between evaluations",
+        "sooner, less, fewer: cost at which \"{}\" first reaches its own final {}, divided by the cost at which the setting \
+         reaches it; means over seeds, straight lines between evaluations",
         baseline.name,
         metric.format(level)
     ))
