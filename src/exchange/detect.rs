@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::error::ExchangeError;
-use super::{flip_t5x, open_clip, transformers, weights as files, Format};
+use super::format::Format;
+use super::{file_start, flip_t5x, open_clip, transformers};
 use crate::data::text::TokenizerConfig;
 
 /// Place of a checkpoint.
@@ -53,7 +54,7 @@ pub(super) fn place(source: &Path, format: Option<Format>, named: bool) -> Resul
         None if folder.join(open_clip::CONFIG).is_file() => Format::OpenClip,
         None if folder.join(transformers::CONFIG).is_file() => Format::Transformers,
         None if flip_t5x::is_checkpoint(&folder) => Format::FlipT5x,
-        None if weights.as_deref().is_some_and(files::is_pickled) => Format::OpenClip,
+        None if weights.as_deref().is_some_and(file_start::is_pickled) => Format::OpenClip,
         None => {
             return nothing(
                 "expected a folder with open_clip_config.json (open_clip), with config.json (transformers), or with \

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Format;
+use super::format::Format;
 use crate::parameter::Mismatch;
 
 /// A field of a configuration that cannot be followed.

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{ExchangeError, Obstacle};
+use super::format::Format;
 use super::layout::{scatter, OriginalOf};
 use super::plain::{plain, Plain};
 use super::slot::slots;
 use super::tokenizer_files::{self, write_json, TokenizerFiles};
-use super::{onnx, open_clip, safetensors_file, transformers, Format};
+use super::{onnx, open_clip, safetensors_file, transformers};
 use crate::model::ModelConfig;
 use crate::parameter::{Mismatch, NamedTensor};
 use crate::whole_file;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::error::ExchangeError;
 use super::slot::{slots, Slot};
-use super::Tensors;
+use super::tensors::Tensors;
 use crate::model::ModelConfig;
 use crate::parameter::{Mismatch, NamedTensor};
 

@@ -34,7 +34,9 @@ mod architectures;
 mod detect;
 mod error;
 mod export;
+mod file_start;
 mod flip_t5x;
+mod format;
 mod layout;
 mod onnx;
 mod open_clip;
@@ -43,6 +45,7 @@ mod pickle;
 mod plain;
 mod safetensors_file;
 mod slot;
+mod tensors;
 mod tokenizer_files;
 mod transformers;
 mod weights;
@@ -52,33 +55,11 @@ use std::path::Path;
 use crate::data::text::TokenizerConfig;
 use crate::model::ModelConfig;
 use crate::parameter::NamedTensor;
+use tensors::{Described, Tensors};
 
 pub use error::{ExchangeError, Obstacle, Problem};
 pub use export::{export, obstacles, Exported, Outgoing};
-
-/// A layout of checkpoints that other tools read or write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// A folder with open_clip_config.json and safetensors.
-    OpenClip,
-    /// A folder of Hugging Face transformers' CLIP: config.json and safetensors.
-    Transformers,
-    /// A checkpoint of the official FLIP code: a msgpack index and zarr folders.
-    FlipT5x,
-    /// A folder with a graph for each encoder.
-    Onnx,
-}
-
-impl std::fmt::Display for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Format::OpenClip => "open_clip",
-            Format::Transformers => "transformers",
-            Format::FlipT5x => "FLIP (t5x)",
-            Format::Onnx => "ONNX",
-        })
-    }
-}
+pub use format::Format;
 
 /// Options that a checkpoint does not tell, or that shall be other than it says.
 #[derive(Debug, Clone, Default)]
@@ -112,21 +93,6 @@ pub struct Imported {
     pub built_in_tokenizer: bool,
     /// Notes for a person, a sentence each.
     pub notes: Vec<String>,
-}
-
-/// A model as a format describes it.
-struct Described {
-    config: ModelConfig,
-    built_in_tokenizer: bool,
-    notes: Vec<String>,
-}
-
-/// Tensors of a checkpoint, known by name and shape before any is read.
-trait Tensors {
-    /// Every name and shape.
-    fn shapes(&self) -> Vec<(String, Vec<usize>)>;
-    /// The values of one of them, row-major.
-    fn read(&mut self, name: &str) -> Result<Vec<f32>, ExchangeError>;
 }
 
 /// Reads the checkpoint at `source`: a folder, or a file of weights in one.

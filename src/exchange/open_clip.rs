@@ -8,8 +8,8 @@ use super::error::{ExchangeError, Obstacle};
 use super::layout::Original;
 use super::options::{read_object, Options};
 use super::slot::{InBlock, Slot, Tower};
+use super::tensors::Described;
 use super::tokenizer_files::TokenizerFiles;
-use super::Described;
 use crate::data::text::TokenizerConfig;
 use crate::model::{
     Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleClip, LogitScaleConfig, ModelConfig,

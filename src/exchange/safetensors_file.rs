@@ -13,15 +13,13 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::Value;
 
 use super::error::ExchangeError;
+use super::file_start::is_pickle;
 use super::options::read_object;
-use super::pickle::is_pickle;
-use super::Tensors;
+use super::tensors::{values, Tensors, CHUNK};
 use crate::whole_file;
 
 /// No header is larger; a larger one is damage, and is not read into memory.
 const LARGEST_HEADER: u64 = 100_000_000;
-/// Bytes converted at a time. A multiple of every element's size.
-const CHUNK: usize = 1 << 16;
 /// Ending of the list of shards.
 pub(super) const INDEX: &str = ".index.json";
 
@@ -174,24 +172,6 @@ fn foreign(start: &[u8; 8]) -> Option<String> {
         [b'<', b'!' | b'h', ..] => Some("a page of HTML; was the download answered by an error?".into()),
         _ => None,
     }
-}
-
-/// Streams `elements` numbers, which the header has shown to be in the file.
-pub(super) fn values<const SIZE: usize>(
-    file: &mut File,
-    elements: usize,
-    convert: impl Fn([u8; SIZE]) -> f32,
-) -> io::Result<Vec<f32>> {
-    let mut values = Vec::with_capacity(elements);
-    let mut bytes = [0; CHUNK];
-    while values.len() < elements {
-        let count = (elements - values.len()).min(CHUNK / SIZE);
-        let bytes = &mut bytes[..count * SIZE];
-        file.read_exact(bytes)?;
-        let (elements, _) = bytes.as_chunks::<SIZE>();
-        values.extend(elements.iter().map(|element| convert(*element)));
-    }
-    Ok(values)
 }
 
 /// A tensor about to be written: its values are made when it is its turn.

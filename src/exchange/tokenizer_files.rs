@@ -10,8 +10,8 @@ use std::path::Path;
 use serde_json::{json, Map, Value};
 
 use super::error::ExchangeError;
+use super::format::Format;
 use super::options::read_object;
-use super::Format;
 use crate::data::text::Tokenizer;
 use crate::model::{ModelConfig, TextPool};
 use crate::whole_file;

@@ -8,7 +8,7 @@ use super::error::{ExchangeError, Obstacle};
 use super::layout::Original;
 use super::options::{read_object, Options};
 use super::slot::{InBlock, Slot, Tower};
-use super::Described;
+use super::tensors::Described;
 use crate::data::text::TokenizerConfig;
 use crate::model::{
     Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleClip, LogitScaleConfig, ModelConfig,

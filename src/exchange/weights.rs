@@ -1,14 +1,13 @@
 //! The file of weights of a checkpoint, and the reader for what it is.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::detect::Place;
 use super::error::ExchangeError;
-use super::pickle::{is_pickle, Pickled};
+use super::file_start::{is_pickle, start};
+use super::pickle::Pickled;
 use super::safetensors_file::{Weights, INDEX};
-use super::Tensors;
+use super::tensors::Tensors;
 
 /// Weights, and whether they are an archive of TorchScript.
 pub(super) struct Opened {
@@ -30,17 +29,6 @@ pub(super) fn open(place: &Place, names: &[&str]) -> Result<Opened, ExchangeErro
         }
         false => Ok(Opened { tensors: Box::new(Weights::open(&path)?), is_script: false }),
     }
-}
-
-/// True for a file that can be read and begins as PyTorch's pickles do.
-pub(super) fn is_pickled(path: &Path) -> bool {
-    start(path).is_ok_and(|start| is_pickle(&start))
-}
-
-fn start(path: &Path) -> io::Result<Vec<u8>> {
-    let mut start = Vec::new();
-    File::open(path)?.take(4).read_to_end(&mut start)?;
-    Ok(start)
 }
 
 /// The weights in a folder: by one of the names, else the only safetensors file, else the only pickle.

@@ -14,11 +14,7 @@ use crate::names::Crate;
 const KNOWN: &[(&str, usize, &str)] = &[
     ("command", 26, "mod.rs defines the error and the printing of the commands that it calls"),
     ("evaluator", 11, "mod.rs defines the trait, and makes the evaluators that implement it"),
-    (
-        "exchange",
-        15,
-        "mod.rs defines the tensors that the formats read and write, and chooses among the formats",
-    ),
+    ("exchange", 4, "the ONNX graph is built by the towers that it holds"),
     ("kernel", 8, "operations define their contract beside the dispatch to the code for each processor"),
     ("mask", 12, "mod.rs defines the traits, and makes the masks that implement them"),
     ("ranks", 2, "mod.rs defines the ranks of a run and makes them of its parts"),

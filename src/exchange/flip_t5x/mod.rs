@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::error::{ExchangeError, Problem};
 use super::layout::Original;
 use super::slot::{InBlock, Linear, Norm, Slot, Tower};
-use super::{Described, Tensors};
+use super::tensors::{Described, Tensors};
 use crate::data::text::TokenizerConfig;
 use crate::model::{
     sin_cos_table, Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleConfig, ModelConfig,

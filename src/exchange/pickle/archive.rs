@@ -7,13 +7,26 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::machine::{self, Unreadable};
+use super::machine::{self, Pickle, Unreadable};
 use super::value::{Dtype, Value};
-use super::{Contents, Span};
 
 /// The first pickle of a sequence, 0x1950a86a20f9469cfc6c, and the second, its version.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const VERSION: i64 = 1001;
+
+/// Bytes of a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub start: u64,
+    pub len: u64,
+}
+
+/// Pickles and storages of a file, whatever its layout.
+pub(super) struct Contents {
+    pub pickle: Pickle,
+    pub storages: HashMap<String, Span>,
+    pub is_script: bool,
+}
 
 impl From<ZipError> for Unreadable {
     fn from(error: ZipError) -> Self {

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 
 use super::error::ExchangeError;
-use super::safetensors_file::values;
-use super::Tensors;
+use super::tensors::{values, Tensors};
+use archive::{Contents, Span};
 use machine::{Pickle, Unreadable};
 use value::{Dtype, Id, TensorView, Value, Values};
 
@@ -39,25 +39,6 @@ pub(super) struct Pickled {
     storages: HashMap<String, Span>,
     /// True for an archive of TorchScript.
     pub is_script: bool,
-}
-
-/// Bytes of a file.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    start: u64,
-    len: u64,
-}
-
-/// Pickles and storages of a file, whatever its layout.
-struct Contents {
-    pickle: Pickle,
-    storages: HashMap<String, Span>,
-    is_script: bool,
-}
-
-/// True if a file begins as PyTorch's pickles do: with a zip archive, or with a pickle of protocol 2 to 5.
-pub(super) fn is_pickle(start: &[u8]) -> bool {
-    matches!(start, [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..])
 }
 
 impl Pickled {
