@@ -5,10 +5,12 @@ pub mod compare;
 pub mod data;
 pub mod embed;
 pub mod export;
+mod failure;
 pub mod import;
 mod memory;
 pub mod model_card;
 mod number;
+mod recipe_args;
 mod resume;
 pub mod run;
 pub mod schema;
@@ -21,10 +23,13 @@ pub mod validate;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use failure::{Failure, Outcome};
+use recipe_args::read_recipe;
+pub use recipe_args::RecipeArgs;
+
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::log::Progress;
-use crate::recipe::{self, Recipe};
 use crate::terminal::{self, say, say_error, Unwritten};
 
 /// Pre-trains CLIP-style image-text models by masking (FLIP), tunes them without masks, evaluates them.
@@ -79,16 +84,6 @@ enum Command {
     },
 }
 
-/// A recipe and changes of it.
-#[derive(Debug, Args)]
-pub struct RecipeArgs {
-    /// The recipe, a RON file.
-    pub recipe: PathBuf,
-    /// Override a field, for example --set stages.0.batch=256 (may be given several times).
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    pub sets: Vec<String>,
-}
-
 #[derive(Debug, Args)]
 struct ValidateArgs {
     #[command(flatten)]
@@ -111,62 +106,6 @@ enum SchemaCommand {
         #[arg(long)]
         check: bool,
     },
-}
-
-/// End of a command that did not fail: an exit code of `flip`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Done,
-    /// Interrupted, after writing a checkpoint.
-    Interrupted,
-}
-
-/// A failed command.
-#[derive(Debug)]
-pub enum Failure {
-    /// The recipe or the arguments are wrong: exit code 2.
-    Usage(String),
-    /// Anything else: exit code 1.
-    Other(Box<dyn std::error::Error>),
-}
-
-impl<E: std::error::Error + 'static> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Failure::Other(Box::new(error))
-    }
-}
-
-impl Failure {
-    /// Message for a person, and the exit code.
-    fn told(&self) -> (String, u8) {
-        let error = match self {
-            Failure::Usage(message) => return (message.clone(), 2),
-            Failure::Other(error) => error,
-        };
-        let mut said = error.to_string();
-        let mut message = format!("error: {said}");
-        let mut cause = error.source();
-        while let Some(source) = cause {
-            let reason = source.to_string();
-            // Most messages tell their cause already.
-            if !said.contains(&reason) {
-                message.push_str(&format!("\n  because: {reason}"));
-                said = reason;
-            }
-            cause = source.source();
-        }
-        (message, 1)
-    }
-}
-
-/// Reads the recipe a command was given; its errors are shown with the lines they concern.
-fn read_recipe(args: &RecipeArgs) -> Result<Recipe, Failure> {
-    recipe::read(&args.recipe, &args.sets).map_err(|errors| {
-        Failure::Usage(match crate::sweep::study::is_study(&args.recipe) {
-            true => format!("{0} is a study of many runs: flip sweep {0}", args.recipe.display()),
-            false => errors.render(terminal::colours()),
-        })
-    })
 }
 
 impl Cli {

@@ -1,10 +1,7 @@
 //! A model as evaluators see it.
 
-use super::EvaluatorError;
+use super::error::{BoxError, EvaluatorError};
 use crate::data::{Batch, DataError};
-
-/// Any error of the code that embeds.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The next batch of the data that an evaluation is about; `None` at the end.
 pub type Batches<'a> = dyn FnMut() -> Result<Option<Batch>, DataError> + 'a;

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::BoxError;
 use crate::data::DataError;
+
+/// Any error of the code that embeds.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An evaluation without a result.
 #[derive(Debug, thiserror::Error)]

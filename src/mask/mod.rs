@@ -12,68 +12,19 @@
 //! needs a line in [`ImageMask`] or [`TextMask`] too.
 
 pub mod image;
+mod kept;
 mod random_mask;
+mod ratio;
 pub mod text;
 
 pub use image::{draw_images, ImageStrategy};
+pub use kept::Kept;
 pub use random_mask::{random_mask, RandomMask};
+pub use ratio::{Ratio, Strength};
 pub use text::{draw_texts, Captions, TextStrategy, TokenFrequencies};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// A fraction that is removed: 0 <= ratio < 1.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "f64", into = "f64")]
-#[schemars(extend("minimum" = 0.0, "exclusiveMaximum" = 1.0))]
-pub struct Ratio(f64);
-
-impl TryFrom<f64> for Ratio {
-    type Error = String;
-    fn try_from(ratio: f64) -> Result<Self, String> {
-        if (0.0..1.0).contains(&ratio) {
-            Ok(Ratio(ratio))
-        } else {
-            Err(format!("expected 0 <= ratio < 1, got {ratio}"))
-        }
-    }
-}
-
-impl From<Ratio> for f64 {
-    fn from(ratio: Ratio) -> f64 {
-        ratio.0
-    }
-}
-
-impl Ratio {
-    /// Number of `n` that stay: int(n * (1 - ratio)) in double precision, as the official code.
-    pub fn kept(self, n: usize) -> usize {
-        (n as f64 * (1.0 - self.0)) as usize
-    }
-}
-
-/// Strength of the preference for the centre: finite, 0 or more.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "f64", into = "f64")]
-#[schemars(extend("minimum" = 0.0))]
-pub struct Strength(f64);
-
-impl TryFrom<f64> for Strength {
-    type Error = String;
-    fn try_from(strength: f64) -> Result<Self, String> {
-        if strength.is_finite() && strength >= 0.0 {
-            Ok(Strength(strength))
-        } else {
-            Err(format!("expected a finite strength of 0 or more, got {strength}"))
-        }
-    }
-}
-
-impl From<Strength> for f64 {
-    fn from(strength: Strength) -> f64 {
-        strength.0
-    }
-}
 
 /// Strategy of dropping image patches. Of n patches int(n * (1 - ratio)) are kept, whatever the strategy.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -208,27 +159,5 @@ impl TextMask {
                 Some(frequencies) => Some(Box::new(text::Frequency { ratio, frequencies })),
             },
         }
-    }
-}
-
-/// Positions kept, for a whole batch: `ids[b * kept + k]` is the position of the k-th kept patch (or token)
-/// of row b, 0 <= id < `of`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// [batch, kept], row-major.
-    pub ids: Vec<u32>,
-    /// Number of rows.
-    pub batch: usize,
-    /// Positions kept in each row.
-    pub kept: usize,
-    /// Positions that each row is drawn from.
-    pub of: usize,
-}
-
-impl Kept {
-    /// Everything, in order.
-    pub fn all(batch: usize, of: usize) -> Self {
-        let ids = (0..batch).flat_map(|_| 0..of as u32).collect();
-        Kept { ids, batch, kept: of, of }
     }
 }
