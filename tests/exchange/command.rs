@@ -60,7 +60,7 @@ fn a_flip_checkpoint_becomes_a_run_that_embeds() {
         assert!(summary.contains(word), "{summary}");
     }
     // Not over a run that is there.
-    assert!(failed(flip(&arguments), 2).contains("already holds a run"));
+    assert!(failed(flip(&arguments), 2).contains("already holds a model or a run"));
 
     let texts = there.path().join("texts.txt");
     std::fs::write(&texts, "word1 word2\nword3\n").unwrap();
@@ -102,7 +102,8 @@ fn an_open_clip_checkpoint_goes_through_a_run_unchanged() {
         .contains("is there already"));
 
     let nowhere = there.path().join("nowhere");
-    assert!(failed(flip(&[&"import", &nowhere, &"--out", &run]), 2).contains("no such file or folder"));
+    let elsewhere = there.path().join("elsewhere");
+    assert!(failed(flip(&[&"import", &nowhere, &"--out", &elsewhere]), 2).contains("no such file or folder"));
     std::fs::write(source.join(weights), "short").unwrap();
     let other = there.path().join("other");
     assert!(failed(flip(&[&"import", &source, &"--out", &other]), 1).contains("too few"));

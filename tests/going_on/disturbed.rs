@@ -1,6 +1,7 @@
 //! Signals, and a folder that is moved away.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,19 @@ use super::{There, SCENES};
 /// A run that takes long enough to be disturbed.
 fn long(there: &There, out: &str) -> Child {
     let long = ["recipe.ron", "--out", out, "--set", "stages.0.length=Steps(1000000)"];
-    there.flip(&[&long[..], &["--set", "checkpoints.every=Steps(1000000)"]].concat()).spawn().unwrap()
+    let mut flip = there.flip(&[&long[..], &["--set", "checkpoints.every=Steps(1000000)"]].concat());
+    hearing_hang_ups(&mut flip).spawn().unwrap()
+}
+
+/// The tests themselves may run under nohup, which the program would inherit and keep to.
+fn hearing_hang_ups(command: &mut Command) -> &mut Command {
+    // SAFETY: `signal` is safe to call between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        })
+    }
 }
 
 fn wait_until(mut there: impl FnMut() -> bool) {
