@@ -163,7 +163,8 @@ fn between(low: (f64, f64, f64), high: (f64, f64, f64)) -> f64 {
     let d1 = low.2 + high.2 - 3.0 * (low.1 - high.1) / (low.0 - high.0);
     let square = d1 * d1 - low.2 * high.2;
     let middle = low.0 + 0.5 * width;
-    if !(square >= 0.0) {
+    // Not a number as well.
+    if square.is_nan() || square < 0.0 {
         return middle;
     }
     let d2 = square.sqrt() * width.signum();

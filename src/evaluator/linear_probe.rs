@@ -183,7 +183,7 @@ impl LinearProbeConfig {
     ) -> Result<Swept, EvaluatorError> {
         let (dim, count) = (labelled.dim, labelled.names.len());
         let mut best: Option<(usize, Swept)> = None;
-        let mut tried = vec![false; STRENGTHS + 1];
+        let mut tried = [false; STRENGTHS + 1];
         let mut step = 16;
         // From strong to weak: every fit is a good start for the next.
         let mut next: Vec<usize> = (0..=STRENGTHS).rev().step_by(step).collect();

@@ -119,11 +119,14 @@ fn class_vectors(classes: &Classes, embedder: &mut Embedder<'_>) -> Result<Vec<f
     Ok(vectors)
 }
 
+/// An image, its class, and the similarities of the classes in front of it.
+type Mistake = (Thumbnail, usize, Vec<(usize, f32)>);
+
 /// The images that the model is most wrong about.
 struct Mistakes<'a> {
     classes: &'a Classes,
     /// By how far the first class is before the right one.
-    worst: Best<Option<(Thumbnail, usize, Vec<(usize, f32)>)>>,
+    worst: Best<Option<Mistake>>,
 }
 
 impl Mistakes<'_> {

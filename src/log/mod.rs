@@ -4,6 +4,8 @@
 //! of that file while the run goes on. [`Progress`] draws bars on a terminal and writes plain lines
 //! elsewhere. The metrics of a run are in [`crate::record`].
 
+#![warn(missing_docs)]
+
 mod config;
 mod progress;
 mod progress_line;

@@ -11,6 +11,8 @@
 //! A strategy of one's own is an implementation of [`ImageStrategy`] or [`TextStrategy`]; for recipes it
 //! needs a line in [`ImageMask`] or [`TextMask`] too.
 
+#![warn(missing_docs)]
+
 pub mod image;
 mod kept;
 mod random_mask;

@@ -17,6 +17,9 @@ pub(super) struct MicroBatches<'a> {
     pub texts: &'a [TextInput],
 }
 
+/// Unit embeddings [pairs, embed_dim] on the host, and the recorded pass of each micro-batch.
+type Embedded<E, D> = (Vec<E>, Vec<Recorded<E, D>>);
+
 /// A recorded forward pass.
 pub(super) enum Recorded<E: Dtype, D: Storage<E>> {
     Node(Node<(usize, usize), E, D>),
@@ -74,7 +77,7 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         tower: Tower,
         of: MicroBatches,
         keep: Option<&TapeGradients<E, D>>,
-    ) -> Result<(Vec<E>, Vec<Recorded<E, D>>), D::Err> {
+    ) -> Result<Embedded<E, D>, D::Err> {
         let (mut z, mut kept) = (Vec::new(), Vec::new());
         for i in 0..of.images.len() {
             match keep {

@@ -9,6 +9,8 @@
 //! summed along one binary [`tree`] ([`reduce`]). Tiles of embeddings arrive in the order of the batch ([`ring`]). A run with
 //! `ranks.parts` set gives the same bits on one rank and on as many as there are parts.
 
+#![warn(missing_docs)]
+
 mod agree;
 mod alone;
 mod config;

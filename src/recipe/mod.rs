@@ -5,6 +5,8 @@
 //! held against the shapes that the JSON Schema gives, deserialised by ron, then held against the invariants
 //! that span modules. What is wrong is told all at once, each error where it was written.
 
+#![warn(missing_docs)]
+
 mod alternatives;
 mod change;
 mod check;

@@ -142,7 +142,7 @@ pub(super) fn confusions(rows: &[EvaluationRow], titles: &[String]) -> Markup {
         let later = rows
             .iter()
             .rev()
-            .find(|other| Subject::of(&other) == Subject::of(&row) && !other.confusions.is_empty());
+            .find(|other| Subject::of(other) == Subject::of(row) && !other.confusions.is_empty());
         later.is_some_and(|later| std::ptr::eq(later, *row))
     };
     let shown: Vec<&EvaluationRow> =

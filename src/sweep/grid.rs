@@ -109,8 +109,11 @@ pub fn single(text: &str) -> Result<(), String> {
     }
 }
 
-/// The paths, as written and as they are read, and the values.
-fn split(text: &str) -> Result<(Vec<(&str, FieldPath)>, &str), String> {
+/// Paths, each as written and as it is read.
+type Paths<'a> = Vec<(&'a str, FieldPath)>;
+
+/// The paths and the values.
+fn split(text: &str) -> Result<(Paths<'_>, &str), String> {
     let Some((paths, values)) = text.split_once('=') else {
         return Err("expected PATH=VALUE, or PATH=V1,V2,... to vary a field".into());
     };

@@ -10,6 +10,8 @@
 //! | the runs themselves: skipped, resumed, begun | [`running`] |
 //! | what their folders hold in the end, for [`crate::report::sweep`] to compare | [`stored`] |
 
+#![warn(missing_docs)]
+
 mod error;
 mod follow;
 pub mod grid;

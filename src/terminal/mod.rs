@@ -7,6 +7,8 @@
 //!
 //! Lines are shown without the secrets of URLs, and with control characters written out, whoever put them there.
 
+#![warn(missing_docs)]
+
 mod number;
 mod screen;
 mod wrap;

@@ -10,6 +10,8 @@
 //! | [`evaluate`](mod@evaluate) | evaluators, and their rows |
 //! | [`state`], [`resumed`], [`identity`] | what a checkpoint holds, and going on from it |
 
+#![warn(missing_docs)]
+
 mod batches;
 mod clock;
 pub mod config;

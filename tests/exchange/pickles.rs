@@ -62,7 +62,8 @@ fn every_layout_holds_the_same_weights() {
 #[test]
 fn half_precision_is_widened_and_double_is_named() {
     let expected = expected();
-    let rounded: [(&str, fn(f32) -> f32); 2] =
+    type Rounded = fn(f32) -> f32;
+    let rounded: [(&str, Rounded); 2] =
         [("half.pt", |x| f16::from_f32(x).to_f32()), ("bfloat16.pt", |x| bf16::from_f32(x).to_f32())];
     for (name, rounded) in rounded {
         let got = imported(&fs::read(pickle(name)).unwrap(), "open_clip_pytorch_model.bin");

@@ -94,8 +94,7 @@ fn a_batch_is_not_amended_where_it_would_move_the_end_of_the_stage() {
     let refused = there.refused(&["run", "--resume", "--amend", "stages.0.batch=4"], 2);
     assert!(refused.contains("stages[0].length is not in steps"), "{refused}");
     there.done(&["run", "--resume", "--amend", "stages.0.length=Steps(16)", "--amend", "stages.0.batch=4"]);
-    let last =
-        there.metrics("run").lines().filter(|line| line.contains("\"stage\":0")).last().unwrap().to_owned();
+    let last = there.metrics("run").lines().rfind(|line| line.contains("\"stage\":0")).unwrap().to_owned();
     assert!(last.contains("\"step\":16,\"samples\":96,"), "{last}");
 }
 

@@ -102,7 +102,8 @@ struct Mark {
 pub(super) enum Opened {
     /// Everything is there already.
     Complete,
-    Growing(Output),
+    /// To be written on from a row.
+    Growing(Box<Output>),
 }
 
 /// An output that grows.
@@ -167,7 +168,7 @@ impl Output {
                 "{} is there already; give --restart to embed again, or another --out",
                 out.display()
             ))),
-            None => Output::begin(paths, format, subject).map(Opened::Growing),
+            None => Output::begin(paths, format, subject).map(|output| Opened::Growing(Box::new(output))),
         }
     }
 
@@ -196,7 +197,8 @@ impl Output {
         let rows = open(&paths.rows, HEADER + mark.rows * 4 * width as u64)?;
         let keys = open(&paths.keys, mark.keys)?;
         let journal = OpenOptions::new().append(true).open(&paths.journal).map_err(at(&paths.journal))?;
-        Ok(Opened::Growing(Output::growing(paths, format, width, mark, (rows, keys, journal))))
+        let output = Output::growing(paths, format, width, mark, (rows, keys, journal));
+        Ok(Opened::Growing(Box::new(output)))
     }
 
     fn growing(
@@ -360,7 +362,7 @@ mod tests {
 
     fn growing(out: &Path) -> Output {
         match Output::open(out, Format::of(out).unwrap(), &subject(), false).unwrap() {
-            Opened::Growing(output) => output,
+            Opened::Growing(output) => *output,
             Opened::Complete => panic!("complete"),
         }
     }

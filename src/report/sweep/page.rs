@@ -201,8 +201,8 @@ fn runs(sweep: &Sweep, metric: Option<&Metric>) -> Markup {
     ];
     let result = |cell: &super::Cell| {
         let metric = metric?;
-        let values = cell.measured.iter().filter_map(|measured| metric.of(&measured.row));
-        Some(metric.format(values.last()?))
+        let mut values = cell.measured.iter().filter_map(|measured| metric.of(&measured.row));
+        Some(metric.format(values.next_back()?))
     };
     html! {
         h2 { "Runs" }
