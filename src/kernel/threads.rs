@@ -162,7 +162,7 @@ impl Threads {
             }
         });
         match outcome {
-            Ok(Times { working, waiting }) => turn.note(own.into_inner(), working, waiting),
+            Ok(Times { working, waiting }) => turn.note((own.into_inner(), all), working, waiting),
             Err(panic) => {
                 drop(turn);
                 resume_unwind(panic)

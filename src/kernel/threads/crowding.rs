@@ -13,7 +13,14 @@ pub(super) struct Crowding {
     penalty: u32,
     /// Calls since then in which no helper was late.
     good: u32,
+    /// Time of calls as a share of what the caller alone would have taken, a running mean; [`ALONE`] and more is no gain.
+    share: f64,
 }
+
+/// Share of the time alone at which helpers bring nothing.
+const ALONE: f64 = 0.9;
+/// Weight of a call in the running mean.
+const WEIGHT: f64 = 0.125;
 
 /// Waits shorter than this say nothing: an interrupt takes as long.
 const SHORT: Duration = Duration::from_micros(100);
@@ -39,10 +46,14 @@ impl Crowding {
         self.penalty > 0
     }
 
-    /// Notes a call with helpers: the caller did `pieces` pieces in `working`, then was `waiting`.
-    pub fn note(&mut self, pieces: usize, working: Duration, waiting: Duration) {
+    /// Notes a call with helpers: the caller did `pieces` of `all` pieces in `working`, then was `waiting`.
+    pub fn note(&mut self, (pieces, all): (usize, usize), working: Duration, waiting: Duration) {
         let piece = working / (pieces.max(1) as u32);
-        if waiting > SHORT + piece * LATE_PIECES {
+        let alone = piece.as_secs_f64() * all as f64;
+        let share = if alone > 0.0 { (working + waiting).as_secs_f64() / alone } else { 0.0 };
+        self.share += WEIGHT * (share.min(2.0) - self.share);
+        if waiting > SHORT + piece * LATE_PIECES || self.share > ALONE {
+            self.share = ALONE - WEIGHT;
             self.penalty = (self.penalty * 2).clamp(FIRST, LARGEST);
             self.alone = self.penalty;
             self.good = 0;
@@ -69,7 +80,7 @@ mod tests {
         for _ in 0..10_000 {
             if !crowding.is_alone() {
                 calls_with_helpers += 1;
-                crowding.note(8, PIECE * 8, LATE);
+                crowding.note((8, 16), PIECE * 8, LATE);
             }
         }
         assert!((10_000 / LARGEST..100).contains(&calls_with_helpers), "{calls_with_helpers}");
@@ -82,12 +93,12 @@ mod tests {
         (0..1_000).filter(|_| !crowding.is_alone()).count();
         for _ in 0..20 {
             while crowding.is_alone() {}
-            crowding.note(8, PIECE * 8, LATE);
+            crowding.note((8, 16), PIECE * 8, LATE);
         }
         while crowding.is_alone() {}
         for _ in 0..FORGET {
             assert!(!crowding.is_alone());
-            crowding.note(8, PIECE * 8, PIECE);
+            crowding.note((8, 16), PIECE * 8, PIECE);
         }
         assert!(!crowding.is_crowded() && !crowding.is_alone());
     }
@@ -96,8 +107,8 @@ mod tests {
     fn a_wait_for_the_last_piece_is_no_sign() {
         let mut crowding = Crowding::default();
         for _ in 0..1_000 {
-            // One piece of a millisecond each: the caller waits for most of the other's.
-            crowding.note(1, Duration::from_millis(1), Duration::from_micros(900));
+            // One piece of a millisecond each: the caller waits for a part of the other's.
+            crowding.note((1, 2), Duration::from_millis(1), Duration::from_micros(600));
             assert!(!crowding.is_alone() && !crowding.is_crowded());
         }
     }
