@@ -1,6 +1,7 @@
-//! Recognition of a machine with more runnable threads than cores. There a helper is descheduled in the middle of a piece,
-//! often for milliseconds, and the caller waits for it. It shows as a wait that is much longer than a piece takes: pieces are
-//! taken one at a time, so on cores of their own the caller waits for a part of one piece at most.
+//! Recognition of a machine with more runnable threads than cores, in two ways. A helper that is descheduled in the middle of
+//! a piece, often for milliseconds, shows as a wait much longer than a piece takes: pieces are taken one at a time, so on
+//! cores of their own the caller waits for a part of one piece at most. Helpers that are slowed down a little in every call
+//! show as calls that take as long as the caller alone would have, by a running mean.
 
 use std::time::Duration;
 
@@ -101,6 +102,18 @@ mod tests {
             crowding.note((8, 16), PIECE * 8, PIECE);
         }
         assert!(!crowding.is_crowded() && !crowding.is_alone());
+    }
+
+    #[test]
+    fn helpers_that_bring_nothing_are_left_out_though_none_is_late() {
+        let mut crowding = Crowding::default();
+        let calls = (1..).find(|_| {
+            // Two pieces, one each, of which the helper's takes nearly twice as long.
+            crowding.note((1, 2), Duration::from_millis(1), Duration::from_micros(950));
+            crowding.is_crowded()
+        });
+        assert!(calls.is_some_and(|calls| (2..50).contains(&calls)), "{calls:?}");
+        assert!(crowding.is_alone());
     }
 
     #[test]
