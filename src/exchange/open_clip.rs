@@ -52,7 +52,7 @@ pub(super) fn described(path: &Path, object: Map<String, Value>) -> Result<Descr
     let init = model.number("init_logit_scale", LogitScaleConfig::default().init);
     model.without("custom_text", &[], "a text encoder of its own (CustomTextCLIP) is not read");
     model.without("multimodal_cfg", &[], "CoCa's decoder is not part of the model");
-    model.without("init_logit_bias", &[], "a logit bias (SigLIP) is not part of the model");
+    let logit_bias = model.has("init_logit_bias").then(|| model.number("init_logit_bias", 0.0));
     // Only decides whether the logit scale is stored as a number or as a vector of one.
     model.ignore(&["nonscalar_logit_scale"]);
     let image = image_tower(&mut vision, quick, pixels);
@@ -76,6 +76,7 @@ pub(super) fn described(path: &Path, object: Map<String, Value>) -> Result<Descr
         embed_dim,
         normalisation: Normalisation::MaxEps,
         logit_scale: LogitScaleConfig { init, clip: LogitScaleClip::AfterUpdate },
+        logit_bias,
     };
     Ok(Described { config, built_in_tokenizer, notes })
 }
@@ -269,6 +270,7 @@ pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
         Slot::Projection(Tower::Image) => Original::same("visual.proj", &shape),
         Slot::Projection(Tower::Text) => Original::same("text_projection", &shape),
         Slot::LogitScale => Original::reshaped("logit_scale", vec![]),
+        Slot::LogitBias => Original::reshaped("logit_bias", vec![]),
         Slot::Block(tower, i, part) => {
             let prefix = match tower {
                 Tower::Image => "visual.",
@@ -363,6 +365,9 @@ pub(super) fn config(config: &ModelConfig, tokenizer: TokenizerFiles) -> Value {
     }
     let mut model_cfg =
         json!({ "embed_dim": config.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg });
+    if let Some(bias) = config.logit_bias {
+        model_cfg["init_logit_bias"] = bias.into();
+    }
     if quick {
         model_cfg["quick_gelu"] = true.into();
     }

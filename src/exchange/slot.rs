@@ -43,6 +43,7 @@ pub(super) enum Slot {
     FinalNorm(Tower, Norm),
     Projection(Tower),
     LogitScale,
+    LogitBias,
 }
 
 /// Every parameter of a model of this configuration, in the model's order.
@@ -63,6 +64,9 @@ pub(super) fn slots(config: &ModelConfig) -> Vec<Slot> {
     slots.extend([Tokens, Positions(Tower::Text)]);
     blocks(&mut slots, Tower::Text, config.text.depth);
     slots.push(LogitScale);
+    if config.logit_bias.is_some() {
+        slots.push(LogitBias);
+    }
     slots
 }
 
@@ -104,6 +108,7 @@ impl Slot {
             Slot::FinalNorm(tower, part) => format!("{}.norm.{}", tower.name(), part.name()),
             Slot::Projection(tower) => format!("{}.projection", tower.name()),
             Slot::LogitScale => "logit_scale".into(),
+            Slot::LogitBias => "logit_bias".into(),
         }
     }
 
@@ -128,7 +133,7 @@ impl Slot {
             }
             Slot::FinalNorm(tower, _) => vec![width(tower)],
             Slot::Projection(tower) => vec![width(tower), config.embed_dim],
-            Slot::LogitScale => vec![1],
+            Slot::LogitScale | Slot::LogitBias => vec![1],
         }
     }
 }

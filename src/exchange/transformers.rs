@@ -54,6 +54,7 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
         embed_dim,
         normalisation: Normalisation::MaxEps,
         logit_scale: LogitScaleConfig { init, clip: LogitScaleClip::AfterUpdate },
+        logit_bias: None,
     };
     Ok(Described { config, built_in_tokenizer: false, notes })
 }
@@ -186,6 +187,8 @@ pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
         Slot::Projection(Tower::Image) => Original::torch_linear("visual_projection.weight", &shape),
         Slot::Projection(Tower::Text) => Original::torch_linear("text_projection.weight", &shape),
         Slot::LogitScale => Original::reshaped("logit_scale", vec![]),
+        // CLIP has none; this is what SigLIP calls it.
+        Slot::LogitBias => Original::same("logit_bias", &shape),
         Slot::Block(tower, i, part) => {
             let model = match tower {
                 Tower::Image => "vision_model",
@@ -231,6 +234,7 @@ pub(super) fn obstacles(config: &ModelConfig) -> Vec<Obstacle> {
         "image.pre_norm",
         "false: transformers' CLIP always norms before the first block".into(),
     );
+    add(config.logit_bias.is_some(), "logit_bias", "transformers' CLIP has none".into());
     add(!text.causal, "text.causal", "false: transformers' CLIP is always causal".into());
     add(
         text.pool != TextPool::EndOfText,

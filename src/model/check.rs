@@ -18,6 +18,9 @@ impl ModelConfig {
         if !self.logit_scale.init.is_finite() {
             found.add("logit_scale.init", format!("expected a finite number, got {}", self.logit_scale.init));
         }
+        if let Some(bias) = self.logit_bias.filter(|bias| !bias.is_finite()) {
+            found.add("logit_bias", format!("expected a finite number, got {bias}"));
+        }
         found.0
     }
 }

@@ -23,6 +23,10 @@ pub struct ModelConfig {
     /// The learnable temperature.
     #[serde(default)]
     pub logit_scale: LogitScaleConfig,
+    /// Value at the start of a learnable number that is added to every logit (SigLIP: -10). Only a loss on pairs of their
+    /// own, as the sigmoid loss is, learns it: a softmax does not change with it. Default: the model has none.
+    #[serde(default)]
+    pub logit_bias: Option<f64>,
 }
 
 /// A vision transformer over the kept patches.

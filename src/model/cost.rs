@@ -10,7 +10,7 @@ pub struct ParameterCounts {
     pub image: u64,
     /// The text encoder with its projection.
     pub text: u64,
-    /// The logit scale.
+    /// The logit scale, and the logit bias where there is one.
     pub other: u64,
     /// Those of them in matrices that activations are multiplied by.
     pub weights: u64,

@@ -368,7 +368,8 @@ impl<D: DeviceStorage<B>, B: Backend + 'static> Engine<f32, D> for Fused<B> {
         let value = device.try_tensor_from_vec(vec![loss.loss as f32], ())?;
         // The parameter is the logarithm of the factor. Where it does not learn, its gradient is zero.
         let of_factor = if logit_scale.learns { loss.dscale * factor } else { 0.0 };
-        let mut dscale = device.allocate(1)?;
+        let all = Layout::new(&self.shared.parameters, |_| true);
+        let mut dscale = device.allocate(all.len(Tower::Loss))?;
         device.write(&mut dscale, 0, &[of_factor as f32])?;
         let (to, to_images, to_texts) = (value.ghost(), images.ghost(), texts.ghost());
         let (shared, device) = (self.shared.clone(), device.clone());

@@ -77,7 +77,7 @@ use gradients::{Leaves, TapeGradients};
 use image::ImageTower;
 use init::first_values;
 use loss::contrastive;
-use spec::LOGIT_SCALE;
+use spec::{LOGIT_BIAS, LOGIT_SCALE};
 use text::TextTower;
 
 /// A device that trains: every operation of the graph, in single precision, and perhaps kernels of our own.
@@ -287,15 +287,27 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         Ok(engine.loss(&images, &texts, scale)?.on(tape.merge(other), Some(gradients)))
     }
 
-    /// Place of the logit scale among the parameters: the last.
+    /// Place of the logit scale among the parameters.
     fn logit_scale_place(&self) -> usize {
-        self.parameters.len() - 1
+        let place = self.parameters.iter().position(|parameter| parameter.name == LOGIT_SCALE);
+        place.unwrap_or_else(|| unreachable!("the list of parameters has no {LOGIT_SCALE}"))
     }
 
     /// The parameter itself; not a number where the device cannot be read.
     fn raw_logit_scale(&self) -> f64 {
-        let values = self.masters.read(self.logit_scale_place());
+        self.number_at(self.logit_scale_place())
+    }
+
+    /// The parameter of one number at a place; not a number where the device cannot be read.
+    fn number_at(&self, place: usize) -> f64 {
+        let values = self.masters.read(place);
         values.ok().and_then(|values| values.first().copied()).map_or(f64::NAN, widened)
+    }
+
+    /// The number that is added to every logit, where the model has one.
+    pub fn logit_bias(&self) -> Option<f64> {
+        let place = self.parameters.iter().position(|parameter| parameter.name == LOGIT_BIAS)?;
+        Some(self.number_at(place))
     }
 
     /// True if the logit scale has a gradient: clipped in the forward pass, it has none outside of its range.

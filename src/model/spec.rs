@@ -17,9 +17,11 @@ pub(crate) const TOKENS: &str = "text.tokens";
 pub(crate) const TEXT_POSITIONS: &str = "text.positions";
 /// Name of the natural log of the factor on the cosines.
 pub(crate) const LOGIT_SCALE: &str = "logit_scale";
+/// Name of the number that is added to every logit.
+pub(crate) const LOGIT_BIAS: &str = "logit_bias";
 
 impl ModelConfig {
-    /// Every parameter: the image encoder's, the text encoder's, the logit scale. Initial values are those of the official
+    /// Every parameter: the image encoder's, the text encoder's, the logit scale and bias. Initial values are those of the official
     /// code: Xavier-uniform matrices, normal tokens and positions, zero biases, unit norms.
     pub fn parameters(&self) -> Vec<Parameter> {
         let (image, text) = (&self.image, &self.text);
@@ -54,6 +56,9 @@ impl ModelConfig {
 
         list.tower = Tower::Loss;
         list.vector(LOGIT_SCALE, Role::LogitScale, 1, self.logit_scale.init);
+        if let Some(bias) = self.logit_bias {
+            list.vector(LOGIT_BIAS, Role::Bias, 1, bias);
+        }
         list.all
     }
 }

@@ -158,6 +158,37 @@ fn the_scale_is_clipped_where_the_recipe_says() {
 }
 
 #[test]
+fn a_softmax_leaves_the_logit_bias_alone() {
+    let mut config = tiny_config();
+    config.logit_bias = Some(-10.0);
+    let plain = tiny();
+    for fused in [false, true] {
+        let mut models = [&config, plain.config()].map(|config| {
+            let model = Flip::<f32, Cpu>::new(&Cpu::default(), config, 3).unwrap();
+            if fused {
+                Cpu::fuse(model, Precision::F32.into()).unwrap()
+            } else {
+                model
+            }
+        });
+        let (images, texts) = pairs(8, 5);
+        for model in &mut models {
+            let mut optimizer = AdamW::new(&AdamWConfig::default());
+            for _ in 0..3 {
+                let (images, texts) = (std::slice::from_ref(&images), std::slice::from_ref(&texts));
+                let step = model.loss_and_gradients(images, texts).unwrap();
+                optimizer.update(model, step.gradients, 5e-3, 1.0).unwrap();
+            }
+        }
+        let [with, without] = models;
+        assert_eq!((with.logit_bias(), without.logit_bias()), (Some(-10.0), None));
+        let mut tensors = with.export().unwrap();
+        assert_eq!(tensors.pop().unwrap().name, "logit_bias");
+        assert_eq!(tensors, without.export().unwrap());
+    }
+}
+
+#[test]
 fn weights_go_out_and_come_back() {
     let source = tiny();
     let mut other = Flip::<f32, Cpu>::new(&Cpu::default(), &tiny_config(), 99).unwrap();

@@ -40,7 +40,7 @@ impl Role {
 pub enum Tower {
     Image,
     Text,
-    /// Neither: the logit scale.
+    /// Neither: the logit scale and the logit bias.
     Loss,
 }
 

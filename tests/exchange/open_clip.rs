@@ -91,7 +91,7 @@ fn there_and_back_is_the_same_bit_for_bit() {
 
 #[test]
 fn every_option_that_open_clip_has_survives() {
-    let changes: [fn(&mut ModelConfig); 8] = [
+    let changes: [fn(&mut ModelConfig); 9] = [
         |config| config.image.pre_norm = true,
         |config| config.text.causal = true,
         |config| config.text.pool = TextPool::EndOfText,
@@ -102,6 +102,7 @@ fn every_option_that_open_clip_has_survives() {
         |config| (config.image.norm_eps, config.text.norm_eps) = (1e-5, 3e-6),
         |config| (config.image.mlp_ratio, config.text.mlp_ratio) = (2.5, 3.0),
         |config| config.image.pixels = PixelNorm::OPENAI,
+        |config| config.logit_bias = Some(-10.0),
     ];
     for (number, change) in changes.iter().enumerate() {
         let mut config = expressible();
@@ -167,7 +168,6 @@ fn options_that_the_model_lacks_are_named() {
     let cases: &[(&str, &str, Value)] = &[
         ("/model_cfg", "custom_text", true.into()),
         ("/model_cfg", "multimodal_cfg", json!({ "width": 64 })),
-        ("/model_cfg", "init_logit_bias", (-10).into()),
         ("/model_cfg", "surprise", 1.into()),
         ("/model_cfg/vision_cfg", "layers", json!([3, 4, 6, 3])),
         ("/model_cfg/vision_cfg", "timm_model_name", "vit_base".into()),

@@ -131,6 +131,7 @@ impl Checkpoint {
             embed_dim,
             normalisation: Normalisation::AddEps,
             logit_scale: LogitScaleConfig::default(),
+            logit_bias: None,
         };
         let notes = self.step.map(|step| format!("step {step} of a run of the official code")).into_iter();
         Ok(Described { config, built_in_tokenizer: false, notes: notes.collect() })
@@ -264,6 +265,8 @@ pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
         ),
         Slot::Projection(tower) => Original::same(format!("{}_mlp1/kernel", prefix(tower)), &shape),
         Slot::LogitScale => Original::same("logit_scale", &shape),
+        // FLIP has none.
+        Slot::LogitBias => Original::same("logit_bias", &shape),
         Slot::Block(tower, i, part) => {
             let block = format!("{}_encoder/Transformer/encoderblock_{i:02}", prefix(tower));
             let attention = format!("{block}/MultiHeadDotProductAttention_0");

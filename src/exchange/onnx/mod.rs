@@ -81,7 +81,7 @@ fn about(config: &ModelConfig, weights: &Weights) -> Vec<Entry> {
         LogitScaleClip::Forward => raw.clamp(low, high),
         LogitScaleClip::AfterUpdate => raw,
     };
-    vec![
+    let mut about = vec![
         Entry::new("image.size", config.image.size),
         Entry::new("image.resize", "shortest side to image.size, bicubic, antialiased; then the centre"),
         Entry::new("image.mean", three(config.image.pixels.mean)),
@@ -90,7 +90,12 @@ fn about(config: &ModelConfig, weights: &Weights) -> Vec<Entry> {
         Entry::new("embed_dim", config.embed_dim),
         // The factor on cosine similarities.
         Entry::new("logit_scale", scale.exp()),
-    ]
+    ];
+    if config.logit_bias.is_some() {
+        // Added to their product.
+        about.extend(weights.of("logit_bias").data.first().map(|&bias| Entry::new("logit_bias", bias)));
+    }
+    about
 }
 
 impl Encoder<'_> {
