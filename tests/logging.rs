@@ -376,6 +376,7 @@ fn what_is_not_finite_is_null() {
         data_wait: 0.25,
         step_ms: 640.0,
         elapsed_s: 0.64,
+        ranks: Vec::new(),
     };
     Timing::open(&timing, None).unwrap().append(&row).unwrap();
     assert_eq!(

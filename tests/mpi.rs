@@ -134,6 +134,24 @@ fn any_number_of_ranks_leaves_the_same_bytes() {
 }
 
 #[test]
+fn timing_tells_of_every_rank() {
+    let place = Place::new(RECIPE);
+    place.finish(3, &["of3"]);
+    let rows = fs::read_to_string(place.run("of3").join("timing.jsonl")).unwrap();
+    for row in rows.lines() {
+        let row: serde_json::Value = serde_json::from_str(row).unwrap();
+        let ranks = row["ranks"].as_array().unwrap();
+        assert_eq!(ranks.len(), 3, "{row}");
+        let encode = |rank: &serde_json::Value| rank["encode_ms"].as_f64().unwrap();
+        assert!(ranks.iter().all(|rank| (0.0..row["step_ms"].as_f64().unwrap() + 1.0).contains(&encode(rank))));
+        assert!(ranks.iter().all(|rank| rank["data_ms"].as_f64().unwrap() >= 0.0), "{row}");
+    }
+    assert_eq!(rows.lines().count(), 60);
+    place.finish(1, &["one"]);
+    assert!(!fs::read_to_string(place.run("one").join("timing.jsonl")).unwrap().contains("ranks"));
+}
+
+#[test]
 fn masters_on_one_rank_each_leave_the_same_bytes() {
     let place = Place::new(&RECIPE.replace("threads: 1,", "threads: 1, precision: Bf16,"));
     place.finish(1, &["one"]);

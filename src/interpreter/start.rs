@@ -49,7 +49,7 @@ pub(super) fn start<'a, D: GraphDevice>(
     model.broadcast_from_first(ranks)?;
     ranks.expect_marks(Duration::from_secs(recipe.ranks.stall_limit_s.get()));
     let recorder = folder.map(|folder| Recorder::open(folder, &state.position)).transpose()?;
-    let neighbours = environment.here().neighbours;
+    let cores = environment.here().cores;
     let run = Run {
         config: RunConfig {
             seed: recipe.seed,
@@ -59,7 +59,7 @@ pub(super) fn start<'a, D: GraphDevice>(
             metrics: &recipe.metrics,
             ranks: &recipe.ranks,
         },
-        processes: Processes { ranks, neighbours, progress, interrupt },
+        processes: Processes { ranks, members: environment.members, cores, progress, interrupt },
         source,
         tokenizer,
         model,
@@ -159,11 +159,7 @@ fn model<D: GraphDevice>(
         Compute::Reference => Ok(model),
         Compute::Fused => {
             let mut fusion = recipe.fusion();
-            let neighbours = environment.here().neighbours;
-            if neighbours > 1 && fusion.threads.is_none() {
-                let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-                fusion.threads = NonZeroUsize::new(cores / neighbours).or(NonZeroUsize::new(1));
-            }
+            fusion.threads = fusion.threads.or(NonZeroUsize::new(environment.here().cores));
             Ok(D::fuse(model, fusion)?)
         }
     }

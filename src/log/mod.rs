@@ -11,6 +11,7 @@ mod progress;
 mod progress_line;
 mod reload;
 mod sink;
+mod warnings;
 mod watch;
 
 use std::num::NonZeroU64;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use config::{Format, Level, LoggingConfig, Sink};
 pub use progress::{Bar, Progress};
 pub use reload::Logging;
+pub use warnings::Warnings;
 
 /// The lines of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

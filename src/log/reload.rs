@@ -15,6 +15,7 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::reload;
 
 use super::sink::{OpenFiles, Sinks};
+use super::warnings::Warnings;
 use super::watch::Watch;
 use super::{Format, Level, LogError, LoggingConfig, Progress, Sink};
 use crate::terminal;
@@ -41,7 +42,7 @@ impl Logging {
     }
 
     /// Makes the whole process log into one file, at the levels and in the format of `path` as it is now, whatever sinks
-    /// are named there. For a process whose lines must not mix with those of another.
+    /// are named there. For a process whose lines must not mix with those of another; its [`Warnings`] are counted.
     pub fn start_in_file(path: &Path, to: &Path) -> Result<Logging, LogError> {
         let config = match LoggingConfig::read(path) {
             Err(LogError::Io { .. }) => LoggingConfig::default(),
@@ -54,8 +55,8 @@ impl Logging {
         let lines = lines(&config, Sinks::open(&config, &progress, &mut files)?);
         let (filter, _) = reload::Layer::new(config.filter());
         let (lines, _) = reload::Layer::new(lines);
-        let dispatch =
-            Dispatch::new(tracing_subscriber::registry().with(SpanFields).with(filter).with(lines));
+        let subscriber = tracing_subscriber::registry().with(SpanFields).with(filter).with(lines);
+        let dispatch = Dispatch::new(subscriber.with(Warnings));
         tracing::dispatcher::set_global_default(dispatch).map_err(|_| LogError::AlreadyStarted)?;
         Ok(Logging { _watch: None })
     }

@@ -30,6 +30,8 @@ pub struct LossAndGradients<E: Dtype, D: Storage<E>> {
 /// Time of the parts of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Seconds {
+    /// Both encoders; of a batch in parts without the loss, so that nothing in it waits for another rank.
+    pub encode: f64,
     /// Both encoders and the loss; with several micro-batches, their first, unrecorded pass.
     pub forward: f64,
     /// The rest: the backward pass, and with several micro-batches the second, recorded forward pass.
@@ -64,8 +66,8 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
             _ => self.with_grad_cache(MicroBatches { images, texts }, &gradients),
         }
         .map_err(ModelError::device)?;
-        let seconds =
-            Seconds { forward: (from - began).as_secs_f64(), backward: from.elapsed().as_secs_f64() };
+        let forward = (from - began).as_secs_f64();
+        let seconds = Seconds { encode: forward, forward, backward: from.elapsed().as_secs_f64() };
         let gradients = gradients.take();
         Ok(LossAndGradients { loss, logit_scale: self.logit_scale(), gradients, seconds })
     }

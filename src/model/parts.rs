@@ -61,6 +61,7 @@ impl<D: Ranges<f32>> Flip<f32, D> {
         let began = Instant::now();
         let (z_images, images) = self.embed_parts(Tower::Image, own)?;
         let (z_texts, texts) = self.embed_parts(Tower::Text, own)?;
+        let encode = began.elapsed().as_secs_f64();
         let factor = self.logit_scale().exp();
         let width = self.config.embed_dim;
         let alone;
@@ -107,7 +108,7 @@ impl<D: Ranges<f32>> Flip<f32, D> {
         let written = gradients.write(self.logit_scale_place(), &[dlogit_scale as f32]);
         written.map_err(ModelError::device)?;
         let backward = (began.elapsed() - forward).as_secs_f64();
-        let seconds = Seconds { forward: forward.as_secs_f64(), backward };
+        let seconds = Seconds { encode, forward: forward.as_secs_f64(), backward };
         Ok(LossAndGradients { loss, logit_scale: self.logit_scale(), gradients, seconds })
     }
 

@@ -6,6 +6,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::cores::Cores;
 use super::{Ranks, RanksError};
 
 /// A process of the run.
@@ -21,8 +22,8 @@ pub struct Member {
     pub device: String,
     /// Its place among the ranks of its host, from 0.
     pub local: usize,
-    /// Ranks of its host.
-    pub neighbours: usize,
+    /// Cores that it may use beside the other ranks of its host.
+    pub cores: usize,
 }
 
 /// Message of every rank to the others at the start.
@@ -31,6 +32,7 @@ struct Hello {
     host: String,
     process: u32,
     device: String,
+    cores: Cores,
     /// Facts that have to be alike: their names, and values or hashes.
     alike: BTreeMap<String, String>,
 }
@@ -46,7 +48,13 @@ pub fn agree(ranks: &dyn Ranks, device: &str, alike: &[(&str, String)]) -> Resul
     if ranks.count() > 1 {
         own.insert("binary".into(), program());
     }
-    let hello = Hello { host: host(), process: std::process::id(), device: device.into(), alike: own };
+    let hello = Hello {
+        host: host(),
+        process: std::process::id(),
+        device: device.into(),
+        cores: Cores::here(),
+        alike: own,
+    };
     let hello = serde_json::to_vec(&hello).unwrap_or_default();
     let all: Vec<Hello> = ranks
         .gather(&hello)?
@@ -72,7 +80,9 @@ pub fn agree(ranks: &dyn Ranks, device: &str, alike: &[(&str, String)]) -> Resul
     if !different.is_empty() {
         return Err(RanksError::NotAlike(different.join("\n")));
     }
-    let on = |host: &str| all.iter().filter(move |other| other.host == host).count();
+    let on = |host: &str| -> Vec<&Cores> {
+        all.iter().filter(|other| other.host == host).map(|other| &other.cores).collect()
+    };
     let before = |rank: usize, host: &str| all[..rank].iter().filter(|other| other.host == host).count();
     let members = all.iter().enumerate().map(|(rank, hello)| Member {
         rank,
@@ -80,7 +90,7 @@ pub fn agree(ranks: &dyn Ranks, device: &str, alike: &[(&str, String)]) -> Resul
         process: hello.process,
         device: hello.device.clone(),
         local: before(rank, &hello.host),
-        neighbours: on(&hello.host),
+        cores: hello.cores.share(&on(&hello.host)),
     });
     Ok(members.collect())
 }
@@ -171,7 +181,9 @@ mod tests {
         let hello = |seed: &str, binary: String| {
             let alike = [("seed", seed.to_string()), ("binary", binary)];
             let alike = alike.map(|(name, value)| (name.to_string(), value)).into();
-            serde_json::to_vec(&Hello { host: "n7".into(), process: 9, device: "CPU".into(), alike }).unwrap()
+            let hello =
+                Hello { host: "n7".into(), process: 9, device: "CPU".into(), cores: Cores::here(), alike };
+            serde_json::to_vec(&hello).unwrap()
         };
         let with =
             |other: Vec<u8>| agree(&WithOther(Alone::default(), other), "CPU", &[("seed", "0".into())]);

@@ -14,6 +14,7 @@
 mod agree;
 mod alone;
 mod config;
+mod cores;
 mod launch;
 #[cfg(feature = "mpi")]
 mod mpi;

@@ -58,7 +58,7 @@ pub use lines::{last_line, read_lines, JsonLines};
 pub use paths::RunPaths;
 pub use process::{now, Process};
 pub use stage::StageKind;
-pub use step::{Metrics, StepMetrics, StepTiming, Timing};
+pub use step::{Metrics, RankTiming, StepMetrics, StepTiming, Timing};
 
 /// A file of a run folder that cannot be written, or is not what a run writes there.
 #[derive(Debug, thiserror::Error)]

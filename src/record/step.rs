@@ -56,6 +56,18 @@ pub struct StepTiming {
     /// Seconds since this process began the stage.
     #[serde(default = "nan", deserialize_with = "or_nan")]
     pub elapsed_s: f64,
+    /// The same of each rank, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankTiming>,
+}
+
+/// A rank in a row of `timing.jsonl`: means of the steps since the row before, in which it waits for no other rank.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct RankTiming {
+    /// Milliseconds of a step spent waiting for data.
+    pub data_ms: f64,
+    /// Milliseconds of a step in the forward pass of both encoders.
+    pub encode_ms: f64,
 }
 
 /// `metrics.jsonl`.

@@ -215,6 +215,7 @@ mod tests {
                 data_wait: 0.0,
                 step_ms: 1.0,
                 elapsed_s: 0.0,
+                ranks: Vec::new(),
             };
             History { timing: speeds.iter().enumerate().map(line).collect(), ..History::default() }
         };

@@ -17,6 +17,8 @@ pub struct Clock {
     waited: f64,
     /// Seconds of a step, as last known.
     step_s: f64,
+    /// Seconds spent waiting for data that were not told to the other ranks.
+    untold: f64,
 }
 
 impl Clock {
@@ -29,17 +31,23 @@ impl Clock {
         let now = Instant::now();
         // Pauses before this are nobody's.
         pause::went_on();
-        Clock { began, started: now, step: (now, 0.0), steps: 0, waited: 0.0, step_s }
+        Clock { began, started: now, step: (now, 0.0), steps: 0, waited: 0.0, step_s, untold: 0.0 }
     }
 
     /// Forgets what has not been logged.
     pub fn restart(&mut self) {
-        *self = Clock::start_after(self.step_s, self.began);
+        *self = Clock { untold: self.untold, ..Clock::start_after(self.step_s, self.began) };
     }
 
     /// Counts time that was spent waiting for data.
     pub fn wait(&mut self, time: Duration) {
         self.waited += time.as_secs_f64();
+        self.untold += time.as_secs_f64();
+    }
+
+    /// Seconds spent waiting for data since the last call.
+    pub fn take_waited(&mut self) -> f64 {
+        std::mem::take(&mut self.untold)
     }
 
     /// Takes out time in which nothing was trained.
@@ -74,8 +82,9 @@ impl Clock {
             data_wait,
             step_ms: step_s * 1e3,
             elapsed_s: self.began.elapsed().as_secs_f64(),
+            ranks: Vec::new(),
         };
-        *self = Clock::start_after(step_s, self.began);
+        *self = Clock { untold: self.untold, ..Clock::start_after(step_s, self.began) };
         row
     }
 }

@@ -3,17 +3,20 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::log::Progress;
-use crate::ranks::Ranks;
+use crate::ranks::{Member, Ranks};
 
 use super::error::{ExchangeError, TrainError};
+use super::rank_reports::RankReport;
 
 /// This process among those of the run.
 #[derive(Debug, Clone, Copy)]
 pub struct Processes<'a> {
     /// All of them.
     pub ranks: &'a dyn Ranks,
-    /// Ranks on this machine, this one included.
-    pub neighbours: usize,
+    /// Description of each of them, in order.
+    pub members: &'a [Member],
+    /// Cores that this one may use beside the others of its machine.
+    pub cores: usize,
     /// Progress bars of this process.
     pub progress: &'a Progress,
     /// Set by the signals that end a run.
@@ -36,20 +39,23 @@ impl Processes<'_> {
         self.ranks.count() == 1
     }
 
-    /// Tells the other ranks that this one can go on or, with `failure`, why it cannot, and learns the same of them:
-    /// `Ok(true)` where a rank was interrupted.
+    /// Tells the other ranks that this one can go on, with its report, or, with `failure`, why it cannot, and learns the
+    /// same of them.
     ///
     /// # Errors
     /// Another rank cannot go on.
-    pub fn agree(&self, failure: Option<&str>) -> Result<bool, TrainError> {
+    pub fn agree(&self, failure: Option<&str>, report: &RankReport) -> Result<Agreement, TrainError> {
         if self.alone() {
-            return Ok(self.interrupted());
+            return Ok(Agreement { interrupted: self.interrupted(), reports: Vec::new() });
         }
         self.ranks.mark();
+        let told = |kind: u8| -> Result<Vec<u8>, TrainError> {
+            Ok([vec![kind], serde_json::to_vec(report).map_err(TrainError::message)?].concat())
+        };
         let own = match failure {
             Some(reason) => [&[FAILED], reason.as_bytes()].concat(),
-            None if self.interrupted() => vec![INTERRUPTED],
-            None => vec![READY],
+            None if self.interrupted() => told(INTERRUPTED)?,
+            None => told(READY)?,
         };
         let all = self.ranks.gather(&own)?;
         let failed = all.iter().enumerate().find(|(_, message)| message.first() == Some(&FAILED));
@@ -57,6 +63,21 @@ impl Processes<'_> {
             let reason = String::from_utf8_lossy(&message[1..]).into_owned();
             return Err(ExchangeError::OtherRank { rank, reason }.into());
         }
-        Ok(all.iter().any(|message| message.first() == Some(&INTERRUPTED)))
+        let interrupted = all.iter().any(|message| message.first() == Some(&INTERRUPTED));
+        let reports = match self.ranks.rank() {
+            // A rank that failed has none.
+            0 => all.iter().map(|told| serde_json::from_slice(&told[1..]).unwrap_or_default()).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Agreement { interrupted, reports })
     }
+}
+
+/// What the ranks agreed on before a step.
+#[derive(Debug)]
+pub struct Agreement {
+    /// A rank was interrupted.
+    pub interrupted: bool,
+    /// Report of each rank on the step before, on rank 0; none on the others, and where there is only one.
+    pub reports: Vec<RankReport>,
 }

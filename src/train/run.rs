@@ -82,9 +82,7 @@ impl<D: GraphDevice> Run<'_, D> {
 
     /// Threads that decode and tokenize.
     pub fn workers(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let own = || (cores() / self.processes.neighbours.max(1)).max(1);
-        self.config.data.workers.map_or_else(own, |workers| workers.get())
+        self.config.data.workers.map_or(self.processes.cores, |workers| workers.get())
     }
 
     /// Writes a checkpoint of this very moment, with the optimizer's state where there is one, and removes those that are no

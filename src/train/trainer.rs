@@ -14,8 +14,10 @@ use super::batches::{Batches, ReadyBatch};
 use super::clock::Clock;
 use super::error::{NotFinite, TrainError};
 use super::evaluate::evaluate;
+use super::left_out::LeftOut;
 use super::masks_image;
 use super::plan::TrainingPlan;
+use super::rank_reports::{RankReport, RankReports};
 use super::resumed::Resumed;
 use super::run::Run;
 use super::state::Ended;
@@ -51,6 +53,10 @@ struct Trainer<'t, 'r, D: GraphDevice> {
     optimizer: AdamW<f32, D>,
     bar: Bar,
     clock: Clock,
+    /// Of this rank on its last step.
+    report: RankReport,
+    /// Of all ranks since the last row.
+    reports: RankReports,
 }
 
 /// Results of an update.
@@ -78,7 +84,9 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         let total = plan.steps * plan.batch as u64;
         let bar = run.processes.progress.stage_bar(position.stage, plan.config.kind.name(), total, "images");
         bar.start_at(position.step * plan.batch as u64);
-        Ok(Trainer { run, plan, batches, owners, optimizer, bar, clock: Clock::start() })
+        let reports = RankReports::of(run.processes.members);
+        let report = RankReport::default();
+        Ok(Trainer { run, plan, batches, owners, optimizer, bar, clock: Clock::start(), report, reports })
     }
 
     /// The loop.
@@ -103,7 +111,7 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
             }
         }
         self.save()?;
-        self.finish();
+        self.finish()?;
         Ok(Ended::Complete)
     }
 
@@ -124,9 +132,13 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         }
         let loaded = self.batches.next(self.run, &mut self.clock);
         let reason = loaded.as_ref().err().map(ToString::to_string);
-        match (self.run.processes.agree(reason.as_deref()), loaded) {
-            (Ok(true), Ok(_)) => Ok(None),
-            (Ok(false), Ok(batch)) => Ok(Some(batch)),
+        let report = RankReport { data_s: self.clock.take_waited(), ..std::mem::take(&mut self.report) };
+        let report = report.with_warnings();
+        match (self.run.processes.agree(reason.as_deref(), &report), loaded) {
+            (Ok(agreement), Ok(batch)) => {
+                self.reports.add(agreement.reports);
+                Ok(Some(batch).filter(|_| !agreement.interrupted))
+            }
             (Err(error), _) | (_, Err(error)) => {
                 // What has been trained stands, whatever has become of the data.
                 if self.done() > 0 {
@@ -143,7 +155,8 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
             self.show_masks(&batch)?;
         }
         self.prefetch(&batch);
-        let LossAndGradients { loss, logit_scale, gradients, .. } = self.loss_and_gradients(&batch)?;
+        let LossAndGradients { loss, logit_scale, gradients, seconds } = self.loss_and_gradients(&batch)?;
+        self.report.encode_s = seconds.encode;
         // The inputs are no longer needed, and take memory.
         let ReadyBatch { batches, .. } = batch;
         let norm = match &self.owners {
@@ -253,7 +266,10 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
             logit_scale: update.logit_scale.exp() as f32,
             grad_norm: update.norm as f32,
         };
-        let timing = self.clock.lap(position.stage, step, batch);
+        let mut timing = self.clock.lap(position.stage, step, batch);
+        if !self.run.processes.alone() && self.run.recorder.is_some() {
+            timing.ranks = self.reports.lap(timing.step_ms);
+        }
         if let Some(recorder) = &mut self.run.recorder {
             recorder.step(position.global_step, &metrics, &timing)?;
         }
@@ -283,13 +299,14 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         self.run.save(Some(&self.optimizer), self.owners.as_ref())
     }
 
-    /// Tells of samples that were left out, and ends the progress bar.
-    fn finish(self) {
-        let skipped = self.batches.skipped();
-        if skipped.total() > 0 {
-            tracing::warn!(target: "flip::data", %skipped, "samples were left out in this stage");
+    /// Tells of samples that were left out, by all ranks together, and ends the progress bar.
+    fn finish(self) -> Result<(), TrainError> {
+        let left_out = LeftOut::of_all(self.run.processes.ranks, &self.batches.skipped())?;
+        if !left_out.is_empty() && self.run.recorder.is_some() {
+            tracing::warn!(target: "flip::data", skipped = %left_out, "samples were left out in this stage");
         }
         self.bar.finish();
+        Ok(())
     }
 }
 
