@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Failure, Outcome};
 use crate::checkpoint::{self, Name, TensorView};
 use crate::command::number::whole;
-use crate::data::text::{Tokenizer, TokenizerConfig};
+use crate::data::text::TokenizerConfig;
 use crate::exchange::{self, ExchangeError, Format, ImportOptions, Imported};
 use crate::record::{Entry, RunFolder, RunPaths};
 use crate::terminal::say;
@@ -68,14 +68,7 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, Failure> {
     };
     free(&args.out)?;
     let mut imported = exchange::import(&args.source, &options).map_err(failure)?;
-    let mut tokenizer = imported.tokenizer.as_ref().map(Tokenizer::open).transpose()?;
-    imported.notes.extend(tokenizer.as_mut().and_then(|tokenizer| as_trained_with(tokenizer, &imported)));
-    let vocab_size = imported.config.text.vocab_size;
-    if let Some(found) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&found| found > vocab_size) {
-        return Err(Failure::Usage(format!(
-            "the tokenizer has {found} tokens and the model {vocab_size}; give the model's own with --tokenizer"
-        )));
-    }
+    let tokenizer = imported.open_tokenizer().map_err(failure)?;
     let folder =
         RunFolder::enter(&args.out, Entry::Start).map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(tokenizer) = &tokenizer {
@@ -126,33 +119,6 @@ fn write(folder: &RunFolder, imported: &Imported, source: &Path) -> Result<(), F
     Ok(())
 }
 
-/// Makes the tokenizer the one that the model was trained with, as far as the checkpoint tells; and a note where ids
-/// differ from those of its tool.
-fn as_trained_with(tokenizer: &mut Tokenizer, imported: &Imported) -> Option<String> {
-    let note = match imported.format {
-        Format::OpenClip if imported.built_in_tokenizer => match tokenizer.as_open_clips() {
-            Some(cleaning) => {
-                *tokenizer = cleaning;
-                return None;
-            }
-            None => {
-                "open_clip would read captions with its built-in tokenizer, which this one is not: compare ids before \
-                 trusting results"
-            }
-        },
-        Format::OpenClip => {
-            "open_clip cleans captions before this tokenizer (ftfy.fix_text, html.unescape twice, white space); here they \
-             are not cleaned: those with curly quotes, character references or mojibake get other ids"
-        }
-        Format::Transformers if !tokenizer.is_open_clips() && tokenizer.as_open_clips().is_some() => {
-            "captions are read as by transformers' CLIPTokenizer, without ftfy and character references; OpenAI and \
-             open_clip trained with both: --tokenizer bpe_simple_vocab_16e6.txt.gz reads them so"
-        }
-        _ => return None,
-    };
-    Some(note.into())
-}
-
 /// Kind of tokenizer of a path, by its name.
 fn tokenizer_config(path: &Path) -> Result<TokenizerConfig, Failure> {
     let owned = path.to_path_buf();
@@ -176,6 +142,7 @@ pub(super) fn failure(error: ExchangeError) -> Failure {
         | ExchangeError::Config { .. }
         | ExchangeError::Inexpressible { .. }
         | ExchangeError::OtherConfig { .. }
+        | ExchangeError::OtherTokenizer { .. }
         | ExchangeError::ReadOnly(_)
         | ExchangeError::WriteOnly(_)
         | ExchangeError::Occupied { .. } => Failure::Usage(error.to_string()),

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::Format;
+use crate::data::DataError;
 use crate::parameter::Mismatch;
 
 /// A field of a configuration that cannot be followed.
@@ -59,6 +60,12 @@ pub enum ExchangeError {
     ReadOnly(Format),
     #[error("{0} is written, not read; open_clip, transformers and FLIP checkpoints are read")]
     WriteOnly(Format),
+    #[error(
+        "the tokenizer has {tokens} tokens and the model {expected}; give the model's own with --tokenizer"
+    )]
+    OtherTokenizer { tokens: usize, expected: usize },
+    #[error(transparent)]
+    Tokenizer(#[from] DataError),
     #[error("{path} is there already; give the name of a new folder, or remove this one")]
     Occupied { path: PathBuf },
 }

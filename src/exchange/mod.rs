@@ -40,6 +40,7 @@ mod format;
 mod layout;
 mod onnx;
 mod open_clip;
+mod open_tokenizer;
 mod options;
 mod pickle;
 mod plain;

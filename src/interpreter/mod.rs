@@ -30,7 +30,6 @@
 //! # let there = tempfile::tempdir()?;
 //! # let path = there.path().join("example");
 //! let folder = RunFolder::enter(&path, Entry::Start)?;
-//! folder.replace(&folder.recipe(), flip::recipe::write(&recipe).as_bytes())?;
 //! let progress = Progress::lines(Duration::from_secs(10));
 //! let ended = run_alone(&recipe, false, &folder, &progress, &AtomicBool::new(false))?;
 //! assert_eq!(ended, Ended::Complete);
@@ -48,6 +47,7 @@ mod process;
 mod share;
 mod start;
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use crate::checkpoint::{self, Snapshot};
@@ -57,7 +57,7 @@ use crate::model::GraphDevice;
 #[cfg(all(feature = "mpi", feature = "cuda"))]
 use crate::ranks::Nccl;
 use crate::ranks::{self, Alone};
-use crate::recipe::Recipe;
+use crate::recipe::{self, Recipe};
 use crate::record::RunFolder;
 use crate::train::plan::TrainingPlan;
 use crate::train::resumed::Resumed;
@@ -68,7 +68,7 @@ pub use error::InterpreterError;
 pub use place::{place, Place};
 
 /// Runs a recipe in a folder to the end, or to an interruption, in this process alone. With `resume` it goes on from the newest
-/// checkpoint in the folder, if there is one.
+/// checkpoint in the folder, if there is one. A folder without a recipe gets this one, as `flip run` writes it.
 ///
 /// # Errors
 /// As [`run`].
@@ -83,6 +83,11 @@ pub fn run_alone(
     let device = if place(recipe)?.gpu.is_some() { "GPU" } else { "CPU" };
     let members = ranks::agree(&ranks, device, &[])?;
     let from = if resume { newest(folder)? } else { None };
+    if !folder.holds_run() {
+        // Without it nobody could open what the run leaves.
+        let write = |path: &Path| folder.replace(path, recipe::write(recipe).as_bytes());
+        write(&folder.recipe()).map_err(TrainError::from)?;
+    }
     let environment =
         Environment { ranks: &ranks, members: &members, folder: Some(folder), progress, interrupt };
     run(recipe, from, &environment)

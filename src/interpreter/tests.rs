@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::run_alone;
 use crate::log::Progress;
-use crate::recipe::{read_text, write};
+use crate::recipe::read_text;
 use crate::record::{Entry, RunFolder, RunPaths};
 use crate::report;
 use crate::terminal::say_error;
@@ -51,9 +51,7 @@ fn makes_the_run_of_its_parent() {
         let recipe = read_text("tiny.ron", RECIPE, &[])?;
         let resume = RunPaths::new(&root).holds_run();
         let folder = RunFolder::enter(&root, if resume { Entry::Resume } else { Entry::Start })?;
-        if !resume {
-            folder.replace(&folder.recipe(), write(&recipe).as_bytes())?;
-        }
+        if !resume {}
         let progress = Progress::lines(Duration::MAX);
         run_alone(&recipe, resume, &folder, &progress, &AtomicBool::new(false))?;
         report::write(folder.root())?;

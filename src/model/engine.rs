@@ -41,7 +41,7 @@ pub(crate) struct Update<'a, E: Dtype, D: Storage<E>> {
 }
 
 /// Encoders and loss as nodes.
-pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug {
+pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug + Send + Sync {
     /// The masters have changed, or are about to.
     fn masters_change(&self);
 

@@ -56,6 +56,7 @@ pub(super) fn fuse_on<D: DeviceStorage<B>, B: Backend + 'static>(
 ) -> Result<Flip<f32, D>, ModelError>
 where
     ModelError: From<B::Error>,
+    Fused<B>: Send + Sync,
 {
     let parameters = flip.parameters.clone();
     let sizes = sizes(&parameters);
@@ -69,7 +70,7 @@ where
 }
 
 /// Encoders, loss and update of a model on a backend.
-struct Fused<B: Backend> {
+pub(super) struct Fused<B: Backend> {
     shared: Arc<Shared<B>>,
     kernels: Arc<Kernels>,
     embed_dim: usize,
@@ -231,7 +232,10 @@ impl<B: Backend + 'static> Fused<B> {
     }
 }
 
-impl<D: DeviceStorage<B>, B: Backend + 'static> Engine<f32, D> for Fused<B> {
+impl<D: DeviceStorage<B>, B: Backend + 'static> Engine<f32, D> for Fused<B>
+where
+    Fused<B>: Send + Sync,
+{
     fn masters_change(&self) {
         self.shared.lock().stale = [true; Tower::ALL.len()];
     }

@@ -8,6 +8,7 @@ mod flip_t5x;
 mod hostile;
 mod onnx;
 mod open_clip;
+mod opened;
 mod peers;
 mod pickles;
 mod start;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use dfdx::tensor::Cpu;
 use flip::checkpoint;
 use flip::command::data::InspectArgs;
 use flip::command::Cli;
@@ -285,8 +284,8 @@ fn run_checkpoint(folder: &Path, name: &str, bytes: &[u8]) {
         write(&path, manifest.to_string().as_bytes());
     }
     let _ = checkpoint::newest(&run.join("checkpoints"));
-    if let Ok(trained) = Trained::open(&run, &Cpu::default()) {
-        let _ = trained.embed_texts(&["a red square".to_owned()]);
+    if let Ok(trained) = Trained::open(&run) {
+        let _ = trained.embed_text("a red square");
     }
     let shown = run.display().to_string();
     flip(&["card", &shown]);

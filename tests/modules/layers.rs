@@ -56,7 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "trained",
         ],
     ),
-    ("trained", &["checkpoint", "data", "model", "parameter", "recipe", "record", "train"]),
+    ("trained", &["checkpoint", "data", "exchange", "model", "parameter", "recipe", "record", "train"]),
     (
         "recipe",
         &[

@@ -9,15 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use dfdx::tensor::Cpu;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
-use crate::data::decode::Transform;
-use crate::data::load::{LabelFrom, LimitsConfig, Loader, LoaderOptions, Passes, Share};
-use crate::data::source::{Order, Source};
-use crate::data::storage::StallTimeout;
-use crate::data::text::Tokenizer;
+use crate::data::load::{Loader, LoaderOptions};
+use crate::data::source::Source;
 use crate::log::{Logging, Progress};
 use crate::terminal::say;
 use crate::trained::Trained;
@@ -32,7 +27,7 @@ const BATCH: usize = 128;
 #[derive(Debug, Args)]
 #[command(after_help = "A command that was killed goes on where it was when it is given again.")]
 pub struct EmbedArgs {
-    /// Folder of the run, or one of its checkpoints.
+    /// Folder of the run, one of its checkpoints, or a checkpoint that `flip import` takes.
     run: PathBuf,
     /// Images: files, folders that are searched through, or shards, for example 'data/{00000..00041}.tar'.
     #[arg(
@@ -65,12 +60,12 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let format = Format::of(&args.out)?;
     let progress = Progress::new();
     let _logging = Logging::start(None, &progress)?;
-    let trained = Trained::open(&args.run, &Cpu::default())?;
+    let trained = Trained::open(&args.run)?;
     let fields = Fields { text: args.text_field.clone(), key: args.key_field.clone() };
-    let width = trained.model.config().embed_dim;
+    let width = trained.embed_dim();
     let subject = Subject {
         checkpoint: trained.checkpoint.display().to_string(),
-        sha256: manifest_hash(&trained.checkpoint)?,
+        sha256: trained.hash()?.into(),
         input: match &args.texts {
             Some(path) => json!({ "texts": path, "fields": fields }),
             None => json!({ "images": args.images }),
@@ -110,33 +105,15 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
 
 /// Embeds what follows the output's last row; returns what was left out.
 fn embed_images(
-    trained: &Trained<Cpu>,
+    trained: &Trained,
     source: Arc<dyn Source>,
     output: &mut Output,
     progress: &Progress,
 ) -> Result<Option<String>, Failure> {
     let bar = progress.bar("embed", source.samples().unwrap_or(0), "images");
     bar.start_at(output.rows());
-    let mut loader = Loader::start(LoaderOptions {
-        source,
-        order: Order::Stored,
-        passes: Passes::Once,
-        share: Share::WHOLE,
-        start: output.next()?.unwrap_or_default(),
-        batch: BATCH,
-        keep_partial: true,
-        transform: Transform::Evaluate { size: trained.model.config().image.size },
-        patches: None,
-        // Captions are not looked at: the smallest tokenizer there is will do.
-        tokenizer: Arc::new(Tokenizer::train(["a".to_string()].into_iter(), 8)?),
-        context: 1,
-        label: LabelFrom::None,
-        filter: None,
-        limits: LimitsConfig::default(),
-        workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
-        stall_timeout: StallTimeout::default(),
-        seed: 0,
-    })?;
+    let start = output.next()?.unwrap_or_default();
+    let mut loader = Loader::start(LoaderOptions { start, ..trained.loader_options(source)? })?;
     while let Some(batch) = loader.next()? {
         let rows = trained.embed_images(&batch.pixels)?;
         output.append(&rows, &batch.keys, &batch.cursor)?;
@@ -149,7 +126,7 @@ fn embed_images(
 
 /// The same for the lines of a file.
 fn embed_texts(
-    trained: &Trained<Cpu>,
+    trained: &Trained,
     path: &Path,
     fields: Fields,
     output: &mut Output,
@@ -171,12 +148,4 @@ fn embed_texts(
     bar.finish();
     let skipped = texts.place().skipped;
     Ok((skipped > 0).then(|| format!("{skipped} lines")))
-}
-
-/// Tells a checkpoint from another one in the same place.
-fn manifest_hash(checkpoint: &Path) -> Result<String, Failure> {
-    let path = checkpoint.join("manifest.json");
-    let bytes =
-        std::fs::read(&path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
-    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }

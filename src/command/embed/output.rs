@@ -80,7 +80,7 @@ impl Format {
 /// First line of the journal: an output goes on only with what it was begun with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Subject {
-    /// The checkpoint, and the hash of its manifest.
+    /// The checkpoint, and the hash of its model.
     pub checkpoint: String,
     pub sha256: String,
     /// Input that is embedded.

@@ -28,7 +28,7 @@ pub use weights::Weights;
 
 /// Memory of a device.
 pub trait Memory {
-    type Buffer<T: Number>;
+    type Buffer<T: Number>: Send;
     /// The device fails, or has no room.
     type Error: std::fmt::Display + std::fmt::Debug;
 

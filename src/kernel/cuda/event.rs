@@ -7,6 +7,11 @@ use cudarc::driver::sys::{self, CUevent, CUevent_flags, CUevent_wait_flags, CUre
 #[derive(Debug)]
 pub(super) struct Event(CUevent);
 
+// SAFETY: the handle of an event is valid in every thread, and the event belongs to this alone.
+unsafe impl Send for Event {}
+// SAFETY: as above; the driver allows concurrent use.
+unsafe impl Sync for Event {}
+
 impl Event {
     /// One that counts as reached until it is recorded.
     pub fn new() -> Result<Self, DriverError> {

@@ -65,9 +65,9 @@ pub enum GpuError {
 
 /// Something that runs kernels and matrix products, one after the other in the order of the calls: a GPU, or in tests an
 /// emulation.
-pub trait Gpu: Memory<Error = GpuError> {
+pub trait Gpu: Memory<Error = GpuError> + Send + Sync {
     /// A point in what is launched, or in what is copied beside it.
-    type Point;
+    type Point: Send;
 
     /// The point behind all that was launched so far.
     fn point(&self) -> Result<Self::Point, GpuError>;
