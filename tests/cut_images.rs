@@ -27,7 +27,7 @@ fn outcomes(bytes: &[u8]) -> BTreeMap<String, Result<(), Defect>> {
     let mut outcomes = BTreeMap::new();
     outcomes.insert("whole".into(), decode(bytes, ImageLimits::default()).map(|_| ()));
     let train = Transform::Train { size: SIZE, augment: AugmentConfig::default() };
-    for (path, transform) in [("evaluation", Transform::Evaluate { size: SIZE }), ("training", train)] {
+    for (path, transform) in [("evaluation", Transform::centre(SIZE)), ("training", train)] {
         for (view_name, view) in [("all", View::Whole), ("one patch", View::Patches { patch: 8, ids: &[1] })]
         {
             for draw in 0..3 {

@@ -143,7 +143,9 @@ fn timing_tells_of_every_rank() {
         let ranks = row["ranks"].as_array().unwrap();
         assert_eq!(ranks.len(), 3, "{row}");
         let encode = |rank: &serde_json::Value| rank["encode_ms"].as_f64().unwrap();
-        assert!(ranks.iter().all(|rank| (0.0..row["step_ms"].as_f64().unwrap() + 1.0).contains(&encode(rank))));
+        assert!(ranks
+            .iter()
+            .all(|rank| (0.0..row["step_ms"].as_f64().unwrap() + 1.0).contains(&encode(rank))));
         assert!(ranks.iter().all(|rank| rank["data_ms"].as_f64().unwrap() >= 0.0), "{row}");
     }
     assert_eq!(rows.lines().count(), 60);

@@ -50,7 +50,7 @@ fn options(source: Arc<dyn Source>) -> LoaderOptions {
         start: Cursor::default(),
         batch: 100,
         keep_partial: true,
-        transform: Transform::Evaluate { size: 8 },
+        transform: Transform::centre(8),
         patches: None,
         tokenizer: Arc::new(Tokenizer::train(["a cat".to_string()].into_iter(), 30).unwrap()),
         context: 8,

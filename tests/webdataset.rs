@@ -181,7 +181,7 @@ fn stored_order_is_that_of_the_archive_and_labels_are_read() {
         order: Order::Stored,
         passes: Passes::Once,
         batch: 120,
-        transform: Transform::Evaluate { size: SIZE },
+        transform: Transform::centre(SIZE),
         patches: None,
         label: LabelFrom::JsonField("label_name".into()),
         ..options(source.clone())
@@ -323,7 +323,7 @@ fn dropping_a_loader_ends_its_threads_at_once() {
 #[test]
 fn empty_plans_are_refused() {
     let source = pictograms("pictograms-00000.tar");
-    let empty = Transform::Evaluate { size: 0 };
+    let empty = Transform::centre(0);
     for options in [
         LoaderOptions { batch: 0, ..options(source.clone()) },
         LoaderOptions { context: 0, ..options(source.clone()) },

@@ -8,7 +8,7 @@ use super::layout::{scatter, OriginalOf};
 use super::plain::{plain, Plain};
 use super::slot::slots;
 use super::tokenizer_files::{self, write_json, TokenizerFiles};
-use super::{onnx, open_clip, safetensors_file, transformers};
+use super::{onnx, open_clip, preprocessing, safetensors_file, transformers};
 use crate::model::ModelConfig;
 use crate::parameter::{Mismatch, NamedTensor};
 use crate::whole_file;
@@ -108,7 +108,18 @@ fn hidden(folder: &Path) -> PathBuf {
 fn fill_onnx(folder: &Path, model: &Outgoing, weights: &onnx::Weights) -> Result<Vec<String>, ExchangeError> {
     let mut notes = Vec::new();
     onnx::write(folder, model.config, weights, model.inline)?;
-    write_json(&folder.join(transformers::PREPROCESSOR), &transformers::preprocessor(model.config))?;
+    let image = &model.config.image;
+    let mut images = preprocessing::for_transformers(image);
+    if preprocessing::obstacle(image).is_some() {
+        images["resize_mode"] = "longest".into();
+        images["fill_color"] = image.resizing.fill.into();
+        notes.push(format!(
+            "{} says with open_clip's resize_mode and fill_color how images are filled up to squares: no image processor of \
+             transformers reads them",
+            preprocessing::PREPROCESSOR
+        ));
+    }
+    write_json(&folder.join(preprocessing::PREPROCESSOR), &images)?;
     match model.tokenizer {
         Some(tokenizer) => {
             notes.extend(tokenizer_files::write(folder, tokenizer, model.config)?.note(Format::Onnx));
@@ -148,7 +159,8 @@ fn fill(
         }
         Format::Transformers => {
             write_json(&folder.join(transformers::CONFIG), &transformers::config(&plain.config))?;
-            write_json(&folder.join(transformers::PREPROCESSOR), &transformers::preprocessor(&plain.config))?;
+            let images = preprocessing::for_transformers(&plain.config.image);
+            write_json(&folder.join(preprocessing::PREPROCESSOR), &images)?;
             transformers::original
         }
         Format::FlipT5x | Format::Onnx => return Err(ExchangeError::ReadOnly(format)),

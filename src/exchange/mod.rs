@@ -44,6 +44,7 @@ mod open_tokenizer;
 mod options;
 mod pickle;
 mod plain;
+mod preprocessing;
 mod safetensors_file;
 mod slot;
 mod tensors;

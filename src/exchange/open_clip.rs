@@ -7,13 +7,14 @@ use serde_json::{json, Map, Value};
 use super::error::{ExchangeError, Obstacle};
 use super::layout::Original;
 use super::options::{read_object, Options};
+use super::preprocessing::{self, Preprocessing};
 use super::slot::{InBlock, Slot, Tower};
 use super::tensors::Described;
 use super::tokenizer_files::TokenizerFiles;
 use crate::data::text::TokenizerConfig;
 use crate::model::{
     Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleClip, LogitScaleConfig, ModelConfig,
-    Normalisation, PixelNorm, TextPool, TextTowerConfig,
+    Normalisation, TextPool, TextTowerConfig,
 };
 
 pub(super) const CONFIG: &str = "open_clip_config.json";
@@ -46,7 +47,7 @@ pub(super) fn described(path: &Path, object: Map<String, Value>) -> Result<Descr
     let mut vision = model.object("vision_cfg");
     let mut text = model.object("text_cfg");
     let quick = model.flag("quick_gelu");
-    let pixels = preprocessing(&mut file, &mut notes);
+    let images = preprocessing(&mut file);
 
     let embed_dim = model.required_size("embed_dim");
     let init = model.number("init_logit_scale", LogitScaleConfig::default().init);
@@ -55,7 +56,7 @@ pub(super) fn described(path: &Path, object: Map<String, Value>) -> Result<Descr
     let logit_bias = model.has("init_logit_bias").then(|| model.number("init_logit_bias", 0.0));
     // Only decides whether the logit scale is stored as a number or as a vector of one.
     model.ignore(&["nonscalar_logit_scale"]);
-    let image = image_tower(&mut vision, quick, pixels);
+    let image = image_tower(&mut vision, quick, images);
     // open_clip takes its own where none is named, or an empty one.
     let built_in_tokenizer = text.text("hf_tokenizer_name").is_none_or(|name| name.is_empty());
     let text_tower = text_tower(&mut text, quick, &mut notes);
@@ -81,22 +82,14 @@ pub(super) fn described(path: &Path, object: Map<String, Value>) -> Result<Descr
     Ok(Described { config, built_in_tokenizer, notes })
 }
 
-fn preprocessing(file: &mut Options, notes: &mut Vec<String>) -> PixelNorm {
+fn preprocessing(file: &mut Options) -> Preprocessing {
     let mut options = file.object("preprocess_cfg");
-    let pixels = PixelNorm {
-        mean: options.channels("mean", PixelNorm::OPENAI.mean),
-        std: options.channels("std", PixelNorm::OPENAI.std),
-    };
-    for (key, ours) in [("interpolation", "bicubic"), ("resize_mode", "shortest")] {
-        if let Some(theirs) = options.text(key).filter(|theirs| theirs != ours) {
-            notes.push(format!("preprocess_cfg.{key} is {theirs}; images are evaluated with {ours} here"));
-        }
-    }
+    let told = preprocessing::of_open_clip(&mut options);
     file.problems.append(&mut options.problems);
-    pixels
+    told
 }
 
-fn image_tower(vision: &mut Options, quick: bool, pixels: PixelNorm) -> ImageTowerConfig {
+fn image_tower(vision: &mut Options, quick: bool, images: Preprocessing) -> ImageTowerConfig {
     let activation = activation(vision, quick);
     let norm_eps = norm_eps(vision);
     if vision.has("timm_model_name") {
@@ -134,7 +127,8 @@ fn image_tower(vision: &mut Options, quick: bool, pixels: PixelNorm) -> ImageTow
     ImageTowerConfig {
         size: vision.side("image_size", 224),
         patch: vision.side("patch_size", 16),
-        pixels,
+        pixels: images.pixels,
+        resizing: images.resizing,
         width,
         depth,
         heads: (width / head_width).max(1),
@@ -373,12 +367,7 @@ pub(super) fn config(config: &ModelConfig, tokenizer: TokenizerFiles) -> Value {
     }
     json!({
         "model_cfg": model_cfg,
-        "preprocess_cfg": {
-            "mean": image.pixels.mean,
-            "std": image.pixels.std,
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
-        },
+        "preprocess_cfg": preprocessing::for_open_clip(image),
     })
 }
 

@@ -28,6 +28,13 @@ pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>, ExchangeErr
     }
 }
 
+/// A size of an image as transformers writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    Shortest(usize),
+    Square(usize),
+}
+
 /// An object of a configuration. Reading a field takes it out, so that [`Options::nothing_else`] knows what
 /// was not read. A JSON null counts as absent.
 pub(super) struct Options {
@@ -101,13 +108,41 @@ impl Options {
     }
 
     pub fn flag(&mut self, key: &str) -> bool {
+        self.flag_or(key, false)
+    }
+
+    /// A flag, `default` where it is absent.
+    pub fn flag_or(&mut self, key: &str, default: bool) -> bool {
         match self.take(key) {
-            None => false,
+            None => default,
             Some(value) => value.as_bool().unwrap_or_else(|| {
                 self.object_to(key, format!("expected true or false, got {value}"));
-                false
+                default
             }),
         }
+    }
+
+    /// A size of images: a number or {"shortest_edge"}, or {"height", "width"} of a square.
+    pub fn extent(&mut self, key: &str) -> Option<Extent> {
+        let value = self.take(key)?;
+        let side = |name: &str| value.get(name).filter(|side| !side.is_null());
+        let found = match (&value, side("shortest_edge"), side("height"), side("width")) {
+            (Value::Number(_), ..) => self.as_size(key, &value).map(Extent::Shortest),
+            (_, Some(short), None, None) if side("longest_edge").is_none() => {
+                self.as_size(key, short).map(Extent::Shortest)
+            }
+            (_, None, Some(height), Some(width)) if height == width => {
+                self.as_size(key, height).map(Extent::Square)
+            }
+            _ => {
+                self.object_to(
+                    key,
+                    format!("expected shortest_edge, or as much height as width, got {value}"),
+                );
+                None
+            }
+        };
+        found
     }
 
     pub fn text(&mut self, key: &str) -> Option<String> {
@@ -120,9 +155,12 @@ impl Options {
         }
     }
 
-    /// Three numbers, one a channel.
+    /// Three numbers, one a channel, or one for all.
     pub fn channels(&mut self, key: &str, default: [f64; 3]) -> [f64; 3] {
         let Some(value) = self.take(key) else { return default };
+        if let Some(all) = value.as_f64() {
+            return [all; 3];
+        }
         let numbers: Option<Vec<f64>> =
             value.as_array().map(|values| values.iter().filter_map(Value::as_f64).collect());
         match numbers.as_deref() {

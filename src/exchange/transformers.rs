@@ -7,8 +7,10 @@ use serde_json::{json, Value};
 use super::error::{ExchangeError, Obstacle};
 use super::layout::Original;
 use super::options::{read_object, Options};
+use super::preprocessing;
 use super::slot::{InBlock, Slot, Tower};
 use super::tensors::Described;
+use crate::data::decode::Resizing;
 use crate::data::text::TokenizerConfig;
 use crate::model::{
     Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleClip, LogitScaleConfig, ModelConfig,
@@ -16,7 +18,6 @@ use crate::model::{
 };
 
 pub(super) const CONFIG: &str = "config.json";
-pub(super) const PREPROCESSOR: &str = "preprocessor_config.json";
 pub(super) const WEIGHTS: &[&str] = &["model.safetensors"];
 /// Before the id of the end token was corrected (transformers pull request 24773) every configuration said 2;
 /// transformers takes it to mean the largest id of the caption, which is how ours pools.
@@ -42,14 +43,15 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
     let (mut vision, mut text) = (tower("vision_config"), tower("text_config"));
     let embed_dim = file.size("projection_dim", 512);
     let init = file.number("logit_scale_init_value", 2.6592);
-    let image = image_tower(&mut vision, pixels(folder, &mut notes)?);
+    let image = image_tower(&mut vision);
     let text_tower = text_tower(&mut text);
     let problems: Vec<_> = [file, vision, text].into_iter().flat_map(|options| options.problems).collect();
     if !problems.is_empty() {
         return Err(ExchangeError::config(&path, problems));
     }
+    let images = preprocessing::of_transformers(folder, image.size, &mut notes)?;
     let config = ModelConfig {
-        image,
+        image: ImageTowerConfig { pixels: images.pixels, resizing: images.resizing, ..image },
         text: text_tower,
         embed_dim,
         normalisation: Normalisation::MaxEps,
@@ -59,25 +61,7 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
     Ok(Described { config, built_in_tokenizer: false, notes })
 }
 
-/// Normalisation of images, where the folder says it.
-fn pixels(folder: &Path, notes: &mut Vec<String>) -> Result<PixelNorm, ExchangeError> {
-    let path = folder.join(PREPROCESSOR);
-    if !path.is_file() {
-        notes.push(format!("no {PREPROCESSOR}: images are normalised with OpenAI's mean and deviation"));
-        return Ok(PixelNorm::OPENAI);
-    }
-    let mut options = Options::new("", read_object(&path)?);
-    let pixels = PixelNorm {
-        mean: options.channels("image_mean", PixelNorm::OPENAI.mean),
-        std: options.channels("image_std", PixelNorm::OPENAI.std),
-    };
-    match options.problems.is_empty() {
-        true => Ok(pixels),
-        false => Err(ExchangeError::config(&path, options.problems)),
-    }
-}
-
-fn image_tower(vision: &mut Options, pixels: PixelNorm) -> ImageTowerConfig {
+fn image_tower(vision: &mut Options) -> ImageTowerConfig {
     let channels = vision.size("num_channels", 3);
     if channels != 3 {
         vision.object_to("num_channels", format!("expected 3, got {channels}"));
@@ -86,7 +70,8 @@ fn image_tower(vision: &mut Options, pixels: PixelNorm) -> ImageTowerConfig {
     ImageTowerConfig {
         size: vision.side("image_size", 224),
         patch: vision.side("patch_size", 32),
-        pixels,
+        pixels: PixelNorm::OPENAI,
+        resizing: Resizing::default(),
         width,
         depth: vision.size("num_hidden_layers", 12),
         heads: vision.size("num_attention_heads", 12),
@@ -241,6 +226,7 @@ pub(super) fn obstacles(config: &ModelConfig) -> Vec<Obstacle> {
         "text.pool",
         format!("{:?}: transformers' CLIP takes the end token; it would need EndOfText", text.pool),
     );
+    found.extend(preprocessing::obstacle(image));
     found
 }
 
@@ -293,27 +279,6 @@ fn activation_name(activation: Activation) -> &'static str {
         Activation::GeluExact => "gelu",
         Activation::QuickGelu => "quick_gelu",
     }
-}
-
-/// Settings that `CLIPImageProcessor` reads.
-pub(super) fn preprocessor(config: &ModelConfig) -> Value {
-    let image = &config.image;
-    json!({
-        "image_processor_type": "CLIPImageProcessor",
-        "processor_class": "CLIPProcessor",
-        "do_convert_rgb": true,
-        "do_resize": true,
-        "size": { "shortest_edge": image.size },
-        // Bicubic, as Pillow numbers it.
-        "resample": 3,
-        "do_center_crop": true,
-        "crop_size": { "height": image.size, "width": image.size },
-        "do_rescale": true,
-        "rescale_factor": 1.0 / 255.0,
-        "do_normalize": true,
-        "image_mean": image.pixels.mean,
-        "image_std": image.pixels.std,
-    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::data::decode::{Resizing, Transform};
 use crate::data::text::TokenizerConfig;
 
 /// The architecture: two encoders and the space they share.
@@ -42,6 +43,9 @@ pub struct ImageTowerConfig {
     /// Mean and deviation that stored bytes are normalised with.
     #[serde(default)]
     pub pixels: PixelNorm,
+    /// How images of any shape become squares where nothing is drawn at random: in evaluations, `flip embed`, and exports.
+    #[serde(default, skip_serializing_if = "Resizing::is_default")]
+    pub resizing: Resizing,
     /// Width of a token. A multiple of `heads`; of 4 with `SinCos` positions.
     #[schemars(range(min = 1))]
     pub width: usize,
@@ -205,6 +209,11 @@ impl Default for PixelNorm {
 }
 
 impl ImageTowerConfig {
+    /// What makes a square of an image that the model shall judge.
+    pub fn eval_transform(&self) -> Transform {
+        Transform::Evaluate { size: self.size, resizing: self.resizing }
+    }
+
     /// Patches along a side of the image.
     pub fn grid(&self) -> usize {
         self.size / self.patch

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::data::decode::Transform;
 use crate::data::load::Share;
 use crate::data::load::{LabelFrom, Loader, LoaderOptions, Passes};
 use crate::data::source::{Order, Source};
@@ -256,7 +255,7 @@ impl<'r, 'a, D: GraphDevice> Reader<'r, 'a, D> {
             start: Default::default(),
             batch: self.batch,
             keep_partial: true,
-            transform: Transform::Evaluate { size: config.model.image.size },
+            transform: config.model.image.eval_transform(),
             patches: None,
             tokenizer: self.run.tokenizer.clone(),
             context: config.model.text.context,

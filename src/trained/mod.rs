@@ -153,7 +153,7 @@ impl<D: GraphDevice> Trained<D> {
 
     /// The way from an image to the pixels that the model sees.
     pub fn transform(&self) -> Transform {
-        Transform::Evaluate { size: self.model.config().image.size }
+        self.model.config().image.eval_transform()
     }
 
     /// Options of a loader of images as the model sees them: one pass in stored order, the last batch whatever its size, on all

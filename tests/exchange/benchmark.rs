@@ -85,7 +85,7 @@ fn metric(metrics: &Value, name: &str) -> f64 {
 fn pixels_agree(there: &Path) {
     let bytes = std::fs::read(there.join("pictures.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&bytes).unwrap();
-    let (mut decoder, transform) = (CropDecoder::default(), Transform::Evaluate { size: 96 });
+    let (mut decoder, transform) = (CropDecoder::default(), Transform::centre(96));
     // [decoded exactly, decoded from JPEG]: largest difference, sum of differences, values.
     let mut seen = [(0u8, 0u64, 0u64); 2];
     for (name, tensor) in expected.iter() {

@@ -11,6 +11,7 @@ mod open_clip;
 mod opened;
 mod peers;
 mod pickles;
+mod preprocessing;
 mod start;
 mod support;
 mod tokens;

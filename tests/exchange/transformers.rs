@@ -190,6 +190,7 @@ fn the_second_copy_of_a_configuration_wins_and_defaults_are_filled_in() {
     let folder = folder(json, &saved(&config, &tensors));
     assert_eq!(imported(folder.path()), (config, tensors));
 
+    std::fs::remove_file(folder.path().join("preprocessor_config.json")).unwrap();
     // Of a bare configuration everything is as large as in ViT-B/32, so nothing fits.
     write_json(&folder.path().join("config.json"), &json!({ "model_type": "clip" }));
     let message = refusal(folder.path());

@@ -37,7 +37,7 @@ pub fn image(bytes: &[u8]) {
     }
     let mut decoder = CropDecoder::default();
     let train = Transform::Train { size: SIZE, augment: AugmentConfig::default() };
-    for transform in [train, Transform::Evaluate { size: SIZE }] {
+    for transform in [train, Transform::centre(SIZE)] {
         let mut cut = |view| {
             decoder.decode_crop(
                 Image::Encoded(bytes.to_vec()),

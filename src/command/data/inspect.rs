@@ -133,7 +133,7 @@ impl Drawn {
         }
         let Rgb { width, height, pixels } = image.clone();
         let image = Image::Rgb { width, height, pixels };
-        let transform = Transform::Evaluate { size: SIDE };
+        let transform = Transform::centre(SIDE);
         if let Ok(square) =
             self.decoder.decode_crop(image, ImageLimits::default(), &transform, View::Whole, Draw::default())
         {

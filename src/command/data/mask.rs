@@ -70,7 +70,7 @@ pub fn mask(args: &MaskArgs, out: &mut dyn Write) -> Result<Outcome, Failure> {
         }
     };
     let mut decoder = CropDecoder::default();
-    let transform = Transform::Evaluate { size: args.size };
+    let transform = Transform::centre(args.size);
     let (mut rows, mut cursor) = (Vec::new(), Cursor::default());
     let grid = args.size / args.patch;
     while rows.len() < args.images * strategies.len() {

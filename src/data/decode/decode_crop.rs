@@ -89,8 +89,8 @@ impl CropDecoder {
     ) -> Result<Vec<u8>, Defect> {
         let augment = match transform {
             Transform::Train { augment, .. } => augment,
-            Transform::Evaluate { size } => {
-                let square = self.eval.centre(&decoded(image, limits)?, *size)?;
+            Transform::Evaluate { size, resizing } => {
+                let square = self.eval.square(&decoded(image, limits)?, *size, *resizing)?;
                 return Ok(seen(square, *size, view));
             }
         };

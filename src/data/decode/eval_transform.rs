@@ -1,5 +1,6 @@
-//! Images for evaluation: all of the image, its short side resized, the centre cut out, as torchvision does on
-//! Pillow's resizing, so that a score can be held against open_clip's.
+//! Images for evaluation: all of the image, resized to a square as [`Resizing`] says, with open_clip's arithmetic on
+//! Pillow's resizing, so that a score can be held against open_clip's. transformers' `CLIPImageProcessor` rounds the offset of
+//! the centre down where torchvision and this module round half to even: a pixel, where an odd number is cut away.
 //!
 //! Decoded losslessly, bytes are Pillow's. Two things are ours: an image is turned as its EXIF block says, and
 //! transparency lies over white; Pillow's `convert("RGB")` does neither.
@@ -9,6 +10,8 @@ use fast_image_resize::pixels::F32x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::data::decode::image_file::Rgb;
+use crate::data::decode::pillow_rounding::PillowRounding;
+use crate::data::decode::resizing::{Interpolation, ResizeMode, Resizing};
 use crate::data::Defect;
 
 /// Rows or columns that are in memory as floats.
@@ -20,28 +23,49 @@ pub(crate) struct EvalTransform {
     resizer: Resizer,
 }
 
-/// Place of a centred square in the resized image.
+/// Place of the square in the resized image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct CentreCrop {
+struct Fit {
     /// Width and height after resizing, pixels.
     resized: (u64, u64),
     /// Columns and rows of it that are cut away in front.
     offset: (u64, u64),
+    /// Columns and rows of it that are seen.
+    seen: (usize, usize),
 }
 
-impl CentreCrop {
+impl Fit {
+    fn of(from: (u32, u32), size: usize, mode: ResizeMode) -> Self {
+        match mode {
+            ResizeMode::Shortest => Fit::centred(from, size),
+            ResizeMode::Squash => {
+                Fit { resized: (size as u64, size as u64), offset: (0, 0), seen: (size, size) }
+            }
+            ResizeMode::Longest => Fit::padded(from, size),
+        }
+    }
+
     /// The short side becomes `size` and the long one is rounded down; the offset is rounded half to even: torchvision's
     /// `Resize(size)` and `CenterCrop(size)`.
-    fn of((width, height): (u32, u32), size: usize) -> Self {
-        let size = size as u64;
+    fn centred((width, height): (u32, u32), size: usize) -> Self {
+        let side = size as u64;
         let short = u64::from(width.min(height));
-        let resized = |length: u32| u64::from(length) * size / short;
+        let resized = |length: u32| u64::from(length) * side / short;
         let offset = |length: u64| {
-            let half = (length - size) / 2;
-            half + u64::from((length - size) % 2 == 1 && half % 2 == 1)
+            let half = (length - side) / 2;
+            half + u64::from((length - side) % 2 == 1 && half % 2 == 1)
         };
         let (width, height) = (resized(width), resized(height));
-        CentreCrop { resized: (width, height), offset: (offset(width), offset(height)) }
+        Fit { resized: (width, height), offset: (offset(width), offset(height)), seen: (size, size) }
+    }
+
+    /// The long side becomes `size` and the short one is rounded half to even: open_clip's `ResizeKeepRatio(size, longest=1)`.
+    fn padded((width, height): (u32, u32), size: usize) -> Self {
+        let ratio = |length: u32| f64::from(length) / size as f64;
+        let ratio = ratio(width).max(ratio(height));
+        let seen = |length: u32| ((f64::from(length) / ratio).round_ties_even() as usize).clamp(1, size);
+        let seen = (seen(width), seen(height));
+        Fit { resized: (seen.0 as u64, seen.1 as u64), offset: (0, 0), seen }
     }
 }
 
@@ -50,52 +74,88 @@ impl CentreCrop {
 type Side = (f64, f64, u32);
 
 impl EvalTransform {
-    /// [size, size, 3]: the centre of an image of at least one pixel.
+    /// [size, size, 3] of an image of at least one pixel.
     ///
     /// # Errors
     /// The image has fewer bytes than pixels.
-    pub fn centre(&mut self, image: &Rgb, size: usize) -> Result<Vec<u8>, Defect> {
+    pub fn square(&mut self, image: &Rgb, size: usize, resizing: Resizing) -> Result<Vec<u8>, Defect> {
         let Rgb { width, height, .. } = *image;
-        let CentreCrop { resized, offset } = CentreCrop::of((width, height), size);
+        let Fit { resized, offset, seen } = Fit::of((width, height), size, resizing.mode);
         // Only what stays is resized: an image of 1 x 2000 never becomes one of 224 x 448,000.
-        let side = |length: u32, resized: u64, offset: u64| {
+        let side = |length: u32, resized: u64, offset: u64, seen: usize| {
             let scale = f64::from(length) / resized as f64;
             let start = offset as f64 * scale;
-            (start, (size as f64 * scale).min(f64::from(length) - start), size as u32)
+            (start, (seen as f64 * scale).min(f64::from(length) - start), seen as u32)
         };
-        let across = side(width, resized.0, offset.0);
-        let down = side(height, resized.1, offset.1);
-        self.resize(image, across, down, down_first((width, height), resized))
+        let across = side(width, resized.0, offset.0, seen.0);
+        let down = side(height, resized.1, offset.1, seen.1);
+        let first = down_first((width, height), resized);
+        let seen_part = self.resize(image, across, down, first, resizing.interpolation)?;
+        Ok(match seen == (size, size) {
+            true => seen_part,
+            false => framed(&seen_part, seen, size, resizing.fill),
+        })
     }
 
-    /// Bicubic (Catmull and Rom's), the support widened when shrinking. Each pass rounds to bytes, so their order shows.
-    fn resize(&mut self, image: &Rgb, across: Side, down: Side, down_first: bool) -> Result<Vec<u8>, Defect> {
+    /// The support of the filter is widened when shrinking. Each pass rounds to bytes, so their order shows.
+    fn resize(
+        &mut self,
+        image: &Rgb,
+        across: Side,
+        down: Side,
+        down_first: bool,
+        interpolation: Interpolation,
+    ) -> Result<Vec<u8>, Defect> {
         let Rgb { width, height, pixels } = image;
         let (width, height) = (*width as usize, *height as usize);
+        let filter = match interpolation {
+            Interpolation::Bicubic => FilterType::CatmullRom,
+            Interpolation::Bilinear => FilterType::Bilinear,
+        };
         if down_first {
-            let between = self.down(pixels, width, height, down)?;
-            self.across(&between, width, across)
+            let between = self.down(pixels, width, height, down, filter)?;
+            self.across(&between, width, across, filter)
         } else {
-            let between = self.across(pixels, width, across)?;
-            self.down(&between, across.2 as usize, height, down)
+            let between = self.across(pixels, width, across, filter)?;
+            self.down(&between, across.2 as usize, height, down, filter)
         }
     }
 
     /// Resizes rows of `width` pixels.
-    fn across(&mut self, from: &[u8], width: usize, side: Side) -> Result<Vec<u8>, Defect> {
+    fn across(
+        &mut self,
+        from: &[u8],
+        width: usize,
+        side: Side,
+        filter: FilterType,
+    ) -> Result<Vec<u8>, Defect> {
+        let rounding = PillowRounding::new(filter, width, side);
         let mut to = Vec::with_capacity(from.len() / width * side.2 as usize);
         for rows in from.chunks(STRIP * 3 * width) {
             let count = rows.len() / (3 * width);
             let pixels: Vec<F32x3> = rows.as_chunks().0.iter().map(float).collect();
             let crop = (side.0, 0.0, side.1, count as f64);
-            let resized = self.pass((width, count), &pixels, crop, (side.2 as usize, count))?;
-            to.extend(resized.pixels().iter().flat_map(bytes));
+            let resized = self.pass((width, count), &pixels, crop, (side.2 as usize, count), filter)?;
+            let sums = resized.pixels().chunks_exact(side.2 as usize).zip(rows.chunks_exact(3 * width));
+            for (sums, row) in sums {
+                for (place, sum) in sums.iter().enumerate() {
+                    to.extend([0, 1, 2].map(|c| rounding.byte(place, sum.0[c], |at| row[3 * at + c])));
+                }
+            }
         }
         Ok(to)
     }
 
     /// Resizes columns of `height` pixels.
-    fn down(&mut self, from: &[u8], width: usize, height: usize, side: Side) -> Result<Vec<u8>, Defect> {
+    fn down(
+        &mut self,
+        from: &[u8],
+        width: usize,
+        height: usize,
+        side: Side,
+        filter: FilterType,
+    ) -> Result<Vec<u8>, Defect> {
+        let rounding = PillowRounding::new(filter, height, side);
         let mut to = vec![0; side.2 as usize * 3 * width];
         for left in (0..width).step_by(STRIP) {
             let count = STRIP.min(width - left);
@@ -103,14 +163,15 @@ impl EvalTransform {
             let rows = from.chunks_exact(3 * width).map(|row| &row[columns.clone()]);
             let pixels: Vec<F32x3> = rows.flat_map(|row| row.as_chunks().0.iter().map(float)).collect();
             let crop = (0.0, side.0, count as f64, side.1);
-            let resized = self.pass((count, height), &pixels, crop, (count, side.2 as usize))?;
-            for (to, row) in to.chunks_exact_mut(3 * width).zip(resized.pixels().chunks_exact(count)) {
-                to[columns.clone()]
-                    .as_chunks_mut()
-                    .0
-                    .iter_mut()
-                    .zip(row)
-                    .for_each(|(to, pixel)| *to = bytes(pixel));
+            let resized = self.pass((count, height), &pixels, crop, (count, side.2 as usize), filter)?;
+            let sums = resized.pixels().chunks_exact(count);
+            for (place, (to, sums)) in to.chunks_exact_mut(3 * width).zip(sums).enumerate() {
+                for (column, sum) in sums.iter().enumerate() {
+                    let at = 3 * (left + column);
+                    for c in 0..3 {
+                        to[at + c] = rounding.byte(place, sum.0[c], |row| from[3 * width * row + at + c]);
+                    }
+                }
             }
         }
         Ok(to)
@@ -124,24 +185,31 @@ impl EvalTransform {
         pixels: &[F32x3],
         crop: (f64, f64, f64, f64),
         to: (usize, usize),
+        filter: FilterType,
     ) -> Result<TypedImage<'static, F32x3>, Defect> {
         let from = TypedImageRef::new(width as u32, height as u32, pixels).map_err(defect)?;
         let mut to = TypedImage::new(to.0 as u32, to.1 as u32);
         let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
+            .resize_alg(ResizeAlg::Convolution(filter))
             .crop(crop.0, crop.1, crop.2, crop.3);
         self.resizer.resize_typed(&from, &mut to, &options).map_err(defect)?;
         Ok(to)
     }
 }
 
-fn float(pixel: &[u8; 3]) -> F32x3 {
-    F32x3::new(pixel.map(f32::from))
+/// The part of an image that is seen, [height, width, 3], in the middle of a square of one colour.
+fn framed(part: &[u8], (width, height): (usize, usize), size: usize, fill: u8) -> Vec<u8> {
+    let mut square = vec![fill; size * size * 3];
+    let (left, top) = ((size - width) / 2, (size - height) / 2);
+    for (row, from) in part.chunks_exact(3 * width).enumerate() {
+        let at = 3 * ((top + row) * size + left);
+        square[at..at + from.len()].copy_from_slice(from);
+    }
+    square
 }
 
-fn bytes(pixel: &F32x3) -> [u8; 3] {
-    // A cast keeps what is too small or too large at the ends.
-    pixel.0.map(|value| (value + 0.5).floor() as u8)
+fn float(pixel: &[u8; 3]) -> F32x3 {
+    F32x3::new(pixel.map(f32::from))
 }
 
 /// Pillow goes across first, unless the height shrinks by more than twice the pixels of the width.
@@ -171,7 +239,7 @@ pub(crate) mod tests {
         let cut = Rgb { width: crop.width, height: crop.height, pixels };
         let side = |length: u32| (0.0, f64::from(length), size as u32);
         let mut square = EvalTransform::default()
-            .resize(&cut, side(crop.width), side(crop.height), true)
+            .resize(&cut, side(crop.width), side(crop.height), true, Interpolation::Bicubic)
             .expect("resized");
         if placement.mirrored {
             for row in square.chunks_exact_mut(3 * size) {
@@ -183,7 +251,7 @@ pub(crate) mod tests {
     }
 
     fn centred(width: u32, height: u32, size: usize) -> ((u64, u64), (u64, u64)) {
-        let CentreCrop { resized, offset } = CentreCrop::of((width, height), size);
+        let Fit { resized, offset, .. } = Fit::of((width, height), size, ResizeMode::Shortest);
         (resized, offset)
     }
 
@@ -201,7 +269,9 @@ pub(crate) mod tests {
         #[test]
         fn every_image_has_a_centre(width in 1u32..300, height in 1u32..300, size in 1usize..60) {
             let pixels = vec![77; (width * height * 3) as usize];
-            let square = EvalTransform::default().centre(&Rgb { width, height, pixels }, size).expect("resized");
+            let square = EvalTransform::default()
+                .square(&Rgb { width, height, pixels }, size, Resizing::default())
+                .expect("resized");
             prop_assert_eq!(square, vec![77; size * size * 3]);
         }
     }
@@ -209,7 +279,7 @@ pub(crate) mod tests {
     #[test]
     fn an_image_that_fits_stays_as_it_is() {
         let image = Rgb { width: 4, height: 4, pixels: (0..48).collect() };
-        assert_eq!(EvalTransform::default().centre(&image, 4), Ok(image.pixels));
+        assert_eq!(EvalTransform::default().square(&image, 4, Resizing::default()), Ok(image.pixels));
     }
 
     #[test]

@@ -9,12 +9,15 @@ mod eval_transform;
 pub mod image_file;
 mod jpeg;
 mod limits;
+mod pillow_rounding;
 mod planes;
 mod png;
 mod resample;
+mod resizing;
 mod transform;
 
 pub use decode_crop::{CropDecoder, View};
 pub(crate) use limits::LONGEST_IMAGE;
 pub use limits::{ImageLimits, MAX_PIXELS};
+pub use resizing::{Interpolation, ResizeMode, Resizing};
 pub use transform::{AugmentConfig, Crop, Draw, Placement, Transform};

@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::resizing::Resizing;
 use crate::seed::{rng, Purpose};
 
 /// Random resized crop and horizontal flip of training images, as the paper.
@@ -39,10 +40,12 @@ pub enum Transform {
         /// Bounds of the crop.
         augment: AugmentConfig,
     },
-    /// The short side resized to `size`, then the centre.
+    /// All of the image that the model is meant to see; nothing is drawn.
     Evaluate {
         /// Side of the square, pixels.
         size: usize,
+        /// How an image becomes a square.
+        resizing: Resizing,
     },
 }
 
@@ -80,10 +83,15 @@ pub struct Placement {
 }
 
 impl Transform {
+    /// The short side resized to `size` pixels, then the centre: for what belongs to no model.
+    pub fn centre(size: usize) -> Self {
+        Transform::Evaluate { size, resizing: Resizing::default() }
+    }
+
     /// Side of the squares, pixels.
     pub fn size(&self) -> usize {
         match *self {
-            Transform::Train { size, .. } | Transform::Evaluate { size } => size,
+            Transform::Train { size, .. } | Transform::Evaluate { size, .. } => size,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::data::DataError;
 /// let config = ScenesConfig { size: 32, split: ScenesSplit::Train, level: ScenesLevel::Plain, samples };
 /// let source = open_source(&SourceConfig::Scenes(config), 0)?;
 /// let tokenizer = Tokenizer::train(first_captions(source.as_ref(), 100)?.into_iter(), 500)?;
-/// let transform = Transform::Evaluate { size: 32 };
+/// let transform = Transform::centre(32);
 /// let mut options = LoaderOptions::new(source, transform, Arc::new(tokenizer), 16, 8);
 /// options.workers = 2;
 /// let mut loader = Loader::start(options)?;

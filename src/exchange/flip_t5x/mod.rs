@@ -104,6 +104,7 @@ impl Checkpoint {
                 size: grid.saturating_mul(patch_rows),
                 patch: patch_rows,
                 pixels: PixelNorm::IMAGENET,
+                resizing: Default::default(),
                 width: image.width,
                 depth: image.depth,
                 heads: image.heads,

@@ -56,7 +56,7 @@ proptest! {
             true => Image::Encoded(jpeg(&image, quality)),
             false => Image::Rgb { width, height, pixels: image.clone().into_raw() },
         };
-        for transform in [train(size), Transform::Evaluate { size }] {
+        for transform in [train(size), Transform::centre(size)] {
             let whole = cut(source(), &transform, View::Whole, index);
             let patches = cut(source(), &transform, View::Patches { patch, ids: &ids }, index);
             let mut expected = Vec::new();
@@ -127,7 +127,7 @@ fn large_crops_are_decoded_at_reduced_size() {
 fn flat_images_stay_flat_and_thin_ones_become_squares() {
     for (width, height) in [(1, 2000), (2000, 1), (1, 1), (3, 5)] {
         let pixels = vec![9; (width * height * 3) as usize];
-        for transform in [Transform::Evaluate { size: 8 }, train(8)] {
+        for transform in [Transform::centre(8), train(8)] {
             let image = Image::Rgb { width, height, pixels: pixels.clone() };
             assert_eq!(cut(image, &transform, View::Whole, 0), [9; 8 * 8 * 3]);
         }
