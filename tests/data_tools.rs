@@ -183,3 +183,36 @@ fn a_tokenizer_is_trained_from_shards() {
     let tokenizer = flip::data::text::Tokenizer::load(&folder.path().join("tokenizer.json")).unwrap();
     assert_eq!(tokenizer.vocab_size(), 300);
 }
+
+#[test]
+fn an_index_counts_what_inspect_counts_and_takes_over_what_others_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    loose(&folder.path().join("loose"));
+    done(&["data", "pack", "loose", "--out", "packed", "--per-shard", "2"], folder.path());
+    let said = done(&["data", "index", "packed/{00000..00001}.tar", "--out", "index.json"], folder.path());
+    assert!(said.starts_with("2 shards, 3 samples, ") && said.contains("index: \"index.json\""), "{said}");
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(folder.path().join(name)).unwrap()).unwrap()
+    };
+    let index = read("index.json");
+    let report = inspected("packed/*.tar", folder.path());
+    for (number, shard) in index["shards"].as_array().unwrap().iter().enumerate() {
+        let path = folder.path().join(shard["url"].as_str().unwrap());
+        assert_eq!(shard["bytes"], std::fs::metadata(path).unwrap().len());
+        assert_eq!(shard["samples"], report["shards"][number]["loaded"]);
+    }
+
+    // What img2dataset wrote beside a shard is believed, and its headers are not read.
+    std::fs::write(folder.path().join("packed/00001_stats.json"), r#"{"count": 9, "successes": 7}"#).unwrap();
+    let out = done(&["data", "index", "packed/*.tar", "--out", "stats.json", "--json"], folder.path());
+    let summary: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&summary["samples"], &summary["shards"]), (&Value::from(9), &Value::from(2)));
+    assert_ne!(summary["hash"], index["hash"]);
+
+    let wids =
+        r#"{"wids_version": 1, "shardlist": [{"url": "packed/00000.tar", "nsamples": 2, "filesize": 7}]}"#;
+    std::fs::write(folder.path().join("wids.json"), wids).unwrap();
+    done(&["data", "index", "wids.json", "--out", "of-wids.json"], folder.path());
+    assert_eq!(read("of-wids.json")["shards"][0]["samples"], 2);
+    assert!(refused(&["data", "index", "none/*.tar"], folder.path()).contains("matches no shard"));
+}

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::interpreter::{self, Environment};
+use crate::data::DataError;
+use crate::interpreter::{self, Environment, InterpreterError};
 use crate::kernel::isa::Isa;
 use crate::log::{LogError, Logging, LoggingConfig, Progress};
-use crate::ranks::{self, Member, Ranks};
+use crate::ranks::{self, Member, Ranks, RanksError};
 use crate::recipe::files;
 use crate::recipe::forecast::forecast;
 use crate::recipe::{self, Recipe};
@@ -191,7 +192,7 @@ fn run_as(args: &RunArgs, ranks: &dyn Ranks) -> Result<Outcome, Failure> {
         progress: &progress,
         interrupt: &interrupt,
     };
-    let ended = interpreter::run(&recipe, from, &environment)?;
+    let ended = interpreter::run(&recipe, from, &environment).map_err(refused)?;
     folder.still_there()?;
     let page = report::write(folder.root())?;
     if ended == Ended::Interrupted {
@@ -221,10 +222,21 @@ fn run_beside(
     let progress = Progress::lines(Duration::MAX);
     let environment =
         Environment { ranks, members, folder: None, progress: &progress, interrupt: &interrupt };
-    Ok(match interpreter::run(&recipe, None, &environment)? {
+    Ok(match interpreter::run(&recipe, None, &environment).map_err(refused)? {
         Ended::Complete => Outcome::Done,
         Ended::Interrupted => Outcome::Interrupted,
     })
+}
+
+/// Data that is not what the recipe, the index or the other ranks say is refused like a wrong recipe.
+fn refused(error: InterpreterError) -> Failure {
+    match error {
+        InterpreterError::Ranks(RanksError::NotAlike(_))
+        | InterpreterError::Train(DataError::OtherData(_) | DataError::NoShards { .. }) => {
+            Failure::Usage(error.to_string())
+        }
+        error => error.into(),
+    }
 }
 
 /// Refuses a recipe that names files this machine does not have, before hours are spent on the stages

@@ -62,6 +62,9 @@ pub enum DataError {
         /// Time without progress.
         seconds: f64,
     },
+    /// Shards that are not those of an index, or of the other ranks.
+    #[error("{0}")]
+    OtherData(String),
     /// A tokenizer cannot be read, trained or used.
     #[error("{0}")]
     Tokenizer(String),

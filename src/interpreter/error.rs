@@ -64,6 +64,9 @@ pub enum InterpreterError {
     /// The other ranks.
     #[error(transparent)]
     Ranks(#[from] RanksError),
+    /// The index of the training data.
+    #[error("the index of the training data: {0}")]
+    Index(String),
     /// A message of rank 0.
     #[error("rank 0 handed out what cannot be read: {0}")]
     Shared(String),

@@ -42,6 +42,7 @@
 
 mod environment;
 mod error;
+mod index;
 mod place;
 mod process;
 mod share;

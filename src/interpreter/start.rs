@@ -14,7 +14,7 @@ use crate::model::{Flip, GraphDevice};
 use crate::recipe::forecast::{forecast, StageForecast};
 use crate::recipe::{Compute, Recipe};
 use crate::record::RunFolder;
-use crate::train::identity::Identity;
+use crate::train::identity::{Identity, TrainingData};
 use crate::train::resumed::Resumed;
 use crate::train::{Processes, Recorder, Run, RunConfig, State, TrainError};
 use crate::trained::{tokenizer_of, Weights};
@@ -22,7 +22,7 @@ use crate::trained::{tokenizer_of, Weights};
 use super::environment::Environment;
 use super::error::InterpreterError;
 use super::place::place;
-use super::{process, share};
+use super::{index, process, share};
 
 /// Makes a run of a recipe: as it begins, or as it was at the checkpoint of rank 0.
 pub(super) fn start<'a, D: GraphDevice>(
@@ -37,11 +37,14 @@ pub(super) fn start<'a, D: GraphDevice>(
     if let Some(folder) = folder {
         process::record(folder, recipe, &*source, place(recipe)?.gpu, environment.members.len())?;
     }
-    let files = files_of(recipe, &source)?;
+    let files = files_of(recipe, &source, ranks.count() > 1)?;
     share::same_data(ranks, &files)?;
     let resumed = Resumed::share(ranks, from)?;
-    let settled =
-        folder.map(|folder| settle(recipe, folder, &source, &files, resumed.as_ref())).transpose()?;
+    let before = resumed.as_ref().and_then(|resumed| resumed.state.identity.as_ref());
+    let had_index = before.is_some_and(|identity| identity.index.is_some());
+    let index = index::settle(&recipe.data, &source, had_index || ranks.count() > 1, environment)?;
+    let data = TrainingData { files: &files, index: index.as_ref() };
+    let settled = folder.map(|folder| settle(recipe, folder, &source, data, resumed.as_ref())).transpose()?;
     let (tokenizer, identity) = settled.unzip();
     let tokenizer = Arc::new(share::tokenizer(ranks, tokenizer)?);
     let mut model = model(device, recipe, environment)?;
@@ -75,7 +78,7 @@ fn settle(
     recipe: &Recipe,
     folder: &RunFolder,
     source: &Arc<dyn Source>,
-    files: &FileList,
+    data: TrainingData<'_>,
     resumed: Option<&Resumed>,
 ) -> Result<(Tokenizer, Identity), InterpreterError> {
     if let Some(resumed) = resumed {
@@ -83,7 +86,7 @@ fn settle(
     }
     let tokenizer = tokenizer(recipe, folder, source, resumed.is_some())?;
     let identity =
-        Identity::settle(folder, files, resumed.map(Resumed::identity)).map_err(TrainError::from)?;
+        Identity::settle(folder, data, resumed.map(Resumed::identity)).map_err(TrainError::from)?;
     if let Some(name) = resumed.and_then(|resumed| resumed.name) {
         // A process that ended between writing the last one and removing older ones left more than are kept.
         checkpoint::retain(&folder.checkpoints(), name, recipe.checkpoints.keep, &[])?;
@@ -91,10 +94,13 @@ fn settle(
     Ok((tokenizer, identity))
 }
 
-/// The files of the training data.
-fn files_of(recipe: &Recipe, source: &Arc<dyn Source>) -> Result<FileList, InterpreterError> {
+/// The files of the training data; where several ranks compare them, `marked`.
+fn files_of(recipe: &Recipe, source: &Arc<dyn Source>, marked: bool) -> Result<FileList, InterpreterError> {
     let (listed, progress) = (source.clone(), source.progress());
-    let list = move || FileList::of(&*listed);
+    let list = move || match FileList::of(&*listed) {
+        Ok(list) if marked => list.marked(&*listed),
+        list => list,
+    };
     let timeout = recipe.data.storage.stall_timeout();
     let listed = with_stall_timeout(timeout, &source.name(), "the sizes of its files", progress, list);
     listed.and_then(|listed| listed).map_err(InterpreterError::Train)

@@ -289,7 +289,12 @@ fn named(recipe: &mut Recipe) -> Vec<(String, Named<'_>)> {
 fn source<'a>(source: &'a mut SourceConfig, path: &str, all: &mut Vec<(String, Named<'a>)>) {
     match source {
         SourceConfig::Scenes(_) => {}
-        SourceConfig::WebDataset(config) => patterns(&mut config.shards, &format!("{path}.shards"), all),
+        SourceConfig::WebDataset(config) => {
+            patterns(&mut config.shards, &format!("{path}.shards"), all);
+            if let Some(index) = &mut config.index {
+                all.push((format!("{path}.index"), Named::Path(index)));
+            }
+        }
         SourceConfig::Table(config) => patterns(&mut config.files, &format!("{path}.files"), all),
         SourceConfig::Folder(config) => all.push((format!("{path}.path"), Named::Path(&mut config.path))),
         SourceConfig::Cifar(config) => all.push((format!("{path}.path"), Named::Path(&mut config.path))),

@@ -84,6 +84,11 @@ impl RunPaths {
         self.root.join("identity.json")
     }
 
+    /// The index of the training shards, where the run counted them.
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index.json")
+    }
+
     /// Fields of the recipe that were changed while the run went on.
     pub fn amendments(&self) -> PathBuf {
         self.root.join("amendments.json")

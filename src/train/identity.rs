@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::data::source::FileList;
+use crate::data::source::{FileList, ShardIndex};
 use crate::ranks::hash_of;
 use crate::record::{read_if_there, RecordError, RunFolder};
 
@@ -19,6 +19,9 @@ pub struct Identity {
     pub run: String,
     /// Hash of the list of files of the training data.
     pub data: String,
+    /// Hash of the index of its shards, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
     /// Hash of `tokenizer.json`.
     pub tokenizer: String,
 }
@@ -29,6 +32,15 @@ struct IdentityFile {
     run: String,
     tokenizer: String,
     data: FileList,
+}
+
+/// The training data, as the identity of a run has it.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainingData<'a> {
+    /// Its files.
+    pub files: &'a FileList,
+    /// The index of its shards, where there is one.
+    pub index: Option<&'a ShardIndex>,
 }
 
 /// A checkpoint that a run cannot go on from.
@@ -99,7 +111,7 @@ impl Identity {
     /// It has another one, or a file cannot be read or written.
     pub fn settle(
         folder: &RunFolder,
-        data: &FileList,
+        data: TrainingData<'_>,
         resumed: Option<(&Path, Option<&Identity>)>,
     ) -> Result<Identity, IdentityError> {
         let tokenizer = file_hash(&folder.tokenizer())?;
@@ -115,12 +127,16 @@ impl Identity {
         }
         let before = resumed.and_then(|(_, before)| before);
         let run = before.map(|before| before.run.clone()).or(kept_run).unwrap_or_else(new_run);
-        let file = IdentityFile { run: run.clone(), tokenizer: tokenizer.clone(), data: data.clone() };
+        let file = IdentityFile {
+            run: run.clone(),
+            tokenizer: tokenizer.clone(),
+            data: data.files.clone().unmarked(),
+        };
         let path = folder.identity();
         let mut text = serde_json::to_vec(&file).map_err(|source| content(&path, source))?;
         text.push(b'\n');
         folder.replace(&path, &text).map_err(RecordError::from)?;
-        Ok(Identity { run, data: data.hash(), tokenizer })
+        Ok(Identity { run, data: data.files.hash(), index: data.index.map(ShardIndex::hash), tokenizer })
     }
 }
 
@@ -131,19 +147,26 @@ fn same(
     folder: &RunFolder,
     kept: Option<IdentityFile>,
     tokenizer: &str,
-    data: &FileList,
+    data: TrainingData<'_>,
 ) -> Result<(), IdentityError> {
     let checkpoint = checkpoint.to_path_buf();
     if let Some(kept) = kept.as_ref().filter(|kept| kept.run != before.run) {
         let (found, expected) = (before.run.clone(), kept.run.clone());
         return Err(IdentityError::Run { checkpoint, found, expected });
     }
-    if before.data != data.hash() {
+    if before.data != data.files.hash() {
         let list = kept.filter(|kept| kept.data.hash() == before.data);
-        let difference = list.and_then(|list| list.data.difference(data)).unwrap_or_else(|| {
-            format!("its list of {} files has another hash, and the former list is lost", data.len())
+        let difference = list.and_then(|list| list.data.difference(data.files)).unwrap_or_else(|| {
+            format!("its list of {} files has another hash, and the former list is lost", data.files.len())
         });
         return Err(IdentityError::Data { checkpoint, difference });
+    }
+    if let (Some(before), Some(now)) = (&before.index, data.index.map(ShardIndex::hash)) {
+        if *before != now {
+            let (before, now) = (short(before), short(&now));
+            let difference = format!("the index of its shards has the hash {now} instead of {before}");
+            return Err(IdentityError::Data { checkpoint, difference });
+        }
     }
     if before.tokenizer != tokenizer {
         let (found, expected) = (short(tokenizer), short(&before.tokenizer));

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::process::{done, flip};
 use super::{There, SCENES};
 
 /// A shard of images in one colour each.
@@ -67,6 +68,27 @@ fn a_run_does_not_go_on_with_other_shards() {
     let moved = ["run", "--resume", "--amend", "data.train.shards=moved/*.tar"];
     there.done(&moved);
     assert_eq!((there.weights("run"), there.metrics("run")), whole);
+}
+
+#[test]
+fn shards_that_are_not_those_of_the_index_are_refused_before_the_first_step() {
+    let there = There::new(r#"WebDataset(shards: "data/*.tar", index: "index.json")"#);
+    let data = there.path().join("data");
+    fs::create_dir(&data).unwrap();
+    for shard in 0..3 {
+        write_shard(&data.join(format!("{shard}.tar")), 20 * shard, 20);
+    }
+    done(flip(there.path(), &["data", "index", "data/*.tar", "--out", "index.json"]));
+    there.done(&["recipe.ron", "--out", "run"]);
+    let kept = fs::read(data.join("1.tar")).unwrap();
+    fs::write(data.join("1.tar"), &kept[..kept.len() - 512]).unwrap();
+    let cut = there.refused(&["recipe.ron", "--out", "other"], 2);
+    let expected = format!("data/1.tar has {} bytes instead of {}", kept.len() - 512, kept.len());
+    assert!(cut.contains("index.json: not the index of these shards") && cut.contains(&expected), "{cut}");
+    assert!(!there.path().join("other/metrics.jsonl").exists());
+    fs::remove_file(data.join("1.tar")).unwrap();
+    let missing = there.refused(&["recipe.ron", "--out", "other", "--restart"], 2);
+    assert!(missing.contains("data/1.tar is in it, and not among the shards"), "{missing}");
 }
 
 #[test]

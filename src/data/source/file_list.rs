@@ -1,12 +1,15 @@
 //! The files that a source reads, with their sizes: what a run that is resumed is held against, and what all ranks of a
 //! run must have alike, as the order of the samples follows from it.
 //!
-//! Names count from the folder that all files have in common: data may move as a whole. Contents are not read, and times
-//! are not looked at, which copying changes; so a file that was replaced by one of the same size is not noticed, nor
-//! is the size of a remote file.
+//! Names count from the folder that all files have in common: data may move as a whole. Times are not looked at, which
+//! copying changes, nor is the size of a remote file. Between ranks two pages of each local file are compared as well
+//! ([`FileList::marked`]); what a run that is resumed finds in place of a file of the same size is not noticed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -17,6 +20,8 @@ use crate::data::DataError;
 
 /// Threads that ask for sizes: a network file system answers several at once.
 const ASKING: usize = 16;
+/// Bytes of a page.
+const PAGE: u64 = 4096;
 
 /// The files of a source, in its order. A source that makes its samples itself has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -24,6 +29,9 @@ pub struct FileList {
     /// The start that all names share.
     folder: String,
     files: Vec<ListedFile>,
+    /// A checksum of some of the bytes of each file, where they were looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    marks: Vec<Option<u32>>,
 }
 
 /// Name below the folder, and bytes; none of a remote file.
@@ -39,10 +47,29 @@ impl FileList {
         let locations = source.files();
         let sizes = sizes(&locations)?;
         let names: Vec<String> = locations.iter().map(Location::to_string).collect();
-        let folder = common_folder(&names).to_owned();
+        let folder = common_folder(names.iter().map(String::as_str)).to_owned();
         let files = names.iter().zip(sizes);
         let files = files.map(|(name, bytes)| ListedFile(name[folder.len()..].to_owned(), bytes)).collect();
-        Ok(FileList { folder, files })
+        Ok(FileList { folder, files, marks: Vec::new() })
+    }
+
+    /// The same with a checksum of two pages of each file of this machine: the first, and one in the middle.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn marked(self, source: &dyn Source) -> Result<FileList, DataError> {
+        let marks = of_each(&source.files(), |location| match location {
+            Location::Url(_) => Ok(None),
+            Location::File(path) => {
+                mark_of(path).map(Some).map_err(|source| DataError::Io { path: path.clone(), source })
+            }
+        })?;
+        Ok(FileList { marks, ..self })
+    }
+
+    /// The same without the checksums.
+    pub fn unmarked(self) -> FileList {
+        FileList { marks: Vec::new(), ..self }
     }
 
     /// Number of files.
@@ -57,23 +84,33 @@ impl FileList {
 
     /// A hash of the names, their order and the sizes.
     pub fn hash(&self) -> String {
+        hex(self.listed())
+    }
+
+    /// A hash of these, and of the checksums where there are some.
+    pub fn marked_hash(&self) -> String {
+        let mut hash = self.listed();
+        for mark in self.marks.iter().flatten() {
+            hash.update(mark.to_le_bytes());
+        }
+        hex(hash)
+    }
+
+    fn listed(&self) -> Sha256 {
         let mut hash = Sha256::new();
         for ListedFile(name, bytes) in &self.files {
             hash.update((name.len() as u64).to_le_bytes());
             hash.update(name);
             hash.update(bytes.map_or(u64::MAX, |bytes| bytes).to_le_bytes());
         }
-        hash.finalize().iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hash
     }
 
     /// In what the list is another one `now`: the first file, and how many more there are. None where their hashes are
     /// equal.
     pub fn difference(&self, now: &FileList) -> Option<String> {
         if self.files == now.files {
-            return None;
+            return self.other_contents(now);
         }
         let sizes = |list: &FileList| -> BTreeMap<String, Option<u64>> {
             list.files.iter().map(|ListedFile(name, bytes)| (name.clone(), *bytes)).collect()
@@ -114,13 +151,48 @@ impl FileList {
     }
 }
 
+impl FileList {
+    /// The first file of other contents, as far as the checksums tell.
+    fn other_contents(&self, now: &FileList) -> Option<String> {
+        let marks = self.marks.iter().zip(&now.marks);
+        let (file, (before, after)) = marks.enumerate().find(|(_, (before, now))| before != now)?;
+        let shown = |mark: &Option<u32>| mark.map_or("none".into(), |mark| format!("{mark:08x}"));
+        let (name, before, after) = (&self.files[file].0, shown(before), shown(after));
+        Some(format!(
+            "{}{name} has other contents of the same length (checksum {after} instead of {before})",
+            now.folder
+        ))
+    }
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A checksum of the first page of a file and of one in the middle.
+fn mark_of(path: &Path) -> std::io::Result<u32> {
+    let file = File::open(path)?;
+    let mut mark = 0;
+    for at in [0, file.metadata()?.len() / 2 / PAGE * PAGE] {
+        let mut page = Vec::new();
+        let mut from = &file;
+        from.seek(SeekFrom::Start(at))?;
+        from.take(PAGE).read_to_end(&mut page)?;
+        mark = crc32c::crc32c_append(mark, &page);
+    }
+    Ok(mark)
+}
+
 fn bytes_shown(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "of unknown size".into(), |bytes| format!("{bytes} bytes"))
 }
 
 /// The start that all names share, up to the last slash.
-fn common_folder(names: &[String]) -> &str {
-    let Some(first) = names.first() else { return "" };
+pub(super) fn common_folder<'a>(names: impl Iterator<Item = &'a str> + Clone) -> &'a str {
+    let Some(first) = names.clone().next() else { return "" };
     let mut common = first.rfind('/').map_or(0, |slash| slash + 1);
     for name in names {
         while !name.starts_with(&first[..common]) {
@@ -130,8 +202,9 @@ fn common_folder(names: &[String]) -> &str {
     &first[..common]
 }
 
-fn sizes(locations: &[Location]) -> Result<Vec<Option<u64>>, DataError> {
-    let size = |location: &Location| match location {
+/// Bytes of each file of this machine; none of a remote one.
+pub(super) fn sizes(locations: &[Location]) -> Result<Vec<Option<u64>>, DataError> {
+    of_each(locations, |location| match location {
         Location::Url(_) => Ok(None),
         Location::File(path) => {
             let there = std::fs::metadata(path);
@@ -139,21 +212,28 @@ fn sizes(locations: &[Location]) -> Result<Vec<Option<u64>>, DataError> {
                 .map(|there| Some(there.len()))
                 .map_err(|source| DataError::Io { path: path.clone(), source })
         }
-    };
-    let share = locations.len().div_ceil(ASKING).max(64);
+    })
+}
+
+/// Asks for something of each file, several at a time.
+fn of_each<T: Send>(
+    locations: &[Location],
+    ask: impl Fn(&Location) -> Result<T, DataError> + Sync,
+) -> Result<Vec<T>, DataError> {
+    let (share, ask) = (locations.len().div_ceil(ASKING).max(64), &ask);
     std::thread::scope(|scope| {
         let asking: Vec<_> = locations
             .chunks(share)
-            .map(|some| scope.spawn(move || some.iter().map(size).collect::<Result<Vec<_>, _>>()))
+            .map(|some| scope.spawn(move || some.iter().map(ask).collect::<Result<Vec<_>, _>>()))
             .collect();
-        let mut sizes = Vec::with_capacity(locations.len());
+        let mut answers = Vec::with_capacity(locations.len());
         for asked in asking {
             match asked.join() {
-                Ok(some) => sizes.extend(some?),
+                Ok(some) => answers.extend(some?),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        Ok(sizes)
+        Ok(answers)
     })
 }
 
@@ -163,7 +243,7 @@ mod tests {
 
     fn list(folder: &str, files: &[(&str, u64)]) -> FileList {
         let files = files.iter().map(|(name, bytes)| ListedFile(name.to_string(), Some(*bytes))).collect();
-        FileList { folder: folder.into(), files }
+        FileList { folder: folder.into(), files, marks: Vec::new() }
     }
 
     #[test]
@@ -196,9 +276,7 @@ mod tests {
 
     #[test]
     fn names_count_from_the_folder_that_all_have() {
-        let common = |names: &[&str]| {
-            common_folder(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>()).to_owned()
-        };
+        let common = |names: &[&str]| common_folder(names.iter().copied()).to_owned();
         assert_eq!(common(&["/a/b/0.tar", "/a/b/1.tar"]), "/a/b/");
         assert_eq!(common(&["/a/b/0.tar", "/a/bc/1.tar"]), "/a/");
         assert_eq!(common(&["0.tar", "b/1.tar"]), "");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::RngCore;
 
 use crate::data::source::cursor::MAX_MIX_SOURCES;
-use crate::data::source::{Order, Source, Ticket};
+use crate::data::source::{Indexed, Order, Source, Ticket};
 use crate::data::storage::{Location, Progress};
 use crate::data::{Cursor, DataError};
 use crate::data::{LoadError, Raw};
@@ -160,6 +160,10 @@ impl Source for Mix {
 
     fn files(&self) -> Vec<Location> {
         self.sources.iter().flat_map(|source| source.files()).collect()
+    }
+
+    fn indexed(&self) -> Vec<&dyn Indexed> {
+        self.sources.iter().flat_map(|source| source.indexed()).collect()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {

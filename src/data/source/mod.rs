@@ -3,6 +3,7 @@
 pub mod cifar;
 pub mod clip_benchmark;
 mod config;
+pub mod counting;
 mod cursor;
 pub mod exclude;
 mod file_list;
@@ -16,6 +17,7 @@ pub(crate) mod open;
 pub mod pattern;
 mod permutation;
 pub mod scenes;
+mod shard_index;
 pub mod table;
 pub mod webdataset;
 mod windows;
@@ -25,6 +27,7 @@ pub use cursor::{Cursor, MixCursors};
 pub use file_list::FileList;
 pub use files::Files;
 pub use open::open_source;
+pub use shard_index::{Indexed, IndexedShard, ShardIndex};
 
 use std::sync::Arc;
 
@@ -70,6 +73,11 @@ pub trait Source: Send + Sync {
 
     /// Every file that samples come from, in the order of the source; none where it makes them itself.
     fn files(&self) -> Vec<Location> {
+        Vec::new()
+    }
+
+    /// The sets of shards that an index can be of: of a mix, those of all sources.
+    fn indexed(&self) -> Vec<&dyn Indexed> {
         Vec::new()
     }
 

@@ -1,5 +1,6 @@
 //! Tar shards of image-text pairs, as img2dataset and webdataset write them.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -8,12 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::shard::Shard;
 use crate::data::source;
+use crate::data::source::file_list::sizes;
+use crate::data::source::shard_index::{Indexed, IndexedShard, ShardIndex};
 use crate::data::source::windows::{ShardSet, Shuffle, Windows};
 use crate::data::source::{Files, Order, Source, Ticket};
 use crate::data::storage::{Location, Progress, Storage, StorageError};
 use crate::data::text::{CaptionMember, CaptionUse};
 use crate::data::{Cursor, DataError};
-use crate::data::{LoadError, Raw};
+use crate::data::{Defect, LoadError, Raw};
 
 /// Tar shards of image-text pairs, plain or packed with gzip or zstd, detected by content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +25,11 @@ pub struct WebDatasetConfig {
     /// Path or URL with braces or wildcards, for example `/data/laion400m/{00000..41455}.tar`; a list of them; or
     /// a `.txt` file with one a line. URLs are `http(s)://`, `s3://`, `gs://` and `az://`.
     pub shards: Files,
+    /// The index of the shards, a JSON file that `flip data index` or webdataset's `widsindex` wrote: samples and bytes of
+    /// each. Shards that are other ones are refused. Default: where several ranks train, a run counts shards on this machine
+    /// as it begins, and deals remote ones out whole.
+    #[serde(default)]
+    pub index: Option<PathBuf>,
     /// Shards whose samples are shuffled together.
     #[serde(default = "shuffle_shards")]
     #[schemars(range(min = 1, max = 65_536))]
@@ -43,6 +51,7 @@ impl WebDatasetConfig {
     pub fn new(shards: impl Into<Files>) -> Self {
         WebDatasetConfig {
             shards: shards.into(),
+            index: None,
             shuffle_shards: shuffle_shards(),
             resampled: false,
             max_pixels: max_pixels(),
@@ -83,11 +92,14 @@ impl WebDataset {
     /// # Errors
     /// The pattern matches nothing or cannot be read.
     pub fn open_in(config: &WebDatasetConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
-        let files = config.shards.locate(&storage)?;
+        let shards = Shards::new(config.shards.locate(&storage)?, storage);
+        if let Some(path) = &config.index {
+            shards.hold_against(path)?;
+        }
         let shuffle = Shuffle { shards: config.shuffle_shards, resampled: config.resampled };
         Ok(WebDataset {
             name: config.shards.to_string(),
-            windows: Windows::new(Shards::new(files, storage), shuffle),
+            windows: Windows::new(shards, shuffle),
             max_pixels: config.max_pixels,
             caption: config.caption.clone(),
             caption_use: CaptionUse::Needed,
@@ -106,7 +118,10 @@ impl Source for WebDataset {
         if let Some(samples) = self.samples.get() {
             return Some(*samples);
         }
-        let Shards { files, storage, .. } = self.windows.shards();
+        let Shards { files, storage, index, .. } = self.windows.shards();
+        if let Some(index) = index.get() {
+            return Some(index.samples());
+        }
         // To count remote shards they would all have to be brought.
         if files.iter().any(|file| matches!(file, Location::Url(_))) {
             return None;
@@ -133,8 +148,15 @@ impl Source for WebDataset {
         self.windows.shards().files.clone()
     }
 
+    fn indexed(&self) -> Vec<&dyn Indexed> {
+        vec![self.windows.shards()]
+    }
+
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let shard = self.windows.shard(ticket.item.0)?;
+        if let Some(absent) = self.windows.shards().absent(ticket, &shard) {
+            return Err(absent.of(shard.location().to_string()).into());
+        }
         shard.load_with(ticket.item.1 as usize, &self.caption, self.caption_use)
     }
 
@@ -173,12 +195,71 @@ struct Shards {
     storage: Arc<Storage>,
     /// By which a shard is known when it is opened again; 0 where it never was.
     stamps: Vec<AtomicU64>,
+    /// Bytes and samples of each, once they are known.
+    index: OnceLock<ShardIndex>,
 }
 
 impl Shards {
     fn new(files: Vec<Location>, storage: Arc<Storage>) -> Self {
         let stamps = files.iter().map(|_| AtomicU64::new(0)).collect();
-        Shards { files, storage, stamps }
+        Shards { files, storage, stamps, index: OnceLock::new() }
+    }
+
+    /// Takes the index of a file, which has to be that of the shards.
+    fn hold_against(&self, path: &Path) -> Result<(), DataError> {
+        let refused = |what: String| {
+            DataError::OtherData(format!(
+                "{}: not the index of these shards: {what}. Put the shards back, or make it anew with `flip data index`",
+                path.display()
+            ))
+        };
+        let index = ShardIndex::read(path)?.of_files(&self.files).map_err(refused)?;
+        let sizes = sizes(&self.files)?;
+        for (shard, bytes) in index.shards().iter().zip(sizes) {
+            match (shard.bytes, bytes) {
+                (Some(expected), Some(found)) if expected != found => {
+                    return Err(refused(format!("{} has {found} bytes instead of {expected}", shard.url)));
+                }
+                _ => {}
+            }
+        }
+        self.settle(index);
+        Ok(())
+    }
+
+    /// The index says that there is a sample, and its shard ends before it.
+    fn absent(&self, ticket: &Ticket, shard: &Shard) -> Option<Defect> {
+        let indexed = self.index.get()?.shards()[ticket.item.0 as usize].samples;
+        let (sample, there) = (ticket.item.1, shard.len() as u64);
+        (there <= sample && sample < indexed).then(|| {
+            let detail = format!("sample {sample}, counted from 0, of {there}; the index says {indexed}");
+            Defect::new("sample_absent", detail)
+        })
+    }
+
+    /// Warns of a shard that has more samples than the index says, and refuses one of another length.
+    fn check_indexed(&self, number: usize, shard: &Shard) -> Result<(), StorageError> {
+        let Some(IndexedShard { bytes, samples, .. }) = self.index.get().map(|index| &index.shards()[number])
+        else {
+            return Ok(());
+        };
+        let (location, there) = (shard.location(), shard.len() as u64);
+        if bytes.is_some_and(|bytes| bytes != shard.bytes()) {
+            let (bytes, found) = (bytes.unwrap_or_default(), shard.bytes());
+            let problem = match shard.damage() {
+                Some(damage) if found == 0 => damage.detail.clone(),
+                _ => format!("it has {found} bytes"),
+            };
+            let detail = format!("{problem}, and the index says {bytes} bytes");
+            return Err(StorageError::Changed { location: location.clone(), detail });
+        }
+        if there > *samples {
+            tracing::warn!(
+                target: "flip::data",
+                "{location}: holds {there} samples, and the index says {samples}; those behind are left out"
+            );
+        }
+        Ok(())
     }
 
     /// The order of a window names samples by their number, and so does a checkpoint.
@@ -208,6 +289,7 @@ impl ShardSet for Shards {
     fn open(&self, number: usize) -> Result<Shard, DataError> {
         let opened = Shard::open_at(&self.files[number], &self.storage)?;
         self.check_unchanged(number, &opened)?;
+        self.check_indexed(number, &opened)?;
         if let Some(damage) = opened.damage() {
             tracing::warn!(
                 target: "flip::data",
@@ -226,6 +308,24 @@ impl ShardSet for Shards {
 
     fn samples(shard: &Shard) -> usize {
         shard.len()
+    }
+}
+
+impl Indexed for Shards {
+    fn files(&self) -> &[Location] {
+        &self.files
+    }
+
+    fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    fn index(&self) -> Option<&ShardIndex> {
+        self.index.get()
+    }
+
+    fn settle(&self, index: ShardIndex) {
+        self.index.get_or_init(|| index);
     }
 }
 
