@@ -12,6 +12,7 @@ pub mod filter;
 pub mod folder;
 pub mod imagenet;
 pub mod karpathy;
+mod listing;
 pub mod mix;
 pub(crate) mod open;
 pub mod pattern;

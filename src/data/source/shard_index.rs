@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::data::source::file_list::common_folder;
+use crate::data::source::listing::common_folder;
 use crate::data::storage::{Location, Storage};
 use crate::data::DataError;
 use crate::whole_file;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::shard::Shard;
 use crate::data::source;
-use crate::data::source::file_list::sizes;
+use crate::data::source::listing::sizes;
 use crate::data::source::shard_index::{Indexed, IndexedShard, ShardIndex};
 use crate::data::source::windows::{ShardSet, Shuffle, Windows};
 use crate::data::source::{Files, Order, Source, Ticket};
