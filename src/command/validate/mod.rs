@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use crate::command::number::whole;
 use crate::recipe::cluster::{self, Cluster, ClusterError};
+use crate::recipe::files::Presence;
 use crate::recipe::forecast::StageForecast;
-use crate::recipe::{self, RecipeError};
+use crate::recipe::{self, Recipe, RecipeError};
 use crate::sweep::study;
 use crate::terminal;
 
@@ -31,11 +32,14 @@ pub struct ClusterArgs {
     /// Forecast the training stages on this device: a100, h100, h200 or b200.
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
-    /// Bits or bytes that each of several ranks can send in a second: 400Gb, 50GB.
+    /// Bits or bytes that each of several ranks can send to other hosts in a second: 400Gb, 50GB.
     #[arg(long, value_name = "SPEED", requires = "device")]
     link: Option<String>,
-    /// Pairs a second that one device trains in the first training stage, as `flip bench` measures it [default: 35 % of
-    /// the peak of the data sheet, an assumption].
+    /// Ranks of a host, which reach each other over NVLink, 1 to 1,024 [default: 8].
+    #[arg(long, value_name = "N", requires = "device", value_parser = whole(1..=1 << 10))]
+    per_host: Option<usize>,
+    /// Pairs a second that one device trains in the first training stage, as `flip bench` measures it [default: an
+    /// assumed share of the peak of the data sheet, which is told with its origin].
     #[arg(long, value_name = "X", requires = "device")]
     images_per_s: Option<f64>,
     /// Price of a device for an hour; the cost comes in the same money.
@@ -43,8 +47,10 @@ pub struct ClusterArgs {
     price: Option<f64>,
 }
 
-/// Speed of the link of a single rank, over which nothing goes.
+/// Speed of the links of a single host, over which nothing goes.
 const NO_LINK: &str = "1Gb";
+/// GPUs that reach each other over NVLink in the machines that large models are trained on.
+const GPUS_OF_A_HOST: usize = 8;
 
 impl ClusterArgs {
     /// The cluster that is asked for, if any.
@@ -52,12 +58,14 @@ impl ClusterArgs {
         let usage = |error: ClusterError| Failure::Usage(error.to_string());
         let Some(name) = &self.device else { return Ok(None) };
         let ranks = self.ranks.unwrap_or(1);
+        let per_host = self.per_host.unwrap_or(GPUS_OF_A_HOST);
         let speed = match &self.link {
             Some(speed) => speed,
-            None if ranks == 1 => NO_LINK,
+            None if ranks <= per_host => NO_LINK,
             None => {
                 return Err(Failure::Usage(format!(
-                    "--ranks {ranks}: add --link SPEED, which is what each rank can send in a second, such as 400Gb"
+                    "--ranks {ranks}: add --link SPEED, which is what each rank can send to other hosts in a second, such \
+                     as 400Gb; or --per-host {ranks}, where all are on one"
                 )))
             }
         };
@@ -69,7 +77,7 @@ impl ClusterArgs {
         let device = cluster::device(name).map_err(usage)?;
         let link = cluster::link(speed).map_err(usage)?;
         let (measured, price) = (self.images_per_s, self.price);
-        Ok(Some(Cluster { ranks, device, link, measured, price }))
+        Ok(Some(Cluster { ranks, per_host, device, link, measured, pair_bytes: None, price }))
     }
 }
 
@@ -111,7 +119,8 @@ pub fn validate(
         return Err(Failure::Usage(look::told(path, &found.refused)));
     }
     report.warnings.extend(found.warnings);
-    if let Some(cluster) = cluster {
+    if let Some(mut cluster) = cluster {
+        cluster.pair_bytes = pair_bytes(&recipe, &report.files);
         let plans: Vec<_> = report.stages.iter().map(StageForecast::training).collect();
         let first = plans.iter().flatten().next();
         let mut forecasts = Vec::new();
@@ -128,6 +137,15 @@ pub fn validate(
         print(&report, out)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Bytes of a training pair, where all shards are on this machine and the recipe says how many pairs they hold.
+fn pair_bytes(recipe: &Recipe, files: &[Presence]) -> Option<f64> {
+    let pairs = recipe.data.epoch_samples?.get() as f64;
+    let shards = || files.iter().filter(|file| file.shards && file.field.starts_with("data.train"));
+    let all_here = shards().all(|file| file.complete && file.found == file.named);
+    let bytes: u64 = shards().map(|file| file.bytes).sum();
+    (all_here && bytes > 0).then(|| bytes as f64 / pairs)
 }
 
 /// An error of the data that a field names, as a fact.

@@ -61,9 +61,9 @@ fn print_exports(exports: &[Export], out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn print_cluster(stage: usize, on: &ClusterForecast, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "\nstage {} on {} x {}", stage + 1, grouped(on.ranks as u64), on.device)?;
-    let from = if on.measured { "measured" } else { "assumed, nothing was measured: see --images-per-s" };
-    let reached = format!("{:.0} % of the peak, {from}", 100.0 * on.utilisation);
+    let hosts = if on.hosts == 1 { "one host".to_owned() } else { format!("{} hosts", on.hosts) };
+    writeln!(out, "\nstage {} on {} x {}, {hosts}", stage + 1, grouped(on.ranks as u64), on.device)?;
+    let reached = format!("{:.0} % of the peak, {}", 100.0 * on.utilisation, on.utilisation_from);
     let pairs = grouped(on.pairs as u64);
     row(
         out,
@@ -75,12 +75,23 @@ fn print_cluster(stage: usize, on: &ClusterForecast, out: &mut dyn Write) -> io:
         ),
     )?;
     if on.ranks > 1 {
+        row(out, "loss", &format!("{} on the processor, assumed 1 TFLOP/s a rank", seconds(on.loss_s)))?;
         let (ring, gradients) = (bytes(on.ring_bytes), bytes(on.gradient_bytes));
-        row(out, "sent by a rank", &format!("embeddings {ring}, gradients {gradients}"))?;
+        let leaving = bytes(on.leaving_bytes);
+        let sent = format!(
+            "embeddings {ring} to the next; gradients {gradients} to all, {leaving} of it to other hosts"
+        );
+        row(out, "sent by a rank", &sent)?;
         let (all, exposed) = (seconds(on.communication_s), seconds(on.exposed_s));
         let share = 100.0 * on.communication_share;
         row(out, "communication", &format!("{all}, {exposed} of it not hidden: {share:.1} % of the step"))?;
     }
+    let known = if on.pair_bytes_known { "" } else { ", assumed, as in LAION-400M" };
+    let epoch = on.read_per_epoch.map_or(String::new(), |read| format!(", {} an epoch", bytes(read)));
+    let (each, pair) = (bytes(on.read_per_s), bytes(on.pair_bytes));
+    row(out, "read by a host", &format!("{each} a second{epoch}: {pair} a pair{known}"))?;
+    let (size, time) = (bytes(on.checkpoint_bytes), seconds(on.checkpoint_s));
+    row(out, "checkpoint", &format!("{size}, about {time} at 1 GB/s"))?;
     let fits = if on.fits { "" } else { ": more than the device has" };
     row(out, "memory a rank", &format!("about {}{fits}", bytes(on.memory.total)))?;
     if let (Some(hours), Some(device_hours)) = (on.hours, on.device_hours) {
