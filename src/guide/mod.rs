@@ -7,7 +7,8 @@
 //! | [`evaluation`] | evaluators, data sets, preprocessing |
 //! | [`checkpoints`] | resuming, import, starting from a model, export, embedding |
 //! | [`studies`] | sweeps and studies |
-//! | [`many_processes`] | MPI, the same numbers on any number of ranks, forecast |
+//! | [`many_processes`] | MPI, the same numbers on any number of ranks |
+//! | [`clusters`] | Slurm, Kubernetes, mpirun; slow ranks; forecast |
 //! | [`gpu`] | NVIDIA GPUs: build, how a step runs, what has not run on hardware |
 //! | [`checks`] | how all of it is checked |
 //! | [`benchmarks`] | dated results, one machine each |
@@ -24,6 +25,7 @@ macro_rules! page {
 
 page!(checkpoints, "checkpoints.md");
 page!(checks, "checks.md");
+page!(clusters, "clusters.md");
 page!(data, "data.md");
 page!(evaluation, "evaluation.md");
 page!(gpu, "gpu.md");

@@ -4,6 +4,7 @@
 #![cfg(unix)]
 
 mod amendments;
+mod cluster_files;
 mod disturbed;
 mod identity;
 #[path = "../process/mod.rs"]
