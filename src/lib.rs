@@ -23,6 +23,8 @@
 //! | [`report`] | curves, images and tables that a person looks at, of one run or several |
 //! | [`sweep`] | one recipe in many variants: a grid of runs, resumed and compared |
 //! | [`command`] | the command line: one file a subcommand |
+//! | [`embeddings`] | files of embeddings, as they grow |
+//! | [`search`] | an index of images, and the nearest ones to a text or an image |
 //! | [`trained`] | a run opened for use: weights, tokenizer, recipe |
 //! | [`terminal`] | standard output and error, which can be closed, full or gone |
 //! | [`outside`] | text from outside, made safe for where it is shown |
@@ -34,6 +36,7 @@ pub mod command;
 pub mod data;
 pub mod device;
 pub mod duration;
+pub mod embeddings;
 pub mod evaluator;
 pub mod exchange;
 pub mod guide;
@@ -50,6 +53,7 @@ pub mod ranks;
 pub mod recipe;
 pub mod record;
 pub mod report;
+pub mod search;
 pub mod seed;
 pub mod sweep;
 pub mod terminal;

@@ -14,6 +14,8 @@ mod recipe_args;
 mod resume;
 pub mod run;
 pub mod schema;
+pub mod search;
+pub mod serve;
 mod signals;
 pub mod sweep;
 pub mod tokenizer;
@@ -67,6 +69,10 @@ enum Command {
     },
     /// Embed images or texts with a trained model.
     Embed(embed::EmbedArgs),
+    /// Find the images nearest to a text or to an image.
+    Search(search::SearchArgs),
+    /// Search images from a browser or over HTTP, on this machine.
+    Serve(serve::ServeArgs),
     /// Make a run folder of a checkpoint of open_clip, of transformers' CLIP, or of the official FLIP code.
     Import(import::ImportArgs),
     /// Write the model of a run as a folder that open_clip, transformers or an ONNX runtime loads.
@@ -153,6 +159,8 @@ impl Cli {
                 tokenizer::run(command, &Progress::new(), &mut terminal::stdout_that_goes_on())
             }
             Command::Embed(args) => embed::embed(args),
+            Command::Search(args) => search::search(args),
+            Command::Serve(args) => serve::serve(args),
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),
             Command::Card(args) => model_card::card(args, &mut out),

@@ -21,7 +21,7 @@ pub struct Thumbnail {
 
 /// The best of a stream; of equals the earlier one is better.
 #[derive(Debug)]
-pub(super) struct Best<T> {
+pub(crate) struct Best<T> {
     most: usize,
     /// Best first.
     kept: Vec<(f32, T)>,

@@ -40,6 +40,7 @@ pub mod linear_probe;
 mod logistic;
 pub mod nearest_neighbours;
 mod products;
+pub(crate) mod ranking;
 pub mod retrieval;
 mod similarity;
 mod tally;

@@ -5,6 +5,7 @@
 //! | [`recipes`] | fields, overrides, run folder, logging, exit codes |
 //! | [`data`] | sources, order, remote storage, filters, broken data |
 //! | [`evaluation`] | evaluators, data sets, preprocessing |
+//! | [`search`] | images by text or by image: command, index, browser, HTTP |
 //! | [`checkpoints`] | resuming, import, starting from a model, export, embedding |
 //! | [`studies`] | sweeps and studies |
 //! | [`many_processes`] | MPI, the same numbers on any number of ranks |
@@ -31,6 +32,7 @@ page!(evaluation, "evaluation.md");
 page!(gpu, "gpu.md");
 page!(many_processes, "many_processes.md");
 page!(recipes, "recipes.md");
+page!(search, "search.md");
 page!(studies, "studies.md");
 
 #[doc = include_str!("links.txt")]

@@ -10,6 +10,7 @@ mod chart;
 pub mod compare;
 pub mod curves;
 pub mod evaluation;
+pub mod found;
 mod gallery;
 mod history;
 pub mod mask_image;
@@ -33,7 +34,7 @@ pub use outline::stage_titles;
 pub use run_page::write;
 pub use sheet::sheet;
 pub use tensorboard::EventWriter;
-pub use thumbnail::thumbnail;
+pub use thumbnail::{fitted, thumbnail};
 pub use words::{duration, rate};
 
 use crate::record::{read_if_there, RecordError};

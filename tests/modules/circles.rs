@@ -12,11 +12,7 @@ use crate::names::Crate;
 /// Circles that are there: the folder that each lies in, files in circles there, and the reason. The numbers may only
 /// become smaller, and a folder without circles leaves the list.
 const KNOWN: &[(&str, usize, &str)] = &[
-    (
-        "command",
-        6,
-        "three pairs: packing and its loose files, embeddings and their parquet, a sweep and its forecast",
-    ),
+    ("command", 4, "two pairs: packing and its loose files, a sweep and its forecast"),
     ("exchange", 4, "the ONNX graph is built by the towers that it holds"),
     ("kernel", 8, "operations define their contract beside the dispatch to the code for each processor"),
     ("ranks", 2, "mod.rs defines the ranks of a run and makes them of its parts"),

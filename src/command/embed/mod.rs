@@ -1,8 +1,5 @@
 //! `flip embed`: images or texts to vectors. Memory holds a batch, and a killed command goes on where it was.
 
-mod images;
-mod output;
-mod parquet;
 mod texts;
 
 use std::path::{Path, PathBuf};
@@ -12,13 +9,15 @@ use clap::Args;
 use serde_json::json;
 
 use crate::data::load::{Loader, LoaderOptions};
-use crate::data::source::Source;
+use crate::data::source::{images, Source};
+use crate::data::text::CaptionUse;
+use crate::data::DataError;
+use crate::embeddings::{EmbeddingsError, Format, Opened, Output, Subject};
 use crate::log::{Logging, Progress};
 use crate::terminal::say;
 use crate::trained::Trained;
 
 use super::{Failure, Outcome};
-use output::{Format, Opened, Output, Subject};
 use texts::{Fields, Texts};
 
 /// Images or texts embedded at a time.
@@ -57,7 +56,7 @@ pub struct EmbedArgs {
 }
 
 pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
-    let format = Format::of(&args.out)?;
+    let format = Format::of(&args.out).map_err(refused)?;
     let progress = Progress::new();
     let _logging = Logging::start(None, &progress)?;
     let trained = Trained::open(&args.run)?;
@@ -75,12 +74,12 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
     // Named before anything is created.
     let source = match args.images.is_empty() {
         true => None,
-        false => Some(images::open(&args.images)?),
+        false => Some(images::open(&args.images, CaptionUse::Unused).map_err(unusable)?.source),
     };
     if let Some(path) = &args.texts {
         Texts::open(path, fields.clone(), Default::default())?;
     }
-    let mut output = match Output::open(&args.out, format, &subject, args.restart)? {
+    let mut output = match Output::open(&args.out, format, &subject, args.restart).map_err(refused)? {
         Opened::Growing(output) => output,
         Opened::Complete => {
             say!("{} was complete but for its name", args.out.display());
@@ -101,6 +100,21 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
         say!("left out: {skipped}");
     }
     Ok(Outcome::Done)
+}
+
+/// What the arguments name and cannot be used is their fault.
+pub(super) fn unusable(error: DataError) -> Failure {
+    match error {
+        DataError::Invalid(message) => Failure::Usage(message),
+        other => other.into(),
+    }
+}
+
+fn refused(error: EmbeddingsError) -> Failure {
+    match error {
+        EmbeddingsError::Refused(message) => Failure::Usage(message),
+        other => other.into(),
+    }
 }
 
 /// Embeds what follows the output's last row; returns what was left out.

@@ -11,6 +11,7 @@ mod files;
 pub mod filter;
 pub mod folder;
 pub mod imagenet;
+pub mod images;
 pub mod karpathy;
 mod listing;
 pub mod mix;

@@ -11,7 +11,7 @@
 //! grow after a kill, is made of the rows at the end. Memory holds a batch, whatever the length.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,72 +19,23 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{parquet, Failure};
+use super::error::{at, EmbeddingsError};
+use super::format::{read_rows, Format, HEADER};
+use super::parquet;
 
-/// Room for the header of either format that has one in front.
-const HEADER: u64 = 128;
 /// Between two lines of the journal.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Storage of embeddings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// One tensor `embeddings` [n, embed_dim].
-    Safetensors,
-    /// A NumPy array [n, embed_dim].
-    Npy,
-    /// Columns `key` and `embedding`.
-    Parquet,
-}
-
-impl Format {
-    /// By the ending of a file's name.
-    pub fn of(path: &Path) -> Result<Format, Failure> {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("safetensors") => Ok(Format::Safetensors),
-            Some("npy") => Ok(Format::Npy),
-            Some("parquet") => Ok(Format::Parquet),
-            _ => Err(Failure::Usage(format!(
-                "--out {}: expected a name that ends in .safetensors, .npy or .parquet",
-                path.display()
-            ))),
-        }
-    }
-
-    /// Header in front of `rows` rows: exactly [`HEADER`] bytes, or none.
-    fn header(self, rows: u64, width: usize) -> Option<Vec<u8>> {
-        let mut header = match self {
-            Format::Parquet => return None,
-            Format::Safetensors => {
-                let bytes = rows * 4 * width as u64;
-                let text = format!(
-                    "{{\"embeddings\":{{\"dtype\":\"F32\",\"shape\":[{rows},{width}],\"data_offsets\":[0,{bytes}]}}}}"
-                );
-                [&(HEADER - 8).to_le_bytes()[..], text.as_bytes()].concat()
-            }
-            Format::Npy => {
-                let text =
-                    format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
-                [&b"\x93NUMPY\x01\x00"[..], &(HEADER as u16 - 10).to_le_bytes(), text.as_bytes()].concat()
-            }
-        };
-        // Both formats fill up with spaces; NumPy ends the line.
-        header.resize(HEADER as usize, b' ');
-        if self == Format::Npy {
-            header[HEADER as usize - 1] = b'\n';
-        }
-        Some(header)
-    }
-}
-
 /// First line of the journal: an output goes on only with what it was begun with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Subject {
-    /// The checkpoint, and the hash of its model.
+pub struct Subject {
+    /// The checkpoint.
     pub checkpoint: String,
+    /// Hash of the model.
     pub sha256: String,
     /// Input that is embedded.
     pub input: Value,
+    /// Numbers of a row.
     pub width: usize,
 }
 
@@ -99,7 +50,7 @@ struct Mark {
 }
 
 /// An output that was opened.
-pub(super) enum Opened {
+pub enum Opened {
     /// Everything is there already.
     Complete,
     /// To be written on from a row.
@@ -107,7 +58,7 @@ pub(super) enum Opened {
 }
 
 /// An output that grows.
-pub(super) struct Output {
+pub struct Output {
     paths: Paths,
     format: Format,
     width: usize,
@@ -145,17 +96,17 @@ impl Paths {
     }
 }
 
-/// Names the file in an error of the system.
-fn at(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
-    move |error| Failure::Usage(format!("{}: {error}", path.display()))
-}
-
 impl Output {
     /// Opens an output: a new one, or one that was begun and not finished.
     ///
     /// # Errors
     /// A finished file is there, or one that was begun with another subject; unless `restart` says to delete it.
-    pub fn open(out: &Path, format: Format, subject: &Subject, restart: bool) -> Result<Opened, Failure> {
+    pub fn open(
+        out: &Path,
+        format: Format,
+        subject: &Subject,
+        restart: bool,
+    ) -> Result<Opened, EmbeddingsError> {
         let paths = Paths::of(out);
         if restart {
             for path in [&paths.journal, &paths.rows, &paths.keys, &paths.names, &paths.out] {
@@ -164,7 +115,7 @@ impl Output {
         }
         match begun(&paths, subject)? {
             Some(mark) => Output::go_on(paths, format, subject.width, mark),
-            None if paths.out.exists() => Err(Failure::Usage(format!(
+            None if paths.out.exists() => Err(EmbeddingsError::Refused(format!(
                 "{} is there already; give --restart to embed again, or another --out",
                 out.display()
             ))),
@@ -172,7 +123,7 @@ impl Output {
         }
     }
 
-    fn begin(paths: Paths, format: Format, subject: &Subject) -> Result<Output, Failure> {
+    fn begin(paths: Paths, format: Format, subject: &Subject) -> Result<Output, EmbeddingsError> {
         let mut rows = File::create(&paths.rows).map_err(at(&paths.rows))?;
         rows.write_all(&[b' '; HEADER as usize]).map_err(at(&paths.rows))?;
         let keys = File::create(&paths.keys).map_err(at(&paths.keys))?;
@@ -183,7 +134,7 @@ impl Output {
     }
 
     /// Cuts off what the journal does not vouch for.
-    fn go_on(paths: Paths, format: Format, width: usize, mark: Mark) -> Result<Opened, Failure> {
+    fn go_on(paths: Paths, format: Format, width: usize, mark: Mark) -> Result<Opened, EmbeddingsError> {
         // Killed while the files were getting their names.
         if paths.out.exists() {
             finish_names(&paths, format)?;
@@ -192,7 +143,7 @@ impl Output {
         let open = |path: &Path, length: u64| {
             let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(at(path))?;
             file.set_len(length).and_then(|()| file.seek(SeekFrom::End(0))).map_err(at(path))?;
-            Ok::<File, Failure>(file)
+            Ok::<File, EmbeddingsError>(file)
         };
         let rows = open(&paths.rows, HEADER + mark.rows * 4 * width as u64)?;
         let keys = open(&paths.keys, mark.keys)?;
@@ -218,12 +169,46 @@ impl Output {
     }
 
     /// Place where the input goes on; none at its beginning.
-    pub fn next<T: DeserializeOwned>(&self) -> Result<Option<T>, Failure> {
+    pub fn next<T: DeserializeOwned>(&self) -> Result<Option<T>, EmbeddingsError> {
         Ok(serde_json::from_value(self.mark.next.clone())?)
     }
 
+    /// Names of the rows so far, and the rows [n, width].
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn so_far(&mut self) -> Result<(Vec<String>, Vec<f32>), EmbeddingsError> {
+        self.vouch()?;
+        let keys = File::open(&self.paths.keys).map_err(at(&self.paths.keys))?;
+        let keys = BufReader::new(keys)
+            .lines()
+            .map(|line| Ok(serde_json::from_str(&line.map_err(at(&self.paths.keys))?)?))
+            .collect::<Result<Vec<String>, EmbeddingsError>>()?;
+        let mut rows = File::open(&self.paths.rows).map_err(at(&self.paths.rows))?;
+        rows.seek(SeekFrom::Start(HEADER)).map_err(at(&self.paths.rows))?;
+        let rows =
+            read_rows(&mut BufReader::new(rows), keys.len(), self.width).map_err(at(&self.paths.rows))?;
+        Ok((keys, rows))
+    }
+
+    /// Deletes it: what it holds is somewhere else by now.
+    ///
+    /// # Errors
+    /// A file cannot be deleted.
+    pub fn discard(self) -> Result<(), EmbeddingsError> {
+        // Without the journal the others are nothing.
+        remove(&self.paths.journal)?;
+        remove(&self.paths.rows)?;
+        remove(&self.paths.keys)
+    }
+
     /// Appends rows [n, width] and their names. `next` is where the input goes on behind them.
-    pub fn append(&mut self, rows: &[f32], keys: &[String], next: &impl Serialize) -> Result<(), Failure> {
+    pub fn append(
+        &mut self,
+        rows: &[f32],
+        keys: &[String],
+        next: &impl Serialize,
+    ) -> Result<(), EmbeddingsError> {
         for value in rows {
             self.rows.write_all(&value.to_le_bytes()).map_err(at(&self.paths.rows))?;
         }
@@ -242,7 +227,7 @@ impl Output {
     }
 
     /// Brings everything to the disk, then says so in the journal.
-    fn vouch(&mut self) -> Result<(), Failure> {
+    fn vouch(&mut self) -> Result<(), EmbeddingsError> {
         for (file, path) in [(&mut self.rows, &self.paths.rows), (&mut self.keys, &self.paths.keys)] {
             file.flush().and_then(|()| file.get_ref().sync_data()).map_err(at(path))?;
         }
@@ -254,7 +239,7 @@ impl Output {
     }
 
     /// Gives the files their names; returns how many rows there are.
-    pub fn finish(mut self) -> Result<u64, Failure> {
+    pub fn finish(mut self) -> Result<u64, EmbeddingsError> {
         self.vouch()?;
         let rows = self.mark.rows;
         match self.format.header(rows, self.width) {
@@ -283,7 +268,7 @@ impl Output {
 }
 
 /// Work that is left once the output has its name.
-fn finish_names(paths: &Paths, format: Format) -> Result<(), Failure> {
+fn finish_names(paths: &Paths, format: Format) -> Result<(), EmbeddingsError> {
     match format {
         Format::Parquet => {
             remove(&paths.rows)?;
@@ -297,7 +282,7 @@ fn finish_names(paths: &Paths, format: Format) -> Result<(), Failure> {
     remove(&paths.journal)
 }
 
-fn remove(path: &Path) -> Result<(), Failure> {
+fn remove(path: &Path) -> Result<(), EmbeddingsError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
         _ => Ok(()),
@@ -306,7 +291,7 @@ fn remove(path: &Path) -> Result<(), Failure> {
 
 /// The last mark of an unfinished output that its files bear out; none where nothing was begun. A last line that
 /// was cut short is dropped, from the file too.
-fn begun(paths: &Paths, subject: &Subject) -> Result<Option<Mark>, Failure> {
+fn begun(paths: &Paths, subject: &Subject) -> Result<Option<Mark>, EmbeddingsError> {
     let file = match OpenOptions::new().read(true).write(true).open(&paths.journal) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -322,7 +307,7 @@ fn begun(paths: &Paths, subject: &Subject) -> Result<Option<Mark>, Failure> {
         // Killed before the first line was written.
         Err(_) if !line.ends_with('\n') => return Ok(None),
         _ => {
-            return Err(Failure::Usage(format!(
+            return Err(EmbeddingsError::Refused(format!(
                 "{} was begun with other input or another checkpoint and is not finished; give --restart to begin again, \
                  or another --out",
                 paths.out.display()
@@ -344,13 +329,6 @@ fn begun(paths: &Paths, subject: &Subject) -> Result<Option<Mark>, Failure> {
     Ok(Some(mark))
 }
 
-/// Reads rows of f32, as many as there are keys.
-pub(super) fn read_rows(from: &mut impl Read, rows: usize, width: usize) -> io::Result<Vec<f32>> {
-    let mut bytes = vec![0; 4 * rows * width];
-    from.read_exact(&mut bytes)?;
-    Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,17 +343,6 @@ mod tests {
             Opened::Growing(output) => *output,
             Opened::Complete => panic!("complete"),
         }
-    }
-
-    #[test]
-    fn headers_have_their_length_whatever_the_numbers() {
-        for format in [Format::Safetensors, Format::Npy] {
-            for (rows, width) in [(0, 1), (17, 512), (u64::MAX / (4 << 20), 1 << 20)] {
-                assert_eq!(format.header(rows, width).unwrap().len() as u64, HEADER);
-            }
-        }
-        let header = Format::Npy.header(3, 4).unwrap();
-        assert!(header.starts_with(b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4'") && header.ends_with(b" \n"));
     }
 
     #[test]
@@ -403,7 +370,10 @@ mod tests {
         assert_eq!(values, [1.0, 2.0, 5.0, 6.0]);
         assert_eq!(fs::read_to_string(folder.path().join("e.keys.jsonl")).unwrap(), "\"a\"\n\"c\"\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-        assert!(matches!(Output::open(&out, Format::Safetensors, &subject(), false), Err(Failure::Usage(_))));
+        assert!(matches!(
+            Output::open(&out, Format::Safetensors, &subject(), false),
+            Err(EmbeddingsError::Refused(_))
+        ));
         assert!(matches!(Output::open(&out, Format::Safetensors, &subject(), true), Ok(Opened::Growing(_))));
     }
 
@@ -423,7 +393,7 @@ mod tests {
         // Another model or another input does not go on.
         let other = Subject { sha256: "other".into(), ..subject() };
         let refused = Output::open(&out, Format::Npy, &other, false);
-        assert!(matches!(refused, Err(Failure::Usage(message)) if message.contains("other input")));
+        assert!(matches!(refused, Err(EmbeddingsError::Refused(message)) if message.contains("other input")));
     }
 
     #[test]

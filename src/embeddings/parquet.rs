@@ -13,8 +13,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use super::output::read_rows;
-use super::Failure;
+use super::error::{at, EmbeddingsError};
+use super::format::read_rows;
 
 const SCHEMA: &str = "message embeddings {
     REQUIRED BYTE_ARRAY key (UTF8);
@@ -30,8 +30,8 @@ pub(super) fn write(
     width: usize,
     mut from: impl Read,
     mut keys: impl BufRead,
-) -> Result<(), Failure> {
-    let file = File::create(path)?;
+) -> Result<(), EmbeddingsError> {
+    let file = File::create(path).map_err(at(path))?;
     // Floats neither repeat nor compress.
     let properties = WriterProperties::builder()
         .set_dictionary_enabled(false)
@@ -46,8 +46,8 @@ pub(super) fn write(
     while left > 0 {
         let count = left.min(most) as usize;
         left -= count as u64;
-        let names = (0..count).map(|_| name(&mut keys)).collect::<Result<Vec<_>, Failure>>()?;
-        let values = read_rows(&mut from, count, width)?;
+        let names = (0..count).map(|_| name(&mut keys, path)).collect::<Result<Vec<_>, EmbeddingsError>>()?;
+        let values = read_rows(&mut from, count, width).map_err(at(path))?;
         // Every value is there; a row begins where the list is not gone on with.
         let present = vec![1; values.len()];
         let repeated: Vec<i16> = (0..values.len()).map(|i| i16::from(i % width != 0)).collect();
@@ -61,14 +61,14 @@ pub(super) fn write(
         column.close()?;
         group.close()?;
     }
-    writer.into_inner()?.sync_all()?;
+    writer.into_inner()?.sync_all().map_err(at(path))?;
     Ok(())
 }
 
 /// The next key.
-fn name(keys: &mut impl BufRead) -> Result<ByteArray, Failure> {
+fn name(keys: &mut impl BufRead, path: &Path) -> Result<ByteArray, EmbeddingsError> {
     let mut line = String::new();
-    keys.read_line(&mut line)?;
+    keys.read_line(&mut line).map_err(at(path))?;
     let key: String = serde_json::from_str(&line)?;
     Ok(ByteArray::from(key.into_bytes()))
 }

@@ -4,20 +4,32 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::data::source::webdataset::WebDataset;
-use crate::data::source::{pattern, Order, Source, Ticket};
-use crate::data::{CaptionUse, Cursor, DataError, Storage, WebDatasetConfig};
-use crate::data::{LoadError, Raw};
-
-use super::Failure;
+use crate::data::source::webdataset::{WebDataset, WebDatasetConfig};
+use crate::data::source::{pattern, Cursor, Order, Source, Ticket};
+use crate::data::storage::{Location, Storage};
+use crate::data::text::caption::{self, LONGEST_CAPTION};
+use crate::data::text::CaptionUse;
+use crate::data::{DataError, LoadError, Raw};
 
 /// Files that are taken for images in a folder; a file that is named is taken for one in any case.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 /// Endings of shards.
 const SHARDS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
 
-/// The source of what was named: either shards, or images in the order given, folders sorted.
-pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
+/// A source of images alone.
+pub struct NamedImages {
+    /// The images, in the order given, folders sorted.
+    pub source: Arc<dyn Source>,
+    /// True if its [`files`](Source::files) are shards, false if they are the images themselves.
+    pub are_shards: bool,
+}
+
+/// The source of what was named: either shards, or images in the order given, folders sorted. Captions are those of
+/// shards, and beside an image file those in the text file of its name.
+///
+/// # Errors
+/// Something that was named is not there, a folder has no image, or shards are mixed with images.
+pub fn open(named: &[String], captions: CaptionUse) -> Result<NamedImages, DataError> {
     let is_shards = |name: &&String| SHARDS.iter().any(|ending| name.ends_with(ending));
     match (named.iter().filter(is_shards).count(), named) {
         (0, _) => {
@@ -25,24 +37,25 @@ pub(super) fn open(named: &[String]) -> Result<Arc<dyn Source>, Failure> {
             for name in named {
                 collect(name, &mut files)?;
             }
-            Ok(Arc::new(Images { files, storage: Storage::default() }))
+            let source = Arc::new(Images { files, captions, storage: Storage::default() });
+            Ok(NamedImages { source, are_shards: false })
         }
         (count, all) if count == all.len() => {
-            let shards = WebDatasetConfig::new(all.to_vec());
-            Ok(Arc::new(WebDataset::open(&shards)?.captions(CaptionUse::Unused)))
+            let shards = WebDataset::open(&WebDatasetConfig::new(all.to_vec()))?;
+            Ok(NamedImages { source: Arc::new(shards.captions(captions)), are_shards: true })
         }
-        _ => Err(Failure::Usage("--images: give either images and folders, or shards".into())),
+        _ => Err(DataError::Invalid("--images: give either images and folders, or shards".into())),
     }
 }
 
 /// The images that one name stands for.
-fn collect(name: &str, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+fn collect(name: &str, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let path = Path::new(name);
     if path.is_dir() {
         let before = files.len();
         walk(path, files)?;
         return match files.len() - before {
-            0 => Err(Failure::Usage(format!(
+            0 => Err(DataError::Invalid(format!(
                 "--images {name}: no {} in this folder or in one below it",
                 EXTENSIONS.join(", ")
             ))),
@@ -54,21 +67,21 @@ fn collect(name: &str, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
         return Ok(());
     }
     let found = pattern::shards(name).map_err(|error| match error {
-        DataError::NoShards { .. } => Failure::Usage(format!("--images {name}: no such file or folder")),
-        other => Failure::Usage(format!("--images {other}")),
+        DataError::NoShards { .. } => DataError::Invalid(format!("--images {name}: no such file or folder")),
+        other => DataError::Invalid(format!("--images {other}")),
     })?;
     files.extend(found);
     Ok(())
 }
 
 /// Every image below a folder, sorted by name. Links to folders are not followed: they may lead in a circle.
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    let named = |error| Failure::Usage(format!("{}: {error}", folder.display()));
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    let failed = |source| DataError::Io { path: folder.into(), source };
     let mut entries = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(named)? {
-        let entry = entry.map_err(|error| Failure::Usage(format!("{}: {error}", folder.display())))?;
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
         if !entry.file_name().to_string_lossy().starts_with('.') {
-            entries.insert(entry.path(), entry.file_type()?);
+            entries.insert(entry.path(), entry.file_type().map_err(failed)?);
         }
     }
     for (path, kind) in entries {
@@ -82,16 +95,33 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Image files, without captions.
+/// Image files.
 #[derive(Debug)]
 struct Images {
     files: Vec<PathBuf>,
+    captions: CaptionUse,
     storage: Storage,
+}
+
+impl Images {
+    /// The text beside an image; none where it cannot be read.
+    fn caption(&self, image: &Path) -> Option<String> {
+        if self.captions == CaptionUse::Unused {
+            return None;
+        }
+        let text = Location::File(image.with_extension("txt"));
+        let bytes = self.storage.read(&text, LONGEST_CAPTION, || true).ok()?;
+        caption::read(&bytes).ok()
+    }
 }
 
 impl Source for Images {
     fn samples(&self) -> Option<u64> {
         Some(self.files.len() as u64)
+    }
+
+    fn files(&self) -> Vec<Location> {
+        self.files.iter().cloned().map(Location::File).collect()
     }
 
     fn ticket(&self, cursor: Cursor, _order: Order) -> Result<Option<Ticket>, DataError> {
@@ -106,8 +136,8 @@ impl Source for Images {
         Ok(Raw {
             key: file.display().to_string(),
             image: self.storage.image(file)?,
-            // A loader wants a caption; it is not looked at.
-            captions: vec![String::new()],
+            // A loader wants a caption, if only an empty one.
+            captions: vec![self.caption(file).unwrap_or_default()],
             meta: Ok(None),
             label: None,
         })
@@ -128,7 +158,7 @@ mod tests {
         }
         let name = |name: &str| folder.path().join(name).display().to_string();
         let keys = |named: &[String]| -> Vec<String> {
-            let source = open(named).unwrap();
+            let source = open(named, CaptionUse::Unused).unwrap().source;
             let mut cursor = Cursor::default();
             let mut keys = Vec::new();
             while let Some(ticket) = source.ticket(cursor, Order::Stored).unwrap() {
@@ -142,7 +172,7 @@ mod tests {
         assert_eq!(keys(&[name("b/*.jpg")]), ["1.jpg"]);
         assert_eq!(keys(&[name("b/notes.txt")]), ["notes.txt"]);
         for wrong in [vec![name("none.jpg")], vec![name("a.webp"), "x.tar".into()]] {
-            assert!(matches!(open(&wrong), Err(Failure::Usage(_))), "{wrong:?}");
+            assert!(matches!(open(&wrong, CaptionUse::Unused), Err(DataError::Invalid(_))), "{wrong:?}");
         }
     }
 }
