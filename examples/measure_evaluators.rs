@@ -42,6 +42,7 @@ fn batches(images: usize, captions: usize) -> impl FnMut() -> Result<Option<Batc
             keys: rows.iter().map(usize::to_string).collect(),
             images: vec![None; rows.len()],
             cursor: Cursor::default(),
+            cursors: Vec::new(),
         };
         Ok((!rows.is_empty()).then_some(batch))
     }

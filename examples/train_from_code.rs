@@ -42,6 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         order: Order::Shuffled { seed: SEED },
         passes: Passes::Endless,
         share: Share::WHOLE,
+        lanes: Vec::new(),
+        batches: None,
         start: Default::default(),
         batch: BATCH,
         keep_partial: false,

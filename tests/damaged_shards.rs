@@ -190,6 +190,8 @@ fn options(source: WebDataset, order: Order, passes: Passes, workers: usize) -> 
         order,
         passes,
         share: Share::WHOLE,
+        lanes: Vec::new(),
+        batches: None,
         start: Cursor::default(),
         batch: 16,
         keep_partial: true,

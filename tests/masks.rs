@@ -360,6 +360,6 @@ fn a_strategy_of_ones_own_cannot_break_the_promises() {
     assert_sound(&draw_images(&Careless, 4, 3, 0, 0, 0), 3, 16, 16);
     let tokens = [5; 8];
     let captions = Captions { tokens: &tokens, lengths: &[4, 2], context: 4, keep_end: true };
-    let kept = draw_texts(&Careless, &captions, 0, 0, (0, 1));
+    let kept = draw_texts(&Careless, &captions, 0, 0, |row| row as u64);
     assert_eq!(kept.ids, [0, 1, 3, 0, 1, 2]);
 }

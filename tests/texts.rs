@@ -47,6 +47,8 @@ fn options(source: Arc<dyn Source>) -> LoaderOptions {
         order: Order::Stored,
         passes: Passes::Once,
         share: Share::WHOLE,
+        lanes: Vec::new(),
+        batches: None,
         start: Cursor::default(),
         batch: 100,
         keep_partial: true,

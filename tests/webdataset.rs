@@ -38,6 +38,8 @@ fn options(source: Arc<dyn Source>) -> LoaderOptions {
         order: Order::Shuffled { seed: 5 },
         passes: Passes::Endless,
         share: Share::WHOLE,
+        lanes: Vec::new(),
+        batches: None,
         start: Cursor::default(),
         batch: 24,
         keep_partial: false,

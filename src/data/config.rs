@@ -39,6 +39,12 @@ pub struct DataConfig {
     /// Access to files: cache, attempts, stall timeout.
     #[serde(default)]
     pub storage: StorageConfig,
+    /// Lanes that an epoch of the training data is cut into, each walked by one rank; every batch has as many samples of each.
+    /// They divide every batch, and the parts of a batch (`ranks.parts`) divide them. More lanes mix more shards in a batch,
+    /// and keep more of them open. The order of the samples depends on this and on no number of ranks. Default: one a part.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub lanes: Option<std::num::NonZeroUsize>,
     /// Threads that decode and tokenize, at most 1,024. Default: one a core, at least one.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1_024))]

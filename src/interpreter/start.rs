@@ -15,6 +15,7 @@ use crate::recipe::forecast::{forecast, StageForecast};
 use crate::recipe::{Compute, Recipe};
 use crate::record::RunFolder;
 use crate::train::identity::{Identity, TrainingData};
+use crate::train::lanes::LaneCursors;
 use crate::train::resumed::Resumed;
 use crate::train::{Processes, Recorder, Run, RunConfig, State, TrainError};
 use crate::trained::{tokenizer_of, Weights};
@@ -40,9 +41,8 @@ pub(super) fn start<'a, D: GraphDevice>(
     let files = files_of(recipe, &source, ranks.count() > 1)?;
     share::same_data(ranks, &files)?;
     let resumed = Resumed::share(ranks, from)?;
-    let before = resumed.as_ref().and_then(|resumed| resumed.state.identity.as_ref());
-    let had_index = before.is_some_and(|identity| identity.index.is_some());
-    let index = index::settle(&recipe.data, &source, had_index || ranks.count() > 1, environment)?;
+    let several = has_lanes(recipe, environment, resumed.as_ref());
+    let index = index::settle(&recipe.data, &source, several, environment)?;
     let data = TrainingData { files: &files, index: index.as_ref() };
     let settled = folder.map(|folder| settle(recipe, folder, &source, data, resumed.as_ref())).transpose()?;
     let (tokenizer, identity) = settled.unzip();
@@ -92,6 +92,17 @@ fn settle(
         checkpoint::retain(&folder.checkpoints(), name, recipe.checkpoints.keep, &[])?;
     }
     Ok((tokenizer, identity))
+}
+
+/// True if the training data may have to be cut into several lanes, for which its samples are counted.
+fn has_lanes(recipe: &Recipe, environment: &Environment<'_>, resumed: Option<&Resumed>) -> bool {
+    let state = resumed.map(|resumed| &resumed.state);
+    let so_far = state.and_then(|state| state.lanes.as_ref()).map_or(1, LaneCursors::count);
+    let counted = state.and_then(|state| state.identity.as_ref()).is_some_and(|known| known.index.is_some());
+    let given = [recipe.data.lanes, recipe.ranks.parts].into_iter().flatten().map(NonZeroUsize::get);
+    let most = given.chain([environment.ranks.count(), so_far]).max();
+    let turns = state.is_some_and(State::is_without_lanes);
+    !turns && (counted || most > Some(1))
 }
 
 /// The files of the training data; where several ranks compare them, `marked`.

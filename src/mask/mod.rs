@@ -129,22 +129,21 @@ impl TextMask {
         step: u64,
         first_row: u64,
     ) -> Kept {
-        self.draw_rows(captions, frequencies, seed, step, (first_row, 1))
+        self.draw_rows(captions, frequencies, seed, step, |row| first_row + row as u64)
     }
 
-    /// As [`draw`](Self::draw), of captions that are every so many rows of the batch: (first row, rows from one to the
-    /// next).
+    /// As [`draw`](Self::draw), of captions that do not follow each other in the batch: `row_of` gives the number of each.
     pub fn draw_rows(
         &self,
         captions: &Captions<'_>,
         frequencies: Option<&TokenFrequencies>,
         seed: u64,
         step: u64,
-        rows: (u64, u64),
+        row_of: impl Fn(usize) -> u64,
     ) -> Kept {
         match self.strategy(frequencies) {
             None => Kept::all(captions.lengths.len(), captions.context),
-            Some(strategy) => draw_texts(strategy.as_ref(), captions, seed, step, rows),
+            Some(strategy) => draw_texts(strategy.as_ref(), captions, seed, step, row_of),
         }
     }
 

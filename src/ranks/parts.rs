@@ -48,6 +48,11 @@ impl Parts {
         Ok(Parts { count: parts, rows: batch / parts, ranks: count, rank })
     }
 
+    /// The same parts of a batch of another size, which they divide.
+    pub fn of_batch(self, batch: usize) -> Parts {
+        Parts { rows: batch / self.count, ..self }
+    }
+
     /// Parts in all.
     pub fn count(&self) -> usize {
         self.count

@@ -18,8 +18,10 @@ use crate::ranks::{Parts, Ranks};
 use super::clock::Clock;
 use super::error::TrainError;
 use super::inputs::{BatchPart, Masking, StepInputs};
+use super::lanes;
 use super::plan::{PlanError, TrainingPlan};
 use super::run::Run;
+use super::state::State;
 
 /// Captions that token frequencies are counted over.
 const COUNTED_CAPTIONS: usize = 10_000;
@@ -40,10 +42,12 @@ pub struct Batches<'p> {
     /// Parts of a batch, and which of them this rank has.
     pub parts: Parts,
     frequencies: Option<TokenFrequencies>,
-    /// The plan of every loader, but for its part and its start.
+    /// How samples are dealt to the parts.
+    dealing: Dealing,
+    /// The plan of the loader of this rank's first part.
     loading: LoaderOptions,
     loaders: Vec<Loader>,
-    /// Just past the last sample that was trained on, for each part of this rank.
+    /// Just past the last sample that was trained on, for each lane of this rank, or each part.
     cursors: Vec<Cursor>,
     /// The batch of the next step, or why there is none.
     ahead: Option<Result<ReadyBatch, TrainError>>,
@@ -59,17 +63,17 @@ impl<'p> Batches<'p> {
         let needs_frequencies = plan.config.text_mask.needs_frequencies();
         let frequencies = needs_frequencies.then(|| count_tokens(run)).transpose()?;
         let filter = Arc::new(Filter::open(&config.data.filter, run.source.as_ref())?);
-        let stage = run.state.position.stage;
-        let so_far = run.state.parts.len().max(1);
-        let parts = Parts::of(config.ranks, plan.batch, so_far, run.processes.ranks)
-            .map_err(|source| TrainError::Plan { stage, source: PlanError::Parts(source) })?;
+        let parts = parts_of(run, plan)?;
         let masking = Masking { plan, model: config.model, frequencies: None, seed: config.seed };
-        let loading = LoaderOptions {
+        let position = &run.state.position;
+        let mut loading = LoaderOptions {
             source: run.source.clone(),
             order: Order::Shuffled { seed: config.seed },
             passes: Passes::Endless,
-            share: Share { rank: 0, ranks: parts.count() as u64 },
-            start: run.state.position.cursor,
+            share: Share::WHOLE,
+            start: position.cursor,
+            lanes: Vec::new(),
+            batches: Some(plan.steps.saturating_sub(position.step)),
             batch: parts.rows(),
             keep_partial: false,
             transform: Transform::Train { size: plan.image_size, augment: config.data.augment.clone() },
@@ -83,20 +87,17 @@ impl<'p> Batches<'p> {
             stall_timeout: config.data.storage.stall_timeout(),
             seed: config.seed,
         };
-        if run.state.parts.len() != parts.count() {
-            run.state.forget_parts();
-        }
+        let dealing = match run.state.is_without_lanes() {
+            true => Dealing::Turns,
+            false => Dealing::Lanes(lanes_of(run, plan, &parts)?),
+        };
+        let starts = dealing.starts(run, &parts, &mut loading);
         let (mut loaders, mut cursors) = (Vec::new(), Vec::new());
-        for part in parts.own() {
-            let share = Share { rank: part as u64, ..loading.share };
-            let (share, start) = match run.state.parts.get(part) {
-                Some(&cursor) => (share.resumed(), cursor),
-                None => (share, run.state.position.cursor),
-            };
-            loaders.push(Loader::start(LoaderOptions { share, start, ..loading.clone() })?);
-            cursors.push(start);
+        for options in starts {
+            cursors.extend(options.starts());
+            loaders.push(Loader::start(options)?);
         }
-        Ok(Batches { plan, parts, frequencies, loading, loaders, cursors, ahead: None })
+        Ok(Batches { plan, parts, dealing, frequencies, loading, loaders, cursors, ahead: None })
     }
 
     /// The batch of the step that comes next.
@@ -135,7 +136,8 @@ impl<'p> Batches<'p> {
         let (model, seed) = (run.config.model, run.config.seed);
         let masking = Masking { plan: self.plan, model, frequencies: self.frequencies.as_ref(), seed };
         let inputs = self.parts.own().zip(&batches).map(|(index, batch)| {
-            let part = BatchPart { index, of: self.parts.count() };
+            let lanes = self.dealing.lanes_of_part(&self.parts);
+            let part = BatchPart { index, of: self.parts.count(), lanes };
             let StepInputs { images, texts } = masking.inputs(batch, part, global_step);
             (images, texts)
         });
@@ -145,25 +147,36 @@ impl<'p> Batches<'p> {
 
     /// Notes that these batches have been trained on.
     pub fn used(&mut self, batches: &[Batch]) {
-        self.cursors = batches.iter().map(|batch| batch.cursor).collect();
+        self.cursors = batches.iter().flat_map(|batch| batch.cursors.clone()).collect();
     }
 
-    /// Gives the places of all parts of a batch, those of the parts of other ranks too; called by all ranks.
+    /// Notes in the state where all lanes stand, those of other ranks too; called by all ranks.
     ///
     /// # Errors
     /// The exchange fails.
-    pub fn gather_cursors(&self, ranks: &dyn Ranks) -> Result<Vec<Cursor>, TrainError> {
+    pub fn note_places(&self, ranks: &dyn Ranks, state: &mut State) -> Result<(), TrainError> {
         let own = serde_json::to_vec(&self.cursors).map_err(TrainError::message)?;
         let mut all = Vec::new();
         for cursors in ranks.gather(&own)? {
             all.extend(serde_json::from_slice::<Vec<Cursor>>(&cursors).map_err(TrainError::message)?);
         }
-        Ok(all)
+        match self.dealing {
+            Dealing::Turns => state.set_parts(all),
+            Dealing::Lanes(_) => state.set_lanes(self.parts.count(), &all),
+        }
+        Ok(())
     }
 
-    /// The plan of the loader of the first part, to start at `start`.
-    pub fn loading_from(&self, start: Cursor) -> LoaderOptions {
-        LoaderOptions { start, ..self.loading.clone() }
+    /// The plan of a loader of the first rows of the batch that this stage begins with.
+    pub fn loading_first(&self, most: usize) -> LoaderOptions {
+        let first = self.loading.lanes.first().copied();
+        let rows = self.parts.rows() / self.dealing.lanes_of_part(&self.parts);
+        LoaderOptions {
+            lanes: first.into_iter().collect(),
+            batches: None,
+            batch: rows.min(most),
+            ..self.loading.clone()
+        }
     }
 
     /// Samples that were left out in this stage.
@@ -172,6 +185,86 @@ impl<'p> Batches<'p> {
         self.loaders.iter().for_each(|loader| all.merge(loader.skipped().clone()));
         all
     }
+}
+
+/// How samples are dealt to the parts of a batch.
+#[derive(Debug, Clone, Copy)]
+enum Dealing {
+    /// Parts take turns at the samples of one order: runs that began before there were lanes.
+    Turns,
+    /// Each part has the same number of these lanes.
+    Lanes(usize),
+}
+
+impl Dealing {
+    /// Lanes of each part.
+    fn lanes_of_part(self, parts: &Parts) -> usize {
+        match self {
+            Dealing::Turns => 1,
+            Dealing::Lanes(lanes) => lanes / parts.count(),
+        }
+    }
+
+    /// The plan of the loader of each part of this rank. `loading` becomes that of the first.
+    fn starts<D: GraphDevice>(
+        self,
+        run: &mut Run<'_, D>,
+        parts: &Parts,
+        loading: &mut LoaderOptions,
+    ) -> Vec<LoaderOptions> {
+        let starts: Vec<LoaderOptions> = match self {
+            Dealing::Turns => {
+                if run.state.parts.len() != parts.count() {
+                    run.state.forget_parts();
+                }
+                let share = |part: usize| Share { rank: part as u64, ranks: parts.count() as u64 };
+                let of = |part: usize| match run.state.parts.get(part) {
+                    Some(&start) => LoaderOptions { share: share(part).resumed(), start, ..loading.clone() },
+                    None => LoaderOptions {
+                        share: share(part),
+                        start: run.state.position.cursor,
+                        ..loading.clone()
+                    },
+                };
+                parts.own().map(of).collect()
+            }
+            Dealing::Lanes(lanes) => {
+                let cursors = lanes::places(lanes, run.state.lanes.as_ref(), run.source.takes_turns());
+                let of = |part: usize| {
+                    let own = lanes::of_part(part, parts.count(), lanes);
+                    LoaderOptions { lanes: lanes::dealt(own, lanes, &cursors), ..loading.clone() }
+                };
+                parts.own().map(of).collect()
+            }
+        };
+        if let Some(first) = starts.first() {
+            *loading = first.clone();
+        }
+        starts
+    }
+}
+
+/// The parts of a batch of the stage.
+fn parts_of<D: GraphDevice>(run: &Run<'_, D>, plan: &TrainingPlan) -> Result<Parts, TrainError> {
+    let stage = run.state.position.stage;
+    let lanes = run.state.lanes.as_ref().map(|lanes| lanes.parts);
+    let so_far = lanes.unwrap_or(run.state.parts.len()).max(1);
+    let given = run.config.data.lanes.map(|lanes| lanes.get()).filter(|_| !run.state.is_without_lanes());
+    // Parts have whole lanes.
+    Parts::of(run.config.ranks, given.unwrap_or(plan.batch), so_far, run.processes.ranks)
+        .map(|parts| parts.of_batch(plan.batch))
+        .map_err(|source| TrainError::Plan { stage, source: PlanError::Parts(source) })
+}
+
+/// Number of lanes of the stage.
+fn lanes_of<D: GraphDevice>(
+    run: &Run<'_, D>,
+    plan: &TrainingPlan,
+    parts: &Parts,
+) -> Result<usize, TrainError> {
+    let (stage, given) = (run.state.position.stage, run.config.data.lanes.map(|lanes| lanes.get()));
+    lanes::count(given, run.state.lanes.as_ref(), parts.count(), plan.batch)
+        .map_err(|problem| TrainError::Plan { stage, source: PlanError::Lanes(problem) })
 }
 
 fn count_tokens<D: GraphDevice>(run: &Run<'_, D>) -> Result<TokenFrequencies, TrainError> {

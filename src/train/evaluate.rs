@@ -252,6 +252,8 @@ impl<'r, 'a, D: GraphDevice> Reader<'r, 'a, D> {
             order: Order::Stored,
             passes: Passes::Once,
             share: Share::WHOLE,
+            lanes: Vec::new(),
+            batches: None,
             start: Default::default(),
             batch: self.batch,
             keep_partial: true,

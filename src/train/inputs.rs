@@ -19,18 +19,27 @@ pub struct StepInputs {
     pub texts: Vec<TextInput>,
 }
 
-/// A part of a batch that is divided into several, which take turns at its rows.
+/// A part of a batch that is divided into several. It has rows of some lanes, one lane after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchPart {
     /// Its number, from 0.
     pub index: usize,
     /// Parts in all.
     pub of: usize,
+    /// Lanes of each part; one where parts take turns at the rows of one order.
+    pub lanes: usize,
 }
 
 impl BatchPart {
     /// The only one.
-    pub const WHOLE: BatchPart = BatchPart { index: 0, of: 1 };
+    pub const WHOLE: BatchPart = BatchPart { index: 0, of: 1, lanes: 1 };
+
+    /// The number in the batch, lanes taking turns, of a row of this part, which has so many in all.
+    fn row_of(self, row: usize, rows: usize) -> u64 {
+        let of_lane = (rows / self.lanes).max(1);
+        let (lane, turn) = (self.index * self.lanes + row / of_lane, row % of_lane);
+        (turn * self.of * self.lanes + lane) as u64
+    }
 }
 
 /// Draws the masks of a stage.
@@ -79,8 +88,8 @@ impl Masking<'_> {
 
             let tokens = &batch.tokens[first * context..last * context];
             let captions = Captions { tokens, lengths: &batch.lengths[first..last], context, keep_end };
-            let place = ((first * part.of + part.index) as u64, part.of as u64);
-            let kept = plan.config.text_mask.draw_rows(&captions, frequencies, seed, step, place);
+            let row_of = |row| part.row_of(first + row, rows);
+            let kept = plan.config.text_mask.draw_rows(&captions, frequencies, seed, step, row_of);
             inputs.texts.push(text_input(tokens, context, kept));
         }
         inputs
@@ -119,4 +128,25 @@ fn text_input(tokens: &[u32], context: usize, kept: Kept) -> TextInput {
         .flat_map(|(ids, row)| ids.iter().map(|&id| row[id as usize]))
         .collect();
     TextInput { tokens, kept }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_one_number_however_lanes_are_dealt_to_parts() {
+        // 24 rows of 4 lanes, part after part.
+        let numbers = |parts: usize| -> Vec<u64> {
+            let of = |index| BatchPart { index, of: parts, lanes: 4 / parts };
+            (0..24).map(|row| of(row / (24 / parts)).row_of(row % (24 / parts), 24 / parts)).collect()
+        };
+        assert_eq!(numbers(1), numbers(2));
+        assert_eq!(numbers(1), numbers(4));
+        let mut sorted = numbers(4);
+        sorted.sort();
+        assert_eq!(sorted, (0..24).collect::<Vec<_>>());
+        assert_eq!(BatchPart::WHOLE.row_of(5, 24), 5);
+        assert_eq!(BatchPart { index: 1, of: 3, lanes: 1 }.row_of(2, 8), 7);
+    }
 }

@@ -9,7 +9,7 @@ use super::error::TrainError;
 use super::run::Run;
 
 /// Images shown.
-const SHOWN: usize = 8;
+pub const SHOWN: usize = 8;
 
 /// Writes `masks.png` into the run folder: the first samples of a batch, which `loading` loaded. Their images are
 /// loaded once more, whole. Ranks other than 0 write none.
@@ -23,7 +23,7 @@ pub fn write<D: GraphDevice>(
 ) -> Result<(), TrainError> {
     let Some(recorder) = &run.recorder else { return Ok(()) };
     let kept = loading.patches.as_ref().map_or(1, |patches| patches.kept);
-    let few = LoaderOptions { batch: loading.batch.min(SHOWN), patches: None, ..loading };
+    let few = LoaderOptions { patches: None, ..loading };
     let whole = Loader::start(few)?.next()?.ok_or(TrainError::NoMoreData)?;
     let images = whole.pixels.chunks_exact(whole.size * whole.size * 3);
     let shown: Vec<Masked<'_>> = images

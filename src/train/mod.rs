@@ -7,6 +7,7 @@
 //! | [`run`] | a run while it goes on, which hands its model and position from stage to stage |
 //! | [`trainer`] | the training loop: next_batch, step, log, evaluate, save |
 //! | [`inputs`] | masks drawn, tokens gathered, micro-batches |
+//! | [`lanes`] | the strands that the training data is walked in |
 //! | [`evaluate`](mod@evaluate) | evaluators, and their rows |
 //! | [`state`], [`resumed`], [`identity`] | what a checkpoint holds, and going on from it |
 
@@ -20,6 +21,7 @@ mod error;
 pub mod evaluate;
 pub mod identity;
 pub mod inputs;
+pub mod lanes;
 mod left_out;
 mod masks_image;
 pub mod plan;

@@ -53,6 +53,9 @@ pub enum PlanError {
     /// A batch that cannot be divided among ranks.
     #[error(transparent)]
     Parts(RanksError),
+    /// Lanes that cannot be dealt to the parts of a batch.
+    #[error("{0}")]
+    Lanes(String),
 }
 
 impl TrainingPlan {

@@ -6,6 +6,7 @@ use crate::checkpoint::Name;
 use crate::data::Cursor;
 
 use super::identity::Identity;
+use super::lanes::LaneCursors;
 
 /// Position of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,7 +45,10 @@ pub struct State {
     /// Position of the run.
     #[serde(flatten)]
     pub position: Position,
-    /// The next pair of each part of a batch, where it has several.
+    /// The next pair of each lane; none in a run that an earlier version began, whose parts take turns at one order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<LaneCursors>,
+    /// In such a run, the next pair of each part of a batch, where it has several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Cursor>,
     /// The run and its data; earlier versions did not say it, and other ranks than 0 do not know it.
@@ -53,6 +57,18 @@ pub struct State {
 }
 
 impl State {
+    /// True in a run that an earlier version began, before there were lanes: it goes on in its own order.
+    pub fn is_without_lanes(&self) -> bool {
+        self.lanes.is_none() && self.position.samples > 0
+    }
+
+    /// Sets the next pair of each lane, of batches in so many parts.
+    pub fn set_lanes(&mut self, parts: usize, cursors: &[Cursor]) {
+        let lanes = LaneCursors::new(parts, cursors);
+        self.position.cursor = lanes.furthest();
+        self.lanes = Some(lanes);
+    }
+
     /// Sets the next pair of each part. A single one needs no list.
     pub fn set_parts(&mut self, parts: Vec<Cursor>) {
         match parts[..] {

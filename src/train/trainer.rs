@@ -175,7 +175,7 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
     /// Draws the first training images beside what their masks leave.
     fn show_masks(&mut self, batch: &ReadyBatch) -> Result<(), TrainError> {
         let drawing = Instant::now();
-        let loading = self.batches.loading_from(self.run.state.position.cursor);
+        let loading = self.batches.loading_first(masks_image::SHOWN);
         masks_image::write(self.run, loading, &batch.batches[0])?;
         self.clock.leave_out(drawing.elapsed());
         Ok(())
@@ -292,10 +292,9 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         ended
     }
 
-    /// Writes a checkpoint with the places of all parts of a batch.
+    /// Writes a checkpoint with the places of all lanes.
     fn save(&mut self) -> Result<(), TrainError> {
-        let parts = self.batches.gather_cursors(self.run.processes.ranks)?;
-        self.run.state.set_parts(parts);
+        self.batches.note_places(self.run.processes.ranks, &mut self.run.state)?;
         self.run.save(Some(&self.optimizer), self.owners.as_ref())
     }
 

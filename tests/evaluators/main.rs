@@ -64,6 +64,7 @@ impl World {
                 keys: (next..end).map(|key| key.to_string()).collect(),
                 images: (next..end).map(|row| self.names.get(row).copied()).collect(),
                 cursor: Cursor::default(),
+                cursors: Vec::new(),
             };
             next = end;
             Ok((!some.is_empty()).then_some(batch))

@@ -37,6 +37,8 @@ fn options(source: Arc<dyn Source>) -> LoaderOptions {
         order: Order::Shuffled { seed: 5 },
         passes: Passes::Once,
         share: Share::WHOLE,
+        lanes: Vec::new(),
+        batches: None,
         start: Cursor::default(),
         batch: 7,
         keep_partial: true,

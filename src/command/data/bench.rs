@@ -119,6 +119,8 @@ fn measure(args: &BenchArgs) -> Result<Measured, Failure> {
         order: Order::Shuffled { seed: 0 },
         passes: Passes::Endless,
         share: Share::WHOLE,
+        lanes: Vec::new(),
+        batches: None,
         start: Cursor::default(),
         batch: args.batch,
         keep_partial: false,

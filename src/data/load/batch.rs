@@ -24,6 +24,8 @@ pub struct Batch {
     pub keys: Vec<String>,
     /// Identity of each image, where the source may have several samples of one.
     pub images: Vec<Option<u64>>,
-    /// The cursor just past the last sample.
+    /// The cursor just past the last sample; where the loader has lanes, of the first.
     pub cursor: Cursor,
+    /// The cursor just past the last sample of each lane; one where the loader walks the whole order.
+    pub cursors: Vec<Cursor>,
 }

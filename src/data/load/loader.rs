@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::data::load::prefetch::{Delivery, Prefetch};
-use crate::data::load::{Batch, LoaderOptions, Patches, Skipped};
+use crate::data::load::{Batch, LoaderOptions, Passes, Patches, Skipped};
 use crate::data::DataError;
 
 /// Yields batches as its options say.
@@ -63,6 +63,12 @@ impl Loader {
             if value == 0 {
                 return Err(DataError::Invalid(format!("a loader needs a {what} of at least 1, got 0")));
             }
+        }
+        let lanes = options.lanes.len().max(1);
+        if !options.batch.is_multiple_of(lanes) || (lanes > 1 && options.passes == Passes::Once) {
+            let batch = options.batch;
+            let what = format!("a loader cannot make batches of {batch} of {lanes} lanes, nor end with them");
+            return Err(DataError::Invalid(what));
         }
         let size = options.transform.size();
         if let Some(Patches { side, kept, .. }) = options.patches {

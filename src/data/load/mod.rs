@@ -8,6 +8,7 @@ mod loader;
 mod options;
 mod prefetch;
 mod prepare;
+mod queue;
 mod share;
 mod skipped;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::data::decode::Transform;
 use crate::data::load::{LimitsConfig, Share};
 use crate::data::source::filter::Filter;
-use crate::data::source::{Cursor, Order, Source};
+use crate::data::source::{Cursor, Lane, Order, Source};
 use crate::data::storage::StallTimeout;
 use crate::data::text::Tokenizer;
 
@@ -22,6 +22,11 @@ pub struct LoaderOptions {
     pub share: Share,
     /// The first sample.
     pub start: Cursor,
+    /// Lanes of a shuffled order that are for this loader, each with its first sample: a batch has as many samples of
+    /// each, one lane after the other. None: the whole order, from `start`.
+    pub lanes: Vec<(Lane, Cursor)>,
+    /// Batches that will be taken; nothing is read for more of them. None: nobody knows.
+    pub batches: Option<u64>,
     /// Pairs in a batch.
     pub batch: usize,
     /// A pass may end with a smaller batch; otherwise its last pairs are left out. Endless passes have
@@ -65,6 +70,8 @@ impl LoaderOptions {
             passes: Passes::Once,
             share: Share::WHOLE,
             start: Cursor::default(),
+            lanes: Vec::new(),
+            batches: None,
             batch,
             keep_partial: false,
             transform,
@@ -77,6 +84,25 @@ impl LoaderOptions {
             workers: 1,
             stall_timeout: StallTimeout::default(),
             seed: 0,
+        }
+    }
+}
+
+impl LoaderOptions {
+    /// The first sample of each lane, or of the whole order.
+    pub fn starts(&self) -> Vec<Cursor> {
+        self.walks().into_iter().map(|(_, start)| start).collect()
+    }
+
+    /// The orders that are walked side by side, each with its first sample.
+    pub(super) fn walks(&self) -> Vec<(Order, Cursor)> {
+        let of = |&(lane, start): &(Lane, Cursor)| match self.order.shuffled() {
+            Some((seed, _)) => (Order::Lane { seed, lane }, start),
+            None => (self.order, start),
+        };
+        match self.lanes.is_empty() {
+            true => vec![(self.order, self.start)],
+            false => self.lanes.iter().map(of).collect(),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The threads behind a loader.
 //!
-//! One thread walks the order of the source and hands out chunks of tickets, each with a slot for its result;
-//! workers fill the slots in any order; one thread empties them in the order in which they were handed out and
-//! stacks batches. Every queue is bounded, so the walk stops when nobody takes batches.
+//! One thread walks the order of the source, or several lanes of it in turns, and hands out chunks of tickets, each with a
+//! slot for its result; workers fill the slots in any order; one thread empties those of each lane in the order in which
+//! they were handed out and stacks batches. Every queue is bounded, so the walk stops when nobody takes batches.
 
+use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -13,10 +14,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
 
 use crate::data::load::prepare::{Prepared, Preparer};
+use crate::data::load::queue::{Nothing, Queues};
 use crate::data::load::{LoaderOptions, Passes, Skipped};
-use crate::data::source::Ticket;
+use crate::data::source::{Order, Ticket};
 use crate::data::storage::StallWatch;
-use crate::data::{Batch, DataError};
+use crate::data::{Batch, Cursor, DataError};
 use crate::data::{LoadError, Skip};
 
 /// Samples that a worker takes at a time.
@@ -34,7 +36,7 @@ pub(crate) struct Delivery {
 /// A chunk of rows, or what ended it.
 type Rows = Result<Vec<Result<Prepared, Skip>>, DataError>;
 
-/// The order of the source, as the walking thread passes it on.
+/// What a walk has come to, as the walking thread passes it on.
 enum Step {
     /// Rows to come.
     Rows(Receiver<Rows>),
@@ -62,6 +64,7 @@ pub(crate) struct Prefetch {
     stopped: Arc<AtomicBool>,
     /// Set when a source does not answer: threads that wait for it cannot be joined.
     stalled: Arc<AtomicBool>,
+    steps: Arc<Queues<Step>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -70,7 +73,17 @@ impl Prefetch {
         let options = Arc::new(options);
         let workers = options.workers.max(1);
         let stopped = Arc::new(AtomicBool::new(false));
-        let (steps_in, steps) = bounded(AHEAD * workers);
+        let walks = options.walks();
+        let rows = options.batch / walks.len();
+        let chunk = CHUNK.min(rows);
+        let most = (AHEAD * workers * CHUNK).div_ceil(walks.len() * chunk);
+        let wanted = options.batches.map_or(u64::MAX, |batches| batches.saturating_mul(rows as u64));
+        for (order, _) in &walks {
+            if let (Some((_, lane)), true) = (order.shuffled(), options.batches.is_some()) {
+                options.source.want(lane, wanted);
+            }
+        }
+        let steps = Arc::new(Queues::new(walks.len(), most, wanted));
         let (jobs_in, jobs) = unbounded::<Job>();
         let (deliveries_in, deliveries) = bounded(1);
         // From here on a failure drops `prefetch`, which joins what has been started.
@@ -79,6 +92,7 @@ impl Prefetch {
             deliveries: Some(deliveries),
             stopped: stopped.clone(),
             stalled: stalled.clone(),
+            steps: steps.clone(),
             threads: Vec::new(),
         };
         for _ in 0..workers {
@@ -86,10 +100,16 @@ impl Prefetch {
             prefetch.spawn("flip-decode", move || work(&options, &jobs, &stopped))?;
         }
         drop(jobs);
-        let walked = options.clone();
-        prefetch.spawn("flip-order", move || walk(&walked, &steps_in, &jobs_in))?;
-        let collator = Collator::new(options, deliveries_in, stopped, stalled);
-        prefetch.spawn("flip-batch", move || collator.collate(&steps))?;
+        let walker = Walker {
+            options: options.clone(),
+            chunk,
+            walks: walks.into_iter().map(Walk::new).collect(),
+            steps: steps.clone(),
+            jobs: jobs_in,
+        };
+        prefetch.spawn("flip-order", move || walker.walk())?;
+        let collator = Collator::new(options, rows, steps, deliveries_in, stopped, stalled);
+        prefetch.spawn("flip-batch", move || collator.collate())?;
         Ok(prefetch)
     }
 
@@ -115,6 +135,7 @@ impl Drop for Prefetch {
         self.stopped.store(true, Ordering::Relaxed);
         // Whoever waits to hand something on finds its receiver gone.
         self.deliveries = None;
+        self.steps.close();
         let farewell = if self.stalled.load(Ordering::Relaxed) { Duration::ZERO } else { FAREWELL };
         let began = Instant::now();
         while self.threads.iter().any(|thread| !thread.is_finished()) {
@@ -132,54 +153,93 @@ impl Drop for Prefetch {
     }
 }
 
+/// A walk along the order, or a lane of it.
+struct Walk {
+    order: Order,
+    cursor: Cursor,
+    /// Of the next sample, counted from the start of the loader.
+    number: u64,
+    /// True if the epoch is walked from its first sample.
+    whole: bool,
+}
+
+impl Walk {
+    fn new((order, cursor): (Order, Cursor)) -> Walk {
+        Walk { order, cursor, number: 0, whole: (cursor.window, cursor.position) == (0, 0) }
+    }
+}
+
 /// Hands out tickets as the options say; ends when nobody takes them any more.
-fn walk(options: &LoaderOptions, steps: &Sender<Step>, jobs: &Sender<Job>) {
-    let mut cursor = options.start;
-    let mut number = 0;
-    loop {
-        let whole = (cursor.window, cursor.position) == (0, 0);
-        loop {
-            let mut tickets = Vec::with_capacity(CHUNK);
-            let mut failure = None;
-            while tickets.len() < CHUNK {
-                match options.source.ticket(cursor, options.order) {
-                    Ok(Some(ticket)) => {
-                        cursor = ticket.after;
-                        if options.share.takes(number) {
-                            tickets.push(ticket);
-                        }
-                        number += 1;
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        failure = Some(error);
-                        break;
-                    }
-                }
+struct Walker {
+    options: Arc<LoaderOptions>,
+    /// Samples of a job.
+    chunk: usize,
+    walks: Vec<Walk>,
+    steps: Arc<Queues<Step>>,
+    jobs: Sender<Job>,
+}
+
+impl Walker {
+    fn walk(mut self) {
+        // However this thread ends, whoever waits for it is told.
+        struct Closing(Arc<Queues<Step>>);
+        impl Drop for Closing {
+            fn drop(&mut self) {
+                self.0.close();
             }
-            let last = tickets.len() < CHUNK;
-            if !tickets.is_empty() {
-                let (slot, rows) = bounded(1);
-                if steps.send(Step::Rows(rows)).is_err() || jobs.send(Job { tickets, slot }).is_err() {
-                    return;
-                }
-            }
-            if let Some(error) = failure {
-                let _ = steps.send(Step::Failed(error));
+        }
+        let _closing = Closing(self.steps.clone());
+        while let Some((walk, wanted)) = self.steps.room() {
+            if self.advance(walk, wanted).is_none() {
                 return;
             }
-            if last {
-                break;
+        }
+    }
+
+    /// Hands out the next chunk of a walk, and the end of its epoch where that comes; none where nobody wants it.
+    fn advance(&mut self, number: usize, wanted: u64) -> Option<()> {
+        let Walker { options, walks, steps, .. } = self;
+        let walk = &mut walks[number];
+        let most = self.chunk.min(usize::try_from(wanted).unwrap_or(usize::MAX));
+        let mut tickets = Vec::with_capacity(most);
+        let (mut ended, mut failure) = (false, None);
+        while tickets.len() < most {
+            match options.source.ticket(walk.cursor, walk.order) {
+                Ok(Some(ticket)) => {
+                    walk.cursor = ticket.after;
+                    if options.share.takes(walk.number) {
+                        tickets.push(ticket);
+                    }
+                    walk.number += 1;
+                }
+                Ok(None) => {
+                    ended = true;
+                    break;
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
             }
         }
-        if steps.send(Step::EpochEnd { whole }).is_err() {
-            return;
+        if !tickets.is_empty() {
+            let (samples, (slot, rows)) = (tickets.len() as u64, bounded(1));
+            steps.put(number, Step::Rows(rows), samples);
+            self.jobs.send(Job { tickets, slot }).ok()?;
         }
-        if options.passes == Passes::Once {
-            let _ = steps.send(Step::End);
-            return;
+        if let Some(error) = failure {
+            steps.put(number, Step::Failed(error), 0);
+            steps.end(number);
+        } else if ended {
+            steps.put(number, Step::EpochEnd { whole: walk.whole }, 0);
+            if options.passes == Passes::Once {
+                steps.put(number, Step::End, 0);
+                steps.end(number);
+            }
+            walk.cursor = walk.cursor.next_epoch();
+            walk.whole = true;
         }
-        cursor = cursor.next_epoch();
+        Some(())
     }
 }
 
@@ -213,23 +273,36 @@ fn work(options: &LoaderOptions, jobs: &Receiver<Job>, stopped: &AtomicBool) {
     }
 }
 
-/// Stacks rows to batches.
+/// Stacks rows to batches: of each walk as many, one walk after the other.
 struct Collator {
     options: Arc<LoaderOptions>,
+    /// Rows of each walk in a batch.
+    rows: usize,
+    steps: Arc<Queues<Step>>,
     deliveries: Sender<Delivery>,
     stopped: Arc<AtomicBool>,
     stalled: Arc<AtomicBool>,
     batch: Batch,
+    walks: Vec<Collated>,
     /// Since the last delivery.
     skipped: Skipped,
     /// Before that.
     earlier: Skipped,
     /// Samples in the deliveries so far.
     delivered: u64,
-    /// Of this epoch.
-    usable: u64,
-    /// True once a warning said that these are fewer than a batch.
+    /// True once a warning said that an epoch has fewer than a batch.
     warned_of_few: bool,
+}
+
+/// The rows of a walk.
+#[derive(Default)]
+struct Collated {
+    /// Those that wait for the other walks; a walk that is the only one goes into the batch at once.
+    waiting: VecDeque<Prepared>,
+    /// Usable samples of this epoch.
+    usable: u64,
+    /// Whole epochs in a row without one.
+    empty: u64,
 }
 
 /// The loader is gone, or has been told of an error.
@@ -238,57 +311,79 @@ struct Stop;
 impl Collator {
     fn new(
         options: Arc<LoaderOptions>,
+        rows: usize,
+        steps: Arc<Queues<Step>>,
         deliveries: Sender<Delivery>,
         stopped: Arc<AtomicBool>,
         stalled: Arc<AtomicBool>,
     ) -> Self {
         let batch = empty_batch(&options);
+        let walks = batch.cursors.iter().map(|_| Collated::default()).collect();
         let (skipped, earlier) = (Skipped::default(), Skipped::default());
+        let (delivered, warned_of_few) = (0, false);
         Collator {
             options,
+            rows,
+            steps,
             deliveries,
             stopped,
             stalled,
             batch,
+            walks,
             skipped,
             earlier,
-            delivered: 0,
-            usable: 0,
-            warned_of_few: false,
+            delivered,
+            warned_of_few,
         }
     }
 
-    fn collate(mut self, steps: &Receiver<Step>) {
-        while let Ok(()) = self.take_step(steps) {}
+    fn collate(mut self) {
+        let steps = self.steps.clone();
+        while let Ok(()) = (0..self.walks.len()).try_for_each(|walk| self.advance(walk)) {}
+        steps.close();
     }
 
-    fn take_step(&mut self, steps: &Receiver<Step>) -> Result<(), Stop> {
-        match self.wait(steps, "the next shards to be indexed")? {
-            Step::Rows(rows) => match self.wait(&rows, "a sample to be read and decoded")? {
-                Ok(rows) => rows.into_iter().try_for_each(|row| self.take_row(row)),
-                Err(error) => self.fail(error),
-            },
-            Step::EpochEnd { whole } if whole && self.usable == 0 => {
-                // Counted over the whole pass, as nothing has been delivered in it.
-                let skipped = self.skipped.to_string();
-                self.fail(DataError::NothingUsable { source_name: self.options.source.name(), skipped })
-            }
-            Step::EpochEnd { whole } => {
-                let few = whole
-                    && self.options.passes == Passes::Endless
-                    && self.usable < self.options.batch as u64;
-                if few && !self.warned_of_few {
-                    self.warned_of_few = true;
-                    tracing::warn!(
-                        target: "flip::data",
-                        "{}: a whole pass has {} usable samples, and a batch {}: the same pair stands in a batch more \
-                         than once, and has itself among its negatives",
-                        self.options.source.name(), self.usable, self.options.batch
-                    );
+    /// Takes the next step of a walk, unless the batch has all of its rows.
+    fn advance(&mut self, walk: usize) -> Result<(), Stop> {
+        if self.walks.len() > 1 && self.walks[walk].waiting.len() >= self.rows {
+            return Ok(());
+        }
+        self.take_step(walk)?;
+        match self.walks.len() > 1 && self.walks.iter().all(|walk| walk.waiting.len() >= self.rows) {
+            true => self.stack(),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes a batch of rows that waited.
+    fn stack(&mut self) -> Result<(), Stop> {
+        for walk in 0..self.walks.len() {
+            for _ in 0..self.rows {
+                if let Some(row) = self.walks[walk].waiting.pop_front() {
+                    self.push(walk, row);
                 }
-                self.usable = 0;
-                Ok(())
             }
+        }
+        self.deliver_batch()
+    }
+
+    fn take_step(&mut self, walk: usize) -> Result<(), Stop> {
+        let steps = self.steps.clone();
+        let step = self.wait("the next shards to be indexed", |within| steps.take(walk, within))?;
+        match step {
+            Step::Rows(rows) => {
+                let receive = |within| {
+                    rows.recv_timeout(within).map_err(|error| match error {
+                        RecvTimeoutError::Timeout => Nothing::Yet,
+                        RecvTimeoutError::Disconnected => Nothing::More,
+                    })
+                };
+                match self.wait("a sample to be read and decoded", receive)? {
+                    Ok(rows) => rows.into_iter().try_for_each(|row| self.take_row(walk, row)),
+                    Err(error) => self.fail(error),
+                }
+            }
+            Step::EpochEnd { whole } => self.end_epoch(walk, whole),
             Step::End => {
                 if self.options.keep_partial && !self.batch.keys.is_empty() {
                     self.deliver_batch()?;
@@ -299,13 +394,45 @@ impl Collator {
         }
     }
 
-    fn take_row(&mut self, row: Result<Prepared, Skip>) -> Result<(), Stop> {
+    fn end_epoch(&mut self, walk: usize, whole: bool) -> Result<(), Stop> {
+        let usable = std::mem::take(&mut self.walks[walk].usable);
+        if !whole {
+            return Ok(());
+        }
+        let name = self.options.source.name();
+        if usable == 0 {
+            self.walks[walk].empty += 1;
+            // By then a lane has been through about as many samples as there are.
+            let lanes = self.options.lanes.first().map_or(1, |(lane, _)| u64::from(lane.of));
+            if self.walks[walk].empty >= lanes {
+                // Counted over the whole pass, as nothing has been delivered in it.
+                let skipped = self.skipped.to_string();
+                return self.fail(DataError::NothingUsable { source_name: name, skipped });
+            }
+        }
+        let few = self.options.passes == Passes::Endless && usable < self.rows as u64;
+        if few && !self.warned_of_few {
+            self.warned_of_few = true;
+            let lane = if self.walks.len() > 1 { " of a lane" } else { "" };
+            tracing::warn!(
+                target: "flip::data",
+                "{name}: a whole pass{lane} has {usable} usable samples, and a batch {}: the same pair stands in a batch \
+                 more than once, and has itself among its negatives",
+                self.rows
+            );
+        }
+        Ok(())
+    }
+
+    fn take_row(&mut self, walk: usize, row: Result<Prepared, Skip>) -> Result<(), Stop> {
         match row {
             Err(skip) => {
+                self.steps.replace(walk);
                 let number = self.earlier.broken() + self.skipped.broken() + 1;
                 self.skipped.add_and_log(skip, number);
                 let broken = self.earlier.broken() + self.skipped.broken();
-                let all = self.delivered + self.batch.keys.len() as u64 + broken;
+                let waiting: usize = self.walks.iter().map(|walk| walk.waiting.len()).sum();
+                let all = self.delivered + (self.batch.keys.len() + waiting) as u64 + broken;
                 let name = self.options.source.name();
                 let every = || {
                     let mut every = self.earlier.clone();
@@ -318,27 +445,41 @@ impl Collator {
                 }
             }
             Ok(row) => {
-                self.usable += 1;
-                self.batch.pixels.extend_from_slice(&row.pixels);
-                self.batch.patches.extend_from_slice(&row.patches);
-                self.batch.tokens.extend_from_slice(&row.tokens);
-                self.batch.lengths.push(row.length);
-                self.batch.captions.push(row.captions);
-                self.batch.labels.push(row.label);
-                self.batch.keys.push(row.key);
-                self.batch.images.push(row.image);
-                self.batch.cursor = row.after;
-                if self.batch.keys.len() == self.options.batch {
-                    self.deliver_batch()
-                } else {
-                    Ok(())
+                let own = &mut self.walks[walk];
+                own.usable += 1;
+                own.empty = 0;
+                if self.walks.len() > 1 {
+                    self.walks[walk].waiting.push_back(row);
+                    return Ok(());
+                }
+                self.push(walk, row);
+                match self.batch.keys.len() == self.options.batch {
+                    true => self.deliver_batch(),
+                    false => Ok(()),
                 }
             }
         }
     }
 
+    /// Adds a row to the batch.
+    fn push(&mut self, walk: usize, row: Prepared) {
+        let batch = &mut self.batch;
+        batch.pixels.extend_from_slice(&row.pixels);
+        batch.patches.extend_from_slice(&row.patches);
+        batch.tokens.extend_from_slice(&row.tokens);
+        batch.lengths.push(row.length);
+        batch.captions.push(row.captions);
+        batch.labels.push(row.label);
+        batch.keys.push(row.key);
+        batch.images.push(row.image);
+        batch.cursors[walk] = row.after;
+        batch.cursor = batch.cursors[0];
+    }
+
     fn deliver_batch(&mut self) -> Result<(), Stop> {
-        let batch = std::mem::replace(&mut self.batch, empty_batch(&self.options));
+        let mut next = empty_batch(&self.options);
+        (next.cursor, next.cursors) = (self.batch.cursor, self.batch.cursors.clone());
+        let batch = std::mem::replace(&mut self.batch, next);
         self.delivered += batch.keys.len() as u64;
         self.deliver(Ok(Some(batch)))
     }
@@ -354,7 +495,7 @@ impl Collator {
     }
 
     /// Receives, within the stall timeout of the options.
-    fn wait<T>(&mut self, from: &Receiver<T>, what: &str) -> Result<T, Stop> {
+    fn wait<T>(&mut self, what: &str, receive: impl Fn(Duration) -> Result<T, Nothing>) -> Result<T, Stop> {
         let options = self.options.clone();
         let (name, progress) = (options.source.name(), options.source.progress());
         let mut watch = StallWatch::start(options.stall_timeout, &name, what, progress.as_deref());
@@ -362,11 +503,11 @@ impl Collator {
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Stop);
             }
-            match from.recv_timeout(watch.interval()) {
+            match receive(watch.interval()) {
                 Ok(received) => return Ok(received),
                 // The other side ended without a word; the loader reports it when it finds this side gone too.
-                Err(RecvTimeoutError::Disconnected) => return Err(Stop),
-                Err(RecvTimeoutError::Timeout) => {
+                Err(Nothing::More) => return Err(Stop),
+                Err(Nothing::Yet) => {
                     if let Err(error) = watch.check() {
                         self.stalled.store(true, Ordering::Relaxed);
                         self.fail(error)?;
@@ -384,6 +525,7 @@ fn empty_batch(options: &LoaderOptions) -> Batch {
         None => size * size * 3,
         Some(patches) => patches.kept * patches.side * patches.side * 3,
     };
+    let starts = options.starts();
     Batch {
         pixels: Vec::with_capacity(options.batch * image),
         size,
@@ -394,6 +536,7 @@ fn empty_batch(options: &LoaderOptions) -> Batch {
         labels: Vec::with_capacity(options.batch),
         images: Vec::with_capacity(options.batch),
         keys: Vec::with_capacity(options.batch),
-        cursor: options.start,
+        cursor: starts[0],
+        cursors: starts,
     }
 }

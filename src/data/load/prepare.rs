@@ -55,7 +55,7 @@ impl Preparer {
         let Raw { key, image, captions, .. } = sample;
         let draw = Draw { seed: options.seed, epoch: ticket.epoch, index: ticket.index };
         let caption = match options.order {
-            Order::Shuffled { .. } if captions.len() > 1 => {
+            Order::Shuffled { .. } | Order::Lane { .. } if captions.len() > 1 => {
                 rng(draw.seed, Purpose::Caption, draw.epoch, draw.index).gen_range(0..captions.len())
             }
             _ => 0,

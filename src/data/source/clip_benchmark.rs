@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::source::webdataset::WebDataset;
-use crate::data::source::{Order, Source, Ticket};
+use crate::data::source::{Indexed, Order, Source, Ticket};
 use crate::data::storage::{Location, Progress, Storage};
 use crate::data::text::text_file;
 use crate::data::{CaptionUse, Cursor, DataError, WebDatasetConfig};
@@ -94,6 +94,14 @@ impl Source for ClipBenchmark {
 
     fn files(&self) -> Vec<Location> {
         self.shards.files()
+    }
+
+    fn takes_turns(&self) -> bool {
+        self.shards.takes_turns()
+    }
+
+    fn indexed(&self) -> Vec<&dyn Indexed> {
+        self.shards.indexed()
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {

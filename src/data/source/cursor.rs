@@ -35,6 +35,15 @@ impl Cursor {
         }
     }
 
+    /// The first sample of the epoch after this one, in the sources of a mix too.
+    pub fn new_epoch(self) -> Self {
+        let mut parts = MixCursors::default();
+        for part in 0..self.parts.used() {
+            parts = parts.with(part, Cursor::epoch(self.parts.get(part).epoch + 1));
+        }
+        Cursor { parts, ..Cursor::epoch(self.epoch + 1) }
+    }
+
     /// The first sample of the epoch after this one. The sources of a mix go on where they are: one of them
     /// may be in the middle of a pass of its own.
     pub fn next_epoch(self) -> Self {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rand::RngCore;
 
 use crate::data::source::cursor::MAX_MIX_SOURCES;
+use crate::data::source::lane::Lane;
 use crate::data::source::{Indexed, Order, Source, Ticket};
 use crate::data::storage::{Location, Progress};
 use crate::data::{Cursor, DataError};
@@ -17,6 +18,8 @@ const LONGEST_PATTERN: usize = 1 << 16;
 const SEEDS: u64 = u64::MAX;
 /// Bits of a ticket's item that name the sample within its source; those above name the source.
 const ITEM_BITS: u32 = 40;
+/// Bits of a ticket's index that are the source's; those above name the source.
+const SOURCE_BITS: u32 = 58;
 
 /// The mix. While training, the next source follows a fixed pattern, so that after any number of samples each
 /// source has given its share, to within one sample; each goes through its own epochs. An epoch of the mix
@@ -39,31 +42,45 @@ impl Mix {
 
     /// The seed of a source: two sources of the same size have orders of their own.
     fn order_of(&self, part: usize, order: Order) -> Order {
+        let own = |seed| rng(seed, Purpose::Order, SEEDS, part as u64).next_u64();
         match order {
             Order::Stored => Order::Stored,
-            Order::Shuffled { seed } => {
-                Order::Shuffled { seed: rng(seed, Purpose::Order, SEEDS, part as u64).next_u64() }
-            }
+            Order::Shuffled { seed } => Order::Shuffled { seed: own(seed) },
+            Order::Lane { seed, lane } => Order::Lane { seed: own(seed), lane },
         }
     }
 
+    /// The source of a place. Each lane begins the pattern elsewhere: where all stood at the same place of it, they would
+    /// all ask for the same source at the same time.
+    fn source_at(&self, position: u64, order: Order) -> usize {
+        let (length, lane) =
+            (self.pattern.len() as u64, order.shuffled().map_or(Lane::WHOLE, |(_, lane)| lane));
+        let phase = u64::from(lane.number) * length / u64::from(lane.of.max(1));
+        usize::from(self.pattern[((position % length + phase) % length) as usize])
+    }
+
     /// The ticket of the mix for a ticket of one of its sources.
-    fn handed_out(&self, part: usize, given: Ticket, cursor: Cursor) -> Ticket {
+    fn handed_out(&self, part: usize, given: Ticket, cursor: Cursor, order: Order) -> Ticket {
         let parts = cursor.parts.with(part, given.after);
+        // In a lane a sample has the number that its source gives it, in the source's epoch.
+        let (epoch, index) = match order {
+            Order::Lane { .. } => (given.epoch, (part as u64) << SOURCE_BITS | given.index),
+            Order::Shuffled { .. } | Order::Stored => (cursor.epoch, cursor.position),
+        };
         Ticket {
-            epoch: cursor.epoch,
-            index: cursor.position,
+            epoch,
+            index,
             item: ((part as u64) << ITEM_BITS | given.item.0, given.item.1),
             after: Cursor { position: cursor.position + 1, parts, ..cursor },
         }
     }
 
     fn shuffled(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        let part = usize::from(self.pattern[(cursor.position % self.pattern.len() as u64) as usize]);
+        let part = self.source_at(cursor.position, order);
         let (source, order) = (&self.sources[part], self.order_of(part, order));
         let own = cursor.parts.get(part);
         if let Some(given) = source.ticket(own, order)? {
-            return Ok(Some(self.handed_out(part, given, cursor)));
+            return Ok(Some(self.handed_out(part, given, cursor, order)));
         }
         let fresh = own.next_epoch();
         let Some(given) = source.ticket(fresh, order)? else {
@@ -73,7 +90,7 @@ impl Mix {
         // This source begins another pass. Where it was the last to end one, so does the mix.
         let parts = cursor.parts.with(part, fresh);
         let ended = (0..self.sources.len()).all(|part| parts.get(part).epoch > cursor.epoch);
-        Ok((!ended).then(|| self.handed_out(part, given, Cursor { parts, ..cursor })))
+        Ok((!ended).then(|| self.handed_out(part, given, Cursor { parts, ..cursor }, order)))
     }
 
     fn stored(&self, mut cursor: Cursor) -> Result<Option<Ticket>, DataError> {
@@ -82,7 +99,7 @@ impl Mix {
             let own = cursor.parts.get(part);
             let own = if own.epoch < cursor.epoch { Cursor::epoch(cursor.epoch) } else { own };
             match source.ticket(own, Order::Stored)? {
-                Some(given) => return Ok(Some(self.handed_out(part, given, cursor))),
+                Some(given) => return Ok(Some(self.handed_out(part, given, cursor, Order::Stored))),
                 None => cursor.window += 1,
             }
         }
@@ -166,10 +183,22 @@ impl Source for Mix {
         self.sources.iter().flat_map(|source| source.indexed()).collect()
     }
 
+    fn takes_turns(&self) -> bool {
+        false
+    }
+
+    fn want(&self, lane: Lane, samples: u64) {
+        let places = self.pattern.len() as u64;
+        for (part, source) in self.sources.iter().enumerate() {
+            let own = self.pattern.iter().filter(|&&at| usize::from(at) == part).count() as u64;
+            source.want(lane, samples.saturating_mul(own).div_ceil(places).saturating_add(1));
+        }
+    }
+
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
         match order {
             Order::Stored => self.stored(cursor),
-            Order::Shuffled { .. } => self.shuffled(cursor, order),
+            Order::Shuffled { .. } | Order::Lane { .. } => self.shuffled(cursor, order),
         }
     }
 

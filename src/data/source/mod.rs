@@ -13,11 +13,14 @@ pub mod folder;
 pub mod imagenet;
 pub mod images;
 pub mod karpathy;
+mod lane;
 mod listing;
 pub mod mix;
 pub(crate) mod open;
+mod opened;
 pub mod pattern;
 mod permutation;
+mod pieces;
 pub mod scenes;
 mod shard_index;
 pub mod table;
@@ -28,6 +31,7 @@ pub use config::{SourceConfig, Weighted};
 pub use cursor::{Cursor, MixCursors};
 pub use file_list::FileList;
 pub use files::Files;
+pub use lane::Lane;
 pub use open::open_source;
 pub use shard_index::{Indexed, IndexedShard, ShardIndex};
 
@@ -45,8 +49,27 @@ pub enum Order {
         /// The seed.
         seed: u64,
     },
+    /// One lane of such a permutation. Shards that are counted are cut where lanes begin; others are dealt out whole, and
+    /// single files in turns. Random choices for a sample derive from its shard and number, not from its place in the lane.
+    Lane {
+        /// The seed.
+        seed: u64,
+        /// The lane.
+        lane: Lane,
+    },
     /// As stored.
     Stored,
+}
+
+impl Order {
+    /// Seed and lane of an order that is drawn.
+    pub(crate) fn shuffled(self) -> Option<(u64, Lane)> {
+        match self {
+            Order::Stored => None,
+            Order::Shuffled { seed } => Some((seed, Lane::WHOLE)),
+            Order::Lane { seed, lane } => Some((seed, lane)),
+        }
+    }
 }
 
 /// One sample, named but not yet loaded.
@@ -54,8 +77,8 @@ pub enum Order {
 pub struct Ticket {
     /// Epoch of the sample, from 0.
     pub epoch: u64,
-    /// Place in the order of the epoch: it grows along the order and never repeats within an epoch, but a
-    /// source may leave gaps. Random choices for the sample derive from it.
+    /// Number that random choices for the sample derive from, with the epoch. It does not repeat within an epoch, unless
+    /// shards are drawn with replacement: in a lane of shards it is that of the sample, otherwise its place in the order.
     pub index: u64,
     /// The source's own name for it: (shard, sample in the shard), or (0, sample).
     pub item: (u64, u64),
@@ -72,6 +95,14 @@ pub trait Source: Send + Sync {
 
     /// The sample at `cursor`; `None` at the end of the cursor's epoch.
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError>;
+
+    /// True if lanes take turns at the places of one order, so that any number of them goes on from one place.
+    fn takes_turns(&self) -> bool {
+        true
+    }
+
+    /// Says how many more samples a lane will be asked for, so that nothing is brought beforehand that nobody wants.
+    fn want(&self, _lane: Lane, _samples: u64) {}
 
     /// Every file that samples come from, in the order of the source; none where it makes them itself.
     fn files(&self) -> Vec<Location> {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::seq::SliceRandom;
 
+use crate::data::source::lane::Lane;
 use crate::data::source::{Order, Ticket};
 use crate::data::Cursor;
 use crate::seed::{rng, Purpose};
@@ -38,9 +39,9 @@ struct Block {
 impl Permutations {
     /// The item at a position of an epoch of `samples` items; `position` must be less than `samples`.
     pub fn item(&self, order: Order, epoch: u64, position: u64, samples: u64) -> u64 {
-        match order {
-            Order::Stored => position,
-            Order::Shuffled { seed } => {
+        match order.shuffled() {
+            None => position,
+            Some((seed, _)) => {
                 let block = position / BLOCK;
                 let first = block * BLOCK;
                 let items = (samples - first).min(BLOCK) as u32;
@@ -50,13 +51,15 @@ impl Permutations {
         }
     }
 
-    /// The sample at `cursor` of a source whose `samples` are numbered from 0; `None` at the end of the epoch.
+    /// The sample at `cursor` of a source whose `samples` are numbered from 0; `None` at the end of the epoch. Lanes take
+    /// the places of the permutation in turns, and a cursor names a place: while lanes advance together, theirs are equal.
     pub fn ticket(&self, order: Order, cursor: Cursor, samples: u64) -> Option<Ticket> {
-        (cursor.position < samples).then(|| Ticket {
+        let (position, after) = dealt(order, cursor);
+        (position < samples).then(|| Ticket {
             epoch: cursor.epoch,
-            index: cursor.position,
-            item: (0, self.item(order, cursor.epoch, cursor.position, samples)),
-            after: Cursor { position: cursor.position + 1, ..cursor },
+            index: position,
+            item: (0, self.item(order, cursor.epoch, position, samples)),
+            after,
         })
     }
 
@@ -74,6 +77,14 @@ impl Permutations {
             }
         }
     }
+}
+
+/// The place in the epoch that is next in a lane, and the cursor behind it.
+pub(super) fn dealt(order: Order, cursor: Cursor) -> (u64, Cursor) {
+    let lane = order.shuffled().map_or(Lane::WHOLE, |(_, lane)| lane);
+    let position = lane.next_dealt(cursor.position);
+    let round = position - u64::from(lane.number);
+    (position, Cursor { position: round + u64::from(lane.of.max(1)), ..cursor })
 }
 
 #[cfg(test)]
@@ -94,6 +105,33 @@ mod tests {
         assert_ne!(first, epoch(2, 0));
         assert_eq!(first, epoch(1, 0));
         assert_eq!(permutations.item(Order::Stored, 3, 7, 50), 7);
+    }
+
+    #[test]
+    fn lanes_take_turns_and_the_only_one_takes_all() {
+        let permutations = Permutations::default();
+        let walk = |order: Order, mut cursor: Cursor| -> Vec<u64> {
+            let mut items = Vec::new();
+            while let Some(ticket) = permutations.ticket(order, cursor, 50) {
+                items.push(ticket.item.1);
+                cursor = ticket.after;
+            }
+            items
+        };
+        let whole = walk(Order::Shuffled { seed: 1 }, Cursor::epoch(2));
+        assert_eq!(walk(Order::Lane { seed: 1, lane: Lane::WHOLE }, Cursor::epoch(2)), whole);
+        for of in [2, 3, 7] {
+            for number in 0..of {
+                let order = Order::Lane { seed: 1, lane: Lane { number, of } };
+                let turns: Vec<u64> =
+                    whole.iter().copied().skip(number as usize).step_by(of as usize).collect();
+                assert_eq!(walk(order, Cursor::epoch(2)), turns);
+                // From a place where another number of lanes stood.
+                let cursor = Cursor { position: 21, ..Cursor::epoch(2) };
+                let rest = (21..50).filter(|place| place % of as usize == number as usize);
+                assert_eq!(walk(order, cursor), rest.map(|place| whole[place]).collect::<Vec<_>>());
+            }
+        }
     }
 
     #[test]

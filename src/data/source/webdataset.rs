@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::data::shard::Shard;
 use crate::data::source;
 use crate::data::source::listing::sizes;
+use crate::data::source::opened::ShardSet;
 use crate::data::source::shard_index::{Indexed, IndexedShard, ShardIndex};
-use crate::data::source::windows::{ShardSet, Shuffle, Windows};
-use crate::data::source::{Files, Order, Source, Ticket};
+use crate::data::source::windows::{Shuffle, Windows};
+use crate::data::source::{Files, Lane, Order, Source, Ticket};
 use crate::data::storage::{Location, Progress, Storage, StorageError};
 use crate::data::text::{CaptionMember, CaptionUse};
 use crate::data::{Cursor, DataError};
@@ -144,6 +145,14 @@ impl Source for WebDataset {
         self.windows.ticket(cursor, order)
     }
 
+    fn takes_turns(&self) -> bool {
+        false
+    }
+
+    fn want(&self, lane: Lane, samples: u64) {
+        self.windows.want(lane, samples);
+    }
+
     fn files(&self) -> Vec<Location> {
         self.windows.shards().files.clone()
     }
@@ -197,12 +206,14 @@ struct Shards {
     stamps: Vec<AtomicU64>,
     /// Bytes and samples of each, once they are known.
     index: OnceLock<ShardIndex>,
+    /// Samples of each, where there is an index.
+    counts: OnceLock<Vec<u32>>,
 }
 
 impl Shards {
     fn new(files: Vec<Location>, storage: Arc<Storage>) -> Self {
         let stamps = files.iter().map(|_| AtomicU64::new(0)).collect();
-        Shards { files, storage, stamps, index: OnceLock::new() }
+        Shards { files, storage, stamps, index: OnceLock::new(), counts: OnceLock::new() }
     }
 
     /// Takes the index of a file, which has to be that of the shards.
@@ -284,6 +295,12 @@ impl ShardSet for Shards {
 
     fn count(&self) -> usize {
         self.files.len()
+    }
+
+    fn counts(&self) -> Option<&[u32]> {
+        let index = self.index.get()?;
+        let counts = || index.shards().iter().map(|shard| shard.samples as u32).collect();
+        Some(self.counts.get_or_init(counts))
     }
 
     fn open(&self, number: usize) -> Result<Shard, DataError> {

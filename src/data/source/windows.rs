@@ -1,43 +1,27 @@
-//! The order of a source whose samples lie in shards that have to be opened before they can be counted.
+//! The order of a source whose samples lie in shards.
 //!
 //! A pass takes the shards in a drawn order, a window of a few shards at a time; the samples of a window are
-//! shuffled together. Only the windows in use are opened, so a place in a set of any size is found in the
-//! time that it takes to open the shards of one window.
+//! shuffled together. A lane takes the pieces of the shards that are its own likewise. Only the windows in use are opened,
+//! so a place in a set of any size is found in the time that it takes to open the shards of one window.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use rand::seq::SliceRandom;
-use rand::Rng;
 
+use crate::data::source::lane::Lane;
+use crate::data::source::opened::{lock, Opened, ShardSet};
+use crate::data::source::pieces::{self, replaced_shards, replaced_window, window_counter, Epoch, Piece};
 use crate::data::source::{Order, Ticket};
 use crate::data::{Cursor, DataError};
 use crate::seed::{rng, Purpose};
 
-/// Second counter of the draw that orders the shards of an epoch; windows count from 0.
-const SHARDS: u64 = u64::MAX;
-/// Set in the second counter of the draw of the shards of a window, where they are drawn with replacement.
-const REPLACED: u64 = 1 << 63;
-/// Windows whose shards stay open: the one whose samples are still being loaded, the current and the next.
+/// Windows of a lane whose shards stay open: the one whose samples are still being loaded, the current and the next.
 const WINDOWS_KEPT: usize = 3;
-/// Shards that are opened at the same time.
-const OPENED_AT_ONCE: usize = 4;
-
-/// Shards by number: tar files, blocks of a table.
-pub(crate) trait ShardSet: Send + Sync + 'static {
-    type Shard: Send + Sync + 'static;
-
-    /// Shards.
-    fn count(&self) -> usize;
-
-    /// # Errors
-    /// The shard cannot be had, and what would come without it is not what the recipe asks for.
-    fn open(&self, shard: usize) -> Result<Self::Shard, DataError>;
-
-    /// Samples of an open shard, broken ones included.
-    fn samples(shard: &Self::Shard) -> usize;
-}
+/// Epochs whose order is kept: some lanes are in the next one while others end this one.
+const EPOCHS_KEPT: usize = 2;
+/// Shards of each lane, at least, where shards are dealt out whole: with fewer, some lanes get far more samples.
+const ENOUGH_SHARDS: usize = 4;
 
 /// Settings of the windows of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,26 +36,43 @@ pub(crate) struct Shuffle {
 pub(crate) struct Windows<S: ShardSet> {
     opened: Arc<Opened<S>>,
     shuffle: Shuffle,
+    lanes: Mutex<BTreeMap<Lane, Arc<Mutex<Walked>>>>,
+    epochs: Mutex<VecDeque<Arc<Epoch>>>,
+}
+
+/// A lane, where it is being walked. A window that is being entered is waited for by whoever asks for it.
+struct Walked {
     /// The window that tickets were last asked from.
-    window: Mutex<Option<Arc<Window>>>,
+    window: Option<Arc<Window>>,
+    /// Samples that will yet be asked for, about.
+    wanted: u64,
 }
 
 /// The order of samples in one window.
 struct Window {
-    epoch: u64,
-    index: u64,
-    order: Order,
+    place: Place,
     /// (shard, sample in the shard)
     items: Vec<(u32, u32)>,
+}
+
+/// Everything that the order in a window depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    epoch: u64,
+    window: u64,
+    order: Order,
 }
 
 impl<S: ShardSet> Windows<S> {
     /// Nothing is opened yet.
     pub fn new(shards: S, shuffle: Shuffle) -> Self {
         let shuffle = Shuffle { shards: shuffle.shards.max(1), ..shuffle };
-        let capacity = WINDOWS_KEPT * shuffle.shards;
-        let opened = Opened { shards, capacity, recent: Mutex::new(VecDeque::new()) };
-        Windows { opened: Arc::new(opened), shuffle, window: Mutex::new(None) }
+        Windows {
+            opened: Arc::new(Opened::new(shards)),
+            shuffle,
+            lanes: Mutex::default(),
+            epochs: Mutex::default(),
+        }
     }
 
     pub fn shards(&self) -> &S {
@@ -83,67 +84,158 @@ impl<S: ShardSet> Windows<S> {
         self.opened.get(shard as u32)
     }
 
-    fn windows(&self) -> u64 {
-        self.shards().count().div_ceil(self.shuffle.shards) as u64
+    /// Samples of each shard, where the order follows from them. A run without lanes takes shards as they are.
+    fn counts(&self, order: Order) -> Option<&[u32]> {
+        matches!(order, Order::Lane { .. }).then(|| self.shards().counts()).flatten()
     }
 
-    /// The shards of a window, in the order of the epoch.
-    fn shards_of(&self, epoch: u64, window: u64, order: Order) -> Vec<u32> {
-        let count = self.shards().count();
-        let first = window as usize * self.shuffle.shards;
-        let last = count.min(first.saturating_add(self.shuffle.shards));
-        match order {
-            Order::Stored => (first as u32..last as u32).collect(),
-            Order::Shuffled { seed } if self.shuffle.resampled => {
-                let mut draw = rng(seed, Purpose::Order, epoch, REPLACED | window);
-                (first..last).map(|_| draw.gen_range(0..count as u32)).collect()
+    /// The order of the shards of an epoch.
+    fn epoch(&self, seed: u64, epoch: u64, order: Order) -> Arc<Epoch> {
+        let counts = self.counts(order);
+        let of = (seed, epoch, counts.is_some());
+        let mut kept = lock(&self.epochs);
+        if let Some(known) = kept.iter().find(|known| known.of == of) {
+            return known.clone();
+        }
+        let drawn = Arc::new(Epoch::draw(seed, epoch, self.shards().count(), counts));
+        kept.push_back(drawn.clone());
+        if kept.len() > EPOCHS_KEPT {
+            kept.pop_front();
+        }
+        drawn
+    }
+
+    /// Windows of an epoch.
+    fn windows(&self, epoch: u64, order: Order) -> u64 {
+        let (count, stride) = (self.shards().count(), self.shuffle.shards);
+        match order.shuffled() {
+            None => pieces::windows(count, Lane::WHOLE, stride),
+            Some((_, lane)) if self.shuffle.resampled => {
+                pieces::windows(replaced_shards(count, lane), lane, stride)
             }
-            Order::Shuffled { seed } => {
-                let mut shards: Vec<u32> = (0..count as u32).collect();
-                shards.shuffle(&mut rng(seed, Purpose::Order, epoch, SHARDS));
-                shards[first..last].to_vec()
-            }
+            Some((seed, lane)) => self.epoch(seed, epoch, order).windows(lane, stride),
         }
     }
 
-    /// The order of a window's samples. Entering a window opens the shards of the one after it, aside.
-    fn window(&self, epoch: u64, index: u64, order: Order) -> Result<Arc<Window>, DataError> {
-        let mut current = lock(&self.window);
-        match &*current {
-            Some(window) if (window.epoch, window.index, window.order) == (epoch, index, order) => {
-                return Ok(window.clone())
+    /// The pieces of a window, in the order of the epoch.
+    fn pieces(&self, Place { epoch, window, order }: Place) -> Vec<Piece> {
+        let (count, stride) = (self.shards().count(), self.shuffle.shards);
+        match order.shuffled() {
+            None => {
+                let first = window as usize * stride;
+                let shards = first..count.min(first.saturating_add(stride));
+                shards.map(|shard| Piece { shard: shard as u32, from: 0, to: None }).collect()
             }
-            _ => {}
+            Some((seed, lane)) if self.shuffle.resampled => {
+                replaced_window((seed, epoch), count, lane, stride, window)
+            }
+            Some((seed, lane)) => self.epoch(seed, epoch, order).window(lane, stride, window),
         }
-        let shards = self.shards_of(epoch, index, order);
-        self.opened.open_all(&shards, || true)?;
+    }
+
+    /// A lane, and how many there are.
+    fn lane(&self, lane: Lane) -> (Arc<Mutex<Walked>>, usize) {
+        let mut lanes = lock(&self.lanes);
+        let new = || Arc::new(Mutex::new(Walked { window: None, wanted: u64::MAX }));
+        (lanes.entry(lane).or_insert_with(new).clone(), lanes.len())
+    }
+
+    /// Says how many more samples a lane will be asked for: windows behind them are not opened beforehand.
+    pub fn want(&self, lane: Lane, samples: u64) {
+        lock(&self.lane(lane).0).wanted = samples;
+    }
+
+    /// The order of a window's samples; none behind the last window of the epoch.
+    fn window(&self, place: Place) -> Result<Option<Arc<Window>>, DataError> {
+        let lane = place.order.shuffled().map_or(Lane::WHOLE, |(_, lane)| lane);
+        let (walked, lanes) = self.lane(lane);
+        let mut walked = lock(&walked);
+        let Walked { window: current, wanted } = &mut *walked;
+        let window = match current.as_ref().filter(|window| window.place == place) {
+            Some(window) => window.clone(),
+            None => {
+                if current.is_none() {
+                    self.opened.keep(WINDOWS_KEPT * self.shuffle.shards * lanes);
+                    self.check(lane, place.order)?;
+                }
+                if place.window >= self.windows(place.epoch, place.order) {
+                    return Ok(None);
+                }
+                current.insert(Arc::new(self.enter(place, *wanted)?)).clone()
+            }
+        };
+        *wanted = wanted.saturating_sub(1);
+        Ok(Some(window))
+    }
+
+    /// Enters a window, and opens the shards of the one after it, aside, where it is `wanted`. Shards that are not counted
+    /// have to be open.
+    fn enter(&self, place: Place, wanted: u64) -> Result<Window, DataError> {
+        let pieces = self.pieces(place);
+        let shards: Vec<u32> = pieces.iter().map(|piece| piece.shard).collect();
+        match pieces.iter().all(|piece| piece.to.is_some()) {
+            true => self.opened.open_ahead(shards),
+            false => self.opened.open_all(&shards)?,
+        }
         let mut items = Vec::new();
-        for shard in shards {
-            let open = self.opened.get(shard)?;
-            let samples = S::samples(&open);
-            items.extend((0..samples as u32).map(|sample| (shard, sample)));
+        for Piece { shard, from, to } in pieces {
+            let to = match to {
+                Some(to) => to,
+                None => S::samples(&*self.opened.get(shard)?) as u32,
+            };
+            items.extend((from..to).map(|sample| (shard, sample)));
         }
-        if let Order::Shuffled { seed } = order {
-            items.shuffle(&mut rng(seed, Purpose::Order, epoch, index));
+        if let Some((seed, lane)) = place.order.shuffled() {
+            let counter = window_counter(lane, place.window);
+            items.shuffle(&mut rng(seed, Purpose::Order, place.epoch, counter));
         }
-        let next = if index + 1 < self.windows() { (epoch, index + 1) } else { (epoch.saturating_add(1), 0) };
-        let ahead = self.shards_of(next.0, next.1, order);
-        let opened = self.opened.clone();
-        // Nothing waits for this thread: it only makes the next window quick to enter. What fails here fails
-        // again, and is told, when the window is entered.
-        let _ = std::thread::Builder::new().name("flip-index".into()).spawn(move || {
-            // The source itself may be gone by now.
-            let _ = opened.open_all(&ahead, || Arc::strong_count(&opened) > 1);
-        });
-        let window = Arc::new(Window { epoch, index, order, items });
-        *current = Some(window.clone());
-        Ok(window)
+        let Place { epoch, window, order } = place;
+        let next = match window + 1 < self.windows(epoch, order) {
+            true => Place { window: window + 1, ..place },
+            false => Place { epoch: epoch.saturating_add(1), window: 0, order },
+        };
+        if wanted > items.len() as u64 {
+            self.opened.open_ahead(self.pieces(next).iter().map(|piece| piece.shard).collect());
+        }
+        Ok(Window { place, items })
+    }
+
+    /// Refuses lanes of which one would have nothing, and warns of uneven ones.
+    fn check(&self, lane: Lane, order: Order) -> Result<(), DataError> {
+        let (lanes, shards) = (lane.of as usize, self.shards().count());
+        if lane.is_whole() || self.shuffle.resampled {
+            return Ok(());
+        }
+        let advice = "Set fewer with data.lanes, or ranks.parts where that is not set";
+        match self.counts(order) {
+            Some(counts) => {
+                let samples: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+                if samples < lanes as u64 {
+                    let problem = format!("{samples} samples cannot be cut into {lanes} lanes. {advice}");
+                    return Err(DataError::OtherData(problem));
+                }
+            }
+            None if shards < lanes => {
+                return Err(DataError::OtherData(format!(
+                    "{shards} shards that nobody has counted cannot be dealt out to {lanes} lanes. Count them with `flip \
+                     data index` and name the index beside them, so that shards are cut. Or: {advice}"
+                )));
+            }
+            None if shards < ENOUGH_SHARDS * lanes && lane.number == 0 => tracing::warn!(
+                target: "flip::data",
+                "{shards} shards that nobody has counted are dealt out whole to {lanes} lanes: some lanes begin their next \
+                 epoch sooner than others. Count them with `flip data index` and name the index beside them"
+            ),
+            None => {}
+        }
+        Ok(())
     }
 
     /// The sample at `cursor`; `None` at the end of the cursor's epoch.
     pub fn ticket(&self, mut cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        while cursor.window < self.windows() {
-            let window = self.window(cursor.epoch, cursor.window, order)?;
+        loop {
+            let place = Place { epoch: cursor.epoch, window: cursor.window, order };
+            let Some(window) = self.window(place)? else { return Ok(None) };
             let rest = window.items.get(cursor.position as usize..).unwrap_or_default();
             let next_window = Cursor { window: cursor.window + 1, position: 0, ..cursor };
             let Some(&(shard, sample)) = rest.first() else {
@@ -153,82 +245,16 @@ impl<S: ShardSet> Windows<S> {
             let next = Cursor { position: cursor.position + 1, ..cursor };
             return Ok(Some(Ticket {
                 epoch: cursor.epoch,
-                // Windows are not counted before they are entered, so places are numbered within each.
-                index: cursor.window << 32 | cursor.position,
+                index: match order {
+                    Order::Lane { .. } => u64::from(shard) << 32 | u64::from(sample),
+                    // Windows are not counted before they are entered, so places are numbered within each.
+                    Order::Shuffled { .. } | Order::Stored => cursor.window << 32 | cursor.position,
+                },
                 item: (shard.into(), sample.into()),
                 after: if rest.len() == 1 { next_window } else { next },
             }));
         }
-        Ok(None)
     }
-}
-
-/// The last few shards that were used.
-struct Opened<S: ShardSet> {
-    shards: S,
-    capacity: usize,
-    /// Least recently used first.
-    recent: Mutex<VecDeque<(u32, Slot<S::Shard>)>>,
-}
-
-/// A shard that is open or being opened; whoever asks for it meanwhile waits.
-type Slot<T> = Arc<Mutex<Option<Arc<T>>>>;
-
-impl<S: ShardSet> Opened<S> {
-    fn get(&self, shard: u32) -> Result<Arc<S::Shard>, DataError> {
-        let slot: Slot<S::Shard> = {
-            let mut recent = lock(&self.recent);
-            let slot = match recent.iter().position(|(known, _)| *known == shard) {
-                Some(at) => recent.remove(at).map(|(_, slot)| slot).unwrap_or_default(),
-                None => Arc::default(),
-            };
-            recent.push_back((shard, slot.clone()));
-            if recent.len() > self.capacity {
-                recent.pop_front();
-            }
-            slot
-        };
-        let mut place = lock(&slot);
-        if let Some(open) = &*place {
-            return Ok(open.clone());
-        }
-        let open = Arc::new(self.shards.open(shard as usize)?);
-        *place = Some(open.clone());
-        Ok(open)
-    }
-
-    /// Opens shards, several at a time.
-    ///
-    /// # Errors
-    /// The first that cannot be had; none is begun after it.
-    fn open_all(&self, shards: &[u32], wanted: impl Fn() -> bool + Sync) -> Result<(), DataError> {
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        let (next, wanted, failed) = (&next, &wanted, &failure);
-        let work = || {
-            while let Some(&shard) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if !wanted() || lock(failed).is_some() {
-                    return;
-                }
-                if let Err(error) = self.get(shard) {
-                    lock(failed).get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..shards.len().min(OPENED_AT_ONCE) {
-                // Where the system refuses a thread, the others do its work.
-                let _ = std::thread::Builder::new().name("flip-index".into()).spawn_scoped(scope, work);
-            }
-            work();
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-    }
-}
-
-/// Locks; whatever a panicking thread left is still a valid cache.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -236,11 +262,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
     /// Shards of so many samples; counts how often one is opened.
     struct Sizes {
         sizes: Vec<usize>,
+        counted: Option<Vec<u32>>,
         opened: AtomicUsize,
     }
 
@@ -249,6 +277,10 @@ mod tests {
 
         fn count(&self) -> usize {
             self.sizes.len()
+        }
+
+        fn counts(&self) -> Option<&[u32]> {
+            self.counted.as_deref()
         }
 
         fn open(&self, shard: usize) -> Result<usize, DataError> {
@@ -262,7 +294,10 @@ mod tests {
     }
 
     fn windows(sizes: Vec<usize>, shards: usize, resampled: bool) -> Windows<Sizes> {
-        Windows::new(Sizes { sizes, opened: AtomicUsize::new(0) }, Shuffle { shards, resampled })
+        Windows::new(
+            Sizes { sizes, counted: None, opened: AtomicUsize::new(0) },
+            Shuffle { shards, resampled },
+        )
     }
 
     fn pass(source: &Windows<Sizes>, mut cursor: Cursor, order: Order) -> Vec<Ticket> {
@@ -349,5 +384,102 @@ mod tests {
             walked = source.ticket(walked, order).unwrap().unwrap().after;
         }
         assert_eq!(source.ticket(walked, order).unwrap().unwrap(), ticket);
+    }
+    /// The same, counted beforehand.
+    fn counted(sizes: Vec<usize>, shards: usize) -> Windows<Sizes> {
+        let counted = Some(sizes.iter().map(|&size| size as u32).collect());
+        Windows::new(
+            Sizes { sizes, counted, opened: AtomicUsize::new(0) },
+            Shuffle { shards, resampled: false },
+        )
+    }
+
+    fn lanes(seed: u64, of: u32) -> impl Iterator<Item = Order> {
+        (0..of).map(move |number| Order::Lane { seed, lane: Lane { number, of } })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn lanes_hold_each_sample_once_and_resume(
+            sizes in prop::collection::vec(0usize..9, 1..9), stride in 1usize..6, of in 1u32..7,
+            seed in 0u64..1000, epoch in 0u64..3, resume in 0usize..10, known: bool,
+        ) {
+            let total: usize = sizes.iter().sum();
+            let source = if known { counted(sizes.clone(), stride) } else { windows(sizes.clone(), stride, false) };
+            let enough = if known { total } else { sizes.len() } >= of as usize;
+            let mut items = Vec::new();
+            let mut indexes = BTreeSet::new();
+            for order in lanes(seed, of) {
+                if of > 1 && !enough {
+                    prop_assert!(source.ticket(Cursor::epoch(epoch), order).is_err());
+                    continue;
+                }
+                let tickets = pass(&source, Cursor::epoch(epoch), order);
+                if let Some(ticket) = tickets.get(resume) {
+                    prop_assert_eq!(&pass(&source, ticket.after, order), &tickets[resume + 1..]);
+                }
+                indexes.extend(tickets.iter().map(|ticket| ticket.index));
+                items.extend(tickets.iter().map(|ticket| ticket.item));
+            }
+            if of == 1 || enough {
+                let distinct: BTreeSet<_> = items.iter().copied().collect();
+                prop_assert_eq!((distinct.len(), items.len(), indexes.len()), (total, total, total));
+            }
+            // The only lane has the order of a run without lanes, whether shards are counted or not.
+            let order = |order| pass(&source, Cursor::epoch(epoch), order).iter().map(|t| t.item).collect::<Vec<_>>();
+            prop_assert_eq!(order(Order::Lane { seed, lane: Lane::WHOLE }), order(Order::Shuffled { seed }));
+        }
+    }
+
+    #[test]
+    fn several_lanes_keep_their_windows_and_open_each_shard_about_once() {
+        let source = counted(vec![20; 64], 4);
+        let orders: Vec<Order> = lanes(3, 16).collect();
+        let mut cursors = vec![Cursor::default(); 16];
+        let mut given = 0;
+        // In turns, as one rank with several lanes asks for them.
+        loop {
+            let mut some = false;
+            for (cursor, order) in cursors.iter_mut().zip(&orders) {
+                if let Some(ticket) = source.ticket(*cursor, *order).unwrap() {
+                    (*cursor, some) = (ticket.after, true);
+                    source.shard(ticket.item.0).unwrap();
+                    given += 1;
+                }
+            }
+            if !some {
+                break;
+            }
+        }
+        assert_eq!(given, 64 * 20);
+        let opened = source.shards().opened.load(Ordering::Relaxed);
+        // Those of this epoch, and of the next one's first windows, which are opened beforehand.
+        assert!(opened <= 64 + 64, "{opened} shards were opened");
+    }
+
+    #[test]
+    fn nothing_is_opened_behind_what_is_wanted() {
+        let source = counted(vec![20; 16], 4);
+        let order = Order::Lane { seed: 3, lane: Lane::WHOLE };
+        source.want(Lane::WHOLE, 16 * 20);
+        let tickets = pass(&source, Cursor::default(), order);
+        for ticket in &tickets {
+            source.shard(ticket.item.0).unwrap();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(source.shards().opened.load(Ordering::Relaxed) <= 16 + 4, "walked and loaded afterwards");
+    }
+
+    #[test]
+    fn resampled_lanes_draw_from_all_shards() {
+        let source = windows(vec![3; 50], 5, true);
+        let passes: Vec<Vec<Ticket>> =
+            lanes(1, 4).map(|order| pass(&source, Cursor::default(), order)).collect();
+        let drawn: usize = passes.iter().map(Vec::len).sum();
+        assert_eq!(drawn, 150, "as many shards as there are, in all lanes together");
+        let shards = |pass: &[Ticket]| -> Vec<u64> { pass.iter().map(|ticket| ticket.item.0).collect() };
+        assert_ne!(shards(&passes[0]), shards(&passes[1]));
+        assert!(passes.iter().any(|pass| shards(pass).iter().any(|shard| *shard > 40)));
     }
 }

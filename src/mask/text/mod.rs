@@ -45,7 +45,7 @@ pub struct Captions<'a> {
     pub keep_end: bool,
 }
 
-/// Draws the mask of captions, which are the rows `first_row..` of the batch of this step. The ids of a
+/// Draws the mask of captions; `row_of` gives the number of each in the batch of this step. The ids of a
 /// row come in the order of the caption.
 ///
 /// # Panics
@@ -55,7 +55,7 @@ pub fn draw_texts(
     captions: &Captions<'_>,
     seed: u64,
     step: u64,
-    (first_row, every): (u64, u64),
+    row_of: impl Fn(usize) -> u64,
 ) -> Kept {
     let (batch, of) = (captions.lengths.len(), captions.context);
     assert_eq!(captions.tokens.len(), batch * of, "tokens must be [batch, context]");
@@ -67,8 +67,7 @@ pub fn draw_texts(
         let real = (length as usize).min(of);
         let caption = &captions.tokens[row * of..][..real];
         scores.fill(0.0);
-        let row_of_batch = first_row + row as u64 * every;
-        strategy.score(&mut scores, caption, &mut rng(seed, Purpose::TextMask, step, row_of_batch));
+        strategy.score(&mut scores, caption, &mut rng(seed, Purpose::TextMask, step, row_of(row)));
         if captions.keep_end && real > 0 {
             scores[real - 1] = f32::NEG_INFINITY;
         }

@@ -131,6 +131,18 @@ impl Training<'_> {
             let finding = findings.add("ranks.parts", message);
             finding.help(format!("{fitting} divides it")).also(&field, "the batch");
         }
+        if let Some(lanes) = recipe.data.lanes.map(NonZeroUsize::get) {
+            let parts = recipe.ranks.parts.map_or(1, NonZeroUsize::get);
+            if !batch.is_multiple_of(lanes) {
+                let message = format!("expected a divisor of the batch ({batch}), got {lanes}");
+                let fitting = (lanes..=batch).find(|lanes| batch.is_multiple_of(*lanes)).unwrap_or(1);
+                let finding = findings.add("data.lanes", message);
+                finding.help(format!("{fitting} divides it")).also(&field, "the batch");
+            } else if !lanes.is_multiple_of(parts) {
+                let message = format!("expected a multiple of ranks.parts ({parts}), got {lanes}");
+                findings.add("data.lanes", message).also("ranks.parts", "the parts");
+            }
+        }
         let Some(micro) = config.micro_batch.map(NonZeroUsize::get) else { return };
         if !batch.is_multiple_of(micro) {
             let message = format!("expected a divisor of the batch ({batch}), got {micro}");

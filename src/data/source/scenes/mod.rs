@@ -30,7 +30,7 @@ use rand::{Rng, RngCore};
 
 use outline::Outline;
 
-use crate::data::source::permutation::Permutations;
+use crate::data::source::permutation::{dealt, Permutations};
 use crate::data::source::{Order, Source, Ticket};
 use crate::data::{Cursor, DataError};
 use crate::data::{Image, LoadError, Raw};
@@ -172,18 +172,14 @@ impl Source for Scenes {
     }
 
     fn ticket(&self, cursor: Cursor, order: Order) -> Result<Option<Ticket>, DataError> {
-        let number = match self.samples {
+        Ok(match self.samples {
+            Some(samples) => self.permutations.ticket(order, cursor, samples),
             // Endless: every image is new, so any order is as good as this one.
-            None => cursor.position,
-            Some(samples) if cursor.position >= samples => return Ok(None),
-            Some(samples) => self.permutations.item(order, cursor.epoch, cursor.position, samples),
-        };
-        Ok(Some(Ticket {
-            epoch: cursor.epoch,
-            index: cursor.position,
-            item: (0, number),
-            after: Cursor { position: cursor.position + 1, ..cursor },
-        }))
+            None => {
+                let (number, after) = dealt(order, cursor);
+                Some(Ticket { epoch: cursor.epoch, index: number, item: (0, number), after })
+            }
+        })
     }
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {

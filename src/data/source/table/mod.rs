@@ -13,11 +13,12 @@ mod text;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::data::decode::LONGEST_IMAGE;
-use crate::data::source::windows::{ShardSet, Shuffle, Windows};
-use crate::data::source::{Order, Source, Ticket};
+use crate::data::source::opened::ShardSet;
+use crate::data::source::windows::{Shuffle, Windows};
+use crate::data::source::{Lane, Order, Source, Ticket};
 use crate::data::storage::disk::{Base, OpenFile};
 use crate::data::storage::{Location, Progress, Storage, StorageError};
 use crate::data::{CaptionUse, Cursor, DataError};
@@ -65,7 +66,8 @@ impl Table {
     /// Nothing matches, a table cannot be read, or it lacks a column.
     pub fn open(config: &TableConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
         let columns = Columns::of(config);
-        let mut blocks = Blocks { files: Vec::new(), places: Vec::new(), columns, storage: storage.clone() };
+        let (files, places, counts) = (Vec::new(), Vec::new(), OnceLock::new());
+        let mut blocks = Blocks { files, places, columns, storage: storage.clone(), counts };
         for location in config.files.locate(&storage)? {
             blocks.add(location, config)?;
         }
@@ -180,6 +182,14 @@ impl Source for Table {
         Some(self.samples)
     }
 
+    fn takes_turns(&self) -> bool {
+        false
+    }
+
+    fn want(&self, lane: Lane, samples: u64) {
+        self.windows.want(lane, samples);
+    }
+
     fn files(&self) -> Vec<Location> {
         self.windows.shards().files.iter().map(|file| file.location.clone()).collect()
     }
@@ -267,6 +277,8 @@ struct Blocks {
     places: Vec<(usize, Place)>,
     columns: Columns,
     storage: Arc<Storage>,
+    /// Rows of each block.
+    counts: OnceLock<Vec<u32>>,
 }
 
 impl Blocks {
@@ -331,6 +343,10 @@ impl ShardSet for Blocks {
 
     fn count(&self) -> usize {
         self.places.len()
+    }
+
+    fn counts(&self) -> Option<&[u32]> {
+        Some(self.counts.get_or_init(|| self.places.iter().map(|(_, place)| place.rows as u32).collect()))
     }
 
     fn open(&self, shard: usize) -> Result<Block, DataError> {
