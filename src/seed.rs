@@ -13,15 +13,15 @@ pub enum Purpose {
     Init = 1,
     /// Order of shards and samples; counters: epoch, window.
     Order = 2,
-    /// Crop and flip; counters: epoch, position of the sample in the epoch.
+    /// Crop and flip; counters: epoch, number of the sample (a ticket's index).
     Crop = 3,
-    /// Image mask; counters: epoch, position of the sample in the epoch.
+    /// Image mask; counters: epoch, number of the sample.
     ImageMask = 4,
     /// Text mask; counters: step, row in the batch.
     TextMask = 5,
     /// A generated scene and its captions; counters: sample, split.
     Scene = 6,
-    /// Choice among several captions; counters: epoch, position of the sample in the epoch.
+    /// Choice among several captions; counters: epoch, number of the sample.
     Caption = 7,
     /// Random inputs of benchmarks.
     Bench = 8,

@@ -69,6 +69,7 @@ fn batches(
             keys: some.iter().map(|image| image.0.clone()).collect(),
             images: vec![None; some.len()],
             cursor: Cursor::default(),
+            cursors: Vec::new(),
         };
         Ok((!some.is_empty()).then_some(batch))
     }

@@ -133,6 +133,96 @@ fn any_number_of_ranks_leaves_the_same_bytes() {
     }
 }
 
+/// Shards of so many samples, every sixth of them without an image that can be read.
+fn write_shards(folder: &Path, sizes: &[u8]) {
+    fs::create_dir_all(folder).unwrap();
+    for (shard, &samples) in sizes.iter().enumerate() {
+        let mut builder = tar::Builder::new(fs::File::create(folder.join(format!("{shard}.tar"))).unwrap());
+        for sample in 0..samples {
+            let image = image::RgbImage::from_fn(24, 20, |x, y| {
+                image::Rgb([8 * x as u8 + sample, 9 * y as u8, 20 * shard as u8])
+            });
+            let mut png = std::io::Cursor::new(Vec::new());
+            image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+            let png = if sample % 6 == 5 { b"no image".to_vec() } else { png.into_inner() };
+            let caption = format!("image {sample} of shard {shard}").into_bytes();
+            for (ending, bytes) in [("png", png), ("txt", caption)] {
+                let mut header = tar::Header::new_ustar();
+                header.set_size(bytes.len() as u64);
+                builder.append_data(&mut header, format!("{sample:03}.{ending}"), &bytes[..]).unwrap();
+            }
+        }
+        builder.into_inner().unwrap();
+    }
+}
+
+/// Shards in lanes, with a mix of two sets, some epochs long.
+fn shards_recipe() -> String {
+    let source = r#"Mix([(WebDataset(shards: "data/*.tar", shuffle_shards: 2), 3), (WebDataset(shards: "more/*.tar"), 1)])"#;
+    RECIPE
+        .replace("Scenes(size: 32, split: Train)", source)
+        .replace("workers: 1,", "workers: 1, lanes: 8, limits: (broken_share: 1.0),")
+}
+
+#[test]
+fn lanes_of_shards_leave_the_same_bytes_on_any_number_of_ranks_and_across_stops() {
+    let place = Place::new(&shards_recipe());
+    write_shards(&place.run("data"), &[17, 40, 9, 31, 22, 28, 13, 50]);
+    write_shards(&place.run("more"), &[19, 25]);
+    place.finish(1, &["one"]);
+    let index = fs::read(place.run("one").join("index.json")).unwrap();
+    for ranks in [2, 3, 4] {
+        let name = format!("of{ranks}");
+        place.finish(ranks, &[&name]);
+        assert_left(&left(&place.run("one")), &place.run(&name), &format!("{ranks} ranks"));
+        assert!(fs::read(place.run(&name).join("index.json")).unwrap() == index, "{ranks} ranks counted");
+    }
+    let out = place.run("stopped");
+    let name = out.to_str().unwrap().to_owned();
+    for (ranks, lines, resume) in [(4, 9, &[][..]), (3, 25, &["--resume"][..])] {
+        let run = place.command(ranks, &[&[name.as_str()], resume].concat()).spawn().unwrap();
+        wait_for_lines(&out, lines);
+        signal(processes(&out)[1].1, "-TERM");
+        assert_eq!(ended(run, PATIENCE).status.code(), Some(130));
+    }
+    place.finish(1, &[&name, "--resume"]);
+    assert_left(&left(&place.run("one")), &out, "four ranks, then three, then one");
+}
+
+#[test]
+fn a_rank_with_other_shards_is_refused_before_the_first_step() {
+    let place = Place::new(&shards_recipe().replace("\"data/", "\"all/").replace("\"more/", "\"all/"));
+    for rank in 0..2 {
+        write_shards(&place.run(&format!("rank{rank}/all")), &[17, 40, 9]);
+    }
+    let other = place.run("rank1/all/1.tar");
+    let whole = fs::read(&other).unwrap();
+    let mut changed = whole.clone();
+    changed[700] ^= 1;
+    let refused = |expected: &str| {
+        let out = place.run("run");
+        let script = format!(
+            "cd rank$OMPI_COMM_WORLD_RANK && exec {} run ../recipe.ron --restart --out {}",
+            env!("CARGO_BIN_EXE_flip"),
+            out.display()
+        );
+        let mut command = mpirun(place.0.path());
+        command.current_dir(place.0.path()).args(["-n", "2", "sh", "-c", &script]);
+        let Output { status, stderr, .. } = command.output().unwrap();
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert_eq!(status.code(), Some(2), "{said}");
+        assert!(said.contains("rank 1 of 2") && said.contains(expected), "{said}");
+        assert!(said.contains("than rank 0 (hash "), "{said}");
+        assert_eq!(lines_logged(&out), 0);
+    };
+    fs::write(&other, &whole[..whole.len() - 512]).unwrap();
+    refused(&format!("all/1.tar has {} bytes instead of {} bytes", whole.len() - 512, whole.len()));
+    fs::write(&other, &changed).unwrap();
+    refused("all/1.tar has other contents of the same length (checksum ");
+    fs::remove_file(&other).unwrap();
+    refused(&format!("all/1.tar ({} bytes) is missing", whole.len()));
+}
+
 #[test]
 fn timing_tells_of_every_rank() {
     let place = Place::new(RECIPE);

@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 /// Gives the source the index of its shards, where it has shards that an index can be of and `counts` asks for it. Shards
 /// of this machine that nobody counted are counted by all ranks, a share each. The index, of all sets of shards one after
-/// the other, is kept in the run folder.
+/// the other, is kept in the run folder. `data` comes with the seed of the run.
 ///
 /// # Errors
 /// A shard cannot be counted, or a rank has another index than rank 0.
 pub(super) fn settle(
-    data: &DataConfig,
+    data: (&DataConfig, u64),
     source: &Arc<dyn Source>,
     counts: bool,
     environment: &Environment<'_>,
@@ -71,15 +71,19 @@ fn kept(
     serde_json::from_slice(&told).map_err(unreadable)
 }
 
-/// Counts the shards: each rank some neighbours of them.
+/// Counts the shards: each rank those, about, that it trains on first, so that it need not read others.
 fn counted(
-    data: &DataConfig,
+    (data, seed): (&DataConfig, u64),
     ranks: &dyn Ranks,
     source: &Arc<dyn Source>,
     files: Vec<Location>,
 ) -> Result<ShardIndex, InterpreterError> {
     let of = |rank: usize| rank * files.len() / ranks.count();
-    let own = files[of(ranks.rank())..of(ranks.rank() + 1)].to_vec();
+    let order = counting::first_epoch(seed, files.len());
+    let own = order[of(ranks.rank())..of(ranks.rank() + 1)]
+        .iter()
+        .map(|&file| files[file].clone())
+        .collect::<Vec<_>>();
     tracing::info!(target: "flip::data", shards = files.len(), "counting the samples of the shards");
     let (counting, progress) = (source.clone(), source.progress());
     let count = move || {
@@ -91,9 +95,11 @@ fn counted(
     let counted = with_stall_timeout(timeout, &source.name(), "counting the samples", progress, count);
     let counted = counted.and_then(|counted| counted).map_err(InterpreterError::Train)?;
     let unreadable = |error: serde_json::Error| InterpreterError::Shared(error.to_string());
-    let mut all = Vec::with_capacity(files.len());
+    let mut in_order = Vec::with_capacity(files.len());
     for some in ranks.gather(&serde_json::to_vec(&counted).map_err(unreadable)?)? {
-        all.extend(serde_json::from_slice::<Vec<IndexedShard>>(&some).map_err(unreadable)?);
+        in_order.extend(serde_json::from_slice::<Vec<IndexedShard>>(&some).map_err(unreadable)?);
     }
-    Ok(ShardIndex::new(all))
+    let mut all: Vec<(usize, IndexedShard)> = order.into_iter().zip(in_order).collect();
+    all.sort_by_key(|(file, _)| *file);
+    Ok(ShardIndex::new(all.into_iter().map(|(_, shard)| shard).collect()))
 }

@@ -42,7 +42,7 @@ pub(super) fn start<'a, D: GraphDevice>(
     share::same_data(ranks, &files)?;
     let resumed = Resumed::share(ranks, from)?;
     let several = has_lanes(recipe, environment, resumed.as_ref());
-    let index = index::settle(&recipe.data, &source, several, environment)?;
+    let index = index::settle((&recipe.data, recipe.seed), &source, several, environment)?;
     let data = TrainingData { files: &files, index: index.as_ref() };
     let settled = folder.map(|folder| settle(recipe, folder, &source, data, resumed.as_ref())).transpose()?;
     let (tokenizer, identity) = settled.unzip();

@@ -117,7 +117,7 @@ impl Change {
             ("ranks", Some("stall_limit_s" | "shard"), _) => Effect::None,
             ("data", Some("workers" | "storage"), _) => Effect::None,
             ("data", Some("limits"), Some("broken_share")) => Effect::None,
-            ("data", Some("limits" | "validation" | "epoch_samples"), _) => Effect::FromHereOn,
+            ("data", Some("limits" | "validation" | "epoch_samples" | "lanes"), _) => Effect::FromHereOn,
             ("data", Some("train"), _) if self.names_files() => Effect::FromHereOn,
             ("device" | "precision" | "compute" | "ranks", ..) => Effect::FromHereOn,
             ("stages", Some(""), Some(_)) => Effect::FromHereOn,

@@ -15,7 +15,7 @@ use crate::train::{Stage, TrainingConfig};
 /// Number of pairs in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epoch {
-    /// A number that the recipe says.
+    /// A number that the recipe or the index of its data says.
     Samples(u64),
     /// The source is counted when it is opened.
     Counted,
@@ -32,7 +32,7 @@ impl Epoch {
                 Epoch::Samples(samples.get())
             }
             (None, SourceConfig::Scenes(_)) => Epoch::Endless,
-            (None, _) => Epoch::Counted,
+            (None, source) => source.index().map_or(Epoch::Counted, |index| Epoch::Samples(index.samples())),
         }
     }
 

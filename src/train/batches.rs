@@ -88,7 +88,13 @@ impl<'p> Batches<'p> {
             seed: config.seed,
         };
         let dealing = match run.state.is_without_lanes() {
-            true => Dealing::Turns,
+            true => {
+                tracing::info!(
+                    target: "flip::data",
+                    "an earlier version began this run: its samples go on in that version's order, without lanes"
+                );
+                Dealing::Turns
+            }
             false => Dealing::Lanes(lanes_of(run, plan, &parts)?),
         };
         let starts = dealing.starts(run, &parts, &mut loading);

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::process::{done, flip};
 use super::{There, SCENES};
@@ -67,6 +68,44 @@ fn a_run_does_not_go_on_with_other_shards() {
     fs::rename(&data, there.path().join("moved")).unwrap();
     let moved = ["run", "--resume", "--amend", "data.train.shards=moved/*.tar"];
     there.done(&moved);
+    assert_eq!((there.weights("run"), there.metrics("run")), whole);
+}
+
+/// A checkpoint as it was before there were lanes.
+fn without_lanes(checkpoint: &Path) {
+    let read =
+        |name: &str| -> Value { serde_json::from_slice(&fs::read(checkpoint.join(name)).unwrap()).unwrap() };
+    let mut state = read("state.json");
+    assert!(state.as_object_mut().unwrap().remove("lanes").is_some(), "{state}");
+    let text = state.to_string();
+    let mut manifest = read("manifest.json");
+    let sha256: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+    manifest["files"]["state.json"] = serde_json::json!({"bytes": text.len(), "sha256": sha256});
+    fs::write(checkpoint.join("state.json"), text).unwrap();
+    fs::write(checkpoint.join("manifest.json"), manifest.to_string()).unwrap();
+}
+
+#[test]
+fn a_run_that_began_before_there_were_lanes_goes_on_in_its_own_order() {
+    let there = There::new(r#"WebDataset(shards: "data/*.tar")"#);
+    let data = there.path().join("data");
+    fs::create_dir(&data).unwrap();
+    for shard in 0..3 {
+        write_shard(&data.join(format!("{shard}.tar")), 20 * shard, 20);
+    }
+    there.done(&["recipe.ron", "--out", "run"]);
+    let with_lanes = there.metrics("run");
+    there.back_to("run", "stage0-step00000004");
+    without_lanes(&there.path().join("run/checkpoints/stage0-step00000004"));
+    there.done(&["run", "--resume"]);
+    let whole = (there.weights("run"), there.metrics("run"));
+    // Its crops are drawn from places in the order, not from samples.
+    assert_ne!(whole.1, with_lanes);
+    there.back_to("run", "stage0-step00000008");
+    let state = there.path().join("run/checkpoints/stage0-step00000008/state.json");
+    assert!(!fs::read_to_string(state).unwrap().contains("lanes"));
+    // Other lanes are not taken up in the middle.
+    there.done(&["run", "--resume", "--amend", "data.lanes=8"]);
     assert_eq!((there.weights("run"), there.metrics("run")), whole);
 }
 

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "remote")]
 mod answers;
+mod lanes;
 mod machine;
 #[cfg(feature = "remote")]
 mod remote;

@@ -42,6 +42,8 @@ pub struct Seen {
     pub broken: usize,
     /// Requests for the rest of a file.
     pub continued: usize,
+    /// Bytes of files that were sent whole.
+    pub bytes: usize,
 }
 
 /// The server; it stops when it is dropped.
@@ -205,6 +207,7 @@ fn answer(
         counts.lock().unwrap().broken += 1;
         return stream.write_all(&body[..length / 2]);
     }
+    counts.lock().unwrap().bytes += length;
     stream.write_all(body)
 }
 

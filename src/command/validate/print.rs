@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::report::{Export, Parameters, Report};
+use super::report::{Export, IndexedData, Parameters, Report};
 use crate::recipe::cluster::ClusterForecast;
 use crate::recipe::forecast::{StageForecast, TrainingForecast};
 use crate::terminal::{self, bytes, flop, grouped, scaled};
@@ -38,6 +38,9 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         };
         row(out, &file.field, &format!("{found}: {}", file.path))?;
     }
+    if let Some(data) = &report.indexed {
+        print_indexed(data, report.cluster.first().map_or(1, |(_, on)| on.ranks), out)?;
+    }
     for (stage, forecast) in &report.cluster {
         print_cluster(*stage, forecast, out)?;
     }
@@ -58,6 +61,19 @@ fn print_exports(exports: &[Export], out: &mut dyn Write) -> io::Result<()> {
         row(out, &export.format, &text)?;
     }
     Ok(())
+}
+
+/// What an epoch is, and what each rank reads of it.
+fn print_indexed(data: &IndexedData, ranks: usize, out: &mut dyn Write) -> io::Result<()> {
+    let (shards, samples) = (grouped(data.shards), grouped(data.samples));
+    let size = data.bytes.map_or(String::new(), |all| format!(", {}", bytes(all as f64)));
+    let share = match data.bytes {
+        Some(all) if ranks > 1 => {
+            format!("; each of {ranks} ranks reads {}", bytes(all as f64 / ranks as f64))
+        }
+        _ => String::new(),
+    };
+    row(out, "an epoch", &format!("{samples} pairs in {shards} shards{size}{share}"))
 }
 
 fn print_cluster(stage: usize, on: &ClusterForecast, out: &mut dyn Write) -> io::Result<()> {

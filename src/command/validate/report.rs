@@ -23,6 +23,9 @@ pub struct Report {
     /// Of all training stages; `None` where only the source can tell.
     pub flops: Option<f64>,
     pub files: Vec<Presence>,
+    /// The training data by the index that the recipe names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indexed: Option<IndexedData>,
     /// The formats that models are exported to.
     pub exports: Vec<Export>,
     /// Obstacles of a run on this machine, with advice.
@@ -30,6 +33,18 @@ pub struct Report {
     /// Every training stage on many devices, with its index, where that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cluster: Vec<(usize, ClusterForecast)>,
+}
+
+/// Training data, counted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IndexedData {
+    pub shards: u64,
+    /// Pairs of an epoch.
+    pub samples: u64,
+    /// Of all shards, as they are stored; none where the index does not say it.
+    pub bytes: Option<u64>,
+    /// Of the index.
+    pub hash: String,
 }
 
 /// A format of other tools, and what of this model it cannot express.
@@ -74,6 +89,12 @@ pub fn report(recipe: &Recipe) -> Report {
         stages,
         flops,
         files,
+        indexed: recipe.data.train.index().map(|index| IndexedData {
+            shards: index.shards().len() as u64,
+            samples: index.samples(),
+            bytes: index.bytes(),
+            hash: index.hash(),
+        }),
         exports: exports(recipe),
         warnings,
         cluster: Vec::new(),

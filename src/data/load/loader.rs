@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::data::load::prefetch::{Delivery, Prefetch};
+use crate::data::load::collate::Delivery;
+use crate::data::load::prefetch::Prefetch;
 use crate::data::load::{Batch, LoaderOptions, Passes, Patches, Skipped};
 use crate::data::DataError;
 

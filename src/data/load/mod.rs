@@ -2,6 +2,7 @@
 
 mod batch;
 mod captions;
+mod collate;
 pub mod inspection;
 mod limits;
 mod loader;
@@ -11,6 +12,7 @@ mod prepare;
 mod queue;
 mod share;
 mod skipped;
+mod walk;
 
 pub use batch::Batch;
 pub use captions::{first_captions, first_captions_within};

@@ -9,6 +9,7 @@ use crate::data::source::folder::FolderConfig;
 use crate::data::source::imagenet::ImageNetConfig;
 use crate::data::source::karpathy::KarpathyConfig;
 use crate::data::source::scenes::ScenesConfig;
+use crate::data::source::shard_index::ShardIndex;
 use crate::data::source::table::TableConfig;
 use crate::data::source::webdataset::WebDatasetConfig;
 
@@ -34,6 +35,21 @@ pub enum SourceConfig {
     Cifar(CifarConfig),
     /// Several of these at once, each with a weight: `Mix([(WebDataset(shards: "a/*.tar"), 3), (..., 1)])`.
     Mix(Vec<Weighted>),
+}
+
+impl SourceConfig {
+    /// The index that the recipe names, of a mix those of all its sources; none where one is not named or cannot be read.
+    pub fn index(&self) -> Option<ShardIndex> {
+        match self {
+            SourceConfig::WebDataset(config) => ShardIndex::read(config.index.as_deref()?).ok(),
+            SourceConfig::Mix(sources) => {
+                let indexes = sources.iter().map(|Weighted(source, _)| source.index());
+                let indexes: Vec<ShardIndex> = indexes.collect::<Option<_>>()?;
+                Some(ShardIndex::new(indexes.iter().flat_map(|index| index.shards().to_vec()).collect()))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A source of a mix and its weight: `(WebDataset(shards: "..."), 3)`.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Deserialize;
 
 use crate::data::shard::Shard;
+use crate::data::source::pieces::Epoch;
 use crate::data::source::shard_index::IndexedShard;
 use crate::data::storage::{Location, Storage, StorageError};
 use crate::data::DataError;
@@ -57,6 +58,11 @@ pub fn count(
             Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect())
         }
     }
+}
+
+/// So many shards in the order of the first epoch of a source that is not in a mix.
+pub fn first_epoch(seed: u64, shards: usize) -> Vec<usize> {
+    Epoch::draw(seed, 0, shards, None).shards().iter().map(|&shard| shard as usize).collect()
 }
 
 fn count_one(file: &Location, storage: &Storage) -> Result<IndexedShard, DataError> {

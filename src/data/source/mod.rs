@@ -24,6 +24,7 @@ mod pieces;
 pub mod scenes;
 mod shard_index;
 pub mod table;
+mod tar_shards;
 pub mod webdataset;
 mod windows;
 

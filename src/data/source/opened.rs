@@ -128,7 +128,7 @@ impl<S: ShardSet> Opened<S> {
         std::thread::scope(|scope| {
             for _ in 1..shards.len().min(OPENED_AT_ONCE) {
                 // Where the system refuses a thread, the others do its work.
-                let _ = std::thread::Builder::new().name("flip-index".into()).spawn_scoped(scope, &work);
+                let _ = std::thread::Builder::new().name("flip-index".into()).spawn_scoped(scope, work);
             }
             work();
         });

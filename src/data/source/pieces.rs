@@ -58,6 +58,11 @@ impl Epoch {
         Epoch { of: (seed, epoch, counts.is_some()), shards, starts }
     }
 
+    /// The shards in order.
+    pub fn shards(&self) -> &[u32] {
+        &self.shards
+    }
+
     /// Places in the order of the shards that a lane has a part of; for shards that are dealt out, the number of them.
     fn places(&self, lane: Lane) -> Range<usize> {
         match self.starts.last() {

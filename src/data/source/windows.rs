@@ -460,15 +460,24 @@ mod tests {
 
     #[test]
     fn nothing_is_opened_behind_what_is_wanted() {
-        let source = counted(vec![20; 16], 4);
-        let order = Order::Lane { seed: 3, lane: Lane::WHOLE };
-        source.want(Lane::WHOLE, 16 * 20);
-        let tickets = pass(&source, Cursor::default(), order);
-        for ticket in &tickets {
-            source.shard(ticket.item.0).unwrap();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        assert!(source.shards().opened.load(Ordering::Relaxed) <= 16 + 4, "walked and loaded afterwards");
+        let opened = |wanted: u64| {
+            let source = counted(vec![20; 16], 4);
+            source.want(Lane::WHOLE, wanted);
+            let mut cursor = Cursor::default();
+            for _ in 0..80 {
+                let order = Order::Lane { seed: 3, lane: Lane::WHOLE };
+                let ticket = source.ticket(cursor, order).unwrap().unwrap();
+                cursor = ticket.after;
+                source.shard(ticket.item.0).unwrap();
+            }
+            let began = Instant::now();
+            while source.shards().opened.load(Ordering::Relaxed) < 8 && began.elapsed().as_millis() < 500 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            source.shards().opened.load(Ordering::Relaxed)
+        };
+        assert_eq!(opened(80), 4, "the first of four windows");
+        assert_eq!(opened(81), 8, "and the second");
     }
 
     #[test]
