@@ -162,8 +162,6 @@ fn recipes_round_trip() {
     }
 }
 
-/// The published schedules (configs of the official code): 19 steps an epoch of 1,281,167 pairs, 10,000 epochs on
-/// LAION-400M, 20,000 at half of the rate on LAION-2B, and then 100.
 #[test]
 fn fields_may_still_be_written_by_their_former_names() {
     let text = std::fs::read_to_string(root().join("recipes/quickstart.ron")).expect("a recipe");
@@ -178,11 +176,14 @@ fn fields_may_still_be_written_by_their_former_names() {
     assert!(with("pictures_bytes: 4096").is_err());
 }
 
+/// The published schedules (configs of the official code): 19 steps an epoch of 1,281,167 pairs, 10,000 epochs on
+/// LAION-400M, 20,000 at half of the rate on LAION-2B, and then 100.
 #[test]
 fn the_papers_recipes_have_the_papers_numbers() {
     for (name, steps, peak_lr, warmup) in [
         ("vit_b16", 190_000, 1.024e-3, 760.0),
         ("vit_l16", 190_000, 1.024e-3, 760.0),
+        ("vit_l14", 190_000, 1.024e-3, 760.0),
         ("vit_h14", 190_000, 1.024e-3, 3_800.0),
         ("vit_l16_laion2b", 380_000, 5.12e-4, 760.0),
         ("vit_h14_laion2b", 380_000, 5.12e-4, 3_800.0),
