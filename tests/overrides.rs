@@ -1,7 +1,7 @@
 //! `--set PATH=VALUE`: any field can be replaced or added, wherever the recipe leaves it.
 
 use flip::data::SourceConfig;
-use flip::duration::Duration;
+use flip::duration::{Duration, Length, Phase};
 use flip::mask::{ImageMask, Ratio, TextMask};
 use flip::optimizer::{OptimizerConfig, PeakLr, ScheduleConfig};
 use flip::recipe::{read_text, Precision, Recipe};
@@ -35,7 +35,7 @@ fn written_fields_are_replaced() {
     );
     let stage = pretrain(&recipe);
     assert_eq!(stage.batch.get(), 64);
-    assert_eq!(stage.length, Duration::Samples(6_400));
+    assert_eq!(stage.length, Length::Samples(6_400));
     assert_eq!(stage.image_mask, ImageMask::Random(Ratio::try_from(0.75).unwrap()));
     assert_eq!(recipe.model.image.width, 128);
 }
@@ -45,7 +45,7 @@ fn variants_are_looked_through_or_named() {
     let recipe =
         with(QUICKSTART, &["stages.0.schedule.lr.Absolute=2e-3", "stages.0.schedule.Cosine.warmup=Steps(7)"]);
     let ScheduleConfig::Cosine(schedule) = &pretrain(&recipe).schedule else { panic!() };
-    assert_eq!((schedule.lr, schedule.warmup), (PeakLr::Absolute(2e-3), Duration::Steps(7)));
+    assert_eq!((schedule.lr, schedule.warmup), (PeakLr::Absolute(2e-3), Phase::Steps(7)));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn absent_fields_are_added() {
         ],
     );
     let stage = pretrain(&recipe);
-    let OptimizerConfig::AdamW(optimizer) = &stage.optimizer;
+    let OptimizerConfig::AdamW(optimizer) = &stage.optimizer else { panic!() };
     assert_eq!((optimizer.weight_decay, optimizer.beta2), (0.1, 0.95));
     assert_eq!(stage.text_mask, TextMask::Truncate(Ratio::try_from(0.5).unwrap()));
     assert_eq!((recipe.seed, stage.micro_batch.map(|n| n.get())), (7, Some(32)));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::checkpoint::Snapshot;
-use crate::duration::Duration;
+use crate::duration::{Duration, Length, Phase};
 use crate::outside;
 use crate::recipe::{self, Change, Effect, FieldPath, Recipe, Segment};
 use crate::record::{now, Amendment, RunFolder};
@@ -171,10 +171,14 @@ fn in_time(recipe: &Recipe, change: &Change, position: &Position) -> Result<(), 
 /// A duration of a training stage that depends on its batch.
 fn not_in_steps(stage: &Stage) -> Option<&'static str> {
     let config = stage.training()?;
-    let (length, warmup) = (config.length, config.schedule.warmup());
     let every = config.evaluate.map(|periodic| periodic.every);
-    [("length", Some(length)), ("schedule.warmup", Some(warmup)), ("evaluate.every", every)]
-        .into_iter()
-        .find(|(_, duration)| duration.is_some_and(|duration| !matches!(duration, Duration::Steps(_))))
-        .map(|(field, _)| field)
+    // A share is of the length.
+    let depends = |phase: Phase| !matches!(phase, Phase::Steps(_) | Phase::Share(_));
+    let fields = [
+        ("length", !matches!(config.length, Length::Steps(_))),
+        ("schedule.warmup", depends(config.schedule.warmup())),
+        ("schedule.decay", config.schedule.decay().is_some_and(depends)),
+        ("evaluate.every", every.is_some_and(|every| !matches!(every, Duration::Steps(_)))),
+    ];
+    fields.into_iter().find(|(_, depends)| *depends).map(|(field, _)| field)
 }

@@ -6,6 +6,7 @@
 //! | [`data`] | sources, order, remote storage, filters, broken data |
 //! | [`evaluation`] | evaluators, data sets, preprocessing |
 //! | [`search`] | images by text or by image: command, index, browser, HTTP |
+//! | [`training`] | lengths, learning rates, and what the paper does not have |
 //! | [`checkpoints`] | resuming, import, starting from a model, export, embedding |
 //! | [`studies`] | sweeps and studies |
 //! | [`many_processes`] | MPI, the same numbers on any number of ranks |
@@ -34,6 +35,7 @@ page!(many_processes, "many_processes.md");
 page!(recipes, "recipes.md");
 page!(search, "search.md");
 page!(studies, "studies.md");
+page!(training, "training.md");
 
 #[doc = include_str!("links.txt")]
 #[doc = include_str!("benchmarks.md")]

@@ -60,7 +60,8 @@ use crate::ranks::Nccl;
 use crate::ranks::{self, Alone};
 use crate::recipe::{self, Recipe};
 use crate::record::RunFolder;
-use crate::train::plan::TrainingPlan;
+use crate::train::length;
+use crate::train::plan::{TrainingPlan, UpdateRule};
 use crate::train::resumed::Resumed;
 use crate::train::{evaluate, train, Ended, Position, Run, Stage, TrainError, TrainingConfig};
 
@@ -160,11 +161,16 @@ fn run_stages<D: GraphDevice>(
         if index != position.stage {
             (position.stage, position.step) = (index, 0);
         }
-        let resumed = resumed.filter(|_| index == first && step > 0);
-        let ended = match stage {
-            Stage::Evaluate(configs) => evaluate(run, configs)?,
-            Stage::Pretrain(config) => train(run, &plan(run, index, config.into())?, resumed)?,
-            Stage::Unmask(config) => train(run, &plan(run, index, config.into())?, resumed)?,
+        let rule = UpdateRule::of(&recipe.stages, index);
+        // A stage without moments of its own has some before its first step.
+        let resumed = resumed.filter(|_| index == first && (step > 0 || rule.continues));
+        let ended = match (stage, stage.training()) {
+            (Stage::Evaluate(configs), _) => evaluate(run, configs)?,
+            (_, None) => Ended::Complete,
+            (_, Some(config)) => match plan(run, index, config, rule)? {
+                Some(plan) => train(run, &plan, resumed)?,
+                None => Ended::Interrupted,
+            },
         };
         if ended == Ended::Interrupted {
             return Ok(ended);
@@ -173,16 +179,21 @@ fn run_stages<D: GraphDevice>(
     Ok(Ended::Complete)
 }
 
-/// Plans a stage that trains, with the size of an epoch where one of its durations needs it.
+/// Plans a stage that trains, with the size of an epoch where one of its durations needs it, and with the steps that its
+/// length stands for; none where the run was interrupted before these were known.
 fn plan<D: GraphDevice>(
-    run: &Run<'_, D>,
+    run: &mut Run<'_, D>,
     stage: usize,
     config: TrainingConfig,
-) -> Result<TrainingPlan, InterpreterError> {
+    rule: UpdateRule,
+) -> Result<Option<TrainingPlan>, InterpreterError> {
     let durations = TrainingPlan::durations(&config, run.config.checkpoints);
     let epoch_samples = run.epoch_samples(&durations).map_err(InterpreterError::Train)?;
-    let plan = TrainingPlan::new(config, run.config.model, run.config.checkpoints, epoch_samples);
-    Ok(plan.map_err(|source| TrainError::Plan { stage, source })?)
+    let (model, checkpoints) = (run.config.model, run.config.checkpoints);
+    let planned =
+        |steps| TrainingPlan::new(config.clone(), rule.clone(), model, checkpoints, epoch_samples, steps);
+    let plan = planned(None).map_err(|source| TrainError::Plan { stage, source })?;
+    Ok(length::settled(run, plan, |steps| planned(Some(steps)))?)
 }
 
 /// The newest usable checkpoint; refused ones are named.

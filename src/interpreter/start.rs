@@ -66,6 +66,7 @@ pub(super) fn start<'a, D: GraphDevice>(
         source,
         tokenizer,
         model,
+        moments: None,
         state,
         newest_checkpoint: resumed.as_ref().map(|resumed| resumed.path.clone()),
         recorder,

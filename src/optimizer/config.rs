@@ -3,13 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::duration::Duration;
+use crate::duration::Phase;
 
 /// The update rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum OptimizerConfig {
     AdamW(AdamWConfig),
+    /// As the training stage before it, with its moments and its count of updates: for a stage that goes on with the same
+    /// training, such as a decay of the learning rate of its own. Otherwise each stage begins without moments.
+    Continue,
 }
 
 /// AdamW with decoupled weight decay on the official groups: everything but biases, norm parameters and
@@ -47,14 +50,36 @@ pub enum ScheduleConfig {
     Cosine(CosineConfig),
     /// Linear warm-up, then constant.
     Constant(ConstantConfig),
+    /// Linear warm-up, then constant, then a decay over the last part of the stage: a constant rate with a cooldown
+    /// (open_clip's `const-cooldown`; arXiv 2404.06395, 2405.18392). Where it is not known beforehand how long to train: the constant
+    /// part can be prolonged, and a decay begun from any of its checkpoints.
+    WarmupStableDecay(WarmupStableDecayConfig),
 }
 
 impl ScheduleConfig {
+    /// Peak of the rate.
+    pub fn lr(&self) -> PeakLr {
+        match self {
+            ScheduleConfig::Cosine(config) => config.lr,
+            ScheduleConfig::Constant(config) => config.lr,
+            ScheduleConfig::WarmupStableDecay(config) => config.lr,
+        }
+    }
+
     /// Time in which the rate rises.
-    pub fn warmup(&self) -> Duration {
+    pub fn warmup(&self) -> Phase {
         match self {
             ScheduleConfig::Cosine(config) => config.warmup,
             ScheduleConfig::Constant(config) => config.warmup,
+            ScheduleConfig::WarmupStableDecay(config) => config.warmup,
+        }
+    }
+
+    /// Time at the end of the stage in which the rate falls, where that is a field of the schedule.
+    pub fn decay(&self) -> Option<Phase> {
+        match self {
+            ScheduleConfig::WarmupStableDecay(config) => Some(config.decay),
+            ScheduleConfig::Cosine(_) | ScheduleConfig::Constant(_) => None,
         }
     }
 }
@@ -86,8 +111,8 @@ pub struct CosineConfig {
     /// Peak of the learning rate.
     pub lr: PeakLr,
     /// Length of the linear warm-up. Default: none, the rate begins at its peak.
-    #[serde(default = "Duration::none")]
-    pub warmup: Duration,
+    #[serde(default = "Phase::none")]
+    pub warmup: Phase,
     /// Learning rate at the start of the warm-up.
     #[serde(default)]
     pub warmup_lr: f64,
@@ -103,6 +128,37 @@ pub struct ConstantConfig {
     /// The learning rate after the warm-up.
     pub lr: PeakLr,
     /// Length of the linear warm-up. Default: none, the rate begins at its peak.
-    #[serde(default = "Duration::none")]
-    pub warmup: Duration,
+    #[serde(default = "Phase::none")]
+    pub warmup: Phase,
+}
+
+/// Linear warm-up, then constant, then a decay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WarmupStableDecayConfig {
+    /// The learning rate between warm-up and decay.
+    pub lr: PeakLr,
+    /// Length of the linear warm-up. Default: none, the rate begins at its peak.
+    #[serde(default = "Phase::none")]
+    pub warmup: Phase,
+    /// Length of the decay, which ends with the stage.
+    pub decay: Phase,
+    /// Course of the decay.
+    #[serde(default)]
+    pub shape: DecayShape,
+    /// Learning rate at the end.
+    #[serde(default)]
+    pub min_lr: f64,
+}
+
+/// Course of the learning rate over a decay, of which the share t, from 0 to 1, is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum DecayShape {
+    /// 1 - t of the way from `min_lr` to the peak (open_clip's, with power 1).
+    #[default]
+    Linear,
+    /// 1 - sqrt(t) of the way: falls sooner, and was the best of those compared in arXiv 2405.18392.
+    OneMinusSqrt,
+    /// peak (min_lr / peak)^t, for a `min_lr` above 0 (arXiv 2404.06395).
+    Exponential,
 }

@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::memory::{fused_on_gpu, Memory, Update};
 use super::Recipe;
 use crate::data::{DataConfig, ScenesConfig, SourceConfig};
-use crate::duration::{Duration, DurationError};
+use crate::duration::{Duration, DurationError, Length, Phase};
 use crate::evaluator::EvaluatorConfig;
-use crate::optimizer::ScheduleConfig;
+use crate::optimizer::OptimizerConfig;
 use crate::train::{Stage, TrainingConfig};
 
 /// Number of pairs in an epoch.
@@ -42,6 +42,25 @@ impl Epoch {
             (Epoch::Samples(samples), _) => duration.steps(batch, Some(samples)).map(Some),
             (Epoch::Counted, Duration::Epochs(_)) => Ok(None),
             (Epoch::Counted | Epoch::Endless, _) => duration.steps(batch, None).map(Some),
+        }
+    }
+
+    /// A length in steps of `batch` pairs and `flop` operations; `None` where only the source can tell, or the clock.
+    pub fn length(self, length: Length, batch: u64, flop: f64) -> Result<Option<f64>, DurationError> {
+        match length.duration() {
+            Some(duration) => self.steps(duration, batch),
+            None => length.steps(batch, None, flop),
+        }
+    }
+
+    /// A phase of a stage of `total` steps of `batch` pairs in steps; `None` where only the source or the clock can tell.
+    pub fn phase(self, phase: Phase, batch: u64, total: Option<f64>) -> Result<Option<f64>, DurationError> {
+        match (phase.duration(), total) {
+            (Some(duration), _) => self.steps(duration, batch),
+            (None, total) => {
+                let steps = phase.steps(batch, None, total.unwrap_or_default() as u64)?;
+                Ok(total.map(|_| steps))
+            }
         }
     }
 }
@@ -104,6 +123,12 @@ pub struct TrainingForecast {
     pub peak_lr: f64,
     /// Steps; a fraction is possible.
     pub warmup_steps: Option<f64>,
+    /// Steps at the end in which the learning rate falls, where the schedule says them.
+    pub decay_steps: Option<f64>,
+    /// Hours of training, where the stage has so many; its steps are known when it has begun.
+    pub hours: Option<f64>,
+    /// The stage goes on with the moments of the one before it.
+    pub continues: bool,
     /// Side of the training images, pixels.
     pub image_size: usize,
     /// Patches of an image.
@@ -148,16 +173,13 @@ fn training(recipe: &Recipe, config: &TrainingConfig) -> TrainingForecast {
     let (batch, micro_batch) = (config.batch.get(), config.micro_batch.unwrap_or(config.batch).get());
     let image_size = config.image_size.map_or(model.image.size, NonZeroUsize::get);
     let grid = image_size / model.image.patch;
-    let kept_patches = config.image_mask.kept(grid);
-    let kept_tokens = config.text_mask.kept(model.text.context);
+    let (kept_patches, kept_tokens) = config.kept(model);
 
     let epoch = Epoch::of(&recipe.data);
     let in_steps = |duration| epoch.steps(duration, batch as u64).ok().flatten();
-    let (lr, warmup) = match &config.schedule {
-        ScheduleConfig::Cosine(cosine) => (cosine.lr, cosine.warmup),
-        ScheduleConfig::Constant(constant) => (constant.lr, constant.warmup),
-    };
-    let steps = in_steps(config.length).map(f64::floor);
+    let flop = config.flops_per_step(model);
+    let steps = epoch.length(config.length, batch as u64, flop).ok().flatten().map(f64::floor);
+    let phase = |phase| epoch.phase(phase, batch as u64, steps).ok().flatten();
     let flops_per_pair = model.flops_per_pair(kept_patches, kept_tokens, batch);
     let flops_per_step = flops_per_pair * batch as f64;
     let encoding_twice = if micro_batch < batch {
@@ -173,8 +195,14 @@ fn training(recipe: &Recipe, config: &TrainingConfig) -> TrainingForecast {
         samples: steps.map(|steps| steps * batch as f64),
         batch,
         micro_batch,
-        peak_lr: lr.at(batch as u64),
-        warmup_steps: in_steps(warmup),
+        peak_lr: config.schedule.lr().at(batch as u64),
+        warmup_steps: phase(config.schedule.warmup()),
+        decay_steps: config.schedule.decay().and_then(phase),
+        hours: match config.length {
+            Length::Hours(hours) => Some(hours),
+            _ => None,
+        },
+        continues: config.optimizer == OptimizerConfig::Continue,
         image_size,
         patches: grid * grid,
         kept_patches,

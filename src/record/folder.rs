@@ -137,6 +137,7 @@ impl RunFolder {
             self.tokenizer(),
             self.identity(),
             self.amendments(),
+            self.lengths(),
             self.processes(),
             self.model(),
             self.masks(),

@@ -9,6 +9,7 @@
 //! | `eval.json` | a row an evaluation | [`EvaluationRow`] |
 //! | `examples/*.json` | images with what was found for them, a file an evaluation | [`Examples`] |
 //! | `amendments.json` | fields of the recipe that were changed while the run went on | [`Amendment`] |
+//! | `lengths.json` | lengths of stages that were resolved to steps | [`ResolvedLength`] |
 //! | `processes.json` | the processes that worked on the run | [`Process`] |
 //! | `checkpoints/` | snapshots | [`crate::checkpoint`] writes and reads them |
 //! | all the others | | [`RunPaths`] lists them |
@@ -39,6 +40,7 @@ mod amendment;
 mod evaluation;
 mod example;
 mod folder;
+mod length;
 mod lines;
 mod number;
 mod paths;
@@ -54,6 +56,7 @@ pub use amendment::Amendment;
 pub use evaluation::{ClassResult, Confusion, Evaluation, EvaluationRow};
 pub use example::{Answer, Example, Examples};
 pub use folder::{Entry, RunFolder, RunFolderError};
+pub use length::ResolvedLength;
 pub use lines::{last_line, read_lines, JsonLines};
 pub use paths::RunPaths;
 pub use process::{now, Process};

@@ -94,6 +94,11 @@ impl RunPaths {
         self.root.join("amendments.json")
     }
 
+    /// Lengths of stages that were resolved to steps when the stages began.
+    pub fn lengths(&self) -> PathBuf {
+        self.root.join("lengths.json")
+    }
+
     /// The processes that worked on the run.
     pub fn processes(&self) -> PathBuf {
         self.root.join("processes.json")

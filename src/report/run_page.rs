@@ -16,7 +16,7 @@ use super::page::{self, figure, tiles, Text, Tile};
 use super::results::{confusions, results};
 use super::words::{duration, grouped, headline, minute, percent, rate};
 use super::{amendments, text_if_there, ReportError};
-use crate::record::{read_if_there, Amendment, EvaluationRow, Examples, Process, RunPaths};
+use crate::record::{read_if_there, Amendment, EvaluationRow, Examples, Process, ResolvedLength, RunPaths};
 use crate::whole_file;
 
 /// Writes `report.html` into the run folder and each curve into its `curves/` as SVG, from what there is:
@@ -35,7 +35,7 @@ pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
     let history = History::read(run_dir)?;
 
     let body = html! {
-        (about(&paths, &history, &Process::read_all(run_dir)?))
+        (about(&paths, &history, &Process::read_all(run_dir)?, &ResolvedLength::read_all(&paths.lengths())?))
         (tiles(&numbers(&history, &rows)))
         @if let Some(swing) = history.swing() { p.warning { (swing.told()) } }
         (results(&rows, &titles))
@@ -75,8 +75,8 @@ pub(super) fn run_name(run_dir: &Path) -> String {
     absolute.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Beginning, machine, version, command, duration and data of the run.
-fn about(paths: &RunPaths, history: &History, processes: &[Process]) -> Markup {
+/// Length, beginning, machine, version, command, duration and data of the run.
+fn about(paths: &RunPaths, history: &History, processes: &[Process], lengths: &[ResolvedLength]) -> Markup {
     let complete = text_if_there(&paths.complete()).ok().flatten();
     let first = processes.first();
     let last = processes.last();
@@ -103,7 +103,10 @@ fn about(paths: &RunPaths, history: &History, processes: &[Process]) -> Markup {
         let state = if complete.is_some() { "the run is finished" } else { "the run is not finished" };
         format!("{}; {state}", duration(history.minutes()))
     });
+    let lengths: Vec<String> = lengths.iter().map(resolved).collect();
+    let lengths = (!lengths.is_empty()).then(|| lengths.join("; "));
     let facts = [
+        ("length", lengths),
         ("began", began),
         ("version", version.map(|version| version.trim().to_owned())),
         ("machine", machine),
@@ -120,6 +123,16 @@ fn about(paths: &RunPaths, history: &History, processes: &[Process]) -> Markup {
             }
         }
     }
+}
+
+/// `stage 1: Hours(2.0) is 5,321 steps, at 1.35 s a step`.
+fn resolved(length: &ResolvedLength) -> String {
+    let of_each = match (length.seconds_per_step, length.flop_per_step) {
+        (Some(seconds), _) => format!(", at {seconds:.3} s a step when it began"),
+        (None, Some(flop)) => format!(", of {:.3} GFLOP each", flop / 1e9),
+        (None, None) => String::new(),
+    };
+    format!("stage {}: {} is {} steps{of_each}", length.stage + 1, length.length, grouped(length.steps))
 }
 
 /// The numbers that matter first.

@@ -122,9 +122,24 @@ impl<'p> Batches<'p> {
     }
 
     /// Loads the batch after the one that [`next`](Self::next) gave. Its error, if it has one, is the next step's.
-    pub fn load_ahead<D: GraphDevice>(&mut self, run: &Run<'_, D>, clock: &mut Clock) -> Option<&StepImages> {
+    fn load_ahead<D: GraphDevice>(&mut self, run: &Run<'_, D>, clock: &mut Clock) -> Option<&StepImages> {
         let loaded = self.load(run, clock, run.state.position.global_step + 1);
         self.ahead.insert(loaded).as_ref().ok().map(|batch| &batch.images)
+    }
+
+    /// Loads the next batch where there are `more` and the model wants to know its images beforehand, and tells the model of
+    /// both.
+    pub fn announce<D: GraphDevice>(
+        &mut self,
+        run: &Run<'_, D>,
+        clock: &mut Clock,
+        batch: &ReadyBatch,
+        more: bool,
+    ) {
+        if run.model.prefetches() {
+            let next = if more { self.load_ahead(run, clock) } else { None };
+            run.model.prefetch(&batch.images, next);
+        }
     }
 
     /// Loads a part of the batch for each loader, and draws the masks of an update.

@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::duration::Duration;
+use crate::duration::{Duration, Length};
 use crate::evaluator::EvaluatorConfig;
 use crate::mask::{ImageMask, TextMask};
+use crate::model::ModelConfig;
 use crate::optimizer::{OptimizerConfig, ScheduleConfig};
 use crate::record::StageKind;
 
@@ -112,7 +113,7 @@ macro_rules! training_stages {
 training_stages! {
     {
         /// Length of the stage.
-        length: Duration,
+        length: Length,
         /// Pairs of one update, all of which compete with each other.
         #[schemars(range(min = 1, max = 16_777_216))]
         batch: NonZeroUsize,
@@ -134,6 +135,20 @@ training_stages! {
         /// Evaluations in the course of the stage. They change nothing that training computes.
         #[serde(default)]
         evaluate: Option<PeriodicEvaluationConfig>,
+    }
+}
+
+impl TrainingConfig {
+    /// Patches and tokens that a model's encoders get of a pair.
+    pub fn kept(&self, model: &ModelConfig) -> (usize, usize) {
+        let size = self.image_size.map_or(model.image.size, NonZeroUsize::get);
+        (self.image_mask.kept(size / model.image.patch), self.text_mask.kept(model.text.context))
+    }
+
+    /// Floating-point operations of an update, as [`ModelConfig::flops_per_pair`] counts them.
+    pub fn flops_per_step(&self, model: &ModelConfig) -> f64 {
+        let ((patches, tokens), batch) = (self.kept(model), self.batch.get());
+        model.flops_per_pair(patches, tokens, batch) * batch as f64
     }
 }
 

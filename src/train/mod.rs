@@ -6,6 +6,7 @@
 //! | [`plan`] | a training stage in steps |
 //! | [`run`] | a run while it goes on, which hands its model and position from stage to stage |
 //! | [`trainer`] | the training loop: next_batch, step, log, evaluate, save |
+//! | [`length`] | a length in hours or FLOP, in steps |
 //! | [`inputs`] | masks drawn, tokens gathered, micro-batches |
 //! | [`lanes`] | the strands that the training data is walked in |
 //! | [`evaluate`](mod@evaluate) | evaluators, and their rows |
@@ -22,7 +23,9 @@ pub mod evaluate;
 pub mod identity;
 pub mod inputs;
 pub mod lanes;
+mod learner;
 mod left_out;
+pub mod length;
 mod masks_image;
 pub mod plan;
 mod processes;

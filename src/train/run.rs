@@ -54,6 +54,8 @@ pub struct Run<'a, D: GraphDevice> {
     pub tokenizer: Arc<Tokenizer>,
     /// The model, with its weights.
     pub model: Flip<f32, D>,
+    /// Moments that the next training stage goes on with.
+    pub moments: Option<AdamW<f32, D>>,
     /// Position, parts and identity.
     pub state: State,
     /// The newest checkpoint written or read.

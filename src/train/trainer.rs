@@ -4,16 +4,15 @@ use std::time::Instant;
 
 use crate::data::Batch;
 use crate::log::Bar;
-use crate::model::{GraphDevice, LossAndGradients, OwnParts};
-use crate::optimizer::{clip_factor, global_norm, sharded_norm, AdamW, OptimizerConfig, OptimizerError};
-use crate::parameter::Flat;
-use crate::ranks::{Kind, Owners, Shard};
+use crate::model::GraphDevice;
+use crate::ranks::Kind;
 use crate::record::StepMetrics;
 
 use super::batches::{Batches, ReadyBatch};
 use super::clock::Clock;
 use super::error::{NotFinite, TrainError};
 use super::evaluate::evaluate;
+use super::learner::{Gradients, Learner};
 use super::left_out::LeftOut;
 use super::masks_image;
 use super::plan::TrainingPlan;
@@ -32,15 +31,16 @@ pub fn train<D: GraphDevice>(
     plan: &TrainingPlan,
     resumed: Option<&Resumed>,
 ) -> Result<Ended, TrainError> {
-    let (owners, optimizer) = optimizer(run, plan, resumed)?;
+    let learner = Learner::new(run, plan, resumed)?;
     // An evaluation that was interrupted is made up for; one that was not has its rows.
     if run.state.position.step > 0 && evaluate_if_due(run, plan)? == Ended::Interrupted {
         return Ok(Ended::Interrupted);
     }
     if run.state.position.step >= plan.steps {
+        run.moments = plan.rule.handed_on.then_some(learner.optimizer);
         return Ok(Ended::Complete);
     }
-    Trainer::start(run, plan, owners, optimizer)?.run()
+    Trainer::start(run, plan, learner)?.run()
 }
 
 /// A training stage while it runs.
@@ -48,9 +48,7 @@ struct Trainer<'t, 'r, D: GraphDevice> {
     run: &'t mut Run<'r, D>,
     plan: &'t TrainingPlan,
     batches: Batches<'t>,
-    /// The ranks that hold the optimizer's state of each parameter, where it is sharded.
-    owners: Option<Owners>,
-    optimizer: AdamW<f32, D>,
+    learner: Learner<D>,
     bar: Bar,
     clock: Clock,
     /// Of this rank on its last step.
@@ -76,8 +74,7 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
     fn start(
         run: &'t mut Run<'r, D>,
         plan: &'t TrainingPlan,
-        owners: Option<Owners>,
-        optimizer: AdamW<f32, D>,
+        learner: Learner<D>,
     ) -> Result<Self, TrainError> {
         let batches = Batches::start(run, plan)?;
         let position = &run.state.position;
@@ -86,7 +83,7 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         bar.start_at(position.step * plan.batch as u64);
         let reports = RankReports::of(run.processes.members);
         let report = RankReport::default();
-        Ok(Trainer { run, plan, batches, owners, optimizer, bar, clock: Clock::start(), report, reports })
+        Ok(Trainer { run, plan, batches, learner, bar, clock: Clock::start(), report, reports })
     }
 
     /// The loop.
@@ -154,20 +151,19 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         if self.run.state.position.global_step == 0 {
             self.show_masks(&batch)?;
         }
-        self.prefetch(&batch);
-        let LossAndGradients { loss, logit_scale, gradients, seconds } = self.loss_and_gradients(&batch)?;
-        self.report.encode_s = seconds.encode;
+        let more = self.done() + 1 < self.plan.steps;
+        self.batches.announce(self.run, &mut self.clock, &batch, more);
+        let Gradients { step, norm } = self.learner.gradients(self.run, self.plan, &self.batches, &batch)?;
+        let (loss, logit_scale) = (step.loss, step.logit_scale);
+        self.report.encode_s = step.seconds.encode;
         // The inputs are no longer needed, and take memory.
         let ReadyBatch { batches, .. } = batch;
-        let norm = match &self.owners {
-            None => global_norm(&self.run.model, &gradients).map_err(device)?,
-            Some(owners) => sharded_norm(self.run.processes.ranks, owners, &self.run.model, &gradients)?,
-        };
         if !loss.is_finite() || !norm.is_finite() {
             return Err(self.not_finite(loss, norm, &batches));
         }
         let lr = self.plan.schedule.lr(self.done());
-        self.update(gradients, norm, lr)?;
+        self.learner.update(self.run, self.plan, step.gradients, norm, lr)?;
+        self.run.model.clip_logit_scale()?;
         self.advance(&batches);
         Ok(Update { loss, logit_scale, norm, lr })
     }
@@ -179,46 +175,6 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         masks_image::write(self.run, loading, &batch.batches[0])?;
         self.clock.leave_out(drawing.elapsed());
         Ok(())
-    }
-
-    /// Loads the next batch, where the model wants to know its images beforehand, and tells the model of both.
-    fn prefetch(&mut self, batch: &ReadyBatch) {
-        if !self.run.model.prefetches() {
-            return;
-        }
-        let next = match self.done() + 1 < self.plan.steps {
-            true => self.batches.load_ahead(self.run, &mut self.clock),
-            false => None,
-        };
-        self.run.model.prefetch(&batch.images, next);
-    }
-
-    /// Loss of a batch, and its gradients: on this rank all of them, or those of its own parameters.
-    fn loss_and_gradients(&self, batch: &ReadyBatch) -> Result<LossAndGradients<f32, D>, TrainError> {
-        let (model, parts) = (&self.run.model, &self.batches.parts);
-        let ReadyBatch { images, texts, .. } = batch;
-        if let ([images], [texts], 1) = (images.as_slice(), texts.as_slice(), parts.count()) {
-            return Ok(model.loss_and_gradients(images, texts)?);
-        }
-        // A micro-batch is there to bound memory. Where it bounds nothing, encoding twice would be in vain.
-        let keep =
-            self.plan.micro_batch >= self.plan.batch || images.iter().map(Vec::len).sum::<usize>() == 1;
-        let own = OwnParts { images, texts, owners: self.owners.as_ref(), keep };
-        Ok(model.loss_and_gradients_in_parts(self.run.processes.ranks, parts, own)?)
-    }
-
-    /// Updates the parameters, of which each rank has its own where they are sharded.
-    fn update(&mut self, gradients: Flat<f32, D>, norm: f64, lr: f64) -> Result<(), TrainError> {
-        let model = &mut self.run.model;
-        let factor = self.plan.config.clip_grad_norm.map_or(1.0, |most| clip_factor(norm, most));
-        match &self.owners {
-            None => self.optimizer.update(model, gradients, lr, factor)?,
-            Some(owners) => {
-                let ranks = self.run.processes.ranks;
-                self.optimizer.update_sharded(ranks, owners, model, gradients, lr, factor)?;
-            }
-        }
-        Ok(model.clip_logit_scale()?)
     }
 
     fn not_finite(&self, loss: f64, norm: f64, batches: &[Batch]) -> TrainError {
@@ -295,39 +251,20 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
     /// Writes a checkpoint with the places of all lanes.
     fn save(&mut self) -> Result<(), TrainError> {
         self.batches.note_places(self.run.processes.ranks, &mut self.run.state)?;
-        self.run.save(Some(&self.optimizer), self.owners.as_ref())
+        self.run.save(Some(&self.learner.optimizer), self.learner.owners.as_ref())
     }
 
-    /// Tells of samples that were left out, by all ranks together, and ends the progress bar.
+    /// Tells of samples that were left out, by all ranks together, ends the progress bar, and hands the moments on where they
+    /// are wanted.
     fn finish(self) -> Result<(), TrainError> {
         let left_out = LeftOut::of_all(self.run.processes.ranks, &self.batches.skipped())?;
         if !left_out.is_empty() && self.run.recorder.is_some() {
             tracing::warn!(target: "flip::data", skipped = %left_out, "samples were left out in this stage");
         }
         self.bar.finish();
+        self.run.moments = self.plan.rule.handed_on.then_some(self.learner.optimizer);
         Ok(())
     }
-}
-
-/// The optimizer of a stage, new or as it was, and the owners of its state where that is sharded.
-fn optimizer<D: GraphDevice>(
-    run: &mut Run<'_, D>,
-    plan: &TrainingPlan,
-    resumed: Option<&Resumed>,
-) -> Result<(Option<Owners>, AdamW<f32, D>), TrainError> {
-    let (ranks, shard) = (run.processes.ranks, run.config.ranks.shard);
-    let OptimizerConfig::AdamW(config) = &plan.config.optimizer;
-    let lengths: Vec<usize> = run.model.parameters().iter().map(|parameter| parameter.len()).collect();
-    let sharded = shard != Shard::Nothing && !run.processes.alone();
-    let owners = sharded.then(|| Owners::of(&lengths, ranks.count()));
-    if let (Some(owners), Shard::Masters, false) = (&owners, shard, run.model.is_sharded()) {
-        run.model.shard(ranks, owners)?;
-    }
-    let optimizer = match resumed {
-        None => AdamW::new(config),
-        Some(resumed) => resumed.optimizer(ranks, owners.as_ref(), config, &run.model)?,
-    };
-    Ok((owners, optimizer))
 }
 
 /// Makes the evaluations that are due at the position of the run and have not been made.
@@ -338,8 +275,4 @@ fn evaluate_if_due<D: GraphDevice>(run: &mut Run<'_, D>, plan: &TrainingPlan) ->
         }
         _ => Ok(Ended::Complete),
     }
-}
-
-fn device(error: impl std::fmt::Display) -> OptimizerError {
-    OptimizerError::Device(error.to_string())
 }

@@ -137,6 +137,10 @@ fn print_training(
 ) -> io::Result<()> {
     writeln!(out, "\nstage {} of {stages}: {kind}", index + 1)?;
     let length = match (plan.steps, plan.samples) {
+        _ if plan.hours.is_some() => {
+            let hours = plan.hours.unwrap_or_default();
+            format!("{hours} hours of training, in steps once the stage has begun and some were timed")
+        }
         (Some(steps), Some(samples)) => format!("{} steps, {} pairs", grouped(steps), scaled(samples)),
         _ => UNKNOWN.to_owned(),
     };
@@ -148,7 +152,12 @@ fn print_training(
     row(out, "batch", &format!("{} pairs{micro}", grouped(plan.batch as u64)))?;
     let warmup =
         plan.warmup_steps.map_or(String::new(), |steps| format!(", warm-up {} steps", fractional(steps)));
-    row(out, "learning rate", &format!("peak {:e}{warmup}", plan.peak_lr))?;
+    let decay =
+        plan.decay_steps.map_or(String::new(), |steps| format!(", decay {} steps", fractional(steps)));
+    row(out, "learning rate", &format!("peak {:e}{warmup}{decay}", plan.peak_lr))?;
+    if plan.continues {
+        row(out, "optimizer", "goes on with the moments of the stage before")?;
+    }
     let size = plan.image_size;
     row(out, "image", &format!("{size} x {size}, {} of {} patches kept", plan.kept_patches, plan.patches))?;
     row(out, "caption", &format!("{} of {} tokens kept", plan.kept_tokens, plan.tokens))?;

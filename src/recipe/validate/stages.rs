@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use super::{evaluators, Findings};
-use crate::duration::{Duration, DurationError};
-use crate::optimizer::{AdamWConfig, OptimizerConfig, ScheduleConfig};
+use crate::duration::DurationError;
+use crate::optimizer::{AdamWConfig, DecayShape, OptimizerConfig, ScheduleConfig};
 use crate::recipe::forecast::Epoch;
 use crate::recipe::Recipe;
 use crate::train::{PeriodicEvaluationConfig, PretrainConfig, Stage, TrainingConfig};
@@ -21,6 +21,12 @@ pub(super) fn validate(recipe: &Recipe, findings: &mut Findings) {
         }
         if let Some(config) = stage.training() {
             Training { config: &config, recipe, path: &path }.validate(findings);
+            let before = recipe.stages[..index].iter().any(|stage| stage.training().is_some());
+            if config.optimizer == OptimizerConfig::Continue && !before {
+                let message = "Continue needs a stage before it that trains, got none".into();
+                let finding = findings.add(&format!("{path}.optimizer"), message);
+                finding.help("leave it out, or write AdamW(...)");
+            }
         }
         if let Stage::Evaluate(list) = stage {
             evaluators::validate(recipe, list, &path, findings);
@@ -99,7 +105,10 @@ impl Training<'_> {
                 findings.add(&format!("{path}.clip_grad_norm"), "expected clip_grad_norm > 0, got 0".into());
             finding.help("leave it out for no clipping");
         }
-        let OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps, weight_decay }) = &config.optimizer;
+        let OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps, weight_decay }) = &config.optimizer
+        else {
+            return;
+        };
         for (name, value) in [("beta1", *beta1), ("beta2", *beta2)] {
             if !(0.0..1.0).contains(&value) {
                 let message = format!("expected 0 <= {name} < 1, got {value}");
@@ -158,8 +167,7 @@ impl Training<'_> {
     fn durations(self, findings: &mut Findings) {
         let Training { config, recipe, path } = self;
         let (epoch, batch) = (Epoch::of(&recipe.data), config.batch.get());
-        let mut steps = |duration: Duration, field: &str| {
-            let found = epoch.steps(duration, batch as u64);
+        let mut steps = |found: Result<Option<f64>, DurationError>, field: &str| {
             if let Err(error) = &found {
                 let finding = findings.add(field, error.to_string());
                 if *error == DurationError::UnknownEpoch {
@@ -168,23 +176,39 @@ impl Training<'_> {
             }
             found.ok().flatten()
         };
-        let length = steps(config.length, &format!("{path}.length"));
-        let warmup_field = format!("{path}.schedule.warmup");
-        let warmup = match &config.schedule {
-            ScheduleConfig::Cosine(cosine) => steps(cosine.warmup, &warmup_field),
-            ScheduleConfig::Constant(constant) => steps(constant.warmup, &warmup_field),
-        };
-        let every = steps(recipe.checkpoints.every, "checkpoints.every");
+        let length_field = format!("{path}.length");
+        // A mask that keeps nothing, or a model of impossible sizes, is told of elsewhere.
+        let flop = config.flops_per_step(&recipe.model).max(1.0);
+        let length = steps(epoch.length(config.length, batch as u64, flop), &length_field);
+        let mut phases = vec![("warmup", config.schedule.warmup())];
+        phases.extend(config.schedule.decay().map(|decay| ("decay", decay)));
+        let phases = phases.into_iter().map(|(name, phase)| {
+            let field = format!("{path}.schedule.{name}");
+            let found = steps(epoch.phase(phase, batch as u64, length.map(f64::floor)), &field);
+            (name, field, found)
+        });
+        let phases: Vec<_> = phases.collect();
+        let every = steps(epoch.steps(recipe.checkpoints.every, batch as u64), "checkpoints.every");
         if let Some(length) = length.filter(|length| *length < 1.0) {
             let message = format!("expected at least one step of {batch} pairs, got {length} steps");
-            findings
-                .add(&format!("{path}.length"), message)
-                .also(&format!("{path}.batch"), "pairs of a step");
+            findings.add(&length_field, message).also(&format!("{path}.batch"), "pairs of a step");
         }
-        if let Some((warmup, length)) = warmup.zip(length).filter(|(warmup, length)| warmup > length) {
-            let message =
-                format!("expected at most the length of the stage ({length} steps), got {warmup} steps");
-            findings.add(&warmup_field, message).also(&format!("{path}.length"), "the length of the stage");
+        let mut taken = 0.0;
+        for (name, field, steps) in phases {
+            let Some((steps, length)) = steps.zip(length) else { continue };
+            let message = match taken {
+                0.0 => {
+                    format!("expected at most the length of the stage ({length} steps), got {steps} steps")
+                }
+                before => format!(
+                    "expected at most what the warm-up ({before} steps) leaves of the stage ({length} steps), got {steps} \
+                     steps of {name}"
+                ),
+            };
+            taken += steps;
+            if taken > length {
+                findings.add(&field, message).also(&length_field, "the length of the stage");
+            }
         }
         let already = findings.0.iter().any(|violation| violation.path == super::parsed("checkpoints.every"));
         if every.is_some_and(|every| every < 1.0) && !already {
@@ -194,13 +218,19 @@ impl Training<'_> {
 
     fn learning_rate(self, findings: &mut Findings) {
         let Training { config, path, .. } = self;
-        let (lr, floors): (_, &[(&str, f64)]) = match &config.schedule {
-            ScheduleConfig::Cosine(cosine) => {
-                (cosine.lr, &[("warmup_lr", cosine.warmup_lr), ("min_lr", cosine.min_lr)])
-            }
-            ScheduleConfig::Constant(constant) => (constant.lr, &[]),
+        let floors: &[(&str, f64)] = match &config.schedule {
+            ScheduleConfig::Cosine(cosine) => &[("warmup_lr", cosine.warmup_lr), ("min_lr", cosine.min_lr)],
+            ScheduleConfig::WarmupStableDecay(decaying) => &[("min_lr", decaying.min_lr)],
+            ScheduleConfig::Constant(_) => &[],
         };
-        let peak = lr.at(config.batch.get() as u64);
+        if let ScheduleConfig::WarmupStableDecay(decaying) = &config.schedule {
+            if decaying.shape == DecayShape::Exponential && decaying.min_lr == 0.0 {
+                let message = "an exponential decay never gets to 0: expected min_lr > 0, got 0".into();
+                let finding = findings.add(&format!("{path}.schedule.min_lr"), message);
+                finding.also(&format!("{path}.schedule.shape"), "the decay");
+            }
+        }
+        let peak = config.schedule.lr().at(config.batch.get() as u64);
         let field = format!("{path}.schedule.lr");
         if peak == 0.0 {
             findings.add(&field, "expected a learning rate above 0, got 0: nothing would be learned".into());
