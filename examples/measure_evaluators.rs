@@ -38,6 +38,7 @@ fn batches(images: usize, captions: usize) -> impl FnMut() -> Result<Option<Batc
             tokens: Vec::new(),
             lengths: Vec::new(),
             captions: rows.iter().map(|row| (0..captions).map(|c| format!("{row} {c}")).collect()).collect(),
+            label_sets: Vec::new(),
             labels: rows.iter().map(|row| Some((row % CLASSES) as i64)).collect(),
             keys: rows.iter().map(usize::to_string).collect(),
             images: vec![None; rows.len()],

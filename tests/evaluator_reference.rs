@@ -65,6 +65,7 @@ fn batches(
             tokens: Vec::new(),
             lengths: Vec::new(),
             captions: some.iter().map(|image| image.2.clone()).collect(),
+            label_sets: Vec::new(),
             labels: some.iter().map(|image| image.1).collect(),
             keys: some.iter().map(|image| image.0.clone()).collect(),
             images: vec![None; some.len()],

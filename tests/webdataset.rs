@@ -224,6 +224,7 @@ fn raw(index: u64) -> Result<Raw, Skip> {
         captions: vec!["aa".into(), "bb".into(), "cc".into()],
         meta: Ok(None),
         label: None,
+        label_set: None,
     })
 }
 

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod compare;
 pub mod data;
 pub mod embed;
+pub mod evaluate;
 pub mod export;
 mod failure;
 pub mod import;
@@ -73,6 +74,8 @@ enum Command {
     Search(search::SearchArgs),
     /// Search images from a browser or over HTTP, on this machine.
     Serve(serve::ServeArgs),
+    /// Measure a trained model on data sets: zero-shot, retrieval, linear probe, few-shot, or a whole suite.
+    Evaluate(evaluate::EvaluateArgs),
     /// Make a run folder of a checkpoint of open_clip, of transformers' CLIP, or of the official FLIP code.
     Import(import::ImportArgs),
     /// Write the model of a run as a folder that open_clip, transformers or an ONNX runtime loads.
@@ -161,6 +164,7 @@ impl Cli {
             Command::Embed(args) => embed::embed(args),
             Command::Search(args) => search::search(args),
             Command::Serve(args) => serve::serve(args),
+            Command::Evaluate(args) => evaluate::evaluate(args),
             Command::Import(args) => import::import(args),
             Command::Export(args) => export::export(args),
             Command::Card(args) => model_card::card(args, &mut out),

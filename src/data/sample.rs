@@ -31,4 +31,6 @@ pub struct Raw {
     pub meta: Result<Option<serde_json::Value>, Defect>,
     /// The class, where the source itself knows it (folders, scenes, `.cls` members).
     pub label: Option<i64>,
+    /// The classes, of an image that may show several, where the source knows them (`.npy` members of CLIP_benchmark).
+    pub label_set: Option<Vec<u32>>,
 }

@@ -214,7 +214,7 @@ impl Classes {
 }
 
 /// True if a list of names can be one of the classes that the source counts its labels by.
-fn check_fit(names: &[String], known: &[String]) -> Result<(), String> {
+pub(crate) fn check_fit(names: &[String], known: &[String]) -> Result<(), String> {
     if known.is_empty() {
         return Ok(());
     }

@@ -51,6 +51,21 @@ fn c() -> f64 {
     32.0
 }
 
+impl FewShotConfig {
+    /// 1, 2, 4, 8 and 16 images of each class, three times.
+    pub fn new(name: &str, train: SourceConfig) -> Self {
+        FewShotConfig {
+            name: name.into(),
+            train,
+            data: None,
+            labels: LabelsConfig::default(),
+            shots: shots(),
+            draws: draws(),
+            c: c(),
+        }
+    }
+}
+
 impl Evaluator for FewShotConfig {
     fn kind(&self) -> &'static str {
         "few_shot"

@@ -66,6 +66,20 @@ fn iterations() -> usize {
     ITERATIONS
 }
 
+impl LinearProbeConfig {
+    /// The best of 97 penalties, as CLIP does.
+    pub fn new(name: &str, train: SourceConfig) -> Self {
+        LinearProbeConfig {
+            name: name.into(),
+            train,
+            data: None,
+            labels: LabelsConfig::default(),
+            penalty: Penalty::default(),
+            iterations: iterations(),
+        }
+    }
+}
+
 impl Evaluator for LinearProbeConfig {
     fn kind(&self) -> &'static str {
         "linear_probe"

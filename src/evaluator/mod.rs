@@ -6,7 +6,7 @@
 //!
 //! | evaluator | asks |
 //! |---|---|
-//! | [`zero_shot`] | which class name is nearest to an image |
+//! | [`zero_shot`] | which class name is nearest to an image; of images of several classes, how early those of a class come |
 //! | [`retrieval`] | how early an image's caption comes among all, and a caption's image |
 //! | [`nearest_neighbours`] | which class the nearest labelled images have |
 //! | [`linear_probe`] | what a linear classifier on frozen embeddings learns from all labels |
@@ -26,29 +26,39 @@
 //! # Ok::<(), flip::evaluator::EvaluatorError>(())
 //! ```
 
+mod average_precision;
 pub mod classes;
 mod contract;
+pub mod data_sets;
+pub mod embedded_set;
 mod embedder;
+pub mod embedding_cache;
 mod error;
 mod evaluated;
 pub mod examples;
 pub mod few_shot;
 pub mod held_out_loss;
+mod label_sets;
 mod labelled;
 mod lbfgs;
 pub mod linear_probe;
 mod logistic;
 pub mod nearest_neighbours;
 mod products;
+pub mod prompts;
 pub(crate) mod ranking;
 pub mod retrieval;
+mod roc_auc;
 mod similarity;
 mod tally;
 pub mod zero_shot;
 
 pub use classes::{Classes, ClassesConfig};
 pub use contract::{Evaluator, Known, Material};
+pub use data_sets::DataSet;
+pub use embedded_set::{EmbeddedSample, EmbeddedSet};
 pub use embedder::{Batches, EmbedImages, EmbedTexts, Embedder};
+pub use embedding_cache::EmbeddingCache;
 pub use error::{BoxError, EvaluatorError};
 pub use evaluated::Evaluated;
 pub use few_shot::FewShotConfig;
@@ -56,6 +66,7 @@ pub use held_out_loss::HeldOutLossConfig;
 pub use labelled::LabelsConfig;
 pub use linear_probe::{LinearProbeConfig, Penalty};
 pub use nearest_neighbours::NearestNeighboursConfig;
+pub use prompts::Prompts;
 pub use retrieval::{RetrievalCaptions, RetrievalConfig};
 pub use zero_shot::ZeroShotConfig;
 

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::embedder::TEXTS_AT_ONCE;
 use super::examples::{thumbnail, Best, Thumbnail};
+use super::label_sets::LabelSets;
 use super::products::Products;
+use super::roc_auc::roc_auc;
 use super::similarity::dot;
 use super::tally::{Ranking, Tally};
 use super::{Classes, ClassesConfig, Embedder, Evaluated, Evaluator, EvaluatorError, Known, Material};
@@ -66,20 +68,29 @@ impl Evaluator for ZeroShotConfig {
         let mut products = Products::new()?;
         let mut tally = Tally::new(classes.names.len());
         let mut mistakes = Mistakes { classes: &classes, worst: Best::new(MISTAKES) };
+        let (mut sets, mut sides) = (LabelSets::default(), Sides::default());
         let mut unlabelled = 0u64;
         while let Some(batch) = (material.test)()? {
             let images = embedder.embed_images(&batch)?;
             let similarities = products.of(&images, &vectors, dim).chunks_exact(classes.names.len());
             for (row, similarities) in similarities.enumerate() {
+                if let Some(Some(set)) = batch.label_sets.get(row) {
+                    sets.add(similarities, set, &batch.keys[row])?;
+                    continue;
+                }
                 match classes.class_of(batch.labels[row], &batch.keys[row])? {
                     None => unlabelled += 1,
                     Some(class) => {
                         let ranking = Ranking::of(similarities, class);
                         tally.add(class, ranking);
+                        sides.add(class, similarities);
                         mistakes.take(&batch, row, class, similarities, ranking);
                     }
                 }
             }
+        }
+        if sets.n() > 0 {
+            return Ok(sets.finish(self.kind(), &self.name, &classes).into());
         }
         if tally.n() == 0 {
             let place = match &classes.label_field {
@@ -92,6 +103,7 @@ impl Evaluator for ZeroShotConfig {
             });
         }
         let mut result = tally.finish(self.kind(), &self.name, &classes.task, &classes.names);
+        result.metrics.extend(sides.roc_auc().map(|area| ("roc_auc".into(), area)));
         result.metrics.push(("unlabelled".into(), unlabelled as f64));
         Ok(Evaluated { evaluation: result, examples: mistakes.finish() })
     }
@@ -117,6 +129,28 @@ fn class_vectors(classes: &Classes, embedder: &mut Embedder<'_>) -> Result<Vec<f
         }
     }
     Ok(vectors)
+}
+
+/// How far images lean to the second of two classes.
+#[derive(Default)]
+struct Sides {
+    leanings: Vec<f32>,
+    is_second: Vec<bool>,
+}
+
+impl Sides {
+    /// An image of `class`; nothing where there are not two classes.
+    fn add(&mut self, class: usize, similarities: &[f32]) {
+        if let [first, second] = similarities {
+            self.leanings.push(second - first);
+            self.is_second.push(class == 1);
+        }
+    }
+
+    /// That of the probability of the second class.
+    fn roc_auc(&self) -> Option<f64> {
+        roc_auc(&self.leanings, &self.is_second)
+    }
 }
 
 /// An image, its class, and the similarities of the classes in front of it.

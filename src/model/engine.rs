@@ -81,6 +81,13 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug + Send + Sync {
         record: bool,
     ) -> Result<Node<(usize, usize), E, D>, D::Err>;
 
+    /// Unit embeddings [batch, embed_dim] of a checked input, and what is projected to them, [batch, width], on the host.
+    fn image_features(
+        &self,
+        masters: &Flat<E, D>,
+        input: &ImageInput,
+    ) -> Result<(Matrix<E, D>, Vec<f32>), D::Err>;
+
     /// Unit embeddings [batch, embed_dim] of a checked input.
     fn texts(
         &self,

@@ -54,6 +54,8 @@ pub enum ModelError {
     Gpu(#[from] crate::kernel::cuda::GpuError),
     #[error("compute: Fused computes in bfloat16 on a GPU, not in 32 bits")]
     FusedF32OnGpu,
+    #[error("features before the projection are those of fused encoders; this model computes operation by operation")]
+    NoFeatures,
     #[error("compute: Fused has no kernels on a GPU for this model: {0}")]
     NoGpuKernels(String),
 }

@@ -287,12 +287,24 @@ where
         record: bool,
     ) -> Result<Node<(usize, usize), f32, D>, D::Err> {
         let node = self.node(Tower::Image, masters, input.kept.batch, |encoders, weights, z| {
-            encoders.encode_images(weights, input, z, record)
+            encoders.encode_images(weights, input, z, record, None)
         })?;
         if B::PREFETCHES {
             self.shared.look_ahead(input, record).map_err(logged::<D, B>)?;
         }
         Ok(node)
+    }
+
+    fn image_features(
+        &self,
+        masters: &Flat<f32, D>,
+        input: &ImageInput,
+    ) -> Result<(Matrix<f32, D>, Vec<f32>), D::Err> {
+        let mut features = Vec::new();
+        let node = self.node(Tower::Image, masters, input.kept.batch, |encoders, weights, z| {
+            encoders.encode_images(weights, input, z, false, Some(&mut features))
+        })?;
+        Ok((node.value, features))
     }
 
     fn texts(

@@ -234,6 +234,18 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         Ok(host_f32(&z))
     }
 
+    /// Unit embeddings of images, [batch, embed_dim], and the features that are projected to them, [batch, width], both on the
+    /// host: the final norm of what is pooled, from which CLIP's linear probes learn.
+    ///
+    /// # Errors
+    /// As [`embed_images`](Self::embed_images); the model is not fused.
+    pub fn embed_images_with_features(&self, input: &ImageInput) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
+        input.check(self.config.image.patch)?;
+        let engine = self.engine.as_ref().ok_or(ModelError::NoFeatures)?;
+        let (z, features) = engine.image_features(&self.masters, input).map_err(ModelError::device)?;
+        Ok((host_f32(&z), features))
+    }
+
     /// Unit embeddings of captions, [batch, embed_dim] on the host. Nothing is recorded.
     pub fn embed_texts(&self, input: &TextInput) -> Result<Vec<f32>, ModelError> {
         input.check(self.config.text.context, self.config.text.vocab_size)?;

@@ -14,6 +14,7 @@ pub mod found;
 mod gallery;
 mod history;
 pub mod mask_image;
+pub mod model_evaluation;
 mod outline;
 mod page;
 mod range_chart;

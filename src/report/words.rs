@@ -50,6 +50,9 @@ pub(super) fn metric(name: &str) -> String {
     match name {
         "top1" => "accuracy".into(),
         "top5" => "accuracy among the best 5".into(),
+        "map" => "mean average precision".into(),
+        "map_11_points" => "mean average precision, 11 points".into(),
+        "roc_auc" => "ROC-AUC".into(),
         "mean_per_class" => "accuracy, mean over classes".into(),
         "held_out_top1" => "accuracy while choosing c".into(),
         other => other.replace('_', " "),

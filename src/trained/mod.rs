@@ -59,7 +59,7 @@ use crate::data::source::Source;
 use crate::data::text::Tokenizer;
 use crate::data::Image;
 use crate::exchange::{self, ExchangeError, ImportOptions};
-use crate::model::{Flip, GraphDevice, ModelConfig, Precision};
+use crate::model::{Flip, GraphDevice, ImageInput, ModelConfig, ModelError, Precision};
 use crate::parameter::NamedTensor;
 use crate::record::RunPaths;
 use crate::train::inputs::{whole_images, whole_texts};
@@ -219,16 +219,45 @@ impl<D: GraphDevice> Trained<D> {
     /// # Errors
     /// The bytes are no whole number of images; the model fails.
     pub fn embed_images(&self, pixels: &[u8]) -> Result<Vec<f32>, TrainedError> {
+        let mut rows = Vec::new();
+        self.each_input(pixels, |input| {
+            rows.extend(self.model.embed_images(input)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// As [`embed_images`](Self::embed_images), with the features that are projected to the embeddings, [n, width]: what CLIP's
+    /// linear probes learn from.
+    ///
+    /// # Errors
+    /// As [`embed_images`](Self::embed_images).
+    pub fn embed_images_with_features(&self, pixels: &[u8]) -> Result<(Vec<f32>, Vec<f32>), TrainedError> {
+        let (mut rows, mut features) = (Vec::new(), Vec::new());
+        self.each_input(pixels, |input| {
+            let (some_rows, some_features) = self.model.embed_images_with_features(input)?;
+            rows.extend(some_rows);
+            features.extend(some_features);
+            Ok(())
+        })?;
+        Ok((rows, features))
+    }
+
+    /// Calls `see` with the patches of images, a batch at a time.
+    fn each_input(
+        &self,
+        pixels: &[u8],
+        mut see: impl FnMut(&ImageInput) -> Result<(), ModelError>,
+    ) -> Result<(), TrainedError> {
         let image = &self.model.config().image;
         let bytes = image.size * image.size * 3;
         if !pixels.len().is_multiple_of(bytes) {
             return Err(TrainedError::Pixels { size: image.size, bytes: pixels.len() });
         }
-        let mut rows = Vec::with_capacity(pixels.len() / bytes * self.embed_dim());
         for pixels in pixels.chunks(BATCH * bytes) {
-            rows.extend(self.model.embed_images(&whole_images(pixels, image.size, image.patch))?);
+            see(&whole_images(pixels, image.size, image.patch))?;
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// The embedding, [embed_dim], of a text.

@@ -127,7 +127,8 @@ fn step<B: Backend>(
     let zeros = || gpu.zeros::<f32>(n).unwrap();
     let (mut z_images, mut z_texts, mut dimages, mut dtexts) = (zeros(), zeros(), zeros(), zeros());
     let loss = model.with(gpu, |encoders, weights, gradients| {
-        let image = encoders.encode_images(weights, images, gpu.view_mut(&mut z_images), true)?.unwrap();
+        let image =
+            encoders.encode_images(weights, images, gpu.view_mut(&mut z_images), true, None)?.unwrap();
         let text = encoders.encode_texts(weights, texts, gpu.view_mut(&mut z_texts), true)?.unwrap();
         let dz = [gpu.view_mut(&mut dimages), gpu.view_mut(&mut dtexts)];
         let z = [gpu.view(&z_images), gpu.view(&z_texts)];
@@ -266,7 +267,7 @@ fn micro_batches_add_up() {
             for (at, (image, text)) in [0, 2].into_iter().zip(&parts) {
                 let rows = (at * width, image.kept.batch * width);
                 let to = gpu.view_mut(&mut z_images).into_part(rows.0, rows.1);
-                assert!(encoders.encode_images(weights, image, to, false)?.is_none());
+                assert!(encoders.encode_images(weights, image, to, false, None)?.is_none());
                 let to = gpu.view_mut(&mut z_texts).into_part(rows.0, rows.1);
                 assert!(encoders.encode_texts(weights, text, to, false)?.is_none());
             }
@@ -281,7 +282,7 @@ fn micro_batches_add_up() {
             for (at, (image, text)) in [0, 2].into_iter().zip(&parts) {
                 let n = image.kept.batch * width;
                 let to = gpu.view_mut(&mut unused).into_part(0, n);
-                let pass = encoders.encode_images(weights, image, to, true)?.unwrap();
+                let pass = encoders.encode_images(weights, image, to, true, None)?.unwrap();
                 encoders.backward(weights, pass, gpu.view(&dimages).part(at * width, n), gradients)?;
                 let to = gpu.view_mut(&mut unused).into_part(0, n);
                 let pass = encoders.encode_texts(weights, text, to, true)?.unwrap();
@@ -346,7 +347,7 @@ fn images_travel_once() {
         let before = sent()[0];
         let n = input.kept.batch * config.embed_dim;
         model.with(gpu, |encoders, weights, _| {
-            encoders.encode_images(weights, input, gpu.view_mut(&mut z).into_part(0, n), false)
+            encoders.encode_images(weights, input, gpu.view_mut(&mut z).into_part(0, n), false, None)
         });
         (sent()[0] - before, down(gpu, &z)[..n].to_vec())
     };

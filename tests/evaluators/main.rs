@@ -60,6 +60,7 @@ impl World {
                 tokens: Vec::new(),
                 lengths: Vec::new(),
                 captions: some.iter().map(|image| image.1.clone()).collect(),
+                label_sets: Vec::new(),
                 labels: some.iter().map(|image| image.2).collect(),
                 keys: (next..end).map(|key| key.to_string()).collect(),
                 images: (next..end).map(|row| self.names.get(row).copied()).collect(),

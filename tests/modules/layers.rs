@@ -97,7 +97,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "seed",
         ],
     ),
-    ("evaluator", &["data", "kernel", "mask", "record", "seed"]),
+    ("evaluator", &["data", "kernel", "mask", "record", "seed", "whole_file"]),
     ("exchange", &["data", "model", "parameter", "whole_file"]),
     ("model", &["data", "kernel", "mask", "parameter", "ranks", "seed"]),
     ("optimizer", &["duration", "kernel", "model", "parameter", "ranks"]),

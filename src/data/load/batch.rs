@@ -20,6 +20,8 @@ pub struct Batch {
     pub captions: Vec<Vec<String>>,
     /// Class of each image, where the options asked for one and the sample has it.
     pub labels: Vec<Option<i64>>,
+    /// Classes of each image that may show several, where the options asked for labels of the source and it has them.
+    pub label_sets: Vec<Option<Vec<u32>>>,
     /// Name of each sample, for messages.
     pub keys: Vec<String>,
     /// Identity of each image, where the source may have several samples of one.

@@ -218,6 +218,7 @@ impl Collator {
         batch.lengths.push(row.length);
         batch.captions.push(row.captions);
         batch.labels.push(row.label);
+        batch.label_sets.push(row.label_set);
         batch.keys.push(row.key);
         batch.images.push(row.image);
         batch.cursors[walk] = row.after;
@@ -282,6 +283,7 @@ fn empty_batch(options: &LoaderOptions) -> Batch {
         lengths: Vec::with_capacity(options.batch),
         captions: Vec::with_capacity(options.batch),
         labels: Vec::with_capacity(options.batch),
+        label_sets: Vec::with_capacity(options.batch),
         images: Vec::with_capacity(options.batch),
         keys: Vec::with_capacity(options.batch),
         cursor: starts[0],

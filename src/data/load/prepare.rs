@@ -24,6 +24,7 @@ pub(crate) struct Prepared {
     pub length: u32,
     pub captions: Vec<String>,
     pub label: Option<i64>,
+    pub label_set: Option<Vec<u32>>,
     pub after: Cursor,
 }
 
@@ -52,7 +53,8 @@ impl Preparer {
                 meta.as_ref().and_then(|meta| json::whole(meta.get(field)?))
             }
         };
-        let Raw { key, image, captions, .. } = sample;
+        let Raw { key, image, captions, label_set, .. } = sample;
+        let label_set = label_set.filter(|_| options.label == LabelFrom::Source);
         let draw = Draw { seed: options.seed, epoch: ticket.epoch, index: ticket.index };
         let caption = match options.order {
             Order::Shuffled { .. } | Order::Lane { .. } if captions.len() > 1 => {
@@ -86,6 +88,7 @@ impl Preparer {
                 captions,
                 // A negative class number is the usual way to say that there is none.
                 label: label.filter(|&label| label >= 0),
+                label_set,
                 after: ticket.after,
             }),
             Err(defect) => Err(defect.of(options.source.sample_name(ticket, &key)).into()),

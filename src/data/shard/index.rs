@@ -26,6 +26,8 @@ pub(crate) struct Sample {
     pub caption: Option<Span>,
     pub meta: Option<Span>,
     pub label: Option<Span>,
+    /// A `.npy` member.
+    pub label_set: Option<Span>,
     pub fault: Option<Fault>,
     /// Of a sample that lacks a member: the endings that it has, for the message.
     endings: Box<[Box<str>]>,
@@ -216,6 +218,7 @@ impl Indexer {
             "txt" => sample.caption = Some(span),
             "json" => sample.meta = Some(span),
             "cls" => sample.label = Some(span),
+            "npy" => sample.label_set = Some(span),
             _ => {}
         }
         if self.endings.len() == MOST_MEMBERS {

@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod index;
+mod label_set;
 mod not_archive;
 mod sparse;
 
@@ -213,6 +214,26 @@ impl Shard {
         })
     }
 
+    /// Classes of a sample that shows several: the places in its `.npy` member that are not 0.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); it has no such member.
+    pub fn load_label_set(&self, number: usize) -> Result<Vec<u32>, LoadError> {
+        let _reading = self.progress.reading(self.name.clone());
+        let read = || -> Result<Vec<u32>, Cause> {
+            let sample = self.index.samples.get(number).ok_or_else(|| {
+                let detail = format!("sample {number} of {}", self.len());
+                Cause::from(StorageError::Changed { location: self.location.clone(), detail })
+            })?;
+            let span = sample.label_set.ok_or_else(|| sample.lacks("label_missing", "no npy member"))?;
+            let members = self.members([Some(span), None, None, None])?;
+            let bytes = self.read(&members, span, label_set::LONGEST)?;
+            let too_long = || Defect::new("label_npy", format!("over {} bytes", label_set::LONGEST));
+            Ok(label_set::read(&bytes.ok_or_else(too_long)?)?)
+        };
+        read().map_err(|cause| cause.of(|| format!("{}: {}", self.name, self.key(number))))
+    }
+
     fn read_sample(&self, sample: &Sample, from: &CaptionMember, wanted: CaptionUse) -> Result<Raw, Cause> {
         match (sample.fault, &self.index.damage) {
             (Some(Fault::Duplicate), _) => {
@@ -242,7 +263,14 @@ impl Shard {
                 .read(&members, image, LONGEST_IMAGE)?
                 .ok_or_else(|| Defect::new("image_too_large", format!("over {LONGEST_IMAGE} bytes")))?,
         };
-        Ok(Raw { key: sample.key.to_string(), image: Image::Encoded(image), captions, meta, label })
+        Ok(Raw {
+            key: sample.key.to_string(),
+            image: Image::Encoded(image),
+            captions,
+            meta,
+            label,
+            label_set: None,
+        })
     }
 
     fn captions(

@@ -186,6 +186,7 @@ impl Source for Cifar {
             captions: vec![class.clone()],
             meta: Ok(None),
             label: Some(label as i64),
+            label_set: None,
         })
     }
 

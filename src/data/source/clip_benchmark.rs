@@ -3,13 +3,16 @@
 //! ```text
 //! classnames.txt                             one class a line, by label
 //! zeroshot_classification_templates.txt      one prompt a line, {c} where the class name goes
+//! dataset_type.txt                           classification, multilabel or retrieval
 //! test/nshards.txt                           how many shards there are
-//! test/0.tar, test/1.tar, ...                KEY.webp (or png, jpg), KEY.cls; for retrieval KEY.txt, a caption a line
+//! test/0.tar, test/1.tar, ...                KEY.webp (or png, jpg), KEY.cls; for retrieval KEY.txt, a caption a line;
+//!                                            of an image of several classes KEY.npy, a number a class
 //! ```
 //!
-//! The two lists are there for classification alone.
+//! The two lists are there for classification alone. The folder may be behind a URL; of a data set of the Hugging Face hub
+//! `.../tree/main` is read as `.../resolve/main`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -17,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::source::webdataset::WebDataset;
 use crate::data::source::{Indexed, Order, Source, Ticket};
-use crate::data::storage::{Location, Progress, Storage};
+use crate::data::storage::{Location, Progress, Storage, StorageError};
 use crate::data::text::text_file;
 use crate::data::{CaptionUse, Cursor, DataError, WebDatasetConfig};
 use crate::data::{LoadError, Raw};
@@ -26,7 +29,7 @@ use crate::data::{LoadError, Raw};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClipBenchmarkConfig {
-    /// The folder with `classnames.txt` and a sub-folder a split.
+    /// The folder with `classnames.txt` and a sub-folder a split, or the URL of one.
     pub path: PathBuf,
     /// The sub-folder with the shards.
     #[serde(default = "split")]
@@ -37,9 +40,131 @@ fn split() -> String {
     "test".into()
 }
 
+impl ClipBenchmarkConfig {
+    /// The split of images that are classified, `test`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        ClipBenchmarkConfig { path: path.into(), split: split() }
+    }
+
+    /// What the folder is about.
+    ///
+    /// # Errors
+    /// `dataset_type.txt` says something else, or cannot be read.
+    pub fn kind(&self, storage: &Storage) -> Result<Kind, DataError> {
+        Folder::new(self, storage).kind()
+    }
+
+    /// The number of shards of the split; none where nobody says.
+    ///
+    /// # Errors
+    /// `nshards.txt` holds no number, or cannot be read.
+    pub fn shards(&self, storage: &Storage) -> Result<Option<u64>, DataError> {
+        Folder::new(self, storage).shards(&self.split)
+    }
+}
+
+/// What a folder of CLIP_benchmark is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An image has a class.
+    Classification,
+    /// An image has several classes, or none.
+    MultiLabel,
+    /// An image has captions.
+    Retrieval,
+}
+
+/// Longest list that is read, bytes.
+const LONGEST_LIST: u64 = 16 << 20;
+
+/// The folder's own files, wherever they are.
+pub(crate) struct Folder<'a> {
+    root: String,
+    storage: &'a Storage,
+}
+
+impl<'a> Folder<'a> {
+    pub fn new(config: &ClipBenchmarkConfig, storage: &'a Storage) -> Self {
+        let root = config.path.display().to_string();
+        let root = root.trim_end_matches('/');
+        // A page of the hub, and the files behind it.
+        let root = match root.contains("huggingface.co/datasets/") {
+            true => root.replacen("/tree/", "/resolve/", 1),
+            false => root.to_owned(),
+        };
+        Folder { root, storage }
+    }
+
+    /// Path or URL of a file of the folder.
+    fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.root)
+    }
+
+    /// What it is about.
+    ///
+    /// # Errors
+    /// `dataset_type.txt` says something else, or cannot be read.
+    pub fn kind(&self) -> Result<Kind, DataError> {
+        let name = "dataset_type.txt";
+        match self.text(name)?.unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            "" | "classification" => Ok(Kind::Classification),
+            "multilabel" => Ok(Kind::MultiLabel),
+            "retrieval" => Ok(Kind::Retrieval),
+            other => Err(DataError::Invalid(format!(
+                "{}: {other:?}; expected classification, multilabel or retrieval",
+                self.file(name)
+            ))),
+        }
+    }
+
+    /// The number of shards of a split; none where nobody says.
+    ///
+    /// # Errors
+    /// `nshards.txt` holds no number, or cannot be read.
+    pub fn shards(&self, split: &str) -> Result<Option<u64>, DataError> {
+        let name = format!("{split}/nshards.txt");
+        let Some(text) = self.text(&name)? else { return Ok(None) };
+        let wrong =
+            || DataError::Invalid(format!("{}: expected a number of shards, got {text:?}", self.file(&name)));
+        text.trim().parse().map(Some).map_err(|_| wrong())
+    }
+
+    /// The lines of a file, without blank ones at its end; none where there is no file.
+    fn lines(&self, name: &str) -> Result<Vec<String>, DataError> {
+        let text = self.text(name)?.unwrap_or_default();
+        let lines: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_owned()).collect();
+        match lines.iter().position(String::is_empty) {
+            None => Ok(lines),
+            Some(at) => Err(DataError::Invalid(format!(
+                "{}: line {} is blank; expected one entry a line",
+                self.file(name),
+                at + 1
+            ))),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, DataError> {
+        let file = self.file(name);
+        let location = Location::parse(&file).map_err(DataError::Invalid)?;
+        let Location::File(path) = &location else {
+            let bytes = match self.storage.read(&location, LONGEST_LIST, || false) {
+                Err(StorageError::Absent { .. }) => return Ok(None),
+                bytes => bytes?,
+            };
+            return text_file::text(&bytes, &location).map(Some);
+        };
+        match text_file::read(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(DataError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// The source. A sample without a caption gets the name of its class for one.
 pub struct ClipBenchmark {
     shards: WebDataset,
+    kind: Kind,
     classes: Vec<String>,
     templates: Vec<String>,
 }
@@ -50,31 +175,40 @@ impl ClipBenchmark {
     /// # Errors
     /// There is no shard, or fewer than `nshards.txt` says.
     pub fn open(config: &ClipBenchmarkConfig, storage: Arc<Storage>) -> Result<Self, DataError> {
-        let folder = config.path.join(&config.split);
-        let pattern = match count(&folder.join("nshards.txt"))? {
-            Some(0) | None => folder.join("*.tar"),
-            Some(1) => folder.join("0.tar"),
+        let folder = Folder::new(config, &storage);
+        let split = &config.split;
+        let pattern = match folder.shards(split)? {
+            Some(0) | None if folder.root.contains("://") => {
+                return Err(DataError::Invalid(format!(
+                    "{}: not there; expected the number of shards, as CLIP_benchmark's folders have it",
+                    folder.file(&format!("{split}/nshards.txt"))
+                )))
+            }
+            Some(0) | None => folder.file(&format!("{split}/*.tar")),
             Some(shards) => {
-                let absent =
-                    (0..shards).map(|shard| folder.join(format!("{shard}.tar"))).find(|path| !path.exists());
-                if let Some(path) = absent {
+                let shard = |shard: u64| folder.file(&format!("{split}/{shard}.tar"));
+                let absent = |path: &String| !path.contains("://") && !std::path::Path::new(path).exists();
+                if let Some(path) = (0..shards).map(shard).find(absent) {
                     return Err(DataError::Invalid(format!(
-                        "{} is missing; {} says that there are {shards} shards. Download the rest of the data",
-                        path.display(),
-                        folder.join("nshards.txt").display()
+                        "{path} is missing; {} says that there are {shards} shards. Download the rest of the data",
+                        folder.file(&format!("{split}/nshards.txt"))
                     )));
                 }
-                folder.join(format!("{{0..{}}}.tar", shards - 1))
+                match shards {
+                    1 => shard(0),
+                    shards => folder.file(&format!("{split}/{{0..{}}}.tar", shards - 1)),
+                }
             }
         };
-        let shards =
-            WebDataset::open_in(&WebDatasetConfig::new(pattern.display().to_string().as_str()), storage)?;
-        let classes = lines(&config.path.join("classnames.txt"))?;
-        let templates = lines(&config.path.join("zeroshot_classification_templates.txt"))?
+        let kind = folder.kind()?;
+        let classes = folder.lines("classnames.txt")?;
+        let templates = folder
+            .lines("zeroshot_classification_templates.txt")?
             .into_iter()
             .map(|template| template.replace("{c}", "{}"))
             .collect();
-        Ok(ClipBenchmark { shards: shards.captions(CaptionUse::Optional), classes, templates })
+        let shards = WebDataset::open_in(&WebDatasetConfig::new(pattern.as_str()), storage.clone())?;
+        Ok(ClipBenchmark { shards: shards.captions(CaptionUse::Optional), kind, classes, templates })
     }
 
     /// The same folder, of which captions are not read where they are not needed.
@@ -110,6 +244,9 @@ impl Source for ClipBenchmark {
 
     fn load(&self, ticket: &Ticket) -> Result<Raw, LoadError> {
         let mut raw = self.shards.load(ticket)?;
+        if self.kind == Kind::MultiLabel {
+            raw.label_set = Some(self.shards.load_label_set(ticket)?);
+        }
         if raw.captions.is_empty() {
             let label = raw.label.and_then(|label| usize::try_from(label).ok());
             let class = label.and_then(|label| self.classes.get(label));
@@ -152,36 +289,6 @@ impl Source for ClipBenchmark {
 
     fn templates(&self) -> Vec<String> {
         self.templates.clone()
-    }
-}
-
-/// The number in a file; none where there is no file.
-fn count(path: &Path) -> Result<Option<u64>, DataError> {
-    let Some(text) = text(path)? else { return Ok(None) };
-    let wrong =
-        || DataError::Invalid(format!("{}: expected a number of shards, got {text:?}", path.display()));
-    text.trim().parse().map(Some).map_err(|_| wrong())
-}
-
-/// The lines of a file, without blank ones at its end; none where there is no file.
-fn lines(path: &Path) -> Result<Vec<String>, DataError> {
-    let text = text(path)?.unwrap_or_default();
-    let lines: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_owned()).collect();
-    match lines.iter().position(String::is_empty) {
-        None => Ok(lines),
-        Some(at) => Err(DataError::Invalid(format!(
-            "{}: line {} is blank; expected one entry a line",
-            path.display(),
-            at + 1
-        ))),
-    }
-}
-
-fn text(path: &Path) -> Result<Option<String>, DataError> {
-    match text_file::read(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(DataError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

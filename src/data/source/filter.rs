@@ -148,6 +148,7 @@ mod tests {
             captions: vec![caption.into()],
             meta: Ok(meta),
             label: None,
+            label_set: None,
         }
     }
 

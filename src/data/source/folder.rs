@@ -85,6 +85,7 @@ impl Source for Folder {
             captions: vec![self.classes[*label].clone()],
             meta: Ok(None),
             label: Some(*label as i64),
+            label_set: None,
         })
     }
 

@@ -251,6 +251,7 @@ impl Source for ImageNet {
             captions: vec![self.classes[*label].clone()],
             meta: Ok(None),
             label: Some(*label as i64),
+            label_set: None,
         })
     }
 

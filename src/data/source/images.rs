@@ -140,6 +140,7 @@ impl Source for Images {
             captions: vec![self.caption(file).unwrap_or_default()],
             meta: Ok(None),
             label: None,
+            label_set: None,
         })
     }
 }

@@ -161,6 +161,7 @@ impl Source for Karpathy {
             captions: captions.clone(),
             meta: Ok(None),
             label: None,
+            label_set: None,
         })
     }
 

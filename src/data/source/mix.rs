@@ -275,6 +275,7 @@ mod tests {
                 captions: Vec::new(),
                 meta: Ok(None),
                 label: None,
+                label_set: None,
             })
         }
     }

@@ -106,6 +106,12 @@ impl WebDataset {
         })
     }
 
+    /// Classes of a sample that shows several: the places in its `.npy` member that are not 0.
+    pub(crate) fn load_label_set(&self, ticket: &Ticket) -> Result<Vec<u32>, LoadError> {
+        let shard = self.windows.shard(ticket.item.0)?;
+        shard.load_label_set(ticket.item.1 as usize)
+    }
+
     /// The same shards for a purpose that may not need captions.
     pub fn captions(self, captions: CaptionUse) -> Self {
         WebDataset { caption_use: captions, ..self }

@@ -98,6 +98,9 @@ impl<G: Gpu> Backend for G {
         self.view(copy.unwrap_or_else(|| unreachable!("what is read rounded has a copy")))
     }
 
+    fn read_wide(&self, from: View<Bf16>) -> Result<Vec<f32>, GpuError> {
+        Ok(self.read(from)?.into_iter().map(Bf16::to_f32).collect())
+    }
     fn round(&self, to: ViewMut<Bf16>, from: View<f32>) -> Done {
         patches::cuda::from_floats(self, to, from)
     }

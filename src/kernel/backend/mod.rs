@@ -183,6 +183,8 @@ pub trait Backend: Memory + Sized {
     /// A parameter that is read rounded: its copy, where there is one.
     fn rounded<'a>(&self, copy: Option<&'a Self::Copy>, master: View<'a, f32>) -> Self::Rounded<'a>;
 
+    /// Activations on the host, as wide as they are computed with; waits for them.
+    fn read_wide(&self, from: In<Self>) -> Result<Vec<f32>, Self::Error>;
     /// to = from, rounded.
     fn round(&self, to: Out<Self>, from: View<f32>) -> Done<Self>;
     /// to = (bytes / 255 - mean) / deviation of each channel, the innermost of three.

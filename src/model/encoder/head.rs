@@ -28,7 +28,7 @@ pub(super) struct HeadParts<'a, E> {
     /// The token that stands for each sequence.
     pub places: ViewMut<'a, u32>,
     /// [batch, width].
-    pooled: ViewMut<'a, E>,
+    pub pooled: ViewMut<'a, E>,
     /// [batch, embed_dim]: the projection; then its gradient.
     raw: ViewMut<'a, f32>,
     pub z: ViewMut<'a, f32>,

@@ -98,7 +98,8 @@ impl<B: Backend> Encoders<B> {
         Purpose { tower, batch: kept.batch, kept: kept.kept, grid: 0, floats: false, keep }
     }
 
-    /// z = unit embeddings [batch, embed_dim] of a checked input, and the pass where `record`.
+    /// z = unit embeddings [batch, embed_dim] of a checked input, and the pass where `record`. `features` get what is projected to
+    /// the embeddings, [batch, width].
     ///
     /// # Errors
     /// The device fails, or has no room.
@@ -108,6 +109,7 @@ impl<B: Backend> Encoders<B> {
         input: &ImageInput,
         z: ViewMut<f32>,
         record: bool,
+        features: Option<&mut Vec<f32>>,
     ) -> Result<Option<Pass<B>>, B::Error> {
         let (backend, grid) = (weights.backend, input.grid);
         let floats = matches!(input.patches, PatchValues::Floats(_));
@@ -123,6 +125,9 @@ impl<B: Backend> Encoders<B> {
         let table = tables.iter().find(|(of, _)| *of == grid).map(|(_, table)| backend.view(table));
         image.forward(weights, state, table, input, &mut parts)?;
         backend.copy(z, parts.head.z.view())?;
+        if let Some(features) = features {
+            *features = backend.read_wide(parts.head.pooled.view())?;
+        }
         let ids = if record { input.kept.ids.clone() } else { Vec::new() };
         Ok(arenas.keep(Pass { purpose, memory, bytes, ids, tokens: Vec::new() }, record))
     }

@@ -135,7 +135,7 @@ impl Scenes {
         };
         let side = self.side as u32;
         let image = Image::Rgb { width: side, height: side, pixels };
-        (content, Raw { key, image, captions, meta: Ok(None), label })
+        (content, Raw { key, image, captions, meta: Ok(None), label, label_set: None })
     }
 
     /// A composition and its label.

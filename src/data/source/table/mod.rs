@@ -141,7 +141,14 @@ impl Table {
                 (written.to_owned(), self.read(&location, file)?)
             }
         };
-        Ok(Raw { key, image: Image::Encoded(bytes), captions, meta: Ok(content.json), label: content.label })
+        Ok(Raw {
+            key,
+            image: Image::Encoded(bytes),
+            captions,
+            meta: Ok(content.json),
+            label: content.label,
+            label_set: None,
+        })
     }
 
     /// Location of an image that a table names.

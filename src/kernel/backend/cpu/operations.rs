@@ -65,6 +65,9 @@ impl<K: Element> Backend for CpuBackend<K> {
         master
     }
 
+    fn read_wide(&self, from: View<K>) -> Result<Vec<f32>, Infallible> {
+        Ok(slice(from).iter().map(|value| value.to_f32()).collect())
+    }
     fn round(&self, to: ViewMut<K>, from: View<f32>) -> Done {
         patches::from_floats(&self.cpu, slice_mut(to), slice(from));
         Ok(())

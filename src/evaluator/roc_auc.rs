@@ -1,0 +1,33 @@
+//! The area under the curve of true over false positives.
+
+/// The share of pairs, one of the class and one not, of which the one of the class has the higher score; pairs of equal scores
+/// count half. None where all images are on one side.
+pub(super) fn roc_auc(scores: &[f32], is_of_class: &[bool]) -> Option<f64> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+    let mut doubled: u64 = 0;
+    let (mut of_class, mut others) = (0u64, 0u64);
+    for equal in order.chunk_by(|&a, &b| scores[a] == scores[b]) {
+        let inside = equal.iter().filter(|&&image| is_of_class[image]).count() as u64;
+        let outside = equal.len() as u64 - inside;
+        doubled += inside * (2 * others + outside);
+        of_class += inside;
+        others += outside;
+    }
+    let pairs = of_class * others;
+    (pairs > 0).then(|| doubled as f64 / (2 * pairs) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_counted() {
+        let right = [true, false, true, false];
+        assert_eq!(roc_auc(&[0.9, 0.8, 0.7, 0.1], &right), Some(0.75));
+        assert_eq!(roc_auc(&[0.5; 4], &right), Some(0.5));
+        assert_eq!(roc_auc(&[0.1, 0.9, 0.1, 0.9], &right), Some(0.0));
+        assert_eq!(roc_auc(&[0.1, 0.9], &[true, true]), None);
+    }
+}
