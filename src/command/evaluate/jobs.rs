@@ -11,8 +11,8 @@ use crate::evaluator::{ClassesConfig, FewShotConfig, LinearProbeConfig, Prompts,
 use crate::record::MissingSet;
 
 use super::super::Failure;
+use super::args::{EvaluateArgs, SuiteEvaluator};
 use super::found::{find, suite, Found};
-use super::{EvaluateArgs, SuiteEvaluator};
 
 /// One evaluator on one data set.
 #[derive(Debug, Clone)]
