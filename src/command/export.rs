@@ -24,6 +24,9 @@ pub struct ExportArgs {
     /// Folder to make.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// The average of the weights that the stage kept (`ema`), instead of the weights.
+    #[arg(long)]
+    ema: bool,
     /// ONNX: MiB of weights up to which an encoder is one file, 0 to 2047, which is what the format can hold; more go
     /// into a file beside it [default: 1024].
     #[arg(long, value_name = "MIB", value_parser = whole(0..=2047))]
@@ -47,7 +50,10 @@ pub fn export(args: &ExportArgs) -> Result<Outcome, Failure> {
         To::Transformers => Format::Transformers,
         To::Onnx => Format::Onnx,
     };
-    let weights = Weights::open(&args.run)?;
+    let weights = match args.ema {
+        true => Weights::open_average(&args.run)?,
+        false => Weights::open(&args.run)?,
+    };
     let run = run_of(&args.run);
     let tokenizer = Some(RunPaths::new(run).tokenizer()).filter(|path| path.is_file());
     let name = args.out.file_name().map_or("model".into(), |name| name.to_string_lossy());

@@ -50,6 +50,7 @@ pub(super) fn start<'a, D: GraphDevice>(
     let mut model = model(device, recipe, environment)?;
     let state = State { identity, ..begin(recipe, resumed.as_ref(), &mut model)? };
     model.broadcast_from_first(ranks)?;
+    let ema = resumed.as_ref().map(|resumed| resumed.average(ranks, &model)).transpose()?.flatten();
     ranks.expect_marks(Duration::from_secs(recipe.ranks.stall_limit_s.get()));
     let recorder = folder.map(|folder| Recorder::open(folder, &state.position)).transpose()?;
     let cores = environment.here().cores;
@@ -67,6 +68,7 @@ pub(super) fn start<'a, D: GraphDevice>(
         tokenizer,
         model,
         moments: None,
+        ema,
         state,
         newest_checkpoint: resumed.as_ref().map(|resumed| resumed.path.clone()),
         recorder,

@@ -167,6 +167,11 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         &mut self.masters
     }
 
+    /// Exchanges the values of the parameters for others that are laid out alike.
+    pub fn exchange(&mut self, others: &mut Flat<E, D>) {
+        std::mem::swap(self.masters_mut(), others);
+    }
+
     /// Zeros for the gradients of the parameters of these towers, laid out as those of all are.
     fn zero_gradients(&self, towers: &[Tower]) -> Result<Flat<E, D>, D::Err> {
         let (device, layout) = (self.masters.device(), self.gradient_layout.clone());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::ModelError;
 use super::Flip;
 use crate::kernel::element::Bf16;
-use crate::parameter::{Layout, Ranges, Role};
+use crate::parameter::{Flat, Layout, Ranges, Role};
 use crate::ranks::{cut, cut_mut, send, Owners, Ranks, RanksError};
 
 impl<D: Ranges<f32>> Flip<f32, D> {
@@ -106,15 +106,30 @@ impl<D: Ranges<f32>> Flip<f32, D> {
         place: usize,
         see: &mut dyn FnMut(&[f32]),
     ) -> Result<(), ModelError> {
+        self.show_first_of(&self.masters, ranks, owners, place, see)
+    }
+
+    /// As [`show_first`](Self::show_first), of values that lie where the masters do.
+    ///
+    /// # Errors
+    /// The exchange fails.
+    pub fn show_first_of(
+        &self,
+        values_here: &Flat<f32, D>,
+        ranks: &dyn Ranks,
+        owners: Option<&Owners>,
+        place: usize,
+        see: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), ModelError> {
         let parameter = &self.parameters[place];
         let sharded = self.sharded && parameter.role == Role::Weight;
         let from = owners.filter(|_| sharded).map_or(0, |owners| owners.owner(place));
         let (first, own) = (ranks.rank() == 0, ranks.rank() == from);
         if first && own {
-            return self.masters.show(place, see).map_err(ModelError::device);
+            return values_here.show(place, see).map_err(ModelError::device);
         }
         let mut values = match own {
-            true if from != 0 => self.masters.read(place).map_err(ModelError::device)?,
+            true if from != 0 => values_here.read(place).map_err(ModelError::device)?,
             _ => vec![0.0; if first { parameter.len() } else { 0 }],
         };
         if from != 0 {

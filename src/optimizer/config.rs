@@ -162,3 +162,26 @@ pub enum DecayShape {
     /// peak (min_lr / peak)^t, for a `min_lr` above 0 (arXiv 2404.06395).
     Exponential,
 }
+
+/// An exponential moving average of the weights, evaluated beside them, kept in checkpoints and given out by `flip export --ema`
+/// and `flip embed --ema`. It evens out the last steps, which matters most where the learning rate does not fall to 0.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmaConfig {
+    /// Share of the average that an update leaves of it: 0.9999 looks back some 10,000 steps.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub decay: f64,
+    /// A smaller share to begin with, (1 + t) / (10 + t) at update t = 0, 1, ..., so that a short run forgets where it began.
+    #[serde(default)]
+    pub warmup: bool,
+}
+
+impl EmaConfig {
+    /// The share at an update, counted from 0.
+    pub fn decay_at(&self, update: u64) -> f64 {
+        match self.warmup {
+            true => self.decay.min((1.0 + update as f64) / (10.0 + update as f64)),
+            false => self.decay,
+        }
+    }
+}

@@ -2,12 +2,14 @@
 //! perhaps [`clip_factor`], [`AdamW::update`] at [`Schedule::lr`].
 
 mod adamw;
+mod average;
 mod clip;
 mod config;
 mod schedule;
 mod sharded;
 
 pub use adamw::{AdamW, OptimizerError};
+pub use average::Average;
 pub use clip::{clip_factor, global_norm, squares};
 pub use config::*;
 pub use schedule::{Schedule, ScheduleError};

@@ -193,6 +193,21 @@ impl<E: Dtype, D: Ranges<E>> Flat<E, D> {
         device.add(self.tower_mut(tower), range, gradient)
     }
 
+    /// Moves all values by a share of the way to those of another that is laid out alike.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn move_towards(&mut self, goal: &Self, share: f64) -> Result<(), D::Err> {
+        assert_eq!(self.layout, goal.layout, "one layout");
+        let device = self.device.clone();
+        for tower in Tower::ALL {
+            for (_, range) in goal.layout.ranges(tower) {
+                device.move_towards(self.tower_mut(tower), range, goal.tower(tower), share)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Storage of its own of the parameter at a place, which has to be here.
     ///
     /// # Errors

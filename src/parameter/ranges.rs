@@ -84,6 +84,22 @@ pub trait Ranges<E: Dtype>: Device<E> {
         self.paste(to, range.start, &sum)
     }
 
+    /// Moves a range of values by a share of the way to those of another, which lie at the same place: to += share (from - to).
+    ///
+    /// # Errors
+    /// The device fails.
+    fn move_towards(
+        &self,
+        to: &mut Values<E, Self>,
+        range: Range<usize>,
+        from: &Values<E, Self>,
+        share: f64,
+    ) -> Result<(), Self::Err> {
+        let (mut moved, goal) = (self.cut(to, range.clone())?, self.cut(from, range.clone())?);
+        dfdx_moves_towards(self, &mut moved, &goal, range.len(), share)?;
+        self.paste(to, range.start, &moved)
+    }
+
     /// Storage of the values of a tensor.
     ///
     /// # Errors
@@ -116,6 +132,38 @@ pub trait Ranges<E: Dtype>: Device<E> {
         let mut held = Gradients::leaky();
         *held.get_or_alloc_mut(&like)? = self.cut(from, range)?;
         Ok(held.get(&like))
+    }
+}
+
+/// to += share (from - to), in one kernel of dfdx: with a decay of -1, p <- p - lr (g - p) for lr = -share.
+fn dfdx_moves_towards<E: Dtype, D: Ranges<E>>(
+    device: &D,
+    to: &mut Values<E, D>,
+    from: &Values<E, D>,
+    len: usize,
+    share: f64,
+) -> Result<(), D::Err> {
+    let rule = SgdConfig { lr: -share, momentum: None, weight_decay: Some(WeightDecay::L2(-1.0)) };
+    device.sgd_kernel(&rule, to, &mut device.allocate(len)?, from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_move_by_a_share_of_the_way() {
+        let device = Cpu::default();
+        let (from, to) = (vec![3.0f64, -1.0, 0.5], vec![1.0f64, 1.0, 0.5]);
+        let [goal, mut by_dfdx, mut here] = [from, to.clone(), to].map(|values| device.hold(values).unwrap());
+        dfdx_moves_towards(&device, &mut by_dfdx, &goal, 3, 0.25).unwrap();
+        device.move_towards(&mut here, 0..3, &goal, 0.25).unwrap();
+        for values in [&by_dfdx, &here] {
+            values
+                .iter()
+                .zip([1.5, 0.5, 0.5])
+                .for_each(|(&x, y): (&f64, f64)| assert!((x - y).abs() < 1e-15));
+        }
     }
 }
 
@@ -177,6 +225,18 @@ macro_rules! ranges_on_the_host {
             ) -> Result<(), CpuError> {
                 to[range].iter_mut().zip(gradient.iter()).for_each(|(to, from)| *to += from);
                 **gradient = Vec::new();
+                Ok(())
+            }
+
+            fn move_towards(
+                &self,
+                to: &mut Values<$number, Cpu>,
+                range: Range<usize>,
+                from: &Values<$number, Cpu>,
+                share: f64,
+            ) -> Result<(), CpuError> {
+                let (to, from, share) = (&mut to[range.clone()], &from[range], share as $number);
+                to.iter_mut().zip(from).for_each(|(to, from)| *to += share * (from - *to));
                 Ok(())
             }
 

@@ -189,7 +189,8 @@ fn training(recipe: &Recipe, config: &TrainingConfig) -> TrainingForecast {
         0.0
     };
     let periodic = config.evaluate.as_ref();
-    let update = Update { kept_patches, kept_tokens, batch, micro_batch };
+    let ema = config.ema.is_some();
+    let update = Update { kept_patches, kept_tokens, batch, micro_batch, ema };
     TrainingForecast {
         steps: steps.map(|steps| steps as u64),
         samples: steps.map(|steps| steps * batch as f64),

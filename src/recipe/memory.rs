@@ -16,6 +16,8 @@ pub struct Memory {
     pub gradients: f64,
     /// AdamW's first and second moments.
     pub moments: f64,
+    /// Average of the weights, where the stage has one.
+    pub average: f64,
     /// Activations that a micro-batch's forward pass keeps for its backward pass: the arenas of the fused encoders; in the
     /// composed graph also the logits of the batch, each pair with each other.
     pub activations: f64,
@@ -43,6 +45,8 @@ pub struct Update {
     pub batch: usize,
     /// Pairs encoded at a time.
     pub micro_batch: usize,
+    /// The stage has an average of the weights.
+    pub ema: bool,
 }
 
 /// True if a recipe asks for fused encoders on a GPU. `Auto` does not: what it will find, the estimate cannot know.
@@ -55,7 +59,7 @@ impl Memory {
     /// The estimate for an update of fused encoders on a GPU, all of it there but the images: without the context of the
     /// driver and the workspaces of its libraries, some hundred MiB.
     pub fn on_gpu(model: &ModelConfig, fusion: Fusion, update: &Update) -> Memory {
-        let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
+        let Update { kept_patches, kept_tokens, batch, micro_batch, .. } = *update;
         let of_host = Memory::of(model, Compute::Fused, fusion, update);
         if of_host.activations > COUNTABLE {
             return of_host;
@@ -87,7 +91,7 @@ impl Memory {
             (Compute::Fused, Precision::F32) => 2.0 * 4.0 * largest,
             (Compute::Fused, Precision::Bf16) => 2.0 * (parameters - table),
         };
-        let Update { kept_patches, kept_tokens, batch, micro_batch } = *update;
+        let Update { kept_patches, kept_tokens, batch, micro_batch, ema } = *update;
         // In each block the input of each token at least: what counts where the exact count would overflow.
         let inputs = |width: usize, depth: usize, tokens: usize| {
             4.0 * width as f64 * depth as f64 * tokens as f64 * micro_batch as f64
@@ -105,6 +109,7 @@ impl Memory {
             parameters: 4.0 * parameters + copies,
             gradients: 4.0 * parameters,
             moments: 8.0 * parameters,
+            average: if ema { 4.0 * parameters } else { 0.0 },
             activations,
             embeddings: 4.0 * 2.0 * 2.0 * batch as f64 * model.embed_dim as f64,
             images: BATCHES * batch as f64 * kept_patches as f64 * model.image.patch_values() as f64,
@@ -118,15 +123,17 @@ impl Memory {
         self.images
     }
 
-    /// Each part with its name.
-    pub fn parts(&self) -> [(&'static str, f64); 6] {
-        [
+    /// Each part with its name; without an average where there is none.
+    pub fn parts(&self) -> Vec<(&'static str, f64)> {
+        let parts = [
             ("parameters", self.parameters),
             ("gradients", self.gradients),
             ("moments", self.moments),
+            ("average of weights", self.average),
             ("activations", self.activations),
             ("embeddings", self.embeddings),
             ("images", self.images),
-        ]
+        ];
+        parts.into_iter().filter(|(name, bytes)| *name != "average of weights" || *bytes > 0.0).collect()
     }
 }

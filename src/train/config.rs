@@ -9,7 +9,7 @@ use crate::duration::{Duration, Length};
 use crate::evaluator::EvaluatorConfig;
 use crate::mask::{ImageMask, TextMask};
 use crate::model::ModelConfig;
-use crate::optimizer::{OptimizerConfig, ScheduleConfig};
+use crate::optimizer::{EmaConfig, OptimizerConfig, ScheduleConfig};
 use crate::record::StageKind;
 
 /// One step of a recipe, run in sequence.
@@ -132,6 +132,9 @@ training_stages! {
         #[serde(default)]
         #[schemars(range(min = 0.0))]
         clip_grad_norm: Option<f64>,
+        /// Average of the weights, over this stage and those before it that have one. Default: none, as the paper.
+        #[serde(default)]
+        ema: Option<EmaConfig>,
         /// Evaluations in the course of the stage. They change nothing that training computes.
         #[serde(default)]
         evaluate: Option<PeriodicEvaluationConfig>,

@@ -11,6 +11,7 @@ use crate::evaluator::examples::Thumbnail;
 use crate::evaluator::{Batches, Embedder, Evaluated, Evaluator, EvaluatorConfig, Known, Material};
 use crate::log::Bar;
 use crate::model::GraphDevice;
+use crate::ranks::Owners;
 use crate::record::{Evaluation, EvaluationRow, Example, Examples, RunFolder};
 use crate::report;
 
@@ -19,7 +20,8 @@ use super::error::TrainError;
 use super::run::Run;
 use super::state::{Ended, Position};
 
-/// Runs the evaluators in turn, on rank 0; the others embed the rows that it hands out.
+/// Runs the evaluators in turn with the weights, and where there is an average of these, with that too: its rows are of the
+/// data set's name and ` (ema)`. Rank 0 runs them; the others embed the rows that it hands out.
 ///
 /// # Errors
 /// An evaluator, its data or an exchange fails.
@@ -27,9 +29,41 @@ pub fn evaluate<D: GraphDevice>(
     run: &mut Run<'_, D>,
     configs: &[EvaluatorConfig],
 ) -> Result<Ended, TrainError> {
+    let ended = evaluate_with(run, configs, "")?;
+    if ended == Ended::Interrupted || run.ema.is_none() {
+        return Ok(ended);
+    }
+    exchange_average(run)?;
+    let ended = evaluate_with(run, configs, AVERAGED);
+    // Also behind an error: what has been trained may yet be saved.
+    exchange_average(run)?;
+    ended
+}
+
+/// Behind the name of a data set that the average of the weights was evaluated on.
+const AVERAGED: &str = " (ema)";
+
+/// Computes with the average instead of the weights, or the other way round. Called by all ranks.
+fn exchange_average<D: GraphDevice>(run: &mut Run<'_, D>) -> Result<(), TrainError> {
+    let Some(average) = &mut run.ema else { return Ok(()) };
+    run.model.exchange(average.weights_mut());
+    if run.model.is_sharded() {
+        let lengths: Vec<usize> = run.model.parameters().iter().map(|parameter| parameter.len()).collect();
+        let owners = Owners::of(&lengths, run.processes.ranks.count());
+        run.model.broadcast(run.processes.ranks, &owners)?;
+    }
+    Ok(())
+}
+
+/// Runs the evaluators in turn, on rank 0; the others embed the rows that it hands out.
+fn evaluate_with<D: GraphDevice>(
+    run: &mut Run<'_, D>,
+    configs: &[EvaluatorConfig],
+    suffix: &str,
+) -> Result<Ended, TrainError> {
     let Some(recorder) = &run.recorder else { return embed::serve(run) };
     let folder = recorder.folder;
-    match evaluate_on_first(run, folder, configs) {
+    match evaluate_on_first(run, folder, configs, suffix) {
         Ok(ended) => {
             embed::end(run, ended)?;
             Ok(ended)
@@ -49,15 +83,17 @@ fn evaluate_on_first<D: GraphDevice>(
     run: &mut Run<'_, D>,
     folder: &RunFolder,
     configs: &[EvaluatorConfig],
+    suffix: &str,
 ) -> Result<Ended, TrainError> {
     let Position { stage, step, samples, global_step, .. } = run.state.position;
     let mut rows = EvaluationRow::read_all(&folder.evaluations())?;
     rows.retain(|row| run.state.position.includes(row.stage, row.step));
     for (index, config) in configs.iter().enumerate() {
         let evaluator = config.evaluator();
+        let dataset = format!("{}{suffix}", evaluator.name());
         let made = |row: &EvaluationRow| {
             let made = (row.kind.as_str(), row.dataset.as_str());
-            (row.stage, row.step) == (stage, step) && made == (evaluator.kind(), evaluator.name())
+            (row.stage, row.step) == (stage, step) && made == (evaluator.kind(), &*dataset)
         };
         if rows.iter().any(made) {
             continue;
@@ -66,7 +102,8 @@ fn evaluate_on_first<D: GraphDevice>(
             true => None,
             false => run_evaluator(run, evaluator)?,
         };
-        let Some(Evaluated { evaluation, examples }) = evaluated else { return interrupted(run) };
+        let Some(Evaluated { mut evaluation, examples }) = evaluated else { return interrupted(run) };
+        evaluation.dataset.push_str(suffix);
         if let Some(recorder) = &mut run.recorder {
             for (metric, value) in &evaluation.metrics {
                 let tag = format!("eval/{}/{}/{metric}", evaluation.kind, evaluation.dataset);
@@ -75,6 +112,7 @@ fn evaluate_on_first<D: GraphDevice>(
         }
         // In the course of training the numbers are of interest; images would pile up.
         if step == 0 && !examples.is_empty() {
+            let index = if suffix.is_empty() { index } else { configs.len() + index };
             write_examples(folder, stage, index, &evaluation, examples)?;
         }
         let headline = evaluation.metrics.first();

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{CheckpointError, Name, Snapshot};
 use crate::model::{Flip, GraphDevice};
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::{AdamW, AdamWConfig, Average};
 use crate::ranks::{broadcast_bytes, Owners, Ranks};
 
 use super::error::TrainError;
 use super::identity::{Identity, IdentityError};
-use super::run::{MODEL, OPTIMIZER};
+use super::run::{EMA, MODEL, OPTIMIZER};
 use super::state::State;
 
 /// A checkpoint, as a rank knows it.
@@ -81,10 +81,30 @@ impl Resumed {
     /// # Errors
     /// The checkpoint is of another model, or no longer there.
     pub fn weights<D: GraphDevice>(&self, model: &mut Flip<f32, D>) -> Result<(), TrainError> {
+        self.weights_of(MODEL, model)
+    }
+
+    fn weights_of<D: GraphDevice>(&self, stem: &str, model: &mut Flip<f32, D>) -> Result<(), TrainError> {
         let Some(snapshot) = &self.snapshot else { return Ok(()) };
-        let stored = snapshot.outline(MODEL)?;
+        let stored = snapshot.outline(stem)?;
         let there = stored.iter().map(|stored| (stored.name.as_str(), stored.shape.clone()));
-        model.import_each(there, |place, values| Ok(snapshot.values(MODEL, &stored[place], values)?))
+        model.import_each(there, |place, values| Ok(snapshot.values(stem, &stored[place], values)?))
+    }
+
+    /// The average of the weights, where the checkpoint has one. Called by all ranks, each of which has all of the model yet.
+    ///
+    /// # Errors
+    /// The checkpoint is of another model, or no longer there; or an exchange fails.
+    pub fn average<D: GraphDevice>(
+        &self,
+        ranks: &dyn Ranks,
+        model: &Flip<f32, D>,
+    ) -> Result<Option<Average<f32, D>>, TrainError> {
+        let Some(updates) = self.state.ema else { return Ok(None) };
+        let mut averaged = model.clone();
+        self.weights_of(EMA, &mut averaged)?;
+        averaged.broadcast_from_first(ranks)?;
+        Ok(Some(Average::new(averaged.masters().clone(), updates)))
     }
 
     /// The state of the optimizer, or this rank's shard of it. Called by all ranks.

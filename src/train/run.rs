@@ -11,7 +11,7 @@ use crate::data::{DataConfig, DataError};
 use crate::duration::Duration;
 use crate::log::MetricsConfig;
 use crate::model::{Flip, GraphDevice, ModelConfig};
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, Average};
 use crate::parameter::Parameter;
 use crate::ranks::{Owners, RanksConfig};
 
@@ -22,6 +22,8 @@ use super::state::State;
 
 /// Name of the model's tensors in a checkpoint.
 pub const MODEL: &str = "model";
+/// Name of the tensors of the weights' average in a checkpoint.
+pub const EMA: &str = "ema";
 /// Name of the optimizer's tensors in a checkpoint.
 pub const OPTIMIZER: &str = "optimizer";
 
@@ -56,6 +58,8 @@ pub struct Run<'a, D: GraphDevice> {
     pub model: Flip<f32, D>,
     /// Moments that the next training stage goes on with.
     pub moments: Option<AdamW<f32, D>>,
+    /// Average of the weights, where the newest stage that trains has one.
+    pub ema: Option<Average<f32, D>>,
     /// Position, parts and identity.
     pub state: State,
     /// The newest checkpoint written or read.
@@ -99,11 +103,20 @@ impl<D: GraphDevice> Run<'_, D> {
         owners: Option<&Owners>,
     ) -> Result<(), TrainError> {
         let (model, ranks) = (&self.model, self.processes.ranks);
+        self.state.ema = self.ema.as_ref().map(Average::updates);
         let mut files = vec![TensorFile {
             stem: MODEL,
             outline: model.parameters().iter().map(Parameter::outline).collect(),
             show: Box::new(|place, see| Ok(model.show_first(ranks, owners, place, see)?)),
         }];
+        if let Some(average) = &self.ema {
+            let weights = average.weights();
+            files.push(TensorFile {
+                stem: EMA,
+                outline: model.parameters().iter().map(Parameter::outline).collect(),
+                show: Box::new(|place, see| Ok(model.show_first_of(weights, ranks, owners, place, see)?)),
+            });
+        }
         if let Some(optimizer) = optimizer {
             files.push(TensorFile {
                 stem: OPTIMIZER,

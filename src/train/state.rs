@@ -51,6 +51,9 @@ pub struct State {
     /// In such a run, the next pair of each part of a batch, where it has several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Cursor>,
+    /// Updates that the average of the weights has seen, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<u64>,
     /// The run and its data; earlier versions did not say it, and other ranks than 0 do not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use crate::data::Batch;
 use crate::log::Bar;
-use crate::model::GraphDevice;
+use crate::model::{GraphDevice, ModelError};
+use crate::optimizer::Average;
 use crate::ranks::Kind;
 use crate::record::StepMetrics;
 
@@ -32,6 +33,7 @@ pub fn train<D: GraphDevice>(
     resumed: Option<&Resumed>,
 ) -> Result<Ended, TrainError> {
     let learner = Learner::new(run, plan, resumed)?;
+    begin_average(run, plan)?;
     // An evaluation that was interrupted is made up for; one that was not has its rows.
     if run.state.position.step > 0 && evaluate_if_due(run, plan)? == Ended::Interrupted {
         return Ok(Ended::Interrupted);
@@ -164,6 +166,9 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         let lr = self.plan.schedule.lr(self.done());
         self.learner.update(self.run, self.plan, step.gradients, norm, lr)?;
         self.run.model.clip_logit_scale()?;
+        if let (Some(average), Some(config)) = (&mut self.run.ema, &self.plan.config.ema) {
+            average.update(config, self.run.model.masters()).map_err(ModelError::device)?;
+        }
         self.advance(&batches);
         Ok(Update { loss, logit_scale, norm, lr })
     }
@@ -265,6 +270,17 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         self.run.moments = self.plan.rule.handed_on.then_some(self.learner.optimizer);
         Ok(())
     }
+}
+
+/// Has an average of the weights where the stage has one: the one that there is, or one that begins with the weights.
+fn begin_average<D: GraphDevice>(run: &mut Run<'_, D>, plan: &TrainingPlan) -> Result<(), TrainError> {
+    let masters = run.model.masters();
+    let average = run.ema.take().filter(|_| plan.config.ema.is_some());
+    run.ema = average.or_else(|| plan.config.ema.is_some().then(|| Average::new(masters.clone(), 0)));
+    if let Some(average) = &mut run.ema {
+        average.follow(masters).map_err(ModelError::device)?;
+    }
+    Ok(())
 }
 
 /// Makes the evaluations that are due at the position of the run and have not been made.

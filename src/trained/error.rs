@@ -22,6 +22,12 @@ pub enum TrainedError {
          only; write model.text.tokenizer: Json({path:?}), or leave out `model`"
     )]
     OtherTokenizer { path: PathBuf, difference: String },
+    /// Its stage had no `ema`.
+    #[error("{path} has no average of the weights: the stage that wrote it has no `ema`")]
+    NoAverage {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     #[error("{path}: no usable checkpoint; is this the folder of a run (with recipe.ron and checkpoints/)?")]
     NoCheckpoint { path: PathBuf },
     #[error("the folder has no tokenizer.json, without which texts cannot be embedded; import it again with --tokenizer")]

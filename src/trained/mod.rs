@@ -94,6 +94,15 @@ impl Trained {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TrainedError> {
         Self::open_on(path, &Cpu::default())
     }
+
+    /// As [`Trained::open`], a run's average of the weights.
+    ///
+    /// # Errors
+    /// As [`Trained::open`]; the stage of the checkpoint has no `ema`.
+    pub fn open_average(path: impl AsRef<Path>) -> Result<Self, TrainedError> {
+        let path = path.as_ref();
+        Self::of_run(&Cpu::default(), path, Weights::open_average(path)?)
+    }
 }
 
 impl<D: GraphDevice> Trained<D> {
@@ -105,11 +114,7 @@ impl<D: GraphDevice> Trained<D> {
         let path = path.as_ref();
         let run = RunPaths::new(checkpoint::run_of(path));
         if run.model().exists() || run.recipe().exists() || !path.exists() {
-            let weights = Weights::open(path)?;
-            let file = run.tokenizer();
-            let tokenizer = file.exists().then(|| Tokenizer::load(&file)).transpose()?;
-            let model = (&weights.config, weights.tensors.as_slice());
-            return Self::with(device, model, tokenizer, weights.checkpoint, weights.origin);
+            return Self::of_run(device, path, Weights::open(path)?);
         }
         let imported = exchange::import(path, &ImportOptions::default());
         let mut imported = imported.map_err(|error| match error {
@@ -122,6 +127,13 @@ impl<D: GraphDevice> Trained<D> {
         }
         let model = (&imported.config, imported.tensors.as_slice());
         Self::with(device, model, tokenizer, path.to_owned(), Some(imported.format.to_string()))
+    }
+
+    fn of_run(device: &D, path: &Path, weights: Weights) -> Result<Self, TrainedError> {
+        let file = RunPaths::new(checkpoint::run_of(path)).tokenizer();
+        let tokenizer = file.exists().then(|| Tokenizer::load(&file)).transpose()?;
+        let model = (&weights.config, weights.tensors.as_slice());
+        Self::with(device, model, tokenizer, weights.checkpoint, weights.origin)
     }
 
     fn with(

@@ -9,7 +9,7 @@ use crate::model::{Flip, GraphDevice, ModelConfig, ModelError};
 use crate::parameter::NamedTensor;
 use crate::recipe::model_of;
 use crate::record::RunPaths;
-use crate::train::run::MODEL;
+use crate::train::run::{EMA, MODEL};
 
 /// The weights of a run, on the host.
 #[derive(Debug)]
@@ -30,6 +30,15 @@ impl Weights {
     /// Opens a run, of whose checkpoints a damaged one is passed over for the one before it; or one checkpoint of a
     /// run.
     pub fn open(path: &Path) -> Result<Self, TrainedError> {
+        Weights::open_file(path, MODEL)
+    }
+
+    /// As [`Weights::open`], the average of the weights.
+    pub fn open_average(path: &Path) -> Result<Self, TrainedError> {
+        Weights::open_file(path, EMA)
+    }
+
+    fn open_file(path: &Path, stem: &str) -> Result<Self, TrainedError> {
         let config = model_of(path)?;
         let snapshot = if checkpoint::run_of(path) == path {
             let found = checkpoint::newest(&RunPaths::new(path).checkpoints())?;
@@ -42,7 +51,10 @@ impl Weights {
         };
         let samples = snapshot.state["samples"].as_u64();
         let origin = snapshot.state["imported"]["format"].as_str().map(String::from);
-        let tensors = snapshot.tensors(MODEL)?;
+        if stem == EMA && snapshot.state["ema"].is_null() {
+            return Err(TrainedError::NoAverage { path: snapshot.path });
+        }
+        let tensors = snapshot.tensors(stem)?;
         Ok(Weights { config, tensors, checkpoint: snapshot.path, samples, origin })
     }
 

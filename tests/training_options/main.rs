@@ -3,6 +3,7 @@
 #[path = "../process/mod.rs"]
 mod process;
 
+mod ema;
 mod lengths;
 mod runs;
 mod schedules;

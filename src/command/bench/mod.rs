@@ -212,7 +212,8 @@ impl Setting {
     fn fits_into_memory(&self, model: &ModelConfig, gpu: Option<usize>) -> Result<(), Failure> {
         let kept_patches = self.image_mask.kept(model.image.grid());
         let kept_tokens = self.text_mask.kept(model.text.context);
-        let update = Update { kept_patches, kept_tokens, batch: self.batch, micro_batch: self.batch };
+        let update =
+            Update { kept_patches, kept_tokens, batch: self.batch, micro_batch: self.batch, ema: false };
         let needed = Memory::of(model, self.compute, self.fusion, &update).total;
         match crate::device::beyond_host("a step", needed).filter(|_| gpu.is_none()) {
             Some(message) => Err(Failure::Usage(format!("{message}; a smaller --batch needs less"))),

@@ -50,6 +50,9 @@ pub struct EmbedArgs {
     /// rows beside them, a JSON string a line, in NAME.keys.jsonl; NAME.parquet has the columns `key` and `embedding`.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// The average of the weights that the stage kept (`ema`), instead of the weights.
+    #[arg(long)]
+    ema: bool,
     /// Delete what is there and begin again.
     #[arg(long)]
     restart: bool,
@@ -59,7 +62,10 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let format = Format::of(&args.out).map_err(refused)?;
     let progress = Progress::new();
     let _logging = Logging::start(None, &progress)?;
-    let trained = Trained::open(&args.run)?;
+    let trained = match args.ema {
+        true => Trained::open_average(&args.run)?,
+        false => Trained::open(&args.run)?,
+    };
     let fields = Fields { text: args.text_field.clone(), key: args.key_field.clone() };
     let width = trained.embed_dim();
     let subject = Subject {

@@ -255,6 +255,7 @@ impl Cluster {
             kept_tokens: plan.kept_tokens,
             batch: pairs,
             micro_batch: plan.micro_batch.min(pairs),
+            ema: plan.memory.average > 0.0,
         };
         let mut memory = match (recipe.compute, recipe.precision) {
             (Compute::Fused, Precision::Bf16) => Memory::on_gpu(&recipe.model, recipe.fusion(), &update),
@@ -278,7 +279,10 @@ impl Cluster {
         if shard == Shard::Masters {
             let masters = 4.0 * counts.weights as f64 * elsewhere;
             memory.parameters -= masters;
-            memory.total -= masters;
+            // The average lies where the masters do.
+            let average = if memory.average > 0.0 { masters } else { 0.0 };
+            memory.average -= average;
+            memory.total -= masters + average;
         }
         memory
     }

@@ -74,6 +74,12 @@ impl Training<'_> {
         self.durations(findings);
         self.learning_rate(findings);
         self.optimizer(findings);
+        if let Some(decay) =
+            self.config.ema.as_ref().map(|ema| ema.decay).filter(|decay| !(0.0..1.0).contains(decay))
+        {
+            let message = format!("expected 0 <= decay < 1, got {decay}");
+            findings.add(&format!("{}.ema.decay", self.path), message);
+        }
         if let Some(config) = &self.config.evaluate {
             self.evaluations(config, findings);
         }
