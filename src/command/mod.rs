@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod export;
 mod failure;
 pub mod import;
+pub mod lsp;
 mod memory;
 pub mod model_card;
 mod number;
@@ -84,6 +85,8 @@ enum Command {
     Card(model_card::CardArgs),
     /// Put several runs side by side: a table here, and a page with their curves.
     Compare(compare::CompareArgs),
+    /// Check and complete recipes in an editor: a language server on standard input and output.
+    Lsp,
     /// Print what a shell needs to complete commands and options: flip completions bash >
     /// ~/.local/share/bash-completion/completions/flip
     Completions {
@@ -169,6 +172,7 @@ impl Cli {
             Command::Export(args) => export::export(args),
             Command::Card(args) => model_card::card(args, &mut out),
             Command::Compare(args) => compare::compare(args, &mut out),
+            Command::Lsp => lsp::lsp(),
             Command::Completions { shell } => completions(*shell, &mut out),
         };
         // A line without an end is written as well, before the exit code is known.

@@ -6,14 +6,17 @@ use clap::Command;
 use crate::recipe::nearest;
 
 /// Words for what a subcommand does that other tools use, each with what to write here.
-const MEANT: [(&[&str], &str); 14] = [
+const MEANT: [(&[&str], &str); 17] = [
     (&["train", "fit", "pretrain", "start", "launch", "tune", "finetune", "fine-tune"], "flip run RECIPE"),
     (&["resume", "continue"], "flip run RUN_FOLDER --resume"),
+    (&["eval", "test", "zeroshot", "zero-shot", "score", "linear-probe"], "flip evaluate RUN_FOLDER"),
+    (&["encode", "infer", "predict", "features"], "flip embed RUN_FOLDER"),
     (
-        &["evaluate", "eval", "test", "zeroshot", "zero-shot", "score"],
-        "flip run RECIPE, with a stage Evaluate([...]) in the recipe",
+        &["index", "find", "query", "retrieve", "nearest", "neighbours"],
+        "flip search RUN_FOLDER --images DIR TEXT",
     ),
-    (&["search", "index", "encode", "infer", "predict", "features"], "flip embed RUN_FOLDER"),
+    (&["server", "web", "gui", "ui", "api", "demo"], "flip serve RUN_FOLDER --images DIR"),
+    (&["language-server", "editor"], "flip lsp"),
     (&["check", "lint", "verify", "dry-run", "cost", "plan"], "flip validate RECIPE"),
     (&["convert", "load"], "flip import CHECKPOINT --out DIR"),
     (&["onnx", "save", "publish"], "flip export RUN_FOLDER"),
@@ -71,8 +74,9 @@ mod tests {
             ("rn", "`flip run`"),
             ("validat", "`flip validate`"),
             ("Train", "`flip run RECIPE`"),
-            ("evaluate", "`flip run RECIPE, with a stage Evaluate([...]) in the recipe`"),
-            ("search", "`flip embed RUN_FOLDER`"),
+            ("eval", "`flip evaluate RUN_FOLDER`"),
+            ("find", "`flip search RUN_FOLDER --images DIR TEXT`"),
+            ("server", "`flip serve RUN_FOLDER --images DIR`"),
             ("recipes/x.ron", "`flip run recipes/x.ron`"),
         ] {
             let told = told(given).unwrap();

@@ -33,10 +33,20 @@ pub fn read_described<T: DeserializeOwned>(
     path: &Path,
     schema: &'static Schema,
 ) -> Result<Described<T>, RecipeErrors> {
-    let name = path.display().to_string();
-    let text = text(path)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let document = Document::new(&name, text, &[]);
+    check_described(&path.display().to_string(), &text(path)?, schema)
+}
+
+/// The same of a text; `name` stands for the file in messages.
+///
+/// # Errors
+/// As [`read_described`].
+pub fn check_described<T: DeserializeOwned>(
+    name: &str,
+    text: &str,
+    schema: &'static Schema,
+) -> Result<Described<T>, RecipeErrors> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let document = Document::new(name, text, &[]);
     let (root, mut problems) = syntax::parse(document.text());
     if let Some(root) = &root {
         problems.extend(check::check(document.text(), root, &Shape::of(schema)));

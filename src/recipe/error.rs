@@ -50,6 +50,15 @@ impl RecipeErrors {
         self.problems.iter().map(|problem| self.facts(problem)).collect()
     }
 
+    /// The errors with their bytes in the file, behind a byte-order mark; none of an error of the file as a whole.
+    pub fn located(&self) -> Vec<(Option<Range<usize>>, RecipeError)> {
+        let span = |problem: &Problem| {
+            let place = place(&self.document, problem).filter(|place| place.source == Source::File)?;
+            Some(first_line(self.document.source(Source::File), &place.span))
+        };
+        self.problems.iter().map(|problem| (span(problem), self.facts(problem))).collect()
+    }
+
     /// The errors with the lines they concern, as rustc shows its own; `styled` adds terminal colours.
     pub fn render(&self, styled: bool) -> String {
         let renderer = if styled { Renderer::styled() } else { Renderer::plain() };

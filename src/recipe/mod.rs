@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod alternatives;
+pub mod assist;
 mod change;
 mod check;
 pub mod cluster;
@@ -35,13 +36,14 @@ mod write;
 pub use crate::model::{Compute, Fusion, Precision, Recompute};
 pub use alternatives::alternatives;
 pub use change::{changes, Change, Effect};
-pub use described::{looks_like, read_described, Described};
+pub use described::{check_described, looks_like, read_described, Described};
 pub use error::{RecipeError, RecipeErrors};
 pub use field_path::{FieldPath, Segment};
 pub use initial::{model_of, ModelUnknown};
 pub use override_text::{Origin, Override};
-pub use read::{argument_error, read, read_overridden, read_text, text};
+pub use read::{argument_error, read, read_open, read_overridden, read_text, text};
 pub use schema::recipe_json;
+pub use shape::schema as recipe_schema;
 pub use suggest::nearest;
 pub use write::{difference, write, written};
 

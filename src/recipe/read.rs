@@ -38,10 +38,21 @@ pub fn read(path: &Path, sets: &[String]) -> Result<Recipe, RecipeErrors> {
 /// # Errors
 /// As [`read`].
 pub fn read_overridden(path: &Path, sets: &[Override]) -> Result<Recipe, RecipeErrors> {
+    read_of(path, &text(path)?, sets)
+}
+
+/// As [`read`], with the text that an editor has of the file at `path`, which need not be saved.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_open(path: &Path, text: &str) -> Result<Recipe, RecipeErrors> {
+    read_of(path, text, &[])
+}
+
+fn read_of(path: &Path, text: &str, sets: &[Override]) -> Result<Recipe, RecipeErrors> {
     let name = path.display().to_string();
-    let text = text(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let (mut recipe, document, root) = read_document(&name, &text, sets, Some(folder))?;
+    let (mut recipe, document, root) = read_document(&name, text, sets, Some(folder))?;
     files::locate(&mut recipe, folder);
     let problems = spanned(&root, files::check(&recipe));
     if problems.is_empty() {

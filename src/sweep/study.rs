@@ -100,7 +100,7 @@ pub struct Read {
 }
 
 /// The JSON Schema of a study, without references: its few types are written out where they stand.
-fn schema() -> &'static Value {
+pub fn schema() -> &'static Value {
     static SCHEMA: OnceLock<Value> = OnceLock::new();
     SCHEMA.get_or_init(|| {
         let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
@@ -116,7 +116,20 @@ pub fn schema_json() -> String {
 /// True if the file at `path` is a study and not a recipe.
 pub fn is_study(path: &Path) -> bool {
     // What is no file, such as a pipe, can be read only once.
-    path.is_file() && recipe::text(path).is_ok_and(|text| recipe::looks_like(&text, "Study", "recipe"))
+    path.is_file() && recipe::text(path).is_ok_and(|text| is_text_of_study(&text))
+}
+
+/// True if a text is that of a study.
+pub fn is_text_of_study(text: &str) -> bool {
+    recipe::looks_like(text, "Study", "recipe")
+}
+
+/// Checks the form of a study that is being written; its recipe is not looked at.
+///
+/// # Errors
+/// All errors at once, each with its place.
+pub fn check_text(name: &str, text: &str) -> Result<(), RecipeErrors> {
+    recipe::check_described::<Study>(name, text, schema()).map(drop)
 }
 
 /// Reads and checks the study at `path`; `sets` are further axes (or, with a single value, overrides).
