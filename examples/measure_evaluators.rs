@@ -42,6 +42,7 @@ fn batches(images: usize, captions: usize) -> impl FnMut() -> Result<Option<Batc
             labels: rows.iter().map(|row| Some((row % CLASSES) as i64)).collect(),
             keys: rows.iter().map(usize::to_string).collect(),
             images: vec![None; rows.len()],
+            numbers: Vec::new(),
             cursor: Cursor::default(),
             cursors: Vec::new(),
         };

@@ -69,6 +69,7 @@ fn batches(
             labels: some.iter().map(|image| image.1).collect(),
             keys: some.iter().map(|image| image.0.clone()).collect(),
             images: vec![None; some.len()],
+            numbers: Vec::new(),
             cursor: Cursor::default(),
             cursors: Vec::new(),
         };

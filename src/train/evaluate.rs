@@ -1,15 +1,10 @@
 //! Runs the evaluators of a stage and keeps their rows in `eval.json`.
 
-use std::sync::Arc;
+use std::cell::RefCell;
 
-use crate::data::load::Share;
-use crate::data::load::{LabelFrom, Loader, LoaderOptions, Passes};
-use crate::data::source::{Order, Source};
-use crate::data::storage::with_stall_timeout;
-use crate::data::{Batch, CaptionUse, DataError};
+use crate::data::Batch;
 use crate::evaluator::examples::Thumbnail;
 use crate::evaluator::{Batches, Embedder, Evaluated, Evaluator, EvaluatorConfig, Known, Material};
-use crate::log::Bar;
 use crate::model::GraphDevice;
 use crate::ranks::Owners;
 use crate::record::{Evaluation, EvaluationRow, Example, Examples, RunFolder};
@@ -17,11 +12,12 @@ use crate::report;
 
 use super::embed::{self, EMBED_BATCH};
 use super::error::TrainError;
+use super::reader::{self, Embedded, Part, Reader};
 use super::run::Run;
 use super::state::{Ended, Position};
 
 /// Runs the evaluators in turn with the weights, and where there is an average of these, with that too: its rows are of the
-/// data set's name and ` (ema)`. Rank 0 runs them; the others embed the rows that it hands out.
+/// data set's name and ` (ema)`. Rank 0 runs them; the others read and embed with it.
 ///
 /// # Errors
 /// An evaluator, its data or an exchange fails.
@@ -55,13 +51,13 @@ fn exchange_average<D: GraphDevice>(run: &mut Run<'_, D>) -> Result<(), TrainErr
     Ok(())
 }
 
-/// Runs the evaluators in turn, on rank 0; the others embed the rows that it hands out.
+/// Runs the evaluators in turn, on rank 0; the others read and embed with it.
 fn evaluate_with<D: GraphDevice>(
     run: &mut Run<'_, D>,
     configs: &[EvaluatorConfig],
     suffix: &str,
 ) -> Result<Ended, TrainError> {
-    let Some(recorder) = &run.recorder else { return embed::serve(run) };
+    let Some(recorder) = &run.recorder else { return embed::serve(run, configs) };
     let folder = recorder.folder;
     match evaluate_on_first(run, folder, configs, suffix) {
         Ok(ended) => {
@@ -100,7 +96,7 @@ fn evaluate_on_first<D: GraphDevice>(
         }
         let evaluated = match run.processes.interrupted() {
             true => None,
-            false => run_evaluator(run, evaluator)?,
+            false => run_evaluator(run, index, evaluator)?,
         };
         let Some(Evaluated { mut evaluation, examples }) = evaluated else { return interrupted(run) };
         evaluation.dataset.push_str(suffix);
@@ -157,9 +153,10 @@ fn write_examples(
 /// Runs an evaluator to its result; none where it was interrupted.
 fn run_evaluator<D: GraphDevice>(
     run: &Run<'_, D>,
+    index: usize,
     evaluator: &dyn Evaluator,
 ) -> Result<Option<Evaluated>, TrainError> {
-    let evaluated = measure(run, evaluator);
+    let evaluated = measure(run, index, evaluator);
     // An interruption ends the data early: neither a result nor an error says anything then.
     match run.processes.interrupted() {
         true => Ok(None),
@@ -167,39 +164,37 @@ fn run_evaluator<D: GraphDevice>(
     }
 }
 
-/// Runs an evaluator on its data, with the model that the run has.
-fn measure<D: GraphDevice>(run: &Run<'_, D>, evaluator: &dyn Evaluator) -> Result<Evaluated, TrainError> {
-    let source_config = evaluator
-        .data()
-        .or(run.config.data.validation.as_ref())
-        .ok_or_else(|| TrainError::NoEvaluationData { evaluator: evaluator.name().into() })?;
-    let captions = if evaluator.captions() { CaptionUse::Needed } else { CaptionUse::Unused };
-    let open = |config| run.config.data.open_for(config, run.config.seed, captions);
-    let source = open(source_config)?;
-    let (classes, templates) = (source.classes(), source.templates());
+/// Runs the evaluator of this index in its stage on its data, with the model that the run has.
+fn measure<D: GraphDevice>(
+    run: &Run<'_, D>,
+    index: usize,
+    evaluator: &dyn Evaluator,
+) -> Result<Evaluated, TrainError> {
+    let test = reader::open(run, evaluator, Part::Test)?;
+    let (classes, templates) = (test.source.classes(), test.source.templates());
     let known = Known { classes: &classes, templates: &templates };
-    let label = evaluator.label(known)?;
+    let train = evaluator.train().map(|_| reader::open(run, evaluator, Part::Train)).transpose()?;
     let batch = evaluator.batch().unwrap_or(EMBED_BATCH);
     // A stage may ask several things of the same data.
     let kind = evaluator.kind().replace('_', "-");
     let title =
         format!("{}, {kind} {}", run.processes.progress.stage(run.state.position.stage), evaluator.name());
-    let mut test = Reader::new(run, source, title.clone(), label.clone(), batch);
-    let mut test = || test.next();
-
-    let train = evaluator.train().map(open).transpose()?;
-    let mut train = train.map(|source| Reader::new(run, source, format!("{title}, train"), label, batch));
+    let mask = evaluator.image_mask();
+    let (embedded, failure) = (RefCell::new(Embedded::default()), RefCell::new(None));
+    let reader = |opened, part, title| {
+        Reader::new(run, opened, (index, part, mask.clone()), (title, batch), (&embedded, &failure))
+    };
+    let mut train = train.map(|train| reader(train, Part::Train, format!("{title}, train")));
     let mut train = train.as_mut().map(|reader| move || reader.next());
     let train = train.as_mut().map(|train| train as &mut Batches<'_>);
+    let mut test = reader(test, Part::Test, title);
+    let mut test = || test.next();
 
     let context = run.config.model.text.context;
-    // Masks depend on an image's place in the data, not on the batch it falls into.
-    let (mask, image) = (evaluator.image_mask(), run.config.model.image.size.pow(2) * 3);
-    let mut first = 0;
-    let mut images = |batch: &Batch| {
-        let embeddings = embed::images(run, &batch.pixels, mask, first)?;
-        first += (batch.pixels.len() / image) as u64;
-        Ok(embeddings)
+    let mut images = |batch: &Batch| match embedded.borrow_mut().take(batch) {
+        Some(embeddings) => Ok(embeddings),
+        // A mask depends on an image's place in the data, not on the batch it falls into.
+        None => Ok(embed::embed_images(run, &batch.pixels, mask, &batch.numbers)?),
     };
     let mut texts = |texts: &[String]| {
         let mut tokens = Vec::with_capacity(texts.len() * context);
@@ -217,102 +212,9 @@ fn measure<D: GraphDevice>(run: &Run<'_, D>, evaluator: &dyn Evaluator) -> Resul
     };
     let material =
         Material { test: &mut test, known, train, logit_scale, seed: run.config.seed, stop: &stop };
-    Ok(evaluator.evaluate(material, &mut embedder)?)
-}
-
-/// Reads a source in the order in which it stores its samples. An interruption ends the data.
-struct Reader<'r, 'a, D: GraphDevice> {
-    run: &'r Run<'a, D>,
-    source: Arc<dyn Source>,
-    /// Name of the progress bar.
-    title: String,
-    label: LabelFrom,
-    batch: usize,
-    /// From the first batch on.
-    loader: Option<Loader>,
-    /// From the first batch until the data ends.
-    bar: Option<Bar>,
-    /// Samples read.
-    seen: u64,
-}
-
-impl<'r, 'a, D: GraphDevice> Reader<'r, 'a, D> {
-    fn new(
-        run: &'r Run<'a, D>,
-        source: Arc<dyn Source>,
-        title: String,
-        label: LabelFrom,
-        batch: usize,
-    ) -> Self {
-        Reader { run, source, title, label, batch, loader: None, bar: None, seen: 0 }
-    }
-
-    /// The next batch; the first call begins to read.
-    fn next(&mut self) -> Result<Option<Batch>, DataError> {
-        if self.run.processes.interrupted() {
-            return Ok(None);
-        }
-        self.run.processes.ranks.mark();
-        let loader = match &mut self.loader {
-            Some(loader) => loader,
-            None => {
-                let loader = Loader::start(self.loading())?;
-                self.bar = Some(self.begin_bar()?);
-                self.loader.insert(loader)
-            }
-        };
-        let batch = loader.next()?;
-        match &batch {
-            Some(batch) => {
-                self.seen += batch.keys.len() as u64;
-                if let Some(bar) = &self.bar {
-                    bar.update(self.seen, "");
-                }
-            }
-            None => {
-                if let Some(bar) = self.bar.take() {
-                    bar.finish();
-                }
-                let skipped = loader.skipped();
-                if skipped.total() > 0 {
-                    tracing::warn!(target: "flip::data", %skipped, "samples were left out of {}", self.title);
-                }
-            }
-        }
-        Ok(batch)
-    }
-
-    /// Samples as evaluations see them: whole images, each once.
-    fn loading(&self) -> LoaderOptions {
-        let config = self.run.config;
-        LoaderOptions {
-            source: self.source.clone(),
-            order: Order::Stored,
-            passes: Passes::Once,
-            share: Share::WHOLE,
-            lanes: Vec::new(),
-            batches: None,
-            start: Default::default(),
-            batch: self.batch,
-            keep_partial: true,
-            transform: config.model.image.eval_transform(),
-            patches: None,
-            tokenizer: self.run.tokenizer.clone(),
-            context: config.model.text.context,
-            label: self.label.clone(),
-            filter: None,
-            limits: config.data.limits.clone(),
-            workers: self.run.workers(),
-            stall_timeout: config.data.storage.stall_timeout(),
-            seed: config.seed,
-        }
-    }
-
-    fn begin_bar(&self) -> Result<Bar, DataError> {
-        let (name, progress, counted) = (self.source.name(), self.source.progress(), self.source.clone());
-        let timeout = self.run.config.data.storage.stall_timeout();
-        let count = move || counted.samples();
-        let samples = with_stall_timeout(timeout, &name, "counting the samples", progress, count)?;
-        Ok(self.run.processes.progress.bar(&self.title, samples.unwrap_or(0), "images"))
+    let evaluated = evaluator.evaluate(material, &mut embedder);
+    match failure.take() {
+        Some(error) => Err(error),
+        None => Ok(evaluated?),
     }
 }

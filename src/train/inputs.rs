@@ -98,19 +98,20 @@ impl Masking<'_> {
 
 /// Every patch of [rows, size, size, 3] images.
 pub fn whole_images(pixels: &[u8], size: usize, patch: usize) -> ImageInput {
-    masked_images(pixels, (size, patch), &ImageMask::Keep, (0, 0))
+    let places = vec![0; pixels.len() / (size * size * 3)];
+    masked_images(pixels, (size, patch), &ImageMask::Keep, (0, &places))
 }
 
-/// Patches that a mask keeps of [rows, size, size, 3] images, which are those from `first` on of their data.
+/// Patches that a mask keeps of [rows, size, size, 3] images, each drawn from (seed, place of the image in its data).
 pub fn masked_images(
     pixels: &[u8],
     (size, patch): (usize, usize),
     mask: &ImageMask,
-    (seed, first): (u64, u64),
+    (seed, places): (u64, &[u64]),
 ) -> ImageInput {
     let grid = size / patch;
-    let rows = pixels.len() / (size * size * 3);
-    let kept = mask.draw(grid, rows, seed, 0, first);
+    let ids = places.iter().flat_map(|&place| mask.draw(grid, 1, seed, 0, place).ids).collect();
+    let kept = Kept { ids, batch: places.len(), kept: mask.kept(grid), of: grid * grid };
     let patches = PatchValues::Bytes(gather_patches(pixels, size, patch, &kept));
     ImageInput { patches, kept, grid }
 }

@@ -20,7 +20,7 @@ pub struct LeftOut {
 
 impl LeftOut {
     /// Those of this rank.
-    fn here(skipped: &Skipped) -> LeftOut {
+    pub fn here(skipped: &Skipped) -> LeftOut {
         let counts = skipped.counts.iter().map(|(reason, count)| (reason.to_string(), *count)).collect();
         let first = skipped.first.first();
         let first =
@@ -36,13 +36,17 @@ impl LeftOut {
         let own = serde_json::to_vec(&LeftOut::here(skipped)).map_err(TrainError::message)?;
         let mut all = LeftOut::default();
         for told in ranks.gather(&own)? {
-            let other: LeftOut = serde_json::from_slice(&told).map_err(TrainError::message)?;
-            for (reason, count) in other.counts {
-                *all.counts.entry(reason).or_default() += count;
-            }
-            all.first = all.first.or(other.first);
+            all.add(serde_json::from_slice(&told).map_err(TrainError::message)?);
         }
         Ok(all)
+    }
+
+    /// Adds those of another rank.
+    pub fn add(&mut self, other: LeftOut) {
+        for (reason, count) in other.counts {
+            *self.counts.entry(reason).or_default() += count;
+        }
+        self.first = self.first.take().or(other.first);
     }
 
     /// True if no sample was left out.

@@ -64,6 +64,7 @@ impl World {
                 labels: some.iter().map(|image| image.2).collect(),
                 keys: (next..end).map(|key| key.to_string()).collect(),
                 images: (next..end).map(|row| self.names.get(row).copied()).collect(),
+                numbers: Vec::new(),
                 cursor: Cursor::default(),
                 cursors: Vec::new(),
             };

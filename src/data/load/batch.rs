@@ -26,6 +26,9 @@ pub struct Batch {
     pub keys: Vec<String>,
     /// Identity of each image, where the source may have several samples of one.
     pub images: Vec<Option<u64>>,
+    /// Number of each sample in the order that the loader walks, counted from its start, broken ones and those of other
+    /// shares included; where it has lanes, in the lane.
+    pub numbers: Vec<u64>,
     /// The cursor just past the last sample; where the loader has lanes, of the first.
     pub cursor: Cursor,
     /// The cursor just past the last sample of each lane; one where the loader walks the whole order.

@@ -10,7 +10,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender};
 use crate::data::load::prepare::Prepared;
 use crate::data::load::queue::{Nothing, Queues};
 use crate::data::load::walk::Step;
-use crate::data::load::{LoaderOptions, Passes, Skipped};
+use crate::data::load::{LoaderOptions, Passes, Share, Skipped};
 use crate::data::storage::StallWatch;
 use crate::data::{Batch, DataError, Skip};
 
@@ -148,7 +148,9 @@ impl Collator {
             return Ok(());
         }
         let name = self.options.source.name();
-        if usable == 0 {
+        // The share of one rank in an evaluation of few samples may have none.
+        let may_be_empty = self.options.share != Share::WHOLE && self.options.passes == Passes::Once;
+        if usable == 0 && !may_be_empty {
             self.walks[walk].empty += 1;
             // By then a lane has been through about as many samples as there are.
             let lanes = self.options.lanes.first().map_or(1, |(lane, _)| u64::from(lane.of));
@@ -221,6 +223,7 @@ impl Collator {
         batch.label_sets.push(row.label_set);
         batch.keys.push(row.key);
         batch.images.push(row.image);
+        batch.numbers.push(row.number);
         batch.cursors[walk] = row.after;
         batch.cursor = batch.cursors[0];
     }
@@ -286,6 +289,7 @@ fn empty_batch(options: &LoaderOptions) -> Batch {
         label_sets: Vec::with_capacity(options.batch),
         images: Vec::with_capacity(options.batch),
         keys: Vec::with_capacity(options.batch),
+        numbers: Vec::with_capacity(options.batch),
         cursor: starts[0],
         cursors: starts,
     }

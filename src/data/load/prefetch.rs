@@ -129,11 +129,11 @@ fn work(options: &LoaderOptions, jobs: &Receiver<Job>, stopped: &AtomicBool) {
     for Job { tickets, slot } in jobs {
         let mut rows = Vec::with_capacity(tickets.len());
         let mut failed = None;
-        for ticket in &tickets {
+        for (number, ticket) in &tickets {
             if stopped.load(Ordering::Relaxed) {
                 return;
             }
-            match catch_unwind(AssertUnwindSafe(|| preparer.prepare(options, ticket))) {
+            match catch_unwind(AssertUnwindSafe(|| preparer.prepare(options, *number, ticket))) {
                 Ok(Ok(row)) => rows.push(Ok(row)),
                 Ok(Err(LoadError::Skip(skip))) => rows.push(Err(skip)),
                 Ok(Err(LoadError::Failed(error))) => {

@@ -25,6 +25,7 @@ pub(crate) struct Prepared {
     pub captions: Vec<String>,
     pub label: Option<i64>,
     pub label_set: Option<Vec<u32>>,
+    pub number: u64,
     pub after: Cursor,
 }
 
@@ -37,7 +38,12 @@ pub(crate) struct Preparer {
 impl Preparer {
     /// # Errors
     /// The sample has to be left out, or the run to end.
-    pub fn prepare(&mut self, options: &LoaderOptions, ticket: &Ticket) -> Result<Prepared, LoadError> {
+    pub fn prepare(
+        &mut self,
+        options: &LoaderOptions,
+        number: u64,
+        ticket: &Ticket,
+    ) -> Result<Prepared, LoadError> {
         let sample = options.source.load(ticket)?;
         let wanted = options.limits.check(&sample).and_then(|()| match &options.filter {
             Some(filter) => filter.check(options.source.as_ref(), ticket, &sample),
@@ -89,6 +95,7 @@ impl Preparer {
                 // A negative class number is the usual way to say that there is none.
                 label: label.filter(|&label| label >= 0),
                 label_set,
+                number,
                 after: ticket.after,
             }),
             Err(defect) => Err(defect.of(options.source.sample_name(ticket, &key)).into()),

@@ -27,7 +27,8 @@ pub(crate) enum Step {
 }
 
 pub(crate) struct Job {
-    pub tickets: Vec<Ticket>,
+    /// Each with its number, counted from the start of the loader.
+    pub tickets: Vec<(u64, Ticket)>,
     pub slot: Sender<Rows>,
 }
 
@@ -86,7 +87,7 @@ impl Walker {
                 Ok(Some(ticket)) => {
                     walk.cursor = ticket.after;
                     if options.share.takes(walk.number) {
-                        tickets.push(ticket);
+                        tickets.push((walk.number, ticket));
                     }
                     walk.number += 1;
                 }
