@@ -243,6 +243,79 @@ fn timing_tells_of_every_rank() {
     assert!(!fs::read_to_string(place.run("one").join("timing.jsonl")).unwrap().contains("ranks"));
 }
 
+/// Small drawings in a folder a class; some files among them are no images.
+fn drawings(folder: &Path, images: usize) {
+    for number in 0..images {
+        let (class, shade) = (number % 3, (number * 29 % 200) as u8);
+        let there = folder.join(["blue", "green", "red"][class]);
+        fs::create_dir_all(&there).unwrap();
+        let file = there.join(format!("{number:03}.png"));
+        let mut pixel = [shade / 3; 3];
+        pixel[2 - class] = 255 - shade;
+        let drawn = image::RgbImage::from_fn(20, 24, |x, y| {
+            image::Rgb(pixel.map(|value| value ^ ((x + y * number as u32) % 7) as u8))
+        });
+        drawn.save(&file).unwrap();
+        if number % 11 == 4 {
+            fs::write(file, b"no image").unwrap();
+        }
+    }
+}
+
+/// Every rank reads its own samples; broken ones among them change nothing, nor do sets with fewer samples than ranks.
+#[test]
+fn evaluations_have_the_same_bytes_on_any_number_of_ranks() {
+    let recipe = tiny_recipe!(
+        r#"
+        name: "evaluated",
+        threads: 1,
+        data: (
+            train: Scenes(size: 32, split: Train), validation: Folder(path: "test"), workers: 2,
+            limits: (broken_share: 0.5),
+        ),
+        stages: [
+            Evaluate([
+                ZeroShot(name: "whole", classes: Source()),
+                ZeroShot(name: "masked", classes: Source(), image_mask: Random(0.5)),
+                ZeroShot(name: "few", data: Folder(path: "few"), classes: Source()),
+                Retrieval(name: "retrieval"),
+                NearestNeighbours(name: "neighbours", train: Folder(path: "train"), k: 5),
+                FewShot(name: "few shot", train: Folder(path: "train"), shots: [2]),
+                HeldOutLoss(name: "loss", batch: 10),
+            ]),
+        ],
+        ranks: (parts: 4),
+    "#
+    );
+    let place = Place::new(recipe);
+    for (name, images) in [("test", 300), ("train", 90), ("few", 3)] {
+        drawings(&place.run(name), images);
+    }
+    let said = place.finish(1, &["one"]);
+    let whole = fs::read(place.run("one/eval.json")).unwrap();
+    assert!(said.contains("27 image_decode"), "{said}");
+    for ranks in [2, 3, 4] {
+        let name = format!("of{ranks}");
+        let said = place.finish(ranks, &[&name]);
+        assert!(fs::read(place.run(&name).join("eval.json")).unwrap() == whole, "on {ranks} ranks");
+        assert!(said.contains("27 image_decode"), "{said}");
+        let example = |run: &str| fs::read(place.run(run).join("examples/stage0-3.json")).unwrap();
+        assert!(example("one") == example(&name), "examples on {ranks} ranks");
+    }
+    // Data that one rank does not have ends all of them: it runs in a folder without it.
+    let elsewhere = place.run("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::copy(place.run("recipe.ron"), elsewhere.join("recipe.ron")).unwrap();
+    let out = place.run("without").display().to_string();
+    let flip = [env!("CARGO_BIN_EXE_flip"), "run", "recipe.ron", "--out", &out];
+    let mut command = mpirun(&place.run(""));
+    command.current_dir(place.run("")).args(["-n", "1"]).args(flip).args([":", "-n", "1", "--wdir"]);
+    command.arg(&elsewhere).args(flip).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let Output { status, stderr, .. } = ended(command.spawn().unwrap(), PATIENCE);
+    let said = String::from_utf8_lossy(&stderr);
+    assert!(!status.success() && said.contains("rank 1 cannot go on: test"), "{status}: {said}");
+}
+
 #[test]
 fn masters_on_one_rank_each_leave_the_same_bytes() {
     let place = Place::new(&RECIPE.replace("threads: 1,", "threads: 1, precision: Bf16,"));

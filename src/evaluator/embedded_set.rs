@@ -67,6 +67,7 @@ impl EmbeddedSet {
                 label_sets: some.iter().map(|sample| sample.label_set.clone()).collect(),
                 keys: some.iter().map(|sample| sample.key.clone()).collect(),
                 images: some.iter().map(|sample| sample.image).collect(),
+                numbers: (next as u64..).take(some.len()).collect(),
                 cursors: Vec::new(),
                 cursor: Cursor { epoch: number, position: next as u64, ..Cursor::default() },
             };
