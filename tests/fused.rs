@@ -295,3 +295,34 @@ fn losses<D: GraphDevice>(model: &mut Flip<f32, D>, cases: &[Case], ahead: bool)
     });
     steps.collect()
 }
+
+/// Towers of SigLIP, CLIPA and timm in small.
+const SIGLIP: &str = r#"(
+    image: (size: 32, patch: 8, width: 24, depth: 2, heads: 3, positions: Learned, class_token: false, pool: Attention,
+            projection: None, activation: GeluTanh),
+    text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 20, depth: 2, heads: 2, pool: Last,
+           projection: Biased),
+    embed_dim: 24,
+)"#;
+
+#[test]
+fn attention_pools_without_a_class_token() {
+    for grid in [4, 3] {
+        compare(SIGLIP, &[6], grid, ImageMask::Keep, Precision::F32);
+    }
+    compare(SIGLIP, &[3, 3, 2], 4, half(), Precision::F32);
+    let fixed = SIGLIP.replace("Learned", "SinCos").replace("projection: None", "projection: Biased");
+    compare(&fixed, &[5], 4, half(), Precision::F32);
+    compare(SIGLIP, &[6], 4, half(), Precision::Bf16);
+}
+
+#[test]
+fn patches_are_pooled_before_the_norm_and_towers_have_no_class_token() {
+    let clipa = OPEN_CLIP.replace("pool: ClassToken", "pool: Patches, projection: Biased");
+    let clipa = clipa.replace("EndOfText", "Token(7)");
+    compare(&clipa, &[6], 4, half(), Precision::F32);
+    compare(&clipa, &[3, 3], 3, ImageMask::Keep, Precision::Bf16);
+    let gap = OPEN_CLIP.replace("pool: ClassToken", "pool: Mean, class_token: false");
+    compare(&gap, &[6], 4, half(), Precision::F32);
+    compare(&gap, &[3, 2], 3, ImageMask::Keep, Precision::F32);
+}

@@ -14,7 +14,7 @@ use super::tokenizer_files::TokenizerFiles;
 use crate::data::text::TokenizerConfig;
 use crate::model::{
     Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleClip, LogitScaleConfig, ModelConfig,
-    Normalisation, TextPool, TextTowerConfig,
+    Normalisation, Projection, TextPool, TextTowerConfig,
 };
 
 pub(super) const CONFIG: &str = "open_clip_config.json";
@@ -135,7 +135,9 @@ fn image_tower(vision: &mut Options, quick: bool, images: Preprocessing) -> Imag
         mlp_ratio: vision.number("mlp_ratio", 4.0),
         positions: ImagePositions::Learned,
         pre_norm: !vision.flag("no_ln_pre"),
+        class_token: true,
         pool: ImagePool::ClassToken,
+        projection: Projection::Linear,
         patch_bias: false,
         activation,
         norm_eps,
@@ -204,6 +206,7 @@ fn text_tower(text: &mut Options, quick: bool, notes: &mut Vec<String>) -> TextT
         mlp_ratio: text.number("mlp_ratio", 4.0),
         causal: !text.flag("no_causal_mask"),
         pool,
+        projection: Projection::Linear,
         activation,
         norm_eps,
     }

@@ -14,7 +14,7 @@ use crate::data::decode::Resizing;
 use crate::data::text::TokenizerConfig;
 use crate::model::{
     Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleClip, LogitScaleConfig, ModelConfig,
-    Normalisation, PixelNorm, TextPool, TextTowerConfig,
+    Normalisation, PixelNorm, Projection, TextPool, TextTowerConfig,
 };
 
 pub(super) const CONFIG: &str = "config.json";
@@ -78,7 +78,9 @@ fn image_tower(vision: &mut Options) -> ImageTowerConfig {
         mlp_ratio,
         positions: ImagePositions::Learned,
         pre_norm: true,
+        class_token: true,
         pool: ImagePool::ClassToken,
+        projection: Projection::Linear,
         patch_bias: false,
         activation: activation(vision),
         norm_eps: vision.number("layer_norm_eps", 1e-5),
@@ -108,6 +110,7 @@ fn text_tower(text: &mut Options) -> TextTowerConfig {
         mlp_ratio,
         causal: true,
         pool: TextPool::EndOfText,
+        projection: Projection::Linear,
         activation: activation(text),
         norm_eps: text.number("layer_norm_eps", 1e-5),
     }

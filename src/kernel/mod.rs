@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`gemm`] | linear layers with bias, activation, residual sum; input and weight gradients |
 //! | [`attention`] | short sequences, a whole head in cache |
+//! | [`attention_pool`] | one learned query over the tokens of a sequence |
 //! | [`layer_norm`], [`activation`] | with what surrounds them fused in |
 //! | [`patches`], [`tokens`], [`pool`], [`unit_norm`] | from pixels and ids to unit vectors |
 //! | [`transformer`] | a stack of blocks: parameters, saved activations, both passes |
@@ -27,6 +28,7 @@ pub mod activation;
 pub mod adamw;
 pub mod arena;
 pub mod attention;
+pub mod attention_pool;
 pub mod backend;
 pub mod contrastive;
 pub mod cuda;

@@ -3,6 +3,7 @@
 pub mod cuda;
 
 use super::element::Element;
+use super::tokens::Sequences;
 use super::Cpu;
 
 /// Tokens of a sequence that make its vector.
@@ -62,6 +63,34 @@ pub fn backward<X: Element>(cpu: &Cpu, dx: &mut [X], dout: &[f32], pool: Pool, t
             for (dx, &d) in dx[at[b] as usize * width..].iter_mut().zip(dout) {
                 *dx = X::from_f32(d);
             }
+        }
+    });
+}
+
+/// out [batch, width] = the mean of the rows of x [batch * (prefix + kept), width] that come from patches.
+pub fn patches(cpu: &Cpu, out: &mut [f32], x: &[f32], of: Sequences) {
+    let width = of.width;
+    assert!(out.len() == of.batch * width && x.len() == of.rows() * width, "tokens of {of:?}");
+    let pieces = out.chunks_mut(width).zip(x.chunks(of.tokens() * width));
+    cpu.threads.each(pieces, |_, (out, x)| {
+        out.fill(0.0);
+        for row in x[of.prefix * width..].chunks(width) {
+            out.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        }
+        out.iter_mut().for_each(|sum| *sum /= of.kept as f32);
+    });
+}
+
+/// dx = gradient of [`patches`] for the gradient `dout` of its output.
+pub fn patches_backward(cpu: &Cpu, dx: &mut [f32], dout: &[f32], of: Sequences) {
+    let width = of.width;
+    assert!(dout.len() == of.batch * width && dx.len() == of.rows() * width, "tokens of {of:?}");
+    let pieces = dx.chunks_mut(of.tokens() * width).zip(dout.chunks(width));
+    cpu.threads.each(pieces, |_, (dx, dout)| {
+        let (prefix, patches) = dx.split_at_mut(of.prefix * width);
+        prefix.fill(0.0);
+        for row in patches.chunks_mut(width) {
+            row.iter_mut().zip(dout).for_each(|(dx, d)| *dx = d / of.kept as f32);
         }
     });
 }

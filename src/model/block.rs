@@ -60,11 +60,7 @@ impl<E: Dtype, D: Ranges<E>> Block<E, D> {
                 heads,
             },
             norm2: LayerNorm::new(leaves, &format!("{name}.norm2"), norm_eps)?,
-            mlp: Mlp {
-                up: Linear::new(leaves, &format!("{name}.mlp.up"))?,
-                down: Linear::new(leaves, &format!("{name}.mlp.down"))?,
-                activation,
-            },
+            mlp: Mlp::new(leaves, &format!("{name}.mlp"), activation)?,
         })
     }
 
@@ -84,7 +80,17 @@ impl<E: Dtype, D: Ranges<E>> Block<E, D> {
 }
 
 impl<E: Dtype, D: Ranges<E>> Mlp<E, D> {
-    fn forward<T: Tape<E, D>>(&self, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
+    pub fn new<T: Tape<E, D>>(
+        leaves: &mut Leaves<E, D, T>,
+        name: &str,
+        activation: Activation,
+    ) -> Result<Self, D::Err> {
+        let up = Linear::new(leaves, &format!("{name}.up"))?;
+        Ok(Mlp { up, down: Linear::new(leaves, &format!("{name}.down"))?, activation })
+    }
+
+    /// [rows, width] -> [rows, width].
+    pub fn forward<T: Tape<E, D>>(&self, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
         self.down.forward(self.activation.forward(self.up.forward(x)?)?)
     }
 }

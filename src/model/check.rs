@@ -1,6 +1,8 @@
 //! Checks of sizes. Everything that is wrong is told at once, without building anything.
 
-use super::config::{ImagePositions, ImageTowerConfig, ModelConfig, TextTowerConfig};
+use super::config::{
+    ImagePool, ImagePositions, ImageTowerConfig, ModelConfig, Projection, TextPool, TextTowerConfig,
+};
 use super::error::Violation;
 
 /// Largest width, vocabulary, image and so on: far above any model, low enough that no count overflows.
@@ -15,6 +17,19 @@ impl ModelConfig {
         self.image.check(&mut found);
         self.text.check(&mut found);
         found.size("embed_dim", self.embed_dim, LARGEST);
+        if self.image.projection == Projection::None {
+            if self.image.pool != ImagePool::Attention {
+                let problem =
+                    format!("expected Linear or Biased with image.pool {:?}, got None", self.image.pool);
+                found.add("image.projection", problem);
+            } else if self.image.width != self.embed_dim {
+                let problem = format!(
+                    "None needs as many embed_dim ({}) as image.width ({})",
+                    self.embed_dim, self.image.width
+                );
+                found.add("image.projection", problem);
+            }
+        }
         if !self.logit_scale.init.is_finite() {
             found.add("logit_scale.init", format!("expected a finite number, got {}", self.logit_scale.init));
         }
@@ -44,6 +59,11 @@ impl ImageTowerConfig {
             found.add("image.pixels.std", format!("expected three positive numbers, got {std}"));
         }
         found.blocks("image", self.width, self.depth, self.heads, self.mlp_ratio, self.norm_eps);
+        if !self.class_token && matches!(self.pool, ImagePool::ClassToken | ImagePool::Patches) {
+            let problem =
+                format!("expected Mean or Attention without image.class_token, got {:?}", self.pool);
+            found.add("image.pool", problem);
+        }
         if self.positions == ImagePositions::SinCos && !self.width.is_multiple_of(4) {
             let problem = format!(
                 "expected a multiple of 4, as the sines and cosines of row and column each take a quarter, got {}",
@@ -58,6 +78,16 @@ impl TextTowerConfig {
     fn check(&self, found: &mut Findings) {
         found.size("text.vocab_size", self.vocab_size, LARGEST);
         found.size("text.context", self.context, LARGEST);
+        if self.projection == Projection::None {
+            found.add("text.projection", "expected Linear or Biased, got None".into());
+        }
+        if let TextPool::Token(id) = self.pool {
+            if id as usize >= self.vocab_size {
+                let problem =
+                    format!("expected Token of an id below text.vocab_size ({}), got {id}", self.vocab_size);
+                found.add("text.pool", problem);
+            }
+        }
         found.blocks("text", self.width, self.depth, self.heads, self.mlp_ratio, self.norm_eps);
     }
 }

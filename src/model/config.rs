@@ -63,8 +63,14 @@ pub struct ImageTowerConfig {
     /// LayerNorm before the first block (open_clip's `ln_pre`).
     #[serde(default)]
     pub pre_norm: bool,
+    /// A learned token before the patches. Off, with `pool: Mean` or `Attention`: SigLIP's towers and timm's `gap` ones.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub class_token: bool,
     #[serde(default)]
     pub pool: ImagePool,
+    /// From the pooled vector to the shared space.
+    #[serde(default, skip_serializing_if = "Projection::is_linear")]
+    pub projection: Projection,
     /// The patch embedding has a bias (FLIP: yes, open_clip: no).
     #[serde(default = "yes")]
     pub patch_bias: bool,
@@ -104,6 +110,9 @@ pub struct TextTowerConfig {
     pub causal: bool,
     #[serde(default)]
     pub pool: TextPool,
+    /// From the pooled vector to the shared space.
+    #[serde(default, skip_serializing_if = "Projection::is_linear")]
+    pub projection: Projection,
     #[serde(default)]
     pub activation: Activation,
     /// Added to the variance inside the square root of LayerNorm.
@@ -129,7 +138,7 @@ pub enum ImagePositions {
     Learned,
 }
 
-/// Pooling of the image tokens to one vector, after the final LayerNorm.
+/// Pooling of the image tokens to one vector, after the final LayerNorm unless it says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ImagePool {
     /// Mean over the class token and every kept patch (FLIP).
@@ -137,6 +146,30 @@ pub enum ImagePool {
     Mean,
     /// The class token (open_clip).
     ClassToken,
+    /// Mean over the kept patches without the class token, then the final LayerNorm (CLIPA; open_clip's `avg` with
+    /// `final_ln_after_pool`).
+    Patches,
+    /// Attention of one learned query over all tokens, and an MLP with exact GELU behind it (SigLIP; timm's `map`).
+    Attention,
+}
+
+/// The last linear layer of an encoder, into the shared space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Projection {
+    /// A matrix (FLIP, open_clip).
+    #[default]
+    Linear,
+    /// A matrix and a bias (timm's heads, SigLIP's texts).
+    Biased,
+    /// None: the width is `embed_dim`. With `pool: Attention` alone (SigLIP's images).
+    None,
+}
+
+impl Projection {
+    /// True for the default.
+    pub fn is_linear(&self) -> bool {
+        *self == Projection::Linear
+    }
 }
 
 /// Pooling of the text tokens to one vector, after the final LayerNorm.
@@ -149,6 +182,8 @@ pub enum TextPool {
     EndOfText,
     /// The token at the last position, or the last in the caption of those that are kept (open_clip's `last`). Padding counts.
     Last,
+    /// The first occurrence of this token id, or the first token where there is none (open_clip's `eos`: MetaCLIP 2).
+    Token(u32),
     /// Mean over all tokens.
     Mean,
 }
@@ -224,9 +259,21 @@ impl ImageTowerConfig {
         self.patch * self.patch * 3
     }
 
+    /// Tokens before the patches: 1 or 0.
+    pub fn prefix(&self) -> usize {
+        usize::from(self.class_token)
+    }
+
     /// Hidden width of the MLP.
     pub fn hidden(&self) -> usize {
         (self.width as f64 * self.mlp_ratio) as usize
+    }
+}
+
+impl TextPool {
+    /// True if the token that stands for a caption is one that the tokenizer puts at its end.
+    pub fn reads_end(self) -> bool {
+        matches!(self, TextPool::EndOfText | TextPool::Token(_))
     }
 }
 
@@ -248,6 +295,9 @@ fn four() -> f64 {
 }
 fn yes() -> bool {
     true
+}
+fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 fn official_norm_eps() -> f64 {
     1e-6

@@ -1,6 +1,6 @@
 //! Parameters, work and memory of a model, known from its sizes alone.
 
-use super::config::{Activation, ModelConfig};
+use super::config::{Activation, ImagePool, ModelConfig};
 use crate::parameter::{Parameter, Role, Tower};
 
 /// Trainable numbers.
@@ -91,10 +91,23 @@ impl ModelConfig {
         let (patches, tokens, embed) = (kept_patches as f64, kept_tokens as f64, self.embed_dim as f64);
         let (image_width, text_width) = (self.image.width as f64, self.text.width as f64);
         let patch = 2.0 * patches * self.image.patch_values() as f64 * image_width;
-        let blocks = self.image_blocks().flops(patches + 1.0) + self.text_blocks().flops(tokens);
+        let prefix = self.image.prefix() as f64;
+        let blocks = self.image_blocks().flops(patches + prefix) + self.text_blocks().flops(tokens);
+        let pool = self.attention_pool_flops(patches + prefix);
         let projections = 2.0 * (image_width + text_width) * embed;
         let logits = 2.0 * batch as f64 * embed;
-        3.0 * (patch + blocks + projections + logits)
+        3.0 * (patch + blocks + pool + projections + logits)
+    }
+
+    /// Of the matrix products of one forward pass of the attention pool over `tokens` tokens, where there is one.
+    fn attention_pool_flops(&self, tokens: f64) -> f64 {
+        let (w, h) = (self.image.width as f64, self.image.hidden() as f64);
+        let pool = 2.0 * tokens * 2.0 * w * w + 4.0 * tokens * w + 2.0 * w * w + 4.0 * w * h;
+        if self.image.pool == ImagePool::Attention {
+            pool
+        } else {
+            0.0
+        }
     }
 
     /// The text encoder's part of it.
@@ -115,7 +128,7 @@ impl ModelConfig {
     ) -> f64 {
         let (patches, tokens) = (kept_patches as f64, kept_tokens as f64);
         let embedded = patches * (self.image.patch_values() as f64 + 4.0 * self.image.width as f64);
-        let image = embedded + self.image_blocks().activations(patches + 1.0, false);
+        let image = embedded + self.image_blocks().activations(patches + self.image.prefix() as f64, false);
         let text =
             3.0 * tokens * self.text.width as f64 + self.text_blocks().activations(tokens, self.text.causal);
         let towers = if micro_batch < batch { image.max(text) } else { image + text };

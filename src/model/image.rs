@@ -2,6 +2,7 @@
 
 use dfdx::prelude::*;
 
+use super::attention_pool::AttentionPool;
 use super::block::{Block, BlockOptions};
 use super::config::{ImagePool, ImageTowerConfig, Normalisation};
 use super::gradients::Leaves;
@@ -18,14 +19,14 @@ pub(crate) struct ImageTower<E: Dtype, D: Storage<E>> {
     /// [patch * patch * 3, width].
     patch: Linear<E, D>,
     /// [width].
-    class_token: Matrix<E, D>,
-    /// [1 + grid^2, width], the class token's first; none where they are computed.
+    class_token: Option<Matrix<E, D>>,
+    /// [prefix + grid^2, width], the class token's first; none where they are computed.
     positions: Option<Matrix<E, D>>,
     pre_norm: Option<LayerNorm<E, D>>,
     blocks: Vec<Block<E, D>>,
     norm: LayerNorm<E, D>,
-    /// [width, embed_dim].
-    projection: Matrix<E, D>,
+    attention_pool: Option<AttentionPool<E, D>>,
+    projection: Option<Linear<E, D>>,
     config: ImageTowerConfig,
     normalisation: Normalisation,
 }
@@ -40,14 +41,18 @@ impl<E: Dtype, D: Ranges<E>> ImageTower<E, D> {
         let options = BlockOptions { heads, activation, norm_eps };
         Ok(ImageTower {
             patch: Linear::new(leaves, "image.patch")?,
-            class_token: leaves.take(CLASS_TOKEN)?,
+            class_token: leaves.find(CLASS_TOKEN)?,
             positions: leaves.find(IMAGE_POSITIONS)?,
             pre_norm: LayerNorm::find(leaves, "image.pre_norm", norm_eps)?,
             blocks: (0..config.depth)
                 .map(|i| Block::new(leaves, &format!("image.blocks.{i}"), options))
                 .collect::<Result<_, _>>()?,
             norm: LayerNorm::new(leaves, "image.norm", norm_eps)?,
-            projection: leaves.take("image.projection")?,
+            attention_pool: match config.pool {
+                ImagePool::Attention => Some(AttentionPool::new(leaves, heads, norm_eps)?),
+                _ => None,
+            },
+            projection: Linear::find_projection(leaves, "image")?,
             config: config.clone(),
             normalisation,
         })
@@ -55,7 +60,8 @@ impl<E: Dtype, D: Ranges<E>> ImageTower<E, D> {
 
     /// Unit embeddings [batch, embed_dim] of a checked input. Everything is recorded on `tape`, which the parameters come with.
     pub fn encode<T: Tape<E, D>>(&self, tape: T, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
-        let (batch, tokens, width) = (input.kept.batch, 1 + input.kept.kept, self.config.width);
+        let (batch, tokens, width) =
+            (input.kept.batch, self.config.prefix() + input.kept.kept, self.config.width);
         let mut x = self.embed(tape, input)?;
         if let Some(norm) = &self.pre_norm {
             x = norm.forward(x)?;
@@ -72,14 +78,29 @@ impl<E: Dtype, D: Ranges<E>> ImageTower<E, D> {
                 let first = self.device().try_tensor_from_vec(vec![0; batch], (batch,))?;
                 self.norm.forward(x.try_reshape_like(&(batch, tokens, width))?.try_select(first)?)?
             }
+            ImagePool::Patches => {
+                let tokens = x.try_reshape_like(&(batch, tokens, width))?;
+                let patches = tokens.try_slice((0..batch, self.config.prefix().., 0..width))?;
+                let patches = patches.try_reshape_like(&(batch, input.kept.kept, width))?;
+                self.norm.forward(patches.try_mean::<_, Axis<1>>()?)?
+            }
+            ImagePool::Attention => {
+                let pool = self.attention_pool.as_ref();
+                let pool = pool.unwrap_or_else(|| unreachable!("the pool of this configuration is made"));
+                pool.forward(self.norm.forward(x)?, batch)?
+            }
         };
-        unit_length(pooled.try_matmul(self.projection.clone())?, self.normalisation)
+        let projected = match &self.projection {
+            Some(projection) => projection.forward(pooled)?,
+            None => pooled,
+        };
+        unit_length(projected, self.normalisation)
     }
 
     /// Class token and kept patches with their positions, [batch * (1 + kept), width].
     fn embed<T: Tape<E, D>>(&self, tape: T, input: &ImageInput) -> Result<Matrix<E, D, T>, D::Err> {
         let (kept, width) = (&input.kept, self.config.width);
-        let (batch, tokens) = (kept.batch, 1 + kept.kept);
+        let (batch, tokens) = (kept.batch, self.config.prefix() + kept.kept);
         let patches = patch::normalised(&input.patches, &self.config.pixels);
         let patches =
             self.device().try_tensor_from_vec(patches, (kept.ids.len(), self.config.patch_values()))?;
@@ -88,10 +109,15 @@ impl<E: Dtype, D: Ranges<E>> ImageTower<E, D> {
             let rows = position::sin_cos(kept, input.grid, self.config.grid(), width);
             x = x.try_add(self.device().try_tensor_from_vec(rows, (kept.ids.len(), width))?)?;
         }
-        let class = self.class_token.retaped::<T>().try_reshape_like(&(width,))?;
-        let class = class.try_broadcast_like::<_, Axes2<0, 1>>(&(batch, 1, width))?;
         let x = x.try_reshape_like(&(batch, kept.kept, width))?;
-        let x = (class, x).try_concat_along(Axis::<1>)?;
+        let x = match &self.class_token {
+            Some(class) => {
+                let class = class.retaped::<T>().try_reshape_like(&(width,))?;
+                let class = class.try_broadcast_like::<_, Axes2<0, 1>>(&(batch, 1, width))?;
+                (class, x).try_concat_along(Axis::<1>)?
+            }
+            None => x,
+        };
         let x = match &self.positions {
             Some(positions) => x.try_add(self.learned_positions::<T>(positions, input)?)?,
             None => x,
@@ -99,29 +125,29 @@ impl<E: Dtype, D: Ranges<E>> ImageTower<E, D> {
         x.try_reshape_like(&(batch * tokens, width))
     }
 
-    /// Rows of the learned positions, the class token's first, [batch, 1 + kept, width].
+    /// Rows of the learned positions, the class token's first, [batch, prefix + kept, width].
     fn learned_positions<T: Tape<E, D>>(
         &self,
         positions: &Matrix<E, D>,
         input: &ImageInput,
     ) -> Result<Sequences<E, D, T>, D::Err> {
-        let (kept, grid) = (&input.kept, self.config.grid());
+        let (kept, grid, prefix) = (&input.kept, self.config.grid(), self.config.prefix());
         let table = positions.retaped::<T>();
         let table = if input.grid == grid {
             table
         } else {
-            let shape = (1 + input.grid * input.grid, 1 + grid * grid);
+            let shape = (prefix + input.grid * input.grid, prefix + grid * grid);
             let resampling =
-                self.device().try_tensor_from_vec(position::resampling(input.grid, grid), shape)?;
+                self.device().try_tensor_from_vec(position::resampling(input.grid, grid, prefix), shape)?;
             resampling.put_tape(T::default()).try_matmul(table)?
         };
         let rows = kept.ids.chunks_exact(kept.kept);
         let rows =
-            rows.flat_map(|ids| [0].into_iter().chain(ids.iter().map(|&id| 1 + id as usize))).collect();
-        table.try_gather(self.device().try_tensor_from_vec(rows, (kept.batch, 1 + kept.kept))?)
+            rows.flat_map(|ids| (0..prefix).chain(ids.iter().map(|&id| prefix + id as usize))).collect();
+        table.try_gather(self.device().try_tensor_from_vec(rows, (kept.batch, prefix + kept.kept))?)
     }
 
     fn device(&self) -> &D {
-        self.projection.device()
+        self.patch.weight.device()
     }
 }

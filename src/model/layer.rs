@@ -29,6 +29,21 @@ impl<E: Dtype, D: Ranges<E>> Linear<E, D> {
         Ok(Linear { weight, bias: leaves.find(&format!("{name}.bias"))? })
     }
 
+    /// The projection of a tower that has one.
+    pub fn projection<T: Tape<E, D>>(leaves: &mut Leaves<E, D, T>, tower: &str) -> Result<Self, D::Err> {
+        let found = Self::find_projection(leaves, tower)?;
+        Ok(found.unwrap_or_else(|| unreachable!("the list of parameters has no {tower}.projection")))
+    }
+
+    /// The projection of a tower, where it has one.
+    pub fn find_projection<T: Tape<E, D>>(
+        leaves: &mut Leaves<E, D, T>,
+        tower: &str,
+    ) -> Result<Option<Self>, D::Err> {
+        let Some(weight) = leaves.find(&format!("{tower}.projection"))? else { return Ok(None) };
+        Ok(Some(Linear { weight, bias: leaves.find(&format!("{tower}.projection_bias"))? }))
+    }
+
     /// [rows, inputs] -> [rows, outputs].
     pub fn forward<T: Tape<E, D>>(&self, x: Matrix<E, D, T>) -> Result<Matrix<E, D, T>, D::Err> {
         let y = x.try_matmul(self.weight.clone())?;

@@ -11,6 +11,7 @@
 //! Activations are [rows, width], a row a token; matrices are [inputs, outputs], y = x W + b.
 
 mod activation;
+mod attention_pool;
 mod block;
 mod check;
 mod config;

@@ -41,8 +41,8 @@ pub fn sin_cos_table(grid: usize, width: usize) -> Vec<f32> {
 }
 
 /// The matrix that reads learned positions of a grid of `model_grid` at a grid of `grid` by bilinear
-/// interpolation, [1 + grid^2, 1 + model_grid^2]; row and column 0, the class token's, pass through.
-pub(crate) fn resampling<E: Dtype>(grid: usize, model_grid: usize) -> Vec<E> {
+/// interpolation, [prefix + grid^2, prefix + model_grid^2]; the rows before the patches', the class token's, pass through.
+pub(crate) fn resampling<E: Dtype>(grid: usize, model_grid: usize, prefix: usize) -> Vec<E> {
     let neighbours: Vec<[(usize, f64); 2]> = (0..grid)
         .map(|i| {
             let at = coordinate(i, grid, model_grid).clamp(0.0, (model_grid - 1) as f64);
@@ -51,14 +51,14 @@ pub(crate) fn resampling<E: Dtype>(grid: usize, model_grid: usize) -> Vec<E> {
             [(low, 1.0 - share), ((low + 1).min(model_grid - 1), share)]
         })
         .collect();
-    let columns = 1 + model_grid * model_grid;
-    let mut matrix = vec![0.0; (1 + grid * grid) * columns];
-    matrix[0] = 1.0;
+    let columns = prefix + model_grid * model_grid;
+    let mut matrix = vec![0.0; (prefix + grid * grid) * columns];
+    (0..prefix).for_each(|row| matrix[row * (columns + 1)] = 1.0);
     for (r, rows) in neighbours.iter().enumerate() {
         for (c, cols) in neighbours.iter().enumerate() {
             for &(y, v) in rows {
                 for &(x, h) in cols {
-                    matrix[(1 + r * grid + c) * columns + 1 + y * model_grid + x] += v * h;
+                    matrix[(prefix + r * grid + c) * columns + prefix + y * model_grid + x] += v * h;
                 }
             }
         }
@@ -81,20 +81,23 @@ mod tests {
     fn half_the_patches_see_positions_between_those_of_the_model() {
         let kept = Kept { ids: vec![0], batch: 1, kept: 1, of: 1 };
         assert_eq!(sin_cos::<f64>(&kept, 1, 2, 4), [0.5f64.sin(), 0.5f64.cos(), 0.5f64.sin(), 0.5f64.cos()]);
-        assert_eq!(resampling::<f64>(1, 2), [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.25]);
+        assert_eq!(resampling::<f64>(1, 2, 1), [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.25]);
     }
 
     #[test]
     fn the_same_grid_is_left_alone() {
-        let matrix = resampling::<f64>(3, 3);
+        let matrix = resampling::<f64>(3, 3, 1);
         let identity = (0..100).map(|i| if i % 11 == 0 { 1.0 } else { 0.0 });
         assert!(matrix.into_iter().eq(identity));
     }
 
     #[test]
     fn a_finer_grid_stays_inside_the_model_s() {
-        let matrix = resampling::<f64>(4, 2);
+        let matrix = resampling::<f64>(4, 2, 1);
         assert!(matrix.chunks(5).all(|row| (row.iter().sum::<f64>() - 1.0).abs() < 1e-12));
         assert_eq!(matrix[5..10], [0.0, 1.0, 0.0, 0.0, 0.0]);
+        // Without a class token its row and column are not there.
+        let patches: Vec<f64> = matrix[5..].chunks(5).flat_map(|row| row[1..].to_vec()).collect();
+        assert_eq!(resampling::<f64>(4, 2, 0), patches);
     }
 }

@@ -6,9 +6,9 @@ const SUPPORT: f64 = 2.0;
 /// Keys' cubic with a = -1/2, which PyTorch takes where it antialiases.
 const A: f64 = -0.5;
 
-/// A table [1 + from^2, width] read at a grid of `to`: [1 + to^2, width]. The first row, the class token's,
-/// stays.
-pub(super) fn positions(table: &[f32], from: usize, to: usize, width: usize) -> Vec<f32> {
+/// A table [prefix + from^2, width] read at a grid of `to`: [prefix + to^2, width]. The rows before the patches', the class
+/// token's, stay.
+pub(super) fn positions(table: &[f32], prefix: usize, from: usize, to: usize, width: usize) -> Vec<f32> {
     let taps = taps(from, to);
     // Along the columns first: [from, to, width].
     let mut across = vec![0.0f32; from * to * width];
@@ -16,14 +16,14 @@ pub(super) fn positions(table: &[f32], from: usize, to: usize, width: usize) -> 
         for (column, (start, weights)) in taps.iter().enumerate() {
             let out = &mut across[(row * to + column) * width..][..width];
             for (tap, weight) in weights.iter().enumerate() {
-                add(out, &table[(1 + row * from + start + tap) * width..][..width], *weight);
+                add(out, &table[(prefix + row * from + start + tap) * width..][..width], *weight);
             }
         }
     }
-    let mut resampled = table[..width].to_vec();
-    resampled.resize((1 + to * to) * width, 0.0);
+    let mut resampled = table[..prefix * width].to_vec();
+    resampled.resize((prefix + to * to) * width, 0.0);
     for (row, (start, weights)) in taps.iter().enumerate() {
-        let out = &mut resampled[(1 + row * to) * width..][..to * width];
+        let out = &mut resampled[(prefix + row * to) * width..][..to * width];
         for (tap, weight) in weights.iter().enumerate() {
             add(out, &across[(start + tap) * to * width..][..to * width], *weight);
         }
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_same_grid_is_left_alone() {
         let table: Vec<f32> = (0..20).map(|i| (i * i) as f32).collect();
-        assert_eq!(positions(&table, 3, 3, 2), table);
+        assert_eq!(positions(&table, 1, 3, 3, 2), table);
     }
 
     /// torch 2.15: `F.interpolate(arange(9.).square().reshape(1, 1, 3, 3), size, mode="bicubic",
@@ -82,7 +82,7 @@ mod tests {
     fn agrees_with_pytorch() {
         let table: Vec<f32> = [7.0].into_iter().chain((0..9).map(|i| (i * i) as f32)).collect();
         let check = |to: usize, expected: &[f32]| {
-            let got = positions(&table, 3, to, 1);
+            let got = positions(&table, 1, 3, to, 1);
             assert_eq!(got[0], 7.0);
             assert_eq!(got.len(), 1 + expected.len());
             for (got, expected) in got[1..].iter().zip(expected) {

@@ -1,7 +1,7 @@
 //! The parameters of a model in one list, in the order of draws, checkpoints and updates: initial values, import and export,
 //! the optimizer and its shards all read it.
 
-use super::config::{ImagePositions, ModelConfig};
+use super::config::{ImagePool, ImagePositions, ModelConfig, Projection};
 use crate::parameter::{Init, Parameter, Role, Tower};
 
 /// Deviation of tokens, class token and learned positions.
@@ -11,6 +11,8 @@ const TOKEN_DEVIATION: f64 = 0.02;
 pub(crate) const CLASS_TOKEN: &str = "image.class_token";
 /// Name of the learned positions of image patches, the class token's first.
 pub(crate) const IMAGE_POSITIONS: &str = "image.positions";
+/// Name that the parameters of the attention pool begin with.
+pub(crate) const ATTENTION_POOL: &str = "image.attention_pool";
 /// Name of the token embedding.
 pub(crate) const TOKENS: &str = "text.tokens";
 /// Name of the learned positions of captions.
@@ -30,9 +32,11 @@ impl ModelConfig {
         if image.patch_bias {
             list.vector("image.patch.bias", Role::Bias, image.width, 0.0);
         }
-        list.tokens(CLASS_TOKEN, Role::Token, vec![image.width]);
+        if image.class_token {
+            list.tokens(CLASS_TOKEN, Role::Token, vec![image.width]);
+        }
         if image.positions == ImagePositions::Learned {
-            let rows = 1 + image.grid() * image.grid();
+            let rows = image.prefix() + image.grid() * image.grid();
             list.tokens(IMAGE_POSITIONS, Role::Position, vec![rows, image.width]);
         }
         if image.pre_norm {
@@ -42,7 +46,10 @@ impl ModelConfig {
             list.block(&format!("image.blocks.{block}"), image.width, image.hidden());
         }
         list.norm("image.norm", image.width);
-        list.matrix("image.projection", image.width, self.embed_dim);
+        if image.pool == ImagePool::Attention {
+            list.attention_pool(image.width, image.hidden());
+        }
+        list.projection("image", image.projection, image.width, self.embed_dim);
 
         list.tower = Tower::Text;
         list.tokens(TOKENS, Role::Token, vec![text.vocab_size, text.width]);
@@ -52,7 +59,7 @@ impl ModelConfig {
             list.block(&format!("text.blocks.{block}"), text.width, text.hidden());
         }
         list.norm("text.norm", text.width);
-        list.matrix("text.projection", text.width, self.embed_dim);
+        list.projection("text", text.projection, text.width, self.embed_dim);
 
         list.tower = Tower::Loss;
         list.vector(LOGIT_SCALE, Role::LogitScale, 1, self.logit_scale.init);
@@ -102,6 +109,30 @@ impl List {
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
         self.matrix(&format!("{name}.weight"), inputs, outputs);
         self.vector(&format!("{name}.bias"), Role::Bias, outputs, 0.0);
+    }
+
+    fn projection(&mut self, tower: &str, kind: Projection, width: usize, embed_dim: usize) {
+        if kind != Projection::None {
+            self.matrix(&format!("{tower}.projection"), width, embed_dim);
+        }
+        if kind == Projection::Biased {
+            self.vector(&format!("{tower}.projection_bias"), Role::Bias, embed_dim, 0.0);
+        }
+    }
+
+    /// Attention of a learned query. Key and value matrices stand side by side, each drawn as in a block.
+    fn attention_pool(&mut self, width: usize, hidden: usize) {
+        let name = |part: &str| format!("{ATTENTION_POOL}.{part}");
+        self.tokens(&name("query"), Role::Token, vec![width]);
+        let bound = (1.5 / width as f64).sqrt();
+        self.add(&name("kv.weight"), Role::Weight, vec![width, 2 * width], Init::Uniform { bound });
+        self.vector(&name("kv.bias"), Role::Bias, 2 * width, 0.0);
+        self.rounded();
+        self.linear(&name("out"), width, width);
+        self.norm(&name("norm"), width);
+        self.linear(&name("mlp.up"), width, hidden);
+        self.rounded();
+        self.linear(&name("mlp.down"), hidden, width);
     }
 
     /// A transformer block. Query, key and value matrices stand side by side, each uniform within +-sqrt(1.5 / width): half

@@ -7,7 +7,7 @@ use super::block::{Block, BlockOptions};
 use super::config::{Normalisation, TextPool, TextTowerConfig};
 use super::gradients::Leaves;
 use super::input::TextInput;
-use super::layer::{LayerNorm, Matrix, Sequences};
+use super::layer::{LayerNorm, Linear, Matrix, Sequences};
 use super::loss::unit_length;
 use super::spec::{TEXT_POSITIONS, TOKENS};
 use crate::parameter::{rounded, Ranges};
@@ -21,8 +21,7 @@ pub(crate) struct TextTower<E: Dtype, D: Storage<E>> {
     positions: Matrix<E, D>,
     blocks: Vec<Block<E, D>>,
     norm: LayerNorm<E, D>,
-    /// [width, embed_dim].
-    projection: Matrix<E, D>,
+    projection: Linear<E, D>,
     config: TextTowerConfig,
     normalisation: Normalisation,
 }
@@ -42,7 +41,7 @@ impl<E: Dtype, D: Ranges<E>> TextTower<E, D> {
                 .map(|i| Block::new(leaves, &format!("text.blocks.{i}"), options))
                 .collect::<Result<_, _>>()?,
             norm: LayerNorm::new(leaves, "text.norm", norm_eps)?,
-            projection: leaves.take("text.projection")?,
+            projection: Linear::projection(leaves, "text")?,
             config: config.clone(),
             normalisation,
         })
@@ -71,7 +70,7 @@ impl<E: Dtype, D: Ranges<E>> TextTower<E, D> {
                 self.norm.forward(x.try_reshape_like(&(batch, kept, width))?.try_select(places)?)?
             }
         };
-        unit_length(pooled.try_matmul(self.projection.clone())?, self.normalisation)
+        unit_length(self.projection.forward(pooled)?, self.normalisation)
     }
 
     /// The mask of the attention logits, [batch, kept, kept]: minus infinity for tokens that come later in the
@@ -89,7 +88,7 @@ impl<E: Dtype, D: Ranges<E>> TextTower<E, D> {
     }
 
     fn device(&self) -> &D {
-        self.projection.device()
+        self.tokens.device()
     }
 }
 
@@ -100,6 +99,10 @@ pub(crate) fn pooled_tokens(input: &TextInput, pool: TextPool) -> Option<Vec<usi
         TextPool::Mean => None,
         TextPool::First => Some(input.kept.ids.chunks_exact(kept).map(|row| first(row, u32::lt)).collect()),
         TextPool::Last => Some(input.kept.ids.chunks_exact(kept).map(|row| first(row, u32::gt)).collect()),
+        TextPool::Token(id) => {
+            let place = |row: &[u32]| row.iter().position(|&token| token == id).unwrap_or(0);
+            Some(input.tokens.chunks_exact(kept).map(place).collect())
+        }
         TextPool::EndOfText => Some(input.tokens.chunks_exact(kept).map(|row| first(row, u32::gt)).collect()),
     }
 }
@@ -121,6 +124,8 @@ mod tests {
         assert_eq!(pooled_tokens(&input, TextPool::First), Some(vec![1, 0]));
         assert_eq!(pooled_tokens(&input, TextPool::EndOfText), Some(vec![1, 0]));
         assert_eq!(pooled_tokens(&input, TextPool::Last), Some(vec![0, 2]));
+        assert_eq!(pooled_tokens(&input, TextPool::Token(7)), Some(vec![0, 0]));
+        assert_eq!(pooled_tokens(&input, TextPool::Token(1)), Some(vec![0, 1]));
         assert_eq!(pooled_tokens(&input, TextPool::Mean), None);
     }
 }

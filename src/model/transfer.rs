@@ -22,11 +22,14 @@ impl ModelConfig {
         differ(&mut found, "image.heads", &image.heads, &of_image.heads);
         differ(&mut found, "image.positions", &image.positions, &of_image.positions);
         differ(&mut found, "image.pool", &image.pool, &of_image.pool);
+        differ(&mut found, "image.class_token", &image.class_token, &of_image.class_token);
+        differ(&mut found, "image.projection", &image.projection, &of_image.projection);
         differ(&mut found, "image.activation", &image.activation, &of_image.activation);
         differ(&mut found, "image.norm_eps", &image.norm_eps, &of_image.norm_eps);
         differ(&mut found, "text.heads", &text.heads, &of_text.heads);
         differ(&mut found, "text.causal", &text.causal, &of_text.causal);
         differ(&mut found, "text.pool", &text.pool, &of_text.pool);
+        differ(&mut found, "text.projection", &text.projection, &of_text.projection);
         differ(&mut found, "text.activation", &text.activation, &of_text.activation);
         differ(&mut found, "text.norm_eps", &text.norm_eps, &of_text.norm_eps);
         differ(&mut found, "normalisation", &self.normalisation, &other.normalisation);
@@ -39,11 +42,12 @@ impl ModelConfig {
     pub fn resample_positions(&self, tensors: &mut [NamedTensor], to: &ModelConfig) -> Option<String> {
         let (before, after, width) = (self.image.grid(), to.image.grid(), self.image.width);
         let learned = [self, to].iter().all(|config| config.image.positions == ImagePositions::Learned);
-        let expected = [1 + before * before, width];
+        let prefix = self.image.prefix();
+        let expected = [prefix + before * before, width];
         let table = tensors.iter_mut().find(|tensor| tensor.name == POSITIONS && tensor.shape == expected);
         let table = table.filter(|_| learned && before != after)?;
-        table.data = resample::positions(&table.data, before, after, width);
-        table.shape[0] = 1 + after * after;
+        table.data = resample::positions(&table.data, prefix, before, after, width);
+        table.shape[0] = prefix + after * after;
         Some(format!(
             "positions resampled from {before} x {before} to {after} x {after} patches (bicubic, antialiased) for \
              images of {} instead of {}",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::data::load::Patches;
 use crate::data::Batch;
 use crate::mask::{Captions, ImageMask, Kept, TokenFrequencies};
-use crate::model::{gather_patches, ImageInput, ModelConfig, PatchValues, TextInput, TextPool};
+use crate::model::{gather_patches, ImageInput, ModelConfig, PatchValues, TextInput};
 
 use super::plan::TrainingPlan;
 
@@ -77,7 +77,7 @@ impl Masking<'_> {
         let grid = batch.size / model.image.patch;
         let kept_patches = plan.config.image_mask.kept(grid);
         let image = kept_patches * model.image.patch_values();
-        let keep_end = model.text.pool == TextPool::EndOfText;
+        let keep_end = model.text.pool.reads_end();
         let mut inputs = StepInputs { images: Vec::new(), texts: Vec::new() };
         for first in (0..rows).step_by(plan.micro_batch) {
             let last = (first + plan.micro_batch).min(rows);

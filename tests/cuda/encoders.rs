@@ -424,3 +424,25 @@ fn sizes_without_a_kernel_are_named() {
     assert!(lacks(|config| config.text.mlp_ratio = 2.1).contains("widths that 8 divides"));
     assert!(lacks(|config| config.embed_dim = 13).contains("multiple of 8, not 13"));
 }
+
+const SIGLIP: &str = r#"(
+    image: (size: 32, patch: 8, width: 32, depth: 2, heads: 2, positions: Learned, class_token: false, pool: Attention,
+            projection: None),
+    text: (tokenizer: Train((captions: 1)), vocab_size: 50, context: 9, width: 32, depth: 1, heads: 1, pool: Last,
+           projection: Biased),
+    embed_dim: 32,
+)"#;
+
+#[test]
+fn attention_pools_in_both_passes() {
+    each_gpu!(gpu => { compare(gpu, SIGLIP, 4, 4, half()) });
+    on_plain!(gpu => { compare(gpu, SIGLIP, 3, 3, ImageMask::Keep) });
+}
+
+#[test]
+fn means_of_patches_and_towers_without_a_class_token_in_both_passes() {
+    let clipa = OPEN_CLIP.replace("pool: ClassToken", "pool: Patches, projection: Biased");
+    each_gpu!(gpu => { compare(gpu, &clipa, 4, 4, half()) });
+    let gap = OPEN_CLIP.replace("pool: ClassToken", "pool: Mean, class_token: false");
+    on_plain!(gpu => { compare(gpu, &gap, 3, 3, ImageMask::Keep) });
+}

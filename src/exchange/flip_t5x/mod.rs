@@ -18,7 +18,7 @@ use super::tensors::{Described, Tensors};
 use crate::data::text::TokenizerConfig;
 use crate::model::{
     sin_cos_table, Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleConfig, ModelConfig,
-    Normalisation, PixelNorm, TextPool, TextTowerConfig,
+    Normalisation, PixelNorm, Projection, TextPool, TextTowerConfig,
 };
 use index::Leaf;
 
@@ -111,7 +111,9 @@ impl Checkpoint {
                 mlp_ratio: image.mlp_ratio,
                 positions: ImagePositions::SinCos,
                 pre_norm: false,
+                class_token: true,
                 pool: ImagePool::Mean,
+                projection: Projection::Linear,
                 patch_bias: true,
                 activation: Activation::GeluTanh,
                 norm_eps: NORM_EPS,
@@ -126,6 +128,7 @@ impl Checkpoint {
                 mlp_ratio: text.mlp_ratio,
                 causal: false,
                 pool: TextPool::First,
+                projection: Projection::Linear,
                 activation: Activation::GeluTanh,
                 norm_eps: NORM_EPS,
             },

@@ -17,9 +17,10 @@ pub(super) fn encoder<'a>(config: &ModelConfig, weights: &Weights<'a>) -> Encode
         width,
         depth: image.depth,
         heads: image.heads,
-        tokens: 1 + grid * grid,
+        tokens: image.prefix() + grid * grid,
         activation: image.activation,
         norm_eps: image.norm_eps,
+        projection: image.projection,
         hidden: None,
     };
     let mut graph = Builder::default();
@@ -38,17 +39,22 @@ pub(super) fn encoder<'a>(config: &ModelConfig, weights: &Weights<'a>) -> Encode
     let patches = graph.reshape("patches.flat", &patches, &[0, width as i64, (grid * grid) as i64]);
     let patches = graph.transpose("patches.tokens", &patches, &[0, 2, 1]);
 
-    // A row of zeros in front makes room for the class token, which stands in the table of positions: any batch
-    // size, without a shape that is computed.
-    let pads = graph.integers(&[0, 1, 0, 0, 0, 0]);
-    let x = graph.op("tokens.patches", "Pad", &[&patches, &pads], &[]);
     let mut table = match image.positions {
         ImagePositions::Learned => weights.of("image.positions").data.clone(),
-        ImagePositions::SinCos => sin_cos_table(grid, width),
+        ImagePositions::SinCos => sin_cos_table(grid, width)[(1 - image.prefix()) * width..].to_vec(),
     };
-    let class_token = &weights.of("image.class_token").data;
-    table.iter_mut().zip(class_token).for_each(|(position, class)| *position += class);
-    let table = graph.floats("image.tokens", &[1 + grid * grid, width], table);
+    let x = match image.class_token {
+        true => {
+            // A row of zeros in front makes room for the class token, which stands in the table of positions: any batch
+            // size, without a shape that is computed.
+            let class_token = &weights.of("image.class_token").data;
+            table.iter_mut().zip(class_token).for_each(|(position, class)| *position += class);
+            let pads = graph.integers(&[0, 1, 0, 0, 0, 0]);
+            graph.op("tokens.patches", "Pad", &[&patches, &pads], &[])
+        }
+        false => patches,
+    };
+    let table = graph.floats("image.tokens", &[image.prefix() + grid * grid, width], table);
     let mut x = graph.op("tokens", "Add", &[&x, &table], &[]);
     if image.pre_norm {
         x = tower.layer_norm(&mut graph, "pre_norm", &x);
@@ -65,6 +71,18 @@ pub(super) fn encoder<'a>(config: &ModelConfig, weights: &Weights<'a>) -> Encode
             let first = graph.integer(0);
             let class = graph.op("pooled", "Gather", &[&x, &first], &[Attribute::int("axis", 1)]);
             tower.layer_norm(&mut graph, "norm", &class)
+        }
+        ImagePool::Patches => {
+            let (first, last) = (graph.integers(&[image.prefix() as i64]), graph.integers(&[i64::MAX]));
+            let axis = graph.integers(&[1]);
+            let patches = graph.op("pooled.patches", "Slice", &[&x, &first, &last, &axis], &[]);
+            let attributes = [Attribute::ints("axes", &[1]), Attribute::int("keepdims", 0)];
+            let mean = graph.op("pooled", "ReduceMean", &[&patches], &attributes);
+            tower.layer_norm(&mut graph, "norm", &mean)
+        }
+        ImagePool::Attention => {
+            let normal = tower.layer_norm(&mut graph, "norm", &x);
+            tower.attention_pool(&mut graph, &normal)
         }
     };
     tower.embedding(&mut graph, &pooled, config.normalisation, OUTPUT);

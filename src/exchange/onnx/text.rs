@@ -28,6 +28,7 @@ pub(super) fn encoder<'a>(config: &ModelConfig, weights: &Weights<'a>) -> Encode
         tokens: context,
         activation: text.activation,
         norm_eps: text.norm_eps,
+        projection: text.projection,
         hidden,
     };
     let tokens = tower.parameter(&mut graph, "tokens");
@@ -46,6 +47,16 @@ pub(super) fn encoder<'a>(config: &ModelConfig, weights: &Weights<'a>) -> Encode
             let place = graph.integer(place);
             let token = graph.op("pooled", "Gather", &[&x, &place], &[Attribute::int("axis", 1)]);
             tower.layer_norm(&mut graph, "norm", &token)
+        }
+        TextPool::Token(id) => {
+            let id = graph.integer(i64::from(id));
+            let there = graph.op("end.there", "Equal", &["ids", &id], &[]);
+            let there = graph.op("end.first", "Cast", &[&there], &[Attribute::int("to", INT32.into())]);
+            // The first of equals.
+            let place = [Attribute::int("axis", 1), Attribute::int("keepdims", 1)];
+            let place = graph.op("end", "ArgMax", &[&there], &place);
+            let end = graph.op("pooled", "GatherND", &[&x, &place], &[Attribute::int("batch_dims", 1)]);
+            tower.layer_norm(&mut graph, "norm", &end)
         }
         TextPool::EndOfText => {
             // Not every runtime finds the largest of 64-bit numbers.

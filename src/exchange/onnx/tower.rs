@@ -3,7 +3,7 @@
 use super::graph::Builder;
 use super::proto::Attribute;
 use super::Weights;
-use crate::model::{Activation, Normalisation};
+use crate::model::{Activation, Normalisation, Projection};
 
 /// Sizes and options of the blocks of an encoder.
 pub(super) struct Tower<'w, 'a> {
@@ -16,6 +16,7 @@ pub(super) struct Tower<'w, 'a> {
     pub tokens: usize,
     pub activation: Activation,
     pub norm_eps: f64,
+    pub projection: Projection,
     /// A value that is added to the scores of attention, [tokens, tokens].
     pub hidden: Option<String>,
 }
@@ -121,10 +122,57 @@ impl<'a> Tower<'_, 'a> {
         graph.op(name, "Mul", &[&product, &half], &[])
     }
 
+    /// Attention of the learned query over [batch, tokens, width], and the MLP behind it: [batch, width].
+    pub fn attention_pool(&self, graph: &mut Builder<'a>, tokens: &str) -> String {
+        let part = |name: &str| format!("attention_pool.{name}");
+        let head = self.width / self.heads;
+        let kv = self.linear(graph, &part("kv"), tokens);
+        let halves = graph.integers(&[self.width as i64; 2]);
+        let halves = graph.split(&part("halves"), &[&kv, &halves], 2, -1);
+        let by_head = [0, self.tokens as i64, self.heads as i64, head as i64];
+        let orders = [("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])];
+        let [k, v] = [0, 1].map(|i| {
+            let (name, order) = &orders[i];
+            let half = graph.reshape(part(&format!("{name}.heads")), &halves[i], &by_head);
+            graph.transpose(part(name), &half, order)
+        });
+        let scale = (head as f32).sqrt().recip();
+        let query = &self.weights.of(&format!("{}.attention_pool.query", self.name)).data;
+        let query: Vec<f32> = query.iter().map(|x| scale * x).collect();
+        let query = graph.floats(&part("query.scaled"), &[self.heads, 1, head], query);
+        let scores = graph.op(part("scores"), "MatMul", &[&query, &k], &[]);
+        let shares = graph.op(part("shares"), "Softmax", &[&scores], &[Attribute::int("axis", -1)]);
+        let mixed = graph.op(part("mixed"), "MatMul", &[&shares, &v], &[]);
+        let mixed = graph.reshape(part("joined"), &mixed, &[0, self.width as i64]);
+        let y = self.linear(graph, &part("out"), &mixed);
+        let normal = self.layer_norm(graph, &part("norm"), &y);
+        let up = self.linear(graph, &part("mlp.up"), &normal);
+        let active = Tower { activation: Activation::GeluExact, hidden: None, ..*self }.activation(
+            graph,
+            &part("mlp.activation"),
+            &up,
+        );
+        let down = self.linear(graph, &part("mlp.down"), &active);
+        graph.op(part("thought"), "Add", &[&y, &down], &[])
+    }
+
+    /// [batch, width] to [batch, embed_dim].
+    fn projected(&self, graph: &mut Builder<'a>, pooled: &str) -> String {
+        if self.projection == Projection::None {
+            return pooled.into();
+        }
+        let projection = self.parameter(graph, "projection");
+        let product = graph.op("projected", "MatMul", &[pooled, &projection], &[]);
+        if self.projection == Projection::Linear {
+            return product;
+        }
+        let bias = self.parameter(graph, "projection_bias");
+        graph.op("projected.biased", "Add", &[&product, &bias], &[])
+    }
+
     /// [batch, width] to unit embeddings `output` [batch, embed_dim].
     pub fn embedding(&self, graph: &mut Builder<'a>, pooled: &str, unit: Normalisation, output: &str) {
-        let projection = self.parameter(graph, "projection");
-        let z = graph.op("projected", "MatMul", &[pooled, &projection], &[]);
+        let z = self.projected(graph, pooled);
         let length = graph.op(
             "length",
             "ReduceL2",

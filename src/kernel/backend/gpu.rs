@@ -8,6 +8,7 @@ use crate::kernel::activation::Activation;
 use crate::kernel::adamw::cuda::Tensor;
 use crate::kernel::adamw::AdamW;
 use crate::kernel::attention::{self, cuda::HEADS, Attention};
+use crate::kernel::attention_pool::{self, AttentionPool};
 use crate::kernel::contrastive::tiles::Contrastive;
 use crate::kernel::contrastive::{self, Loss};
 use crate::kernel::cuda::phase::Phase;
@@ -145,23 +146,27 @@ impl<G: Gpu> Backend for G {
         mut scratch: ViewMut<f32>,
     ) -> Done {
         let TokenGradients { class_token, positions, resampled } = gradients;
-        let Sequences { batch, width, .. } = of;
+        let Sequences { batch, prefix, width, .. } = of;
         // The sum over the first tokens of all sequences is a product with ones: cuBLASLt sums long columns quickly.
         let mut ones = scratch.part(0, batch);
         self.write(ones.reborrow(), &vec![1.0; batch])?;
         let left = Matrix::rows(ones.view(), batch);
         let firsts = Matrix { values: dx, stride: of.tokens() * width, transposed: false };
-        add_product(self, class_token, left, firsts, (1, batch, width))?;
+        let add_firsts = |to: ViewMut<f32>| match prefix {
+            0 => Ok(()),
+            _ => add_product(self, to, left, firsts, (1, batch, width)),
+        };
+        class_token.map_or(Ok(()), &add_firsts)?;
         let Some(mut positions) = positions else { return Ok(()) };
         let Some((matrix, mut dtable)) = resampled else {
-            add_product(self, positions.part(0, width), left, firsts, (1, batch, width))?;
-            let patches = positions.len() - width;
-            return self.scatter_add(positions.part(width, patches), ids, dx, of, room);
+            add_firsts(positions.part(0, prefix * width))?;
+            let patches = positions.len() - prefix * width;
+            return self.scatter_add(positions.part(prefix * width, patches), ids, dx, of, room);
         };
         self.clear(dtable.reborrow())?;
-        add_product(self, dtable.part(0, width), left, firsts, (1, batch, width))?;
-        let patches = dtable.len() - width;
-        self.scatter_add(dtable.part(width, patches), ids, dx, of, room)?;
+        add_firsts(dtable.part(0, prefix * width))?;
+        let patches = dtable.len() - prefix * width;
+        self.scatter_add(dtable.part(prefix * width, patches), ids, dx, of, room)?;
         let (from, rows) = (positions.len() / width, dtable.len() / width);
         let (left, right) = (Matrix::columns(matrix, from), Matrix::rows(dtable.view(), width));
         add_product(self, positions, left, right, (from, rows, width))
@@ -326,6 +331,35 @@ impl<G: Gpu> Backend for G {
         pool::cuda::backward(self, dnormed.reborrow(), dpooled, pool, tokens, width)?;
         self.clear(dx.reborrow())?;
         self.layer_norm_backward(dx, None, gradients, dnormed.view(), saved, scale, scratch)
+    }
+    fn mean_of_patches(&self, pooled: ViewMut<f32>, x: View<f32>, of: Sequences) -> Done {
+        pool::cuda::patches(self, pooled, x, of)
+    }
+    fn mean_of_patches_backward(&self, dx: ViewMut<f32>, dpooled: View<f32>, of: Sequences) -> Done {
+        pool::cuda::patches_backward(self, dx, dpooled, of)
+    }
+    fn attend(
+        &self,
+        out: ViewMut<Bf16>,
+        lse: ViewMut<f32>,
+        query: View<f32>,
+        kv: View<Bf16>,
+        of: AttentionPool,
+    ) -> Done {
+        attention_pool::cuda::forward(self, out, lse, query, kv, of)
+    }
+    fn attend_backward(
+        &self,
+        gradients: (ViewMut<Bf16>, ViewMut<f32>),
+        dqueries: ViewMut<f32>,
+        dout: View<Bf16>,
+        query: View<f32>,
+        kv: View<Bf16>,
+        lse: View<f32>,
+        of: AttentionPool,
+    ) -> Done {
+        let saved = attention_pool::cuda::Saved { query, kv, lse };
+        attention_pool::cuda::backward(self, gradients, dqueries, dout, saved, of)
     }
     fn unit_norm(&self, z: ViewMut<f32>, norms: ViewMut<f32>, x: View<f32>, length: Length) -> Done {
         unit_norm::cuda::forward(self, z, norms, x, length)

@@ -18,6 +18,7 @@ use super::activation::Activation;
 use super::adamw::AdamW;
 use super::arena::Arena;
 use super::attention::Attention;
+use super::attention_pool::AttentionPool;
 use super::contrastive::Loss;
 use super::cuda::phase::Phase;
 use super::tokens::{Added, Sequences};
@@ -108,12 +109,12 @@ pub struct Pixels {
 /// Gradients of the class token and of learned positions.
 #[derive(Debug)]
 pub struct TokenGradients<'a> {
-    /// `[width]`.
-    pub class_token: ViewMut<'a, f32>,
-    /// [1 + own grid^2, width], the class token's first, where positions are learned.
+    /// `[width]`, where there is one.
+    pub class_token: Option<ViewMut<'a, f32>>,
+    /// [prefix + own grid^2, width], the class token's first, where positions are learned.
     pub positions: Option<ViewMut<'a, f32>>,
-    /// Matrix that made the positions of this grid of the learned ones, [1 + grid^2, 1 + own grid^2], and room for the gradient of
-    /// what it made, [1 + grid^2, width]; none for the own grid.
+    /// Matrix that made the positions of this grid of the learned ones, [prefix + grid^2, prefix + own grid^2], and room for the gradient of
+    /// what it made, [prefix + grid^2, width]; none for the own grid.
     pub resampled: Option<(View<'a, f32>, ViewMut<'a, f32>)>,
 }
 
@@ -215,7 +216,7 @@ pub trait Backend: Memory + Sized {
         learned: View<f32>,
         width: usize,
     ) -> Done<Self>;
-    /// Adds to the gradients of class token and positions what dx [batch * (1 + kept), width] contributes. `room` is of
+    /// Adds to the gradients of class token and positions what dx [batch * (prefix + kept), width] contributes. `room` is of
     /// [`Needs::scatter`].
     fn token_gradients(
         &self,
@@ -355,6 +356,31 @@ pub trait Backend: Memory + Sized {
         pool: Pool,
         room: Out<Self>,
         scratch: ViewMut<f32>,
+    ) -> Done<Self>;
+    /// pooled [batch, width] = the mean of the rows of x [batch * (prefix + kept), width] that come from patches.
+    fn mean_of_patches(&self, pooled: ViewMut<f32>, x: View<f32>, of: Sequences) -> Done<Self>;
+    /// dx = gradient of [`mean_of_patches`](Self::mean_of_patches) for the gradient `dpooled` of its output.
+    fn mean_of_patches_backward(&self, dx: ViewMut<f32>, dpooled: View<f32>, of: Sequences) -> Done<Self>;
+    /// out, lse = attention of a query over keys and values; see [`attention_pool`](super::attention_pool) for the shapes.
+    fn attend(
+        &self,
+        out: Out<Self>,
+        lse: ViewMut<f32>,
+        query: View<f32>,
+        kv: In<Self>,
+        of: AttentionPool,
+    ) -> Done<Self>;
+    /// dkv = and dquery += gradients of [`attend`](Self::attend) for the gradient `dout` of its output. `dqueries`
+    /// [batch, width] is scratch memory.
+    fn attend_backward(
+        &self,
+        gradients: (Out<Self>, ViewMut<f32>),
+        dqueries: ViewMut<f32>,
+        dout: In<Self>,
+        query: View<f32>,
+        kv: In<Self>,
+        lse: View<f32>,
+        of: AttentionPool,
     ) -> Done<Self>;
     /// z [rows, width] = x / length; norms `[rows]` = |x|.
     fn unit_norm(&self, z: ViewMut<f32>, norms: ViewMut<f32>, x: View<f32>, length: Length) -> Done<Self>;

@@ -3,6 +3,7 @@
 use crate::kernel::backend::Pool;
 use crate::kernel::cuda::{blocks, Gpu, GpuError, Launch, View, ViewMut};
 use crate::kernel::element::Bf16;
+use crate::kernel::tokens::Sequences;
 
 const BLOCK: u32 = 128;
 
@@ -50,4 +51,25 @@ pub fn backward<G: Gpu>(
     let launch = launch("pool_backward", (batch, width)).output(&mut dx).input(dout).optional(places(pool));
     // SAFETY: lengths are checked above; places are the caller's.
     unsafe { gpu.launch(launch.size(tokens).size(width)) }
+}
+
+/// out [batch, width] = the mean of the rows of x [batch * (prefix + kept), width] that come from patches.
+pub fn patches<G: Gpu>(gpu: &G, mut out: ViewMut<f32>, x: View<f32>, of: Sequences) -> Result<(), GpuError> {
+    assert!(out.len() == of.batch * of.width && x.len() == of.rows() * of.width, "tokens of {of:?}");
+    let launch = launch("pool_patches_forward", (of.batch, of.width)).output(&mut out).input(x);
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(launch.size(of.kept).size(of.prefix).size(of.width)) }
+}
+
+/// dx = gradient of [`patches`] for the gradient `dout` of its output.
+pub fn patches_backward<G: Gpu>(
+    gpu: &G,
+    mut dx: ViewMut<f32>,
+    dout: View<f32>,
+    of: Sequences,
+) -> Result<(), GpuError> {
+    assert!(dout.len() == of.batch * of.width && dx.len() == of.rows() * of.width, "tokens of {of:?}");
+    let launch = launch("pool_patches_backward", (of.batch, of.width)).output(&mut dx).input(dout);
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(launch.size(of.kept).size(of.prefix).size(of.width)) }
 }

@@ -34,6 +34,34 @@ KERNEL pool_backward(Bf16 *__restrict__ dx, const float *__restrict__ dout, cons
 }
 EXPORT(pool_backward)
 
+// One thread a column of one sequence: out [batch, width] = the mean of the rows of x [batch, prefix + kept, width] behind the
+// prefix.
+KERNEL pool_patches_forward(float *__restrict__ out, const float *__restrict__ x, unsigned kept, unsigned prefix,
+                            unsigned width) {
+    const unsigned column = blockIdx.x * blockDim.x + threadIdx.x, sequence = blockIdx.y;
+    if (column >= width)
+        return;
+    const float *from = x + ((size_t)sequence * (prefix + kept) + prefix) * width + column;
+    float value = 0.0f;
+    for (unsigned t = 0; t < kept; t++)
+        value += from[(size_t)t * width];
+    out[(size_t)sequence * width + column] = value / kept;
+}
+EXPORT(pool_patches_forward)
+
+// dx = its gradient for the gradient dout [batch, width].
+KERNEL pool_patches_backward(float *__restrict__ dx, const float *__restrict__ dout, unsigned kept, unsigned prefix,
+                             unsigned width) {
+    const unsigned column = blockIdx.x * blockDim.x + threadIdx.x, sequence = blockIdx.y;
+    if (column >= width)
+        return;
+    const float share = dout[(size_t)sequence * width + column] / kept;
+    float *to = dx + (size_t)sequence * (prefix + kept) * width + column;
+    for (unsigned t = 0; t < prefix + kept; t++)
+        to[(size_t)t * width] = t < prefix ? 0.0f : share;
+}
+EXPORT(pool_patches_backward)
+
 // One warp a row: z = x / length, norms = |x|; the length is |x| + eps or, with `at_least`, max(|x|, eps).
 KERNEL unit_norm_forward(float *__restrict__ z, float *__restrict__ norms, const float *__restrict__ x, unsigned rows,
                          unsigned width, float eps, unsigned at_least) {

@@ -123,26 +123,26 @@ pub fn resample(table: &mut [f32], matrix: &[f32], learned: &[f32], width: usize
     }
 }
 
-/// Adds to the gradients of the class token `[width]` and of learned positions [1 + own grid^2, width] what
-/// dx [batch * (1 + kept), width] contributes. With the positions comes the matrix of [`resample`] that made those of this grid of
+/// Adds to the gradients of the class token `[width]` and of learned positions [prefix + own grid^2, width] what
+/// dx [batch * (prefix + kept), width] contributes. With the positions comes the matrix of [`resample`] that made those of this grid of
 /// them, where it is another one.
 pub fn gradients(
     cpu: &Cpu,
-    class_token: &mut [f32],
+    class_token: Option<&mut [f32]>,
     positions: Option<(&mut [f32], Option<&[f32]>)>,
     ids: &[u32],
     dx: &[f32],
     of: Sequences,
 ) {
     let width = of.width;
-    let mut dclass = vec![0.0; width];
+    let mut dclass = vec![0.0; of.prefix * width];
     dx.chunks(of.tokens() * width).for_each(|sequence| add(&mut dclass, sequence));
-    add(class_token, &dclass);
+    class_token.into_iter().for_each(|class_token| add(class_token, &dclass));
     let Some((positions, matrix)) = positions else { return };
     let own = positions.len() / width;
     let mut dtable = vec![0.0; matrix.map_or(own, |matrix| matrix.len() / own) * width];
-    dtable[..width].copy_from_slice(&dclass);
-    scatter_add(cpu, &mut dtable[width..], ids, dx, |r| of.row(r), width);
+    dtable[..dclass.len()].copy_from_slice(&dclass);
+    scatter_add(cpu, &mut dtable[dclass.len()..], ids, dx, |r| of.row(r), width);
     let Some(matrix) = matrix else { return add(positions, &dtable) };
     for (from, shares) in dtable.chunks(width).zip(matrix.chunks(own)) {
         positions.chunks_mut(width).zip(shares).for_each(|(to, &share)| add_share(to, share, from));

@@ -1,7 +1,7 @@
 //! The image encoder.
 
 use super::arenas::Purpose;
-use super::head::HeadParts;
+use super::head::{HeadParts, Pooling};
 use super::names::Names;
 use super::tower::{image_shape, Blocks};
 use crate::kernel::arena::Arena;
@@ -22,8 +22,10 @@ pub(super) struct ImageEncoder {
     /// [patch values, width].
     patch: usize,
     patch_bias: Option<usize>,
-    class_token: usize,
-    /// [1 + grid^2, width], the class token's first, where they are learned.
+    class_token: Option<usize>,
+    /// Tokens before the patches.
+    prefix: usize,
+    /// [prefix + grid^2, width], the class token's first, where they are learned.
     positions: Option<usize>,
     pre_norm: Option<Scaled<usize>>,
     pub blocks: Blocks,
@@ -41,7 +43,7 @@ pub(super) struct Parts<'a, E> {
     /// [batch * kept, patch values].
     pixels: ViewMut<'a, E>,
     ids: ViewMut<'a, u32>,
-    /// [1 + grid^2, width], made of learned positions of another grid; then the gradient of it.
+    /// [prefix + grid^2, width], made of learned positions of another grid; then the gradient of it.
     table: ViewMut<'a, f32>,
     pre_norm: SavedNorm<'a, E>,
     scatter: ViewMut<'a, u32>,
@@ -50,14 +52,21 @@ pub(super) struct Parts<'a, E> {
 impl ImageEncoder {
     pub fn new(config: &ModelConfig, parameters: &[Parameter]) -> Self {
         let (names, image) = (Names::new(parameters), &config.image);
+        let pooling = match image.pool {
+            ImagePool::Mean => Pooling::Mean,
+            ImagePool::ClassToken => Pooling::Place,
+            ImagePool::Patches => Pooling::Patches { prefix: image.prefix() },
+            ImagePool::Attention => Pooling::Attention,
+        };
         let three = |of: [f64; 3]| of.map(|x| x as f32);
         ImageEncoder {
             patch: names.place("image.patch.weight"),
             patch_bias: names.find("image.patch.bias"),
-            class_token: names.place(CLASS_TOKEN),
+            class_token: names.find(CLASS_TOKEN),
+            prefix: image.prefix(),
             positions: names.find(IMAGE_POSITIONS),
             pre_norm: image.pre_norm.then(|| names.norm("image.pre_norm")),
-            blocks: Blocks::new(config, &names, "image", image_shape(config), image.pool == ImagePool::Mean),
+            blocks: Blocks::new(config, &names, "image", image_shape(config), pooling),
             pixels: Pixels { mean: three(image.pixels.mean), deviation: three(image.pixels.std) },
             patch_values: image.patch_values(),
             grid: image.grid(),
@@ -67,7 +76,7 @@ impl ImageEncoder {
     pub fn take<'a, E: Number>(&self, arena: &mut Arena<'a>, needs: Needs, purpose: Purpose) -> Parts<'a, E> {
         let Purpose { batch, kept, grid, floats, keep, .. } = purpose;
         let shape = &self.blocks.shape;
-        let (width, tokens, rows) = (shape.width, 1 + kept, batch * kept);
+        let (width, tokens, rows) = (shape.width, self.prefix + kept, batch * kept);
         let values = rows * self.patch_values;
         let resampled = self.positions.is_some() && grid != self.grid;
         let scattered = self.positions.is_some() && keep != Keep::Nothing;
@@ -77,21 +86,21 @@ impl ImageEncoder {
             floats: arena.take(if floats { values } else { 0 }),
             pixels: arena.take(values),
             ids: arena.take(rows),
-            table: arena.take(if resampled { (1 + grid * grid) * width } else { 0 }),
+            table: arena.take(if resampled { (self.prefix + grid * grid) * width } else { 0 }),
             pre_norm: SavedNorm::take(arena, if self.pre_norm.is_some() { batch * tokens } else { 0 }, width),
             scatter: arena.take(if scattered { (needs.scatter)(rows) } else { 0 }),
         }
     }
 
     /// Values that belong to a grid: the positions of its patches, [grid^2, width], where they are fixed; of learned positions, for
-    /// another grid than their own, the matrix that makes those of this grid of them, [1 + grid^2, 1 + own grid^2].
+    /// another grid than their own, the matrix that makes those of this grid of them, [prefix + grid^2, prefix + own grid^2].
     pub fn table(&self, grid: usize) -> Option<Vec<f32>> {
         match self.positions {
             None => {
                 let all = Kept::all(1, grid * grid);
                 Some(position::sin_cos(&all, grid, self.grid, self.blocks.shape.width))
             }
-            Some(_) if grid != self.grid => Some(position::resampling(grid, self.grid)),
+            Some(_) if grid != self.grid => Some(position::resampling(grid, self.grid, self.prefix)),
             Some(_) => None,
         }
     }
@@ -123,10 +132,14 @@ impl ImageEncoder {
             let room = room.part(0, x.len());
             backend.layer_norm_in_place(x, saved, norm, room)?;
         }
-        if !self.blocks.head.mean {
+        if matches!(self.blocks.head.pooling, Pooling::Place) {
             backend.clear(head.places.reborrow())?;
         }
         self.blocks.forward(weights, activations, head)
+    }
+
+    fn sequences(&self, kept: &Kept, width: usize) -> Sequences {
+        Sequences { batch: kept.batch, kept: kept.kept, prefix: self.prefix, width }
     }
 
     /// Tokens of the patches, in `activations.x`.
@@ -149,18 +162,19 @@ impl ImageEncoder {
                     }
                     None => learned,
                 };
-                (Some(table.part(0, width)), table.part(width, table.len() - width))
+                let first = self.prefix * width;
+                (self.class_token.map(|_| table.part(0, first)), table.part(first, table.len() - first))
             }
             (None, None) => unreachable!("fixed positions have a table"),
         };
         let added = Added {
             bias: self.patch_bias.map(|bias| weights.vector(bias)),
             positions,
-            class_token: weights.vector(self.class_token),
+            class_token: self.class_token.map_or(positions.part(0, 0), |place| weights.vector(place)),
             class_position,
         };
         let Activations { x, wide, .. } = &mut parts.activations;
-        let (of, mut room) = (sequences(&input.kept, width), wide.cast::<f32>());
+        let (of, mut room) = (self.sequences(&input.kept, width), wide.cast::<f32>());
         let room = room.part(0, of.batch * of.kept * width);
         let (pixels, ids) = (parts.pixels.view(), parts.ids.view());
         backend.embed_patches(x.reborrow(), pixels, weights.weight(self.patch), added, ids, of, room)
@@ -188,8 +202,15 @@ impl ImageEncoder {
             backend.layer_norm_backward(to, None, dnorm, rounded.view(), pre_norm, scale, room)?;
         }
 
-        let of = Sequences { batch: purpose.batch, kept: purpose.kept, prefix: 1, width };
-        let (class_token, positions) = gradients.with(self.class_token, self.positions);
+        let of = Sequences { batch: purpose.batch, kept: purpose.kept, prefix: self.prefix, width };
+        let (class_token, positions) = match (self.class_token, self.positions) {
+            (Some(class_token), positions) => {
+                let (class_token, positions) = gradients.with(class_token, positions);
+                (Some(class_token), positions)
+            }
+            (None, Some(positions)) => (None, Some(gradients.with(positions, None).0)),
+            (None, None) => (None, None),
+        };
         let resampled = table.filter(|_| positions.is_some()).map(|matrix| (matrix, dtable.reborrow()));
         let tokens = TokenGradients { class_token, positions, resampled };
         backend.token_gradients(tokens, ids, dx.view(), of, scatter.reborrow(), scratch.reborrow())?;
@@ -200,8 +221,4 @@ impl ImageEncoder {
         let x = Input::Rows { values: pixels.view(), width: self.patch_values };
         backend.weight_gradient(dw, db, x, dy.view(), scratch)
     }
-}
-
-fn sequences(kept: &Kept, width: usize) -> Sequences {
-    Sequences { batch: kept.batch, kept: kept.kept, prefix: 1, width }
 }

@@ -5,6 +5,7 @@
 //! step and used again in every other; the [`Pass`] that it leaves is what its backward pass needs.
 
 mod arenas;
+mod attention_pool;
 mod bytes;
 mod head;
 mod image;

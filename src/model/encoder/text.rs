@@ -1,7 +1,7 @@
 //! The text encoder.
 
 use super::arenas::Purpose;
-use super::head::HeadParts;
+use super::head::{HeadParts, Pooling};
 use super::names::Names;
 use super::tower::{text_shape, Blocks};
 use crate::kernel::arena::Arena;
@@ -38,10 +38,11 @@ pub(super) struct Parts<'a, E> {
 impl TextEncoder {
     pub fn new(config: &ModelConfig, parameters: &[Parameter]) -> Self {
         let (names, pool) = (Names::new(parameters), config.text.pool);
+        let pooling = if pool == TextPool::Mean { Pooling::Mean } else { Pooling::Place };
         TextEncoder {
             tokens: names.place(TOKENS),
             positions: names.place(TEXT_POSITIONS),
-            blocks: Blocks::new(config, &names, "text", text_shape(config), pool == TextPool::Mean),
+            blocks: Blocks::new(config, &names, "text", text_shape(config), pooling),
             pool,
         }
     }

@@ -1,6 +1,6 @@
 //! The blocks and the head of an encoder.
 
-use super::head::{Head, HeadParts};
+use super::head::{Head, HeadParts, Pooling};
 use super::names::Names;
 use crate::kernel::activation;
 use crate::kernel::backend::{Backend, Weights};
@@ -17,12 +17,12 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Those of the encoder of a name. All tokens are pooled where `mean`.
-    pub fn new(config: &ModelConfig, names: &Names, tower: &str, shape: Shape, mean: bool) -> Self {
+    /// Those of the encoder of a name.
+    pub fn new(config: &ModelConfig, names: &Names, tower: &str, shape: Shape, pooling: Pooling) -> Self {
         let block = |i| Block::from_names(|name| names.place(&format!("{tower}.blocks.{i}.{name}")));
         Blocks {
             blocks: (0..shape.depth).map(block).collect(),
-            head: Head::new(config, names, tower, &shape, mean),
+            head: Head::new(config, names, tower, &shape, pooling),
             shape,
         }
     }

@@ -6,6 +6,7 @@ use super::{slice, slice_mut, CpuBackend, Done, NEEDS};
 use crate::kernel::activation::Activation;
 use crate::kernel::adamw::{AdamW, Tensor, Values};
 use crate::kernel::attention::{self, Attention};
+use crate::kernel::attention_pool::{self, AttentionPool};
 use crate::kernel::backend::{
     Activated, Backend, HeldBytes, Input, Needs, Norm, Pixels, Pool, Read, SavedNorm, Size, TokenGradients,
     Updated,
@@ -126,7 +127,7 @@ impl<K: Element> Backend for CpuBackend<K> {
         _: ViewMut<f32>,
     ) -> Done {
         let TokenGradients { class_token, positions, resampled } = gradients;
-        let (class_token, positions) = (slice_mut(class_token), positions.map(slice_mut));
+        let (class_token, positions) = (class_token.map(slice_mut), positions.map(slice_mut));
         let matrix = resampled.as_ref().map(|(matrix, _)| slice(*matrix));
         tokens::gradients(&self.cpu, class_token, positions.map(|to| (to, matrix)), ids, slice(dx), of);
         Ok(())
@@ -336,6 +337,39 @@ impl<K: Element> Backend for CpuBackend<K> {
                 pool::backward(cpu, dx, &dchosen, pool::Pool::At(slice(places)), tokens, width);
             }
         }
+        Ok(())
+    }
+    fn mean_of_patches(&self, pooled: ViewMut<f32>, x: View<f32>, of: Sequences) -> Done {
+        pool::patches(&self.cpu, slice_mut(pooled), slice(x), of);
+        Ok(())
+    }
+    fn mean_of_patches_backward(&self, dx: ViewMut<f32>, dpooled: View<f32>, of: Sequences) -> Done {
+        pool::patches_backward(&self.cpu, slice_mut(dx), slice(dpooled), of);
+        Ok(())
+    }
+    fn attend(
+        &self,
+        out: ViewMut<K>,
+        lse: ViewMut<f32>,
+        query: View<f32>,
+        kv: View<K>,
+        of: AttentionPool,
+    ) -> Done {
+        attention_pool::forward(&self.cpu, slice_mut(out), slice_mut(lse), slice(query), slice(kv), of);
+        Ok(())
+    }
+    fn attend_backward(
+        &self,
+        (dkv, dquery): (ViewMut<K>, ViewMut<f32>),
+        _: ViewMut<f32>,
+        dout: View<K>,
+        query: View<f32>,
+        kv: View<K>,
+        lse: View<f32>,
+        of: AttentionPool,
+    ) -> Done {
+        let gradients = (slice_mut(dkv), slice_mut(dquery));
+        attention_pool::backward(&self.cpu, gradients, slice(dout), slice(query), slice(kv), slice(lse), of);
         Ok(())
     }
     fn unit_norm(&self, z: ViewMut<f32>, norms: ViewMut<f32>, x: View<f32>, length: Length) -> Done {
