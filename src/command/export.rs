@@ -9,7 +9,7 @@ use super::model_card::ModelCard;
 use super::{Failure, Outcome};
 use crate::checkpoint::run_of;
 use crate::command::number::whole;
-use crate::exchange::{self, Format, Outgoing};
+use crate::exchange::{self, Format, Numbers, Outgoing, Stored};
 use crate::record::RunPaths;
 use crate::terminal::say;
 use crate::trained::Weights;
@@ -31,6 +31,18 @@ pub struct ExportArgs {
     /// into a file beside it [default: 1024].
     #[arg(long, value_name = "MIB", value_parser = whole(0..=2047))]
     inline_mib: Option<usize>,
+    /// Type of the numbers of weights, but for ONNX, which has single precision [default: that of the checkpoint that was
+    /// imported, where it was not trained since; else f32].
+    #[arg(long, value_enum)]
+    numbers: Option<Precision>,
+}
+
+/// Types of numbers that weights are written in.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+    Bf16,
 }
 
 /// Formats that are written.
@@ -58,11 +70,23 @@ pub fn export(args: &ExportArgs) -> Result<Outcome, Failure> {
     let tokenizer = Some(RunPaths::new(run).tokenizer()).filter(|path| path.is_file());
     let name = args.out.file_name().map_or("model".into(), |name| name.to_string_lossy());
     let card = ModelCard::of(run, &weights, &name, Some(format))?.to_string();
+    let stored = match args.numbers {
+        None => weights.stored.clone(),
+        Some(numbers) => {
+            let numbers = match numbers {
+                Precision::F32 => Numbers::F32,
+                Precision::F16 => Numbers::F16,
+                Precision::Bf16 => Numbers::Bf16,
+            };
+            Stored { vector_scale: weights.stored.vector_scale, ..Stored::all(numbers) }
+        }
+    };
     let outgoing = Outgoing {
         config: &weights.config,
         tensors: &weights.tensors,
         tokenizer: tokenizer.as_deref(),
         card: Some(&card),
+        stored: Some(&stored),
         inline: args.inline_mib.map(|mib| mib << 20),
     };
     let exported = exchange::export(&outgoing, format, &args.out).map_err(failure)?;

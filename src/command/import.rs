@@ -112,7 +112,13 @@ fn free(out: &Path) -> Result<(), Failure> {
 /// A checkpoint before the first step, and the architecture last: a folder with it is whole.
 fn write(folder: &RunFolder, imported: &Imported, source: &Path) -> Result<(), Failure> {
     let tensors: Vec<TensorView> = imported.tensors.iter().map(TensorView::from).collect();
-    let state = json!({ "imported": { "format": imported.format.to_string(), "source": source } });
+    let state = json!({
+        "imported": {
+            "format": imported.format.to_string(),
+            "source": source,
+            "stored": imported.stored,
+        }
+    });
     checkpoint::write(&folder.checkpoints(), Name { stage: 0, step: 0 }, &[(MODEL, tensors)], &state)?;
     let model = ron::ser::to_string_pretty(&imported.config, PrettyConfig::new().compact_arrays(true))?;
     folder.replace(&folder.model(), format!("{model}\n").as_bytes())?;

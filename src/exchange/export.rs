@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ExchangeError, Obstacle};
 use super::format::Format;
-use super::layout::{scatter, OriginalOf};
+use super::layout::{apart, OriginalOf};
+use super::numbers::{Numbers, Stored};
 use super::plain::{plain, Plain};
 use super::slot::slots;
 use super::tokenizer_files::{self, write_json, TokenizerFiles};
-use super::{onnx, open_clip, preprocessing, safetensors_file, transformers};
+use super::{onnx, open_clip, preprocessing, safetensors_file, timm, transformers};
 use crate::model::ModelConfig;
 use crate::parameter::{Mismatch, NamedTensor};
 use crate::whole_file;
@@ -23,6 +24,8 @@ pub struct Outgoing<'a> {
     pub tokenizer: Option<&'a Path>,
     /// Markdown about the model, for the folder's README.md.
     pub card: Option<&'a str>,
+    /// How tensors are stored; ONNX has single precision. Default: single precision, the logit scale a number.
+    pub stored: Option<&'a Stored>,
     /// Bytes of weights that an ONNX file may hold itself; more go into a file beside it. Default: 1 GiB.
     pub inline: Option<usize>,
 }
@@ -56,8 +59,10 @@ pub fn export(model: &Outgoing, format: Format, folder: &Path) -> Result<Exporte
         let weights = onnx::Weights::new(&tensors);
         return appear(folder, |beside| fill_onnx(beside, model, &weights));
     }
-    let plain = plain(model.config, model.tensors).map_err(other)?;
-    appear(folder, |beside| fill(beside, model, &plain, format))
+    let patch_bias = format == Format::OpenClip && open_clip::has_patch_bias(&model.config.image);
+    let plain = plain(model.config, model.tensors, patch_bias).map_err(other)?;
+    let whole = std::path::absolute(folder).map_err(ExchangeError::io("find", folder))?;
+    appear(folder, |beside| fill((beside, &whole), model, &plain, format))
 }
 
 /// Options of a model that a format cannot express; none where it can be exported. FLIP's own format is only read.
@@ -136,8 +141,9 @@ fn write_card(folder: &Path, card: Option<&str>) -> Result<(), ExchangeError> {
     whole_file::replace(&path, card.as_bytes()).map_err(ExchangeError::io("write", &path))
 }
 
+/// Fills `folder`, which will be `whole`.
 fn fill(
-    folder: &Path,
+    (folder, whole): (&Path, &Path),
     model: &Outgoing,
     plain: &Plain,
     format: Format,
@@ -152,16 +158,36 @@ fn fill(
     } else {
         notes.push("no tokenizer.json: the folder has no tokenizer".into());
     }
+    let stored = model.stored.cloned().unwrap_or_default();
+    let naming = open_clip::naming(&plain.config, stored.vector_scale);
+    let of_open_clip = |slot, config: &ModelConfig| naming.original(slot, config);
     let original: OriginalOf = match format {
         Format::OpenClip => {
-            write_json(&folder.join(open_clip::CONFIG), &open_clip::config(&plain.config, files))?;
-            open_clip::original
+            let config = open_clip::config(&plain.config, files, stored.vector_scale, whole);
+            write_json(&folder.join(open_clip::CONFIG), &config)?;
+            if let Some(tower) = open_clip::timm_config(&plain.config.image) {
+                let beside = folder.join(timm::FOLDER);
+                std::fs::create_dir(&beside).map_err(ExchangeError::io("create", &beside))?;
+                write_json(&beside.join("config.json"), &tower)?;
+                notes.push(format!(
+                    "the image encoder is one of timm's, which open_clip finds by the path in vision_cfg.timm_model_name, {}: \
+                     change it where the folder moves; pip install open_clip_torch timm",
+                    whole.join(timm::FOLDER).display()
+                ));
+            }
+            &of_open_clip
         }
         Format::Transformers => {
-            write_json(&folder.join(transformers::CONFIG), &transformers::config(&plain.config))?;
+            let mut config = transformers::config(&plain.config);
+            config["torch_dtype"] = match stored.numbers {
+                Numbers::F32 => "float32".into(),
+                Numbers::F16 => "float16".into(),
+                Numbers::Bf16 => "bfloat16".into(),
+            };
+            write_json(&folder.join(transformers::CONFIG), &config)?;
             let images = preprocessing::for_transformers(&plain.config.image);
             write_json(&folder.join(preprocessing::PREPROCESSOR), &images)?;
-            transformers::original
+            &transformers::original
         }
         Format::FlipT5x | Format::Onnx => return Err(ExchangeError::ReadOnly(format)),
     };
@@ -169,24 +195,26 @@ fn fill(
         Format::OpenClip => open_clip::WEIGHTS[0],
         _ => transformers::WEIGHTS[0],
     };
-    safetensors_file::write(&folder.join(weights), outgoing(plain, original))?;
+    safetensors_file::write(&folder.join(weights), outgoing(plain, original, &stored))?;
     write_card(folder, model.card)?;
     Ok(notes)
 }
 
 /// The tensors of the other tool, each made when it is its turn to be written.
-fn outgoing<'a>(plain: &'a Plain, original: OriginalOf) -> Vec<safetensors_file::Outgoing<'a>> {
-    let mut tensors = Vec::new();
-    for (slot, ours) in &plain.tensors {
-        let original = original(*slot, &plain.config);
-        for (part, name) in original.names.clone().into_iter().enumerate() {
-            let original = original.clone();
-            tensors.push(safetensors_file::Outgoing {
-                name,
-                shape: original.shape.clone(),
-                values: Box::new(move || scatter(ours, &original, part)),
-            });
-        }
-    }
-    tensors
+fn outgoing<'a>(
+    plain: &'a Plain,
+    original: OriginalOf<'_>,
+    stored: &Stored,
+) -> Vec<safetensors_file::Outgoing<'a>> {
+    let tensors = plain.tensors.iter().flat_map(|(slot, ours)| {
+        let numbers = stored.of_parameter(&ours.name);
+        let parts = apart(ours, &original(*slot, &plain.config));
+        parts.into_iter().map(move |(name, shape, values)| safetensors_file::Outgoing {
+            name,
+            shape,
+            numbers,
+            values,
+        })
+    });
+    tensors.collect()
 }

@@ -31,6 +31,7 @@
 //! ```
 
 mod architectures;
+mod described;
 mod detect;
 mod error;
 mod export;
@@ -38,6 +39,7 @@ mod file_start;
 mod flip_t5x;
 mod format;
 mod layout;
+mod numbers;
 mod onnx;
 mod open_clip;
 mod open_tokenizer;
@@ -48,20 +50,23 @@ mod preprocessing;
 mod safetensors_file;
 mod slot;
 mod tensors;
+mod timm;
 mod tokenizer_files;
 mod transformers;
 mod weights;
 
 use std::path::Path;
 
-use crate::data::text::TokenizerConfig;
+use crate::data::text::{Preparation, TokenizerConfig};
 use crate::model::ModelConfig;
 use crate::parameter::NamedTensor;
-use tensors::{Described, Tensors};
+use described::Described;
+use tensors::Tensors;
 
 pub use error::{ExchangeError, Obstacle, Problem};
 pub use export::{export, obstacles, Exported, Outgoing};
 pub use format::Format;
+pub use numbers::{Numbers, Stored};
 
 /// Options that a checkpoint does not tell, or that shall be other than it says.
 #[derive(Debug, Clone, Default)]
@@ -95,6 +100,10 @@ pub struct Imported {
     pub built_in_tokenizer: bool,
     /// Notes for a person, a sentence each.
     pub notes: Vec<String>,
+    /// How it was stored, for the way back.
+    pub stored: Stored,
+    /// How captions are prepared besides the tokenizer's own files.
+    text: Preparation,
 }
 
 /// Reads the checkpoint at `source`: a folder, or a file of weights in one.
@@ -106,11 +115,17 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
     let place = detect::place(source, options.format, options.model.is_some())?;
     let (described, mut tensors): (Described, Box<dyn Tensors>) = match place.format {
         Format::OpenClip => {
-            let named = options.model.as_deref().map(|name| open_clip_by_name(source, name)).transpose()?;
+            let told = match options.model.as_deref() {
+                Some(name) => Some(open_clip_by_name(source, name)?),
+                None if place.folder.join(open_clip::CONFIG).is_file() => {
+                    Some(open_clip::describe(&place.folder)?)
+                }
+                None => None,
+            };
             let opened = weights::open(&place, open_clip::WEIGHTS)?;
-            let described = match named {
+            let described = match told {
                 Some(described) => described,
-                None => open_clip_of(&place, &opened)?,
+                None => open_clip_of_weights(&place, &opened)?,
             };
             (described, opened.tensors)
         }
@@ -124,7 +139,7 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
         }
         Format::Onnx => return Err(ExchangeError::WriteOnly(place.format)),
     };
-    let Described { mut config, built_in_tokenizer, mut notes } = described;
+    let Described { mut config, built_in_tokenizer, mut notes, original, text } = described;
     let violations = config.check();
     if !violations.is_empty() {
         return Err(ExchangeError::config(
@@ -132,19 +147,21 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
             violations.into_iter().map(|v| Problem { field: v.field, problem: v.problem }).collect(),
         ));
     }
-    let (original, constant): (layout::OriginalOf, fn(&str) -> bool) = match place.format {
-        Format::OpenClip => (open_clip::original, |_| false),
-        Format::Transformers => (transformers::original, transformers::is_buffer),
-        Format::FlipT5x => (flip_t5x::original, flip_t5x::is_constant),
-        Format::Onnx => return Err(ExchangeError::WriteOnly(place.format)),
+    let constant: fn(&str) -> bool = match place.format {
+        Format::Transformers => transformers::is_buffer,
+        Format::FlipT5x => flip_t5x::is_constant,
+        Format::OpenClip | Format::Onnx => |_| false,
     };
-    let gathered = layout::gather(&place.folder, &config, original, constant, tensors.as_mut());
+    let gathered = layout::gather(&place.folder, &config, &*original, constant, tensors.as_mut());
+    let mut stored = stored(&config, &*original, tensors.as_ref());
     let mut tensors = gathered.map_err(|error| match options.format {
         None => place.other_config(error),
         Some(_) => error,
     })?;
     if let Some(size) = options.image_size.filter(|&size| size != config.image.size) {
         resize(&place.folder, &mut config, &mut tensors, size, &mut notes)?;
+        // What was resampled was never stored.
+        stored.others.insert(slot::Slot::Positions(slot::Tower::Image).name(), Numbers::F32);
     }
     let tokenizer = options.tokenizer.clone().or_else(|| detect::tokenizer(&place.folder));
     match &tokenizer {
@@ -154,7 +171,19 @@ pub fn import(source: &Path, options: &ImportOptions) -> Result<Imported, Exchan
             config.text.tokenizer
         )),
     }
-    Ok(Imported { format: place.format, config, tensors, tokenizer, built_in_tokenizer, notes })
+    Ok(Imported { format: place.format, config, tensors, tokenizer, built_in_tokenizer, notes, stored, text })
+}
+
+/// How the parameters of a model are stored.
+fn stored(config: &ModelConfig, original: layout::OriginalOf<'_>, tensors: &dyn Tensors) -> Stored {
+    let each = slot::slots(config).into_iter().map(|slot| {
+        let original = original(slot, config);
+        let numbers = original.names.first().map_or(Numbers::F32, |name| tensors.numbers(name));
+        (slot.name(), numbers, slot.shape(config).iter().product())
+    });
+    let scale = original(slot::Slot::LogitScale, config).names;
+    let vector_scale = tensors.shapes().iter().any(|(name, shape)| scale.contains(name) && shape.len() == 1);
+    Stored::of(&each.collect::<Vec<_>>(), vector_scale)
 }
 
 /// The architecture that open_clip has under a name.
@@ -171,11 +200,8 @@ fn open_clip_by_name(source: &Path, name: &str) -> Result<Described, ExchangeErr
     }
 }
 
-/// The architecture beside the weights, or of OpenAI's archives that in the weights.
-fn open_clip_of(place: &detect::Place, opened: &weights::Opened) -> Result<Described, ExchangeError> {
-    if place.folder.join(open_clip::CONFIG).is_file() {
-        return open_clip::describe(&place.folder);
-    }
+/// The architecture that weights without a configuration tell: those of OpenAI's archives.
+fn open_clip_of_weights(place: &detect::Place, opened: &weights::Opened) -> Result<Described, ExchangeError> {
     let path = place.weights.as_ref().unwrap_or(&place.folder);
     let told = opened.is_script.then(|| architectures::of_openai(&opened.tensors.shapes())).flatten();
     match told {

@@ -1,9 +1,12 @@
 //! The tokenizer of an imported model, as the model was trained with it.
 
+use std::path::Path;
+
 use super::error::ExchangeError;
 use super::format::Format;
+use super::options::read_object;
 use super::Imported;
-use crate::data::text::Tokenizer;
+use crate::data::text::{Preparation, Tokenizer, TokenizerConfig};
 
 impl Imported {
     /// Opens the tokenizer, where there is one, as the tool that trained the model reads captions, as far as the checkpoint
@@ -14,6 +17,13 @@ impl Imported {
     pub fn open_tokenizer(&mut self) -> Result<Option<Tokenizer>, ExchangeError> {
         let Some(config) = &self.tokenizer else { return Ok(None) };
         let mut tokenizer = Tokenizer::open(config)?;
+        if !self.built_in_tokenizer {
+            let pad = match config {
+                TokenizerConfig::Json(path) => told_padding(path),
+                _ => None,
+            };
+            tokenizer = tokenizer.prepared(&Preparation { pad, ..self.text.clone() })?;
+        }
         self.notes.extend(self.as_trained_with(&mut tokenizer));
         let (tokens, expected) = (tokenizer.vocab_size(), self.config.text.vocab_size);
         match tokens > expected {
@@ -34,6 +44,10 @@ impl Imported {
                      trusting results"
                 }
             },
+            Format::OpenClip if self.text.canonicalize => {
+                "open_clip repairs captions before this tokenizer (ftfy.fix_text, html.unescape twice); here punctuation is \
+                 left out and letters are small, as there, but mojibake and character references are not repaired"
+            }
             Format::OpenClip => {
                 "open_clip cleans captions before this tokenizer (ftfy.fix_text, html.unescape twice, white space); here \
                  they are not cleaned: those with curly quotes, character references or mojibake get other ids"
@@ -46,4 +60,13 @@ impl Imported {
         };
         Some(note.into())
     }
+}
+
+/// The padding token that `tokenizer_config.json` names beside a tokenizer.json which names none.
+fn told_padding(tokenizer: &Path) -> Option<String> {
+    let names_padding = read_object(tokenizer).ok()?.get("padding").is_some_and(|padding| !padding.is_null());
+    let about = read_object(&tokenizer.parent()?.join("tokenizer_config.json")).ok()?;
+    let token = about.get("pad_token").filter(|_| !names_padding)?;
+    let content = token.as_str().or_else(|| token.get("content")?.as_str())?;
+    Some(content.to_owned())
 }

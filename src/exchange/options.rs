@@ -213,8 +213,9 @@ impl Options {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.fields.is_empty()
+    /// True if a field is there and says null.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.fields.get(key).is_some_and(Value::is_null)
     }
 
     /// True if a field is there.

@@ -9,8 +9,8 @@ use crate::model::{
 };
 use crate::parameter::{Mismatch, NamedTensor};
 
-/// A model with learned positions, without a bias of the patch embedding, and with a temperature that needs
-/// no clipping.
+/// A model with learned positions, with a bias of the patch embedding only where it is wanted, and with a temperature that
+/// needs no clipping.
 pub(super) struct Plain<'a> {
     pub config: ModelConfig,
     /// A tensor for each of the configuration's slots.
@@ -19,8 +19,13 @@ pub(super) struct Plain<'a> {
     pub notes: Vec<String>,
 }
 
-/// Rewrites a model; or says how the tensors are not those of the configuration.
-pub(super) fn plain<'a>(config: &ModelConfig, tensors: &'a [NamedTensor]) -> Result<Plain<'a>, Mismatch> {
+/// Rewrites a model, with a bias of the patch embedding where `patch_bias`; or says how the tensors are not those of the
+/// configuration.
+pub(super) fn plain<'a>(
+    config: &ModelConfig,
+    tensors: &'a [NamedTensor],
+    patch_bias: bool,
+) -> Result<Plain<'a>, Mismatch> {
     let ours = slots(config);
     let expected: Vec<_> = ours.iter().map(|slot| (slot.name(), slot.shape(config))).collect();
     let paired: Vec<(Slot, &NamedTensor)> =
@@ -28,18 +33,19 @@ pub(super) fn plain<'a>(config: &ModelConfig, tensors: &'a [NamedTensor]) -> Res
     let of = |wanted: Slot| paired.iter().find(|(slot, _)| *slot == wanted).map(|(_, tensor)| *tensor);
     let mut notes = Vec::new();
 
-    let (grid, width) = (config.image.grid(), config.image.width);
+    let (grid, width, prefix) = (config.image.grid(), config.image.width, config.image.prefix());
     let mut positions = of(Slot::Positions(Tower::Image)).map(Cow::Borrowed).unwrap_or_else(|| {
         notes.push("fixed sin-cos positions are stored as a table".into());
         Cow::Owned(NamedTensor {
             name: Slot::Positions(Tower::Image).name(),
-            shape: vec![1 + grid * grid, width],
-            data: sin_cos_table(grid, width),
+            shape: vec![prefix + grid * grid, width],
+            data: sin_cos_table(grid, width)[(1 - prefix) * width..].to_vec(),
         })
     });
-    if let Some(bias) = of(Slot::Patch(Linear::Bias)) {
+    let bias = of(Slot::Patch(Linear::Bias));
+    if let Some(bias) = bias.filter(|_| !patch_bias) {
         notes.push("the bias of the patch embedding is part of the positions of the patches".into());
-        for row in positions.to_mut().data.chunks_exact_mut(width).skip(1) {
+        for row in positions.to_mut().data.chunks_exact_mut(width).skip(prefix) {
             row.iter_mut().zip(&bias.data).for_each(|(position, bias)| *position += bias);
         }
     }
@@ -61,11 +67,15 @@ pub(super) fn plain<'a>(config: &ModelConfig, tensors: &'a [NamedTensor]) -> Res
 
     let mut config = config.clone();
     config.image.positions = ImagePositions::Learned;
-    config.image.patch_bias = false;
+    config.image.patch_bias = patch_bias;
     let tensors = slots(&config).into_iter().filter_map(|slot| {
         let tensor = match slot {
             Slot::Positions(Tower::Image) => Some(positions.clone()),
             Slot::LogitScale => scale.clone(),
+            Slot::Patch(Linear::Bias) => Some(bias.map(Cow::Borrowed).unwrap_or_else(|| {
+                let data = vec![0.0; width];
+                Cow::Owned(NamedTensor { name: slot.name(), shape: vec![width], data })
+            })),
             other => of(other).map(Cow::Borrowed),
         };
         tensor.map(|tensor| (slot, tensor))

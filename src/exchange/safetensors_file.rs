@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::error::ExchangeError;
 use super::file_start::is_pickle;
+use super::numbers::Numbers;
 use super::options::read_object;
 use super::tensors::{values, Tensors, CHUNK};
 use crate::whole_file;
@@ -108,6 +109,14 @@ impl Tensors for Weights {
         self.entries.iter().map(|(name, entry)| (name.clone(), entry.info.shape.clone())).collect()
     }
 
+    fn numbers(&self, name: &str) -> Numbers {
+        match self.entries.get(name).map(|entry| entry.info.dtype) {
+            Some(Dtype::F16) => Numbers::F16,
+            Some(Dtype::BF16) => Numbers::Bf16,
+            _ => Numbers::F32,
+        }
+    }
+
     fn read(&mut self, name: &str) -> Result<Vec<f32>, ExchangeError> {
         let Some(entry) = self.entries.get(name) else {
             let folder = self.files.first().map_or(PathBuf::new(), |(path, _)| path.clone());
@@ -178,18 +187,51 @@ fn foreign(start: &[u8; 8]) -> Option<String> {
 pub(super) struct Outgoing<'a> {
     pub name: String,
     pub shape: Vec<usize>,
+    pub numbers: Numbers,
     pub values: Box<dyn Fn() -> Vec<f32> + 'a>,
 }
 
-/// Writes a safetensors file of f32 tensors, sorted by name, as PyTorch's loaders want it.
+impl Outgoing<'_> {
+    /// Writes the values.
+    ///
+    /// # Errors
+    /// Half precision has no such number, or the file cannot be written.
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        for values in (self.values)().chunks(CHUNK / 4) {
+            let bytes: Vec<u8> = match self.numbers {
+                Numbers::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                Numbers::Bf16 => {
+                    values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()
+                }
+                Numbers::F16 => {
+                    if let Some(large) = values.iter().find(|value| !f16::from_f32(**value).is_finite()) {
+                        let problem = format!("{}: {large} is too large for half precision", self.name);
+                        return Err(io::Error::other(problem));
+                    }
+                    values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()
+                }
+            };
+            out.write_all(&bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a safetensors file, sorted by name, as PyTorch's loaders want it.
 pub(super) fn write(path: &Path, mut tensors: Vec<Outgoing>) -> Result<(), ExchangeError> {
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    // Wide numbers first, so that none lies askew.
+    tensors.sort_by(|a, b| b.numbers.bytes().cmp(&a.numbers.bytes()).then_with(|| a.name.cmp(&b.name)));
     let mut infos = Vec::with_capacity(tensors.len());
     let mut end = 0;
     for tensor in &tensors {
         let start = end;
-        end += 4 * tensor.shape.iter().product::<usize>();
-        let info = TensorInfo { dtype: Dtype::F32, shape: tensor.shape.clone(), data_offsets: (start, end) };
+        end += tensor.numbers.bytes() * tensor.shape.iter().product::<usize>();
+        let dtype = match tensor.numbers {
+            Numbers::F32 => Dtype::F32,
+            Numbers::F16 => Dtype::F16,
+            Numbers::Bf16 => Dtype::BF16,
+        };
+        let info = TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets: (start, end) };
         infos.push((tensor.name.clone(), info));
     }
     let written = || {
@@ -201,13 +243,7 @@ pub(super) fn write(path: &Path, mut tensors: Vec<Outgoing>) -> Result<(), Excha
         whole_file::replace_with(path, |out| {
             out.write_all(&(header.len() as u64).to_le_bytes())?;
             out.write_all(&header)?;
-            for tensor in &tensors {
-                for values in (tensor.values)().chunks(CHUNK / 4) {
-                    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                    out.write_all(&bytes)?;
-                }
-            }
-            Ok(())
+            tensors.iter().try_for_each(|tensor| tensor.write(out))
         })
     };
     written().map_err(ExchangeError::io("write", path))

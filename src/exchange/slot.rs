@@ -1,6 +1,6 @@
 //! Our parameters as places in the model, so that a format can say of each, and of all, where it lies.
 
-use crate::model::{ImagePositions, ModelConfig};
+use crate::model::{ImagePool, ImagePositions, ModelConfig, Projection};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tower {
@@ -31,6 +31,17 @@ pub(super) enum InBlock {
     Down(Linear),
 }
 
+/// A parameter of the attention pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InPool {
+    Query,
+    Kv(Linear),
+    Out(Linear),
+    Norm(Norm),
+    Up(Linear),
+    Down(Linear),
+}
+
 /// A parameter of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slot {
@@ -41,7 +52,9 @@ pub(super) enum Slot {
     Positions(Tower),
     Block(Tower, usize, InBlock),
     FinalNorm(Tower, Norm),
+    Pool(InPool),
     Projection(Tower),
+    ProjectionBias(Tower),
     LogitScale,
     LogitBias,
 }
@@ -53,16 +66,18 @@ pub(super) fn slots(config: &ModelConfig) -> Vec<Slot> {
     if config.image.patch_bias {
         slots.push(Patch(Linear::Bias));
     }
-    slots.push(ClassToken);
+    if config.image.class_token {
+        slots.push(ClassToken);
+    }
     if config.image.positions == ImagePositions::Learned {
         slots.push(Positions(Tower::Image));
     }
     if config.image.pre_norm {
         slots.extend([PreNorm(Norm::Scale), PreNorm(Norm::Shift)]);
     }
-    blocks(&mut slots, Tower::Image, config.image.depth);
+    blocks(&mut slots, Tower::Image, config);
     slots.extend([Tokens, Positions(Tower::Text)]);
-    blocks(&mut slots, Tower::Text, config.text.depth);
+    blocks(&mut slots, Tower::Text, config);
     slots.push(LogitScale);
     if config.logit_bias.is_some() {
         slots.push(LogitBias);
@@ -71,8 +86,12 @@ pub(super) fn slots(config: &ModelConfig) -> Vec<Slot> {
 }
 
 /// The blocks of a tower and what follows them.
-fn blocks(slots: &mut Vec<Slot>, tower: Tower, depth: usize) {
+fn blocks(slots: &mut Vec<Slot>, tower: Tower, config: &ModelConfig) {
     use InBlock::*;
+    let (depth, projection) = match tower {
+        Tower::Image => (config.image.depth, config.image.projection),
+        Tower::Text => (config.text.depth, config.text.projection),
+    };
     let block = [
         Norm1(Norm::Scale),
         Norm1(Norm::Shift),
@@ -88,12 +107,35 @@ fn blocks(slots: &mut Vec<Slot>, tower: Tower, depth: usize) {
         Down(Linear::Bias),
     ];
     slots.extend((0..depth).flat_map(|i| block.map(|part| Slot::Block(tower, i, part))));
-    slots.extend([
-        Slot::FinalNorm(tower, Norm::Scale),
-        Slot::FinalNorm(tower, Norm::Shift),
-        Slot::Projection(tower),
-    ]);
+    slots.extend([Slot::FinalNorm(tower, Norm::Scale), Slot::FinalNorm(tower, Norm::Shift)]);
+    if tower == Tower::Image && config.image.pool == ImagePool::Attention {
+        slots.extend(POOL.map(Slot::Pool));
+    }
+    if projection != Projection::None {
+        slots.push(Slot::Projection(tower));
+    }
+    if projection == Projection::Biased {
+        slots.push(Slot::ProjectionBias(tower));
+    }
 }
+
+/// The parameters of an attention pool, in the model's order.
+const POOL: [InPool; 11] = {
+    use InPool::*;
+    [
+        Query,
+        Kv(Linear::Weight),
+        Kv(Linear::Bias),
+        Out(Linear::Weight),
+        Out(Linear::Bias),
+        Norm(self::Norm::Scale),
+        Norm(self::Norm::Shift),
+        Up(Linear::Weight),
+        Up(Linear::Bias),
+        Down(Linear::Weight),
+        Down(Linear::Bias),
+    ]
+};
 
 impl Slot {
     /// Its name among our parameters.
@@ -106,7 +148,9 @@ impl Slot {
             Slot::Positions(tower) => format!("{}.positions", tower.name()),
             Slot::Block(tower, i, part) => format!("{}.blocks.{i}.{}", tower.name(), part.name()),
             Slot::FinalNorm(tower, part) => format!("{}.norm.{}", tower.name(), part.name()),
+            Slot::Pool(part) => format!("image.attention_pool.{}", part.name()),
             Slot::Projection(tower) => format!("{}.projection", tower.name()),
+            Slot::ProjectionBias(tower) => format!("{}.projection_bias", tower.name()),
             Slot::LogitScale => "logit_scale".into(),
             Slot::LogitBias => "logit_bias".into(),
         }
@@ -122,7 +166,9 @@ impl Slot {
             Slot::Patch(Linear::Weight) => vec![config.image.patch_values(), config.image.width],
             Slot::Patch(Linear::Bias) | Slot::ClassToken | Slot::PreNorm(_) => vec![config.image.width],
             Slot::Tokens => vec![config.text.vocab_size, config.text.width],
-            Slot::Positions(Tower::Image) => vec![1 + config.image.grid().pow(2), config.image.width],
+            Slot::Positions(Tower::Image) => {
+                vec![config.image.prefix() + config.image.grid().pow(2), config.image.width]
+            }
             Slot::Positions(Tower::Text) => vec![config.text.context, config.text.width],
             Slot::Block(tower, _, part) => {
                 let hidden = match tower {
@@ -132,8 +178,33 @@ impl Slot {
                 part.shape(width(tower), hidden)
             }
             Slot::FinalNorm(tower, _) => vec![width(tower)],
+            Slot::Pool(part) => part.shape(config.image.width, config.image.hidden()),
             Slot::Projection(tower) => vec![width(tower), config.embed_dim],
+            Slot::ProjectionBias(_) => vec![config.embed_dim],
             Slot::LogitScale | Slot::LogitBias => vec![1],
+        }
+    }
+}
+
+impl InPool {
+    fn name(self) -> String {
+        match self {
+            InPool::Query => "query".into(),
+            InPool::Kv(part) => format!("kv.{}", part.name()),
+            InPool::Out(part) => format!("out.{}", part.name()),
+            InPool::Norm(part) => format!("norm.{}", part.name()),
+            InPool::Up(part) => format!("mlp.up.{}", part.name()),
+            InPool::Down(part) => format!("mlp.down.{}", part.name()),
+        }
+    }
+
+    fn shape(self, width: usize, hidden: usize) -> Vec<usize> {
+        match self {
+            InPool::Query | InPool::Norm(_) => vec![width],
+            InPool::Kv(part) => part.shape(width, 2 * width),
+            InPool::Out(part) => part.shape(width, width),
+            InPool::Up(part) => part.shape(width, hidden),
+            InPool::Down(part) => part.shape(hidden, width),
         }
     }
 }
@@ -151,16 +222,12 @@ impl InBlock {
     }
 
     fn shape(self, width: usize, hidden: usize) -> Vec<usize> {
-        let linear = |part, inputs, outputs| match part {
-            Linear::Weight => vec![inputs, outputs],
-            Linear::Bias => vec![outputs],
-        };
         match self {
             InBlock::Norm1(_) | InBlock::Norm2(_) => vec![width],
-            InBlock::Qkv(part) => linear(part, width, 3 * width),
-            InBlock::Out(part) => linear(part, width, width),
-            InBlock::Up(part) => linear(part, width, hidden),
-            InBlock::Down(part) => linear(part, hidden, width),
+            InBlock::Qkv(part) => part.shape(width, 3 * width),
+            InBlock::Out(part) => part.shape(width, width),
+            InBlock::Up(part) => part.shape(width, hidden),
+            InBlock::Down(part) => part.shape(hidden, width),
         }
     }
 }
@@ -184,6 +251,13 @@ impl Norm {
 }
 
 impl Linear {
+    fn shape(self, inputs: usize, outputs: usize) -> Vec<usize> {
+        match self {
+            Linear::Weight => vec![inputs, outputs],
+            Linear::Bias => vec![outputs],
+        }
+    }
+
     /// Also what PyTorch calls it.
     pub fn name(self) -> &'static str {
         match self {

@@ -4,22 +4,17 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use super::error::ExchangeError;
-use crate::model::ModelConfig;
+use super::numbers::Numbers;
 
 /// Bytes converted at a time. A multiple of every element's size.
 pub(super) const CHUNK: usize = 1 << 16;
-
-/// A model as a format describes it.
-pub(super) struct Described {
-    pub config: ModelConfig,
-    pub built_in_tokenizer: bool,
-    pub notes: Vec<String>,
-}
 
 /// Tensors of a checkpoint, known by name and shape before any is read.
 pub(super) trait Tensors {
     /// Every name and shape.
     fn shapes(&self) -> Vec<(String, Vec<usize>)>;
+    /// The type of the numbers of one of them; `F32` where there is none of that name.
+    fn numbers(&self, name: &str) -> Numbers;
     /// The values of one of them, row-major.
     fn read(&mut self, name: &str) -> Result<Vec<f32>, ExchangeError>;
 }

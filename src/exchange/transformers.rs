@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde_json::{json, Value};
 
+use super::described::Described;
 use super::error::{ExchangeError, Obstacle};
 use super::layout::Original;
 use super::options::{read_object, Options};
 use super::preprocessing;
 use super::slot::{InBlock, Slot, Tower};
-use super::tensors::Described;
 use crate::data::decode::Resizing;
 use crate::data::text::TokenizerConfig;
 use crate::model::{
@@ -58,7 +58,13 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {
         logit_scale: LogitScaleConfig { init, clip: LogitScaleClip::AfterUpdate },
         logit_bias: None,
     };
-    Ok(Described { config, built_in_tokenizer: false, notes })
+    Ok(Described {
+        config,
+        built_in_tokenizer: false,
+        notes,
+        original: Box::new(original),
+        text: Default::default(),
+    })
 }
 
 fn image_tower(vision: &mut Options) -> ImageTowerConfig {
@@ -70,6 +76,7 @@ fn image_tower(vision: &mut Options) -> ImageTowerConfig {
     ImageTowerConfig {
         size: vision.side("image_size", 224),
         patch: vision.side("patch_size", 32),
+        cut_edge: false,
         pixels: PixelNorm::OPENAI,
         resizing: Resizing::default(),
         width,
@@ -91,15 +98,12 @@ fn text_tower(text: &mut Options) -> TextTowerConfig {
     let (width, mlp_ratio) = widths(text, 512, 2048);
     let vocab_size = text.size("vocab_size", OPENAI_VOCABULARY);
     let end = text.size("eos_token_id", OPENAI_VOCABULARY - 1);
-    if end != LEGACY_END && end + 1 != vocab_size {
-        text.object_to(
-            "eos_token_id",
-            format!(
-                "{end}: ours pools at the largest id, which is {}; with {LEGACY_END} so does transformers",
-                vocab_size - 1
-            ),
-        );
-    }
+    // transformers takes the first end token; where no id is larger, that is the first largest.
+    let pool = match end {
+        LEGACY_END => TextPool::EndOfText,
+        end if end + 1 == vocab_size => TextPool::EndOfText,
+        end => TextPool::Token(end as u32),
+    };
     TextTowerConfig {
         tokenizer: TokenizerConfig::ClipBpe("bpe_simple_vocab_16e6.txt.gz".into()),
         vocab_size,
@@ -109,7 +113,7 @@ fn text_tower(text: &mut Options) -> TextTowerConfig {
         heads: text.size("num_attention_heads", 8),
         mlp_ratio,
         causal: true,
-        pool: TextPool::EndOfText,
+        pool,
         projection: Projection::Linear,
         activation: activation(text),
         norm_eps: text.number("layer_norm_eps", 1e-5),
@@ -174,6 +178,8 @@ pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
         }
         Slot::Projection(Tower::Image) => Original::torch_linear("visual_projection.weight", &shape),
         Slot::Projection(Tower::Text) => Original::torch_linear("text_projection.weight", &shape),
+        // This format has none.
+        Slot::Pool(_) | Slot::ProjectionBias(_) => Original::same(slot.name(), &shape),
         Slot::LogitScale => Original::reshaped("logit_scale", vec![]),
         // CLIP has none; this is what SigLIP calls it.
         Slot::LogitBias => Original::same("logit_bias", &shape),
@@ -225,10 +231,18 @@ pub(super) fn obstacles(config: &ModelConfig) -> Vec<Obstacle> {
     add(config.logit_bias.is_some(), "logit_bias", "transformers' CLIP has none".into());
     add(!text.causal, "text.causal", "false: transformers' CLIP is always causal".into());
     add(
-        text.pool != TextPool::EndOfText,
+        !matches!(text.pool, TextPool::EndOfText | TextPool::Token(_))
+            || text.pool == TextPool::Token(LEGACY_END as u32),
         "text.pool",
         format!("{:?}: transformers' CLIP takes the end token; it would need EndOfText", text.pool),
     );
+    add(!image.class_token, "image.class_token", "false: transformers' CLIP always has a class token".into());
+    for (field, projection) in [("image.projection", image.projection), ("text.projection", text.projection)]
+    {
+        let why =
+            format!("{projection:?}: transformers' CLIP has a matrix without a bias; it would need Linear");
+        add(projection != Projection::Linear, field, why);
+    }
     found.extend(preprocessing::obstacle(image));
     found
 }
@@ -236,8 +250,9 @@ pub(super) fn obstacles(config: &ModelConfig) -> Vec<Obstacle> {
 /// The configuration that [`describe`] reads as `config`, which has learned positions and no patch bias.
 pub(super) fn config(config: &ModelConfig) -> Value {
     let (image, text) = (&config.image, &config.text);
-    let end = match text.vocab_size {
-        OPENAI_VOCABULARY => OPENAI_VOCABULARY - 1,
+    let end = match (text.pool, text.vocab_size) {
+        (TextPool::Token(id), _) => id as usize,
+        (_, OPENAI_VOCABULARY) => OPENAI_VOCABULARY - 1,
         _ => LEGACY_END,
     };
     json!({
@@ -245,7 +260,6 @@ pub(super) fn config(config: &ModelConfig) -> Value {
         "model_type": "clip",
         "projection_dim": config.embed_dim,
         "logit_scale_init_value": config.logit_scale.init,
-        "torch_dtype": "float32",
         "text_config": {
             "model_type": "clip_text_model",
             "vocab_size": text.vocab_size,

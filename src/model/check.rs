@@ -44,7 +44,12 @@ impl ImageTowerConfig {
     fn check(&self, found: &mut Findings) {
         let sized =
             found.size("image.size", self.size, LARGEST) & found.size("image.patch", self.patch, 1024);
-        if sized && !self.size.is_multiple_of(self.patch) {
+        if sized && self.size < self.patch {
+            found.add(
+                "image.size",
+                format!("expected at least image.patch ({}), got {}", self.patch, self.size),
+            );
+        } else if sized && !self.cut_edge && !self.size.is_multiple_of(self.patch) {
             let near = (self.size / self.patch).max(1) * self.patch;
             let problem = format!(
                 "expected a multiple of image.patch ({}), got {}; {near} would do",

@@ -34,12 +34,16 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageTowerConfig {
-    /// Side of the square input image, pixels. A multiple of `patch`.
+    /// Side of the square input image, pixels. A multiple of `patch`, unless `cut_edge`.
     #[schemars(range(min = 1))]
     pub size: usize,
     /// Side of a square patch, pixels.
     #[schemars(range(min = 1))]
     pub patch: usize,
+    /// The size may be no multiple of `patch`: pixels behind the last whole patch, on the right and at the bottom, are not
+    /// looked at (timm).
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub cut_edge: bool,
     /// Mean and deviation that stored bytes are normalised with.
     #[serde(default)]
     pub pixels: PixelNorm,
@@ -295,6 +299,9 @@ fn four() -> f64 {
 }
 fn yes() -> bool {
     true
+}
+fn is_no(flag: &bool) -> bool {
+    !*flag
 }
 fn is_yes(flag: &bool) -> bool {
     *flag

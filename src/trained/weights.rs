@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::TrainedError;
 use crate::checkpoint;
 use crate::data::text::{Tokenizer, TokenizerConfig};
+use crate::exchange::Stored;
 use crate::model::{Flip, GraphDevice, ModelConfig, ModelError};
 use crate::parameter::NamedTensor;
 use crate::recipe::model_of;
@@ -24,6 +25,8 @@ pub struct Weights {
     pub samples: Option<u64>,
     /// Whose checkpoint they were imported from, where they were.
     pub origin: Option<String>,
+    /// How the other tool stored them, where they were not trained since.
+    pub stored: Stored,
 }
 
 impl Weights {
@@ -54,8 +57,9 @@ impl Weights {
         if stem == EMA && snapshot.state["ema"].is_null() {
             return Err(TrainedError::NoAverage { path: snapshot.path });
         }
+        let stored = serde_json::from_value(snapshot.state["imported"]["stored"].clone()).unwrap_or_default();
         let tensors = snapshot.tensors(stem)?;
-        Ok(Weights { config, tensors, checkpoint: snapshot.path, samples, origin })
+        Ok(Weights { config, tensors, checkpoint: snapshot.path, samples, origin, stored })
     }
 
     /// Makes a model start from these weights. Returns what was changed in them, where something was.

@@ -128,6 +128,7 @@ fn tokenizer_files_go_along() {
             tensors: &weights.tensors,
             tokenizer: Some(&tokenizer),
             card: None,
+            stored: None,
             inline: None,
         };
         export(&outgoing, format, &out).unwrap();

@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod command;
+mod configurations;
 mod embed;
 mod flip_t5x;
 mod hostile;

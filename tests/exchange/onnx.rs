@@ -56,7 +56,7 @@ fn vit_b_32() -> ModelConfig {
 }
 
 fn export_onnx(config: &ModelConfig, tensors: &[NamedTensor], folder: &Path, inline: Option<usize>) {
-    let outgoing = Outgoing { config, tensors, tokenizer: None, card: None, inline };
+    let outgoing = Outgoing { config, tensors, tokenizer: None, card: None, stored: None, inline };
     export(&outgoing, Format::Onnx, folder).unwrap();
 }
 
@@ -133,7 +133,14 @@ fn graphs_are_not_read_and_wrong_tensors_are_named() {
     let options = ImportOptions { format: Some(Format::Onnx), ..Default::default() };
     assert!(matches!(import(root.path(), &options), Err(ExchangeError::WriteOnly(Format::Onnx))));
     tensors.pop();
-    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
+    let outgoing = Outgoing {
+        config: &config,
+        tensors: &tensors,
+        tokenizer: None,
+        card: None,
+        stored: None,
+        inline: None,
+    };
     let message = export(&outgoing, Format::Onnx, &root.path().join("out")).unwrap_err().to_string();
     assert!(message.contains("logit_scale: missing"), "{message}");
     assert!(std::fs::read_dir(root.path()).unwrap().next().is_none());

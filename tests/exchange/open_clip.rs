@@ -72,6 +72,7 @@ fn there_and_back_is_the_same_bit_for_bit() {
         tensors: &imported.tensors,
         tokenizer: None,
         card: Some("# Card\n"),
+        stored: None,
         inline: None,
     };
     export(&model, Format::OpenClip, &out).unwrap();
@@ -114,8 +115,14 @@ fn every_option_that_open_clip_has_survives() {
         let (_, tensors) = model(&config);
         let folder = tempdir().unwrap();
         let out = folder.path().join("out");
-        let outgoing =
-            Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
+        let outgoing = Outgoing {
+            config: &config,
+            tensors: &tensors,
+            tokenizer: None,
+            card: None,
+            stored: None,
+            inline: None,
+        };
         export(&outgoing, Format::OpenClip, &out).unwrap();
         let back = import(&out, &ImportOptions::default()).unwrap();
         assert_eq!((back.config, back.tensors), (config, tensors), "change {number}");
@@ -130,7 +137,14 @@ fn what_open_clip_lacks_is_rewritten_to_the_same_function() {
     tensors.iter_mut().filter(|tensor| tensor.name == "logit_scale").for_each(|tensor| tensor.data[0] = 5.5);
     let folder = tempdir().unwrap();
     let out = folder.path().join("out");
-    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
+    let outgoing = Outgoing {
+        config: &config,
+        tensors: &tensors,
+        tokenizer: None,
+        card: None,
+        stored: None,
+        inline: None,
+    };
     let exported = export(&outgoing, Format::OpenClip, &out).unwrap();
     for word in ["sin-cos", "bias of the patch", "clipped", "1e-8"] {
         assert!(exported.notes.iter().any(|note| note.contains(word)), "{word}: {:?}", exported.notes);
@@ -146,13 +160,21 @@ fn what_open_clip_lacks_is_rewritten_to_the_same_function() {
 fn options_in_the_way_are_all_named() {
     let mut config = flip_config();
     config.text.pool = TextPool::Mean;
+    config.image.norm_eps = 2e-5;
     config.text.activation = Activation::QuickGelu;
     let (_, tensors) = model(&config);
-    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
+    let outgoing = Outgoing {
+        config: &config,
+        tensors: &tensors,
+        tokenizer: None,
+        card: None,
+        stored: None,
+        inline: None,
+    };
     let folder = tempdir().unwrap();
     let refusal = |format| export(&outgoing, format, &folder.path().join("out")).unwrap_err().to_string();
     let open_clip = refusal(Format::OpenClip);
-    for field in ["model.image.pool: Mean", "model.text.pool: Mean", "model.text.activation: QuickGelu"] {
+    for field in ["model.image.norm_eps: 0.00002", "model.text.pool: Mean"] {
         assert!(open_clip.contains(field), "{open_clip}");
     }
     let transformers = refusal(Format::Transformers);
@@ -166,14 +188,12 @@ fn options_in_the_way_are_all_named() {
 #[test]
 fn options_that_the_model_lacks_are_named() {
     let cases: &[(&str, &str, Value)] = &[
-        ("/model_cfg", "custom_text", true.into()),
         ("/model_cfg", "multimodal_cfg", json!({ "width": 64 })),
         ("/model_cfg", "surprise", 1.into()),
         ("/model_cfg/vision_cfg", "layers", json!([3, 4, 6, 3])),
         ("/model_cfg/vision_cfg", "timm_model_name", "vit_base".into()),
         ("/model_cfg/vision_cfg", "pool_type", "avg".into()),
         ("/model_cfg/vision_cfg", "attentional_pool", true.into()),
-        ("/model_cfg/vision_cfg", "ls_init_value", 1e-4.into()),
         ("/model_cfg/vision_cfg", "qk_norm", true.into()),
         ("/model_cfg/vision_cfg", "image_size", json!([32, 64])),
         ("/model_cfg/vision_cfg", "width", (-4).into()),
@@ -181,10 +201,11 @@ fn options_that_the_model_lacks_are_named() {
         ("/model_cfg/vision_cfg", "head_width", 7.into()),
         ("/model_cfg/text_cfg", "hf_model_name", "bert".into()),
         ("/model_cfg/text_cfg", "embed_cls", true.into()),
-        ("/model_cfg/text_cfg", "proj_bias", true.into()),
         ("/model_cfg/text_cfg", "proj_type", "none".into()),
+        ("/model_cfg/text_cfg", "proj_type", "mlp".into()),
         ("/model_cfg/text_cfg", "pool_type", "none".into()),
-        ("/model_cfg/text_cfg", "pool_type", "eos".into()),
+        ("/model_cfg/text_cfg", "tokenizer_kwargs", json!({ "clean": "none" })),
+        ("/model_cfg/text_cfg", "tokenizer_kwargs", json!({ "language": "en" })),
         ("/preprocess_cfg", "mean", json!([1, 2])),
     ];
     for (place, key, value) in cases {
@@ -201,11 +222,11 @@ fn options_that_the_model_lacks_are_named() {
     // All at once.
     let folder = tempdir().unwrap();
     open_clip_folder(folder.path(), |config| {
-        config["model_cfg"]["custom_text"] = true.into();
+        config["model_cfg"]["surprise"] = true.into();
         config["model_cfg"]["text_cfg"]["embed_cls"] = true.into();
     });
     let message = refusal(folder.path());
-    assert!(message.contains("custom_text") && message.contains("embed_cls"), "{message}");
+    assert!(message.contains("surprise") && message.contains("embed_cls"), "{message}");
 }
 
 #[test]

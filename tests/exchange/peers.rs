@@ -96,6 +96,7 @@ fn go_out(root: &Path, peer: &str, imported: &Imported) {
         tensors: &imported.tensors,
         tokenizer: tokenizer.as_ref().map(|_| file.as_path()),
         card: None,
+        stored: None,
         inline: None,
     };
     for (name, format) in [("open_clip", Format::OpenClip), ("transformers", Format::Transformers)] {
@@ -123,8 +124,14 @@ fn flip_to_open_clip(root: &Path) {
     let file = root.join("trained.json");
     tokenizer.save(&file).unwrap();
     let folder = root.join("flip_to_open_clip");
-    let outgoing =
-        Outgoing { config: &config, tensors: &tensors, tokenizer: Some(&file), card: None, inline: None };
+    let outgoing = Outgoing {
+        config: &config,
+        tensors: &tensors,
+        tokenizer: Some(&file),
+        card: None,
+        stored: None,
+        inline: None,
+    };
     export(&outgoing, Format::OpenClip, &folder).unwrap();
     write_ids(&folder, &tokenizer, &captions(), config.text.context, false);
 

@@ -35,7 +35,8 @@ fn small() -> ModelConfig {
 /// A folder of the tool of `format` with a model, whose files may be changed.
 fn folder_of(config: &ModelConfig, format: Format, folder: &Path) {
     let (_, tensors) = model(config);
-    let outgoing = Outgoing { config, tensors: &tensors, tokenizer: None, card: None, inline: None };
+    let outgoing =
+        Outgoing { config, tensors: &tensors, tokenizer: None, card: None, stored: None, inline: None };
     export(&outgoing, format, folder).unwrap();
 }
 

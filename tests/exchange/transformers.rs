@@ -136,7 +136,14 @@ fn a_folder_comes_in_and_goes_out_bit_for_bit() {
     assert_eq!(imported(folder.path()), (config.clone(), tensors.clone()));
 
     let out = folder.path().join("out");
-    let outgoing = Outgoing { config: &config, tensors: &tensors, tokenizer: None, card: None, inline: None };
+    let outgoing = Outgoing {
+        config: &config,
+        tensors: &tensors,
+        tokenizer: None,
+        card: None,
+        stored: None,
+        inline: None,
+    };
     export(&outgoing, Format::Transformers, &out).unwrap();
     assert_same(&read(&out.join("model.safetensors")), &file);
     assert_eq!(imported(&out), (config, tensors));
@@ -208,7 +215,7 @@ fn the_second_copy_of_a_configuration_wins_and_defaults_are_filled_in() {
 fn what_the_model_lacks_is_named() {
     let cases: &[(&str, Value, &str)] = &[
         ("/model_type", "siglip".into(), "model_type"),
-        ("/text_config/eos_token_id", 5.into(), "text_config.eos_token_id: 5"),
+        ("/text_config/eos_token_id", 30.into(), "text.pool: expected Token of an id below"),
         ("/text_config/hidden_act", "relu".into(), "text_config.hidden_act"),
         ("/vision_config/image_size", json!([16, 32]), "vision_config.image_size"),
         ("/vision_config/patch_size", 5.into(), "image.size"),

@@ -250,6 +250,11 @@ impl Tokenizer {
             .then(|| format!("it pads with {} there and with {} here", other.pad, self.pad))
     }
 
+    /// The id of a token of the vocabulary.
+    pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// The token that ends every caption, where there is one.
     pub fn end_id(&self) -> Option<u32> {
         self.end.last().copied()

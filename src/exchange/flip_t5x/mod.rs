@@ -11,10 +11,12 @@ mod zarr;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::described::Described;
 use super::error::{ExchangeError, Problem};
 use super::layout::Original;
+use super::numbers::Numbers;
 use super::slot::{InBlock, Linear, Norm, Slot, Tower};
-use super::tensors::{Described, Tensors};
+use super::tensors::Tensors;
 use crate::data::text::TokenizerConfig;
 use crate::model::{
     sin_cos_table, Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleConfig, ModelConfig,
@@ -103,6 +105,7 @@ impl Checkpoint {
             image: ImageTowerConfig {
                 size: grid.saturating_mul(patch_rows),
                 patch: patch_rows,
+                cut_edge: false,
                 pixels: PixelNorm::IMAGENET,
                 resizing: Default::default(),
                 width: image.width,
@@ -138,7 +141,13 @@ impl Checkpoint {
             logit_bias: None,
         };
         let notes = self.step.map(|step| format!("step {step} of a run of the official code")).into_iter();
-        Ok(Described { config, built_in_tokenizer: false, notes: notes.collect() })
+        Ok(Described {
+            config,
+            built_in_tokenizer: false,
+            notes: notes.collect(),
+            original: Box::new(original),
+            text: Default::default(),
+        })
     }
 
     fn tower(
@@ -224,6 +233,10 @@ impl Tensors for Checkpoint {
         self.arrays.iter().map(|(name, leaf)| (name.clone(), leaf.shape().to_vec())).collect()
     }
 
+    fn numbers(&self, _: &str) -> Numbers {
+        Numbers::F32
+    }
+
     fn read(&mut self, name: &str) -> Result<Vec<f32>, ExchangeError> {
         self.values(name)
     }
@@ -268,6 +281,8 @@ pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
             &shape,
         ),
         Slot::Projection(tower) => Original::same(format!("{}_mlp1/kernel", prefix(tower)), &shape),
+        // This format has none.
+        Slot::Pool(_) | Slot::ProjectionBias(_) => Original::same(slot.name(), &shape),
         Slot::LogitScale => Original::same("logit_scale", &shape),
         // FLIP has none.
         Slot::LogitBias => Original::same("logit_bias", &shape),

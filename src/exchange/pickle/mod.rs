@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 
 use super::error::ExchangeError;
+use super::numbers::Numbers;
 use super::tensors::{values, Tensors};
 use archive::{Contents, Span};
 use machine::{Pickle, Unreadable};
@@ -98,6 +99,14 @@ impl Tensors for Pickled {
     fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         let shape = |view: &TensorView| view.shape.iter().map(|&axis| axis as usize).collect();
         self.tensors.iter().map(|(name, view)| (name.clone(), shape(view))).collect()
+    }
+
+    fn numbers(&self, name: &str) -> Numbers {
+        match self.tensors.get(name).map(|view| view.storage.dtype) {
+            Some(Dtype::F16) => Numbers::F16,
+            Some(Dtype::Bf16) => Numbers::Bf16,
+            _ => Numbers::F32,
+        }
     }
 
     fn read(&mut self, name: &str) -> Result<Vec<f32>, ExchangeError> {

@@ -1,21 +1,24 @@
 //! open_clip's CLIP (`open_clip/model.py`): a folder as `save_for_hf` writes it and `local-dir:` reads it.
 
+mod tensors;
+mod write;
+
 use std::path::Path;
 
-use serde_json::{json, Map, Value};
+use serde_json::{Map, Value};
 
-use super::error::{ExchangeError, Obstacle};
-use super::layout::Original;
+use super::described::Described;
+use super::error::ExchangeError;
 use super::options::{read_object, Options};
 use super::preprocessing::{self, Preprocessing};
-use super::slot::{InBlock, Slot, Tower};
-use super::tensors::Described;
-use super::tokenizer_files::TokenizerFiles;
-use crate::data::text::TokenizerConfig;
+use super::timm;
+use crate::data::text::{Preparation, TokenizerConfig};
 use crate::model::{
     Activation, ImagePool, ImagePositions, ImageTowerConfig, LogitScaleClip, LogitScaleConfig, ModelConfig,
     Normalisation, Projection, TextPool, TextTowerConfig,
 };
+use tensors::{ImageNames, Naming, TimmHead};
+pub(super) use write::{config, has_patch_bias, naming, obstacles, timm_config};
 
 pub(super) const CONFIG: &str = "open_clip_config.json";
 /// In the order in which open_clip prefers them.
@@ -51,15 +54,37 @@ pub(super) fn described(path: &Path, object: Map<String, Value>) -> Result<Descr
 
     let embed_dim = model.required_size("embed_dim");
     let init = model.number("init_logit_scale", LogitScaleConfig::default().init);
-    model.without("custom_text", &[], "a text encoder of its own (CustomTextCLIP) is not read");
+    let custom_text = model.flag("custom_text");
     model.without("multimodal_cfg", &[], "CoCa's decoder is not part of the model");
     let logit_bias = model.has("init_logit_bias").then(|| model.number("init_logit_bias", 0.0));
-    // Only decides whether the logit scale is stored as a number or as a vector of one.
-    model.ignore(&["nonscalar_logit_scale"]);
-    let image = image_tower(&mut vision, quick, images);
+    let vector_scale = model.flag("nonscalar_logit_scale");
+    let (image, image_names, image_scaled) = match vision.has("timm_model_name") {
+        true => timm_tower(path, &mut vision)?,
+        false => {
+            let scaled = vision.has("ls_init_value");
+            (image_tower(&mut vision, quick), ImageNames::OpenClip, scaled)
+        }
+    };
+    let image = ImageTowerConfig { pixels: images.pixels, resizing: images.resizing, ..image };
     // open_clip takes its own where none is named, or an empty one.
     let built_in_tokenizer = text.text("hf_tokenizer_name").is_none_or(|name| name.is_empty());
-    let text_tower = text_tower(&mut text, quick, &mut notes);
+    let preparation = preparation(&mut text);
+    let (text_scaled, no_text_projection) = (text.has("ls_init_value"), ends_without_projection(&mut text));
+    let text_tower = text_tower(&mut text, quick);
+    if no_text_projection {
+        notes.push("an identity stands for the projection of texts, which this model does without".into());
+        if text_tower.width != embed_dim {
+            text.object_to(
+                "proj_type",
+                format!("none, with {} wide texts and {embed_dim} wide embeddings", text_tower.width),
+            );
+        }
+    }
+    let layer_scale = [image_scaled, text_scaled];
+    if layer_scale.contains(&true) {
+        notes.push("layer scale is part of the matrices before it".into());
+    }
+    let naming = Naming { image: image_names, custom_text, layer_scale, no_text_projection, vector_scale };
 
     let mut problems = Vec::new();
     for options in [&mut model, &mut vision, &mut text] {
@@ -79,7 +104,69 @@ pub(super) fn described(path: &Path, object: Map<String, Value>) -> Result<Descr
         logit_scale: LogitScaleConfig { init, clip: LogitScaleClip::AfterUpdate },
         logit_bias,
     };
-    Ok(Described { config, built_in_tokenizer, notes })
+    let original = Box::new(move |slot, config: &ModelConfig| naming.original(slot, config));
+    Ok(Described { config, built_in_tokenizer, notes, original, text: preparation })
+}
+
+/// How captions are prepared besides the tokenizer's own files.
+fn preparation(text: &mut Options) -> Preparation {
+    let mut kwargs = text.object("tokenizer_kwargs");
+    let canonicalize = match kwargs.text("clean").as_deref() {
+        Some("canonicalize") => true,
+        None | Some("whitespace" | "lower") => false,
+        Some(other) => {
+            kwargs.object_to("clean", format!("\"{other}\": expected whitespace, lower or canonicalize"));
+            false
+        }
+    };
+    let strip_end = kwargs.flag("strip_sep_token");
+    kwargs.nothing_else();
+    text.problems.append(&mut kwargs.problems);
+    Preparation { strip_end, canonicalize, pad: None }
+}
+
+/// True if `proj_type` says none, which is read here.
+fn ends_without_projection(text: &mut Options) -> bool {
+    match text.text("proj_type").as_deref() {
+        None | Some("linear") => false,
+        Some("none") => true,
+        Some(other) => {
+            text.object_to("proj_type", format!("\"{other}\": the projection is linear here, or none"));
+            false
+        }
+    }
+}
+
+/// A tower of timm, as `TimmModel` of open_clip wraps it.
+fn timm_tower(
+    path: &Path,
+    vision: &mut Options,
+) -> Result<(ImageTowerConfig, ImageNames, bool), ExchangeError> {
+    let name = vision.text("timm_model_name").unwrap_or_default();
+    let size = vision.side("image_size", 224);
+    vision.ignore(&["timm_model_pretrained", "timm_drop", "timm_drop_path", "patch_dropout"]);
+    // A null is not an absent field: timm's own classifier is the projection then.
+    let own_head = vision.is_null("timm_proj");
+    let told = vision.text("timm_proj");
+    let biased = vision.flag("timm_proj_bias");
+    let (head, projection) = match told.as_deref() {
+        None if own_head => (TimmHead::Trunk, Projection::Biased),
+        Some("") => (TimmHead::Trunk, Projection::Biased),
+        Some("none") => (TimmHead::None, Projection::None),
+        None | Some("linear") if biased => (TimmHead::Adapter, Projection::Biased),
+        None | Some("linear") => (TimmHead::Adapter, Projection::Linear),
+        Some(other) => {
+            vision.object_to("timm_proj", format!("\"{other}\": expected linear or none"));
+            (TimmHead::Adapter, Projection::Linear)
+        }
+    };
+    let tower = timm::of(path.parent().unwrap_or(Path::new("")), &name)?.unwrap_or_else(|| {
+        let problem = format!("\"{name}\": an encoder of timm, not one of its plain vision transformers");
+        vision.object_to("timm_model_name", problem);
+        timm::UNKNOWN
+    });
+    let image = ImageTowerConfig { projection, ..tower.image(vision, size) };
+    Ok((image, ImageNames::Timm { head, qkv: tower.qkv }, tower.layer_scale))
 }
 
 fn preprocessing(file: &mut Options) -> Preprocessing {
@@ -89,12 +176,9 @@ fn preprocessing(file: &mut Options) -> Preprocessing {
     told
 }
 
-fn image_tower(vision: &mut Options, quick: bool, images: Preprocessing) -> ImageTowerConfig {
+fn image_tower(vision: &mut Options, quick: bool) -> ImageTowerConfig {
     let activation = activation(vision, quick);
     let norm_eps = norm_eps(vision);
-    if vision.has("timm_model_name") {
-        vision.without("timm_model_name", &[], "an encoder of timm, not a plain vision transformer");
-    }
     vision.ignore(&[
         "timm_model_pretrained",
         "timm_pool",
@@ -107,11 +191,19 @@ fn image_tower(vision: &mut Options, quick: bool, images: Preprocessing) -> Imag
         // Without a pooler.
         "attn_pooler_queries",
         "attn_pooler_heads",
-        // The norm is one of each token alone: before or after choosing the class token is the same.
-        "final_ln_after_pool",
     ]);
     vision.without("attentional_pool", &[], "attention pooling is not part of the model");
-    vision.without("pool_type", &["tok"], "open_clip's mean leaves the class token out, and ours does not");
+    // The norm is one of each token alone: before or after choosing the class token is the same.
+    let norm_last = vision.flag("final_ln_after_pool");
+    let pool = match vision.text("pool_type").as_deref() {
+        None | Some("tok") => ImagePool::ClassToken,
+        Some("avg") if norm_last => ImagePool::Patches,
+        Some(other) => {
+            let problem = format!("\"{other}\": expected tok, or avg with final_ln_after_pool");
+            vision.object_to("pool_type", problem);
+            ImagePool::ClassToken
+        }
+    };
     // Stored as a table of weights either way.
     vision.without("pos_embed_type", &["learnable", "sin_cos_2d"], "unknown positions");
     vision.without("output_tokens", &[], "tokens are not given out");
@@ -127,8 +219,9 @@ fn image_tower(vision: &mut Options, quick: bool, images: Preprocessing) -> Imag
     ImageTowerConfig {
         size: vision.side("image_size", 224),
         patch: vision.side("patch_size", 16),
-        pixels: images.pixels,
-        resizing: images.resizing,
+        cut_edge: false,
+        pixels: Preprocessing::OPENAI.pixels,
+        resizing: Preprocessing::OPENAI.resizing,
         width,
         depth,
         heads: (width / head_width).max(1),
@@ -136,7 +229,7 @@ fn image_tower(vision: &mut Options, quick: bool, images: Preprocessing) -> Imag
         positions: ImagePositions::Learned,
         pre_norm: !vision.flag("no_ln_pre"),
         class_token: true,
-        pool: ImagePool::ClassToken,
+        pool,
         projection: Projection::Linear,
         patch_bias: false,
         activation,
@@ -144,23 +237,16 @@ fn image_tower(vision: &mut Options, quick: bool, images: Preprocessing) -> Imag
     }
 }
 
-fn text_tower(text: &mut Options, quick: bool, notes: &mut Vec<String>) -> TextTowerConfig {
+fn text_tower(text: &mut Options, quick: bool) -> TextTowerConfig {
     let activation = activation(text, quick);
     let norm_eps = norm_eps(text);
     if text.has("hf_model_name") {
         text.without("hf_model_name", &[], "an encoder of transformers, not open_clip's own");
     }
     text.without("embed_cls", &[], "a class token behind the caption (CoCa) is not part of the model");
-    text.without("proj_bias", &[], "the projection has no bias here");
-    text.without("proj_type", &["linear"], "the projection is linear here");
+    let projection = if text.flag("proj_bias") { Projection::Biased } else { Projection::Linear };
     text.without("output_tokens", &[], "tokens are not given out");
     unsupported_blocks(text);
-    let kwargs = text.object("tokenizer_kwargs");
-    if !kwargs.is_empty() {
-        notes.push(
-            "text_cfg.tokenizer_kwargs are not applied: compare token ids before trusting results".into(),
-        );
-    }
     text.ignore(&[
         "tokenizer_mode",
         // Only of encoders of transformers.
@@ -180,17 +266,7 @@ fn text_tower(text: &mut Options, quick: bool, notes: &mut Vec<String>) -> TextT
         Some("last") => TextPool::Last,
         // The first largest id is the first end token if no id is larger.
         Some("eos") if end.is_some_and(|end| end + 1 == vocab_size) => TextPool::EndOfText,
-        Some("eos") => {
-            let end = end.unwrap_or(2);
-            text.object_to(
-                "pool_type",
-                format!(
-                    "\"eos\" with eos_id {end}: ours pools at the largest id, which is {}",
-                    vocab_size - 1
-                ),
-            );
-            TextPool::EndOfText
-        }
+        Some("eos") => TextPool::Token(end.unwrap_or(2) as u32),
         Some(other) => {
             text.object_to("pool_type", format!("\"{other}\": expected argmax, first, last or eos"));
             TextPool::EndOfText
@@ -206,7 +282,7 @@ fn text_tower(text: &mut Options, quick: bool, notes: &mut Vec<String>) -> TextT
         mlp_ratio: text.number("mlp_ratio", 4.0),
         causal: !text.flag("no_causal_mask"),
         pool,
-        projection: Projection::Linear,
+        projection,
         activation,
         norm_eps,
     }
@@ -214,7 +290,8 @@ fn text_tower(text: &mut Options, quick: bool, notes: &mut Vec<String>) -> TextT
 
 /// Options that blocks of both towers may have and ours do not.
 fn unsupported_blocks(tower: &mut Options) {
-    tower.without("ls_init_value", &[], "layer scale is not part of the model");
+    // Its values are folded into the matrices before it.
+    tower.ignore(&["ls_init_value"]);
     tower.without("block_type", &["default"], "only open_clip's default block is read");
     for key in ["qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"]
     {
@@ -244,134 +321,6 @@ fn norm_eps(tower: &mut Options) -> f64 {
     arguments.nothing_else();
     tower.problems.append(&mut arguments.problems);
     eps
-}
-
-/// Place of a parameter of ours in `state_dict()`.
-pub(super) fn original(slot: Slot, config: &ModelConfig) -> Original {
-    let shape = slot.shape(config);
-    match slot {
-        Slot::Patch(_) if shape.len() == 2 => {
-            Original::convolution("visual.conv1.weight", config.image.patch, config.image.width)
-        }
-        Slot::Patch(_) => Original::same("visual.conv1.bias", &shape),
-        Slot::ClassToken => Original::same("visual.class_embedding", &shape),
-        Slot::PreNorm(part) => Original::same(format!("visual.ln_pre.{}", part.torch()), &shape),
-        Slot::Tokens => Original::same("token_embedding.weight", &shape),
-        Slot::Positions(Tower::Image) => Original::same("visual.positional_embedding", &shape),
-        Slot::Positions(Tower::Text) => Original::same("positional_embedding", &shape),
-        Slot::FinalNorm(Tower::Image, part) => {
-            Original::same(format!("visual.ln_post.{}", part.torch()), &shape)
-        }
-        Slot::FinalNorm(Tower::Text, part) => Original::same(format!("ln_final.{}", part.torch()), &shape),
-        // Stored as ours are, unlike every other matrix.
-        Slot::Projection(Tower::Image) => Original::same("visual.proj", &shape),
-        Slot::Projection(Tower::Text) => Original::same("text_projection", &shape),
-        Slot::LogitScale => Original::reshaped("logit_scale", vec![]),
-        Slot::LogitBias => Original::reshaped("logit_bias", vec![]),
-        Slot::Block(tower, i, part) => {
-            let prefix = match tower {
-                Tower::Image => "visual.",
-                Tower::Text => "",
-            };
-            let name = |rest: String| format!("{prefix}transformer.resblocks.{i}.{rest}");
-            match part {
-                InBlock::Norm1(part) => Original::same(name(format!("ln_1.{}", part.torch())), &shape),
-                InBlock::Norm2(part) => Original::same(name(format!("ln_2.{}", part.torch())), &shape),
-                InBlock::Qkv(part) => {
-                    Original::torch_linear(name(format!("attn.in_proj_{}", part.name())), &shape)
-                }
-                InBlock::Out(part) => {
-                    Original::torch_linear(name(format!("attn.out_proj.{}", part.name())), &shape)
-                }
-                InBlock::Up(part) => {
-                    Original::torch_linear(name(format!("mlp.c_fc.{}", part.name())), &shape)
-                }
-                InBlock::Down(part) => {
-                    Original::torch_linear(name(format!("mlp.c_proj.{}", part.name())), &shape)
-                }
-            }
-        }
-    }
-}
-
-/// Options that open_clip's CLIP does not have.
-pub(super) fn obstacles(config: &ModelConfig) -> Vec<Obstacle> {
-    let mut found = Vec::new();
-    if config.image.pool == ImagePool::Mean {
-        let why = "Mean: open_clip's mean leaves the class token out; it would need ClassToken";
-        found.push(Obstacle { field: "image.pool", why: why.into() });
-    }
-    if config.text.pool == TextPool::Mean {
-        let why = "Mean: open_clip's CLIP pools one token; it would need EndOfText or First";
-        found.push(Obstacle { field: "text.pool", why: why.into() });
-    }
-    let (image, text) = (config.image.activation, config.text.activation);
-    if image != text && [image, text].contains(&Activation::QuickGelu) {
-        let why = format!("{text:?} beside {image:?}: open_clip has QuickGelu in both encoders or in none");
-        found.push(Obstacle { field: "text.activation", why });
-    }
-    found
-}
-
-/// The configuration that [`describe`] reads as `config`, which has learned positions and no patch bias.
-/// `tokenizer` is what lies beside it.
-pub(super) fn config(config: &ModelConfig, tokenizer: TokenizerFiles) -> Value {
-    let (image, text) = (&config.image, &config.text);
-    let quick = image.activation == Activation::QuickGelu;
-    let mut vision_cfg = json!({
-        "image_size": image.size,
-        "layers": image.depth,
-        "width": image.width,
-        "head_width": image.width / image.heads,
-        "patch_size": image.patch,
-        "mlp_ratio": image.mlp_ratio,
-    });
-    let mut text_cfg = json!({
-        "context_length": text.context,
-        "vocab_size": text.vocab_size,
-        "width": text.width,
-        "heads": text.heads,
-        "layers": text.depth,
-        "mlp_ratio": text.mlp_ratio,
-    });
-    for (cfg, activation, eps) in
-        [(&mut vision_cfg, image.activation, image.norm_eps), (&mut text_cfg, text.activation, text.norm_eps)]
-    {
-        if activation == Activation::GeluTanh {
-            cfg["act_kwargs"] = json!({ "approximate": "tanh" });
-        }
-        if eps != NORM_EPS {
-            cfg["norm_kwargs"] = json!({ "eps": eps });
-        }
-    }
-    if !image.pre_norm {
-        vision_cfg["no_ln_pre"] = true.into();
-    }
-    if !text.causal {
-        text_cfg["no_causal_mask"] = true.into();
-    }
-    if text.pool == TextPool::First {
-        text_cfg["pool_type"] = "first".into();
-    }
-    if tokenizer == TokenizerFiles::OpenClips || tokenizer == TokenizerFiles::Other {
-        // Any name will do: from a local folder open_clip takes the files of that folder.
-        text_cfg["hf_tokenizer_name"] = "local".into();
-    }
-    if tokenizer == TokenizerFiles::OpenClips {
-        text_cfg["tokenizer_kwargs"] = json!({ "clean": "lower" });
-    }
-    let mut model_cfg =
-        json!({ "embed_dim": config.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg });
-    if let Some(bias) = config.logit_bias {
-        model_cfg["init_logit_bias"] = bias.into();
-    }
-    if quick {
-        model_cfg["quick_gelu"] = true.into();
-    }
-    json!({
-        "model_cfg": model_cfg,
-        "preprocess_cfg": preprocessing::for_open_clip(image),
-    })
 }
 
 /// True if open_clip's built-in tokenizer serves where none lies beside the weights.
