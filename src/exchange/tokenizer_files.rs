@@ -70,22 +70,27 @@ pub(super) fn write(
 ) -> Result<TokenizerFiles, ExchangeError> {
     let tokenizer =
         Tokenizer::load(source).map_err(|error| ExchangeError::broken(source, error.to_string()))?;
-    let contents = read_object(source)?;
+    let mut contents = read_object(source)?;
     let to = folder.join("tokenizer.json");
-    let bytes = std::fs::read(source).map_err(ExchangeError::io("read", source))?;
-    whole_file::replace(&to, &bytes).map_err(ExchangeError::io("write", &to))?;
-
     // A causal encoder that pools the end token never sees what follows it; an end token there is better than an
     // ordinary word, which transformers would then treat as a control token wherever it stands.
     let unseen = config.text.causal && config.text.pool == TextPool::EndOfText;
     let padding = tokenizer.end_id().filter(|_| unseen).unwrap_or(tokenizer.pad_id());
+    let pad_token = token(&contents, padding).map(|word| named_padding(&mut contents, word, padding));
+    match &pad_token {
+        Some(Padding::New(_)) => write_json(&to, &Value::Object(contents.clone()))?,
+        _ => {
+            let bytes = std::fs::read(source).map_err(ExchangeError::io("read", source))?;
+            whole_file::replace(&to, &bytes).map_err(ExchangeError::io("write", &to))?;
+        }
+    }
     let mut about = Map::new();
     about.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
     about.insert("model_max_length".into(), config.text.context.into());
     about.insert("clean_up_tokenization_spaces".into(), false.into());
     about.insert("model_input_names".into(), json!(["input_ids", "attention_mask"]));
     let tokens = [
-        ("pad_token", token(&contents, padding)),
+        ("pad_token", pad_token.map(Padding::token)),
         ("eos_token", tokenizer.end_id().and_then(|id| token(&contents, id))),
         ("unk_token", contents["model"]["unk_token"].as_str().map(String::from)),
     ];
@@ -96,6 +101,42 @@ pub(super) fn write(
     }
     write_json(&folder.join("tokenizer_config.json"), &Value::Object(about))?;
     Ok(TokenizerFiles::of(&tokenizer))
+}
+
+/// The token that a folder pads with.
+enum Padding {
+    /// One that the tokenizer has.
+    There(String),
+    /// A second name for the id of a word.
+    New(String),
+}
+
+impl Padding {
+    fn token(self) -> String {
+        match self {
+            Padding::There(token) | Padding::New(token) => token,
+        }
+    }
+}
+
+/// The second name of an id that is a word of captions, as "!" is of CLIP's byte pairs.
+const PADDING: &str = "<|padding|>";
+
+/// A name for padding that is no word: transformers takes it for a control token wherever it stands in a caption. Of byte pairs
+/// whose padding is a word the vocabulary gets a second name for its id.
+fn named_padding(contents: &mut Map<String, Value>, word: String, id: u32) -> Padding {
+    let listed = contents.get("added_tokens").and_then(Value::as_array);
+    let control = listed.is_some_and(|all| all.iter().any(|token| token["content"] == *word));
+    let is_pairs = contents["model"]["type"] == "BPE";
+    let framed = word.starts_with("<|") || word.starts_with('[') || word.starts_with("</");
+    if control || framed || !is_pairs {
+        return Padding::There(word);
+    }
+    contents["model"]["vocab"][PADDING] = id.into();
+    if let Some(Value::Object(padding)) = contents.get_mut("padding") {
+        padding.insert("pad_token".into(), PADDING.into());
+    }
+    Padding::New(PADDING.into())
 }
 
 /// The token of an id, by the vocabulary of a tokenizer.json.

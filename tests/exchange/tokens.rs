@@ -11,7 +11,7 @@ use crate::command::{failed, flip, said, vocabulary};
 use crate::support::*;
 
 /// CLIP's byte-pair encoding with four merges and 518 tokens, as open_clip has it and as transformers does.
-fn byte_pairs(folder: &Path) {
+pub fn byte_pairs(folder: &Path) {
     use std::io::Write;
     let merges = "version\nc a\nca t</w>\nt h\nth e</w>";
     let file = std::fs::File::create(folder.join("bpe_simple_vocab_16e6.txt.gz")).unwrap();
@@ -25,7 +25,7 @@ fn byte_pairs(folder: &Path) {
 }
 
 /// A checkpoint of open_clip with the vocabulary of [`byte_pairs`].
-fn checkpoint(folder: &Path, named: Option<&str>) {
+pub fn checkpoint(folder: &Path, named: Option<&str>) {
     std::fs::create_dir(folder).unwrap();
     open_clip_folder(folder, |config| {
         config["model_cfg"]["text_cfg"]["vocab_size"] = json!(518);

@@ -18,6 +18,7 @@ use crate::model::{
     Normalisation, Projection, TextPool, TextTowerConfig,
 };
 use tensors::{ImageNames, Naming, TimmHead};
+use write::NORM_EPS;
 pub(super) use write::{config, has_patch_bias, naming, obstacles, timm_config};
 
 pub(super) const CONFIG: &str = "open_clip_config.json";
@@ -27,8 +28,6 @@ pub(super) const WEIGHTS: &[&str] =
 const PICKLE: &str = "open_clip_pytorch_model.bin";
 /// Rows of the built-in byte-pair vocabulary, which open_clip takes where no other tokenizer is named.
 const BUILT_IN_VOCABULARY: usize = 49408;
-/// open_clip's LayerNorm is PyTorch's.
-const NORM_EPS: f64 = 1e-5;
 
 /// Reads the configuration. Defaults are those of `CLIPVisionCfg`, `CLIPTextCfg` and `PreprocessCfg`.
 pub(super) fn describe(folder: &Path) -> Result<Described, ExchangeError> {

@@ -5,7 +5,6 @@ use std::path::Path;
 use serde_json::{json, Value};
 
 use super::tensors::{ImageNames, Naming, TimmHead};
-use super::NORM_EPS;
 use crate::exchange::error::Obstacle;
 use crate::exchange::preprocessing;
 use crate::exchange::timm::{self, QkvBias};
@@ -14,6 +13,8 @@ use crate::model::{
     Activation, ImagePool, ImageTowerConfig, ModelConfig, Projection, TextPool, TextTowerConfig,
 };
 
+/// open_clip's LayerNorm is PyTorch's.
+pub(super) const NORM_EPS: f64 = 1e-5;
 /// LayerNorm of timm's towers adds this, and their configuration cannot say otherwise.
 const TIMM_NORM_EPS: f64 = 1e-6;
 
