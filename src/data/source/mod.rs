@@ -36,6 +36,8 @@ pub use lane::Lane;
 pub use open::open_source;
 pub use shard_index::{Indexed, IndexedShard, ShardIndex};
 
+pub use windows::Deal;
+
 use std::sync::Arc;
 
 use crate::data::decode::MAX_PIXELS;

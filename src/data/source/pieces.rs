@@ -12,6 +12,8 @@ use crate::seed::{rng, Purpose};
 const SHARDS: u64 = u64::MAX;
 /// Set in the second counter of the draw of the shards of a window, where they are drawn with replacement.
 const REPLACED: u64 = 1 << 63;
+/// Set in the second counter of the draw of a lane's own order of the shards that it keeps.
+const KEPT: u64 = 1 << 62;
 /// Bits of the second counter of a window's draws that count windows; those above count lanes.
 const WINDOW_BITS: u32 = 40;
 
@@ -106,12 +108,17 @@ impl Epoch {
         windows(self.places(lane).len(), lane, stride)
     }
 
-    /// The pieces of a window of a lane.
-    pub fn window(&self, lane: Lane, stride: usize, window: u64) -> Vec<Piece> {
-        let places = self.places(lane);
+    /// The pieces of a window of a lane. Where lanes keep the pieces of this epoch, they take them in an order of their own
+    /// in each epoch `again`.
+    pub fn window(&self, lane: Lane, stride: usize, window: u64, again: Option<u64>) -> Vec<Piece> {
+        let mut places: Vec<usize> = self.places(lane).collect();
+        if let Some(epoch) = again {
+            let counter = KEPT | u64::from(lane.number);
+            places.shuffle(&mut rng(self.of.0, Purpose::Order, epoch, counter));
+        }
         let within = window_of(places.len(), lane, stride, window);
         within
-            .map(|place| self.piece(lane, places.start + place))
+            .map(|place| self.piece(lane, places[place]))
             .filter(|piece| Some(piece.from) != piece.to || lane.is_whole())
             .collect()
     }
@@ -174,7 +181,7 @@ mod tests {
     use super::*;
 
     fn all(epoch: &Epoch, lane: Lane, stride: usize) -> Vec<Piece> {
-        (0..epoch.windows(lane, stride)).flat_map(|window| epoch.window(lane, stride, window)).collect()
+        (0..epoch.windows(lane, stride)).flat_map(|window| epoch.window(lane, stride, window, None)).collect()
     }
 
     fn lanes(of: u32) -> impl Iterator<Item = Lane> {
@@ -217,7 +224,7 @@ mod tests {
     #[test]
     fn first_windows_are_staggered_and_the_only_lane_has_whole_ones() {
         let epoch = Epoch::draw(5, 0, 40, Some(&[10; 40]));
-        let first = |lane| epoch.window(lane, 4, 0).len();
+        let first = |lane| epoch.window(lane, 4, 0, None).len();
         assert_eq!(first(Lane::WHOLE), 4);
         assert_eq!(lanes(4).map(first).collect::<Vec<_>>(), [4, 3, 2, 1]);
     }
@@ -239,7 +246,7 @@ mod tests {
                 read[(lane.number / (LANES / HOSTS)) as usize].insert(piece.shard);
             }
             // A batch of 65,536 takes 128 samples of each lane, from its first window.
-            let window = epoch.window(lane, 4, 0);
+            let window = epoch.window(lane, 4, 0, None);
             first.extend(window.iter().map(|piece| piece.shard));
         }
         let times = f64::from(opened) / counts.len() as f64;

@@ -10,7 +10,7 @@ use crate::data::shard::Shard;
 use crate::data::source;
 use crate::data::source::shard_index::Indexed;
 use crate::data::source::tar_shards::Shards;
-use crate::data::source::windows::{Shuffle, Windows};
+use crate::data::source::windows::{Deal, Shuffle, Windows};
 use crate::data::source::{Files, Lane, Order, Source, Ticket};
 use crate::data::storage::{Location, Progress, Storage};
 use crate::data::text::{CaptionMember, CaptionUse};
@@ -37,6 +37,10 @@ pub struct WebDatasetConfig {
     /// many shards as there are. Evaluation takes each once all the same.
     #[serde(default)]
     pub resampled: bool,
+    /// Shards of each epoch in a lane: `Anew`, others, or `Kept`, the same ones, so that a host that caches its share reads
+    /// the store once; the pairs of a batch then come from the same part of the data in every epoch.
+    #[serde(default)]
+    pub deal: Deal,
     /// Images with more pixels than this are skipped, counted as `image_too_large`.
     #[serde(default = "max_pixels")]
     pub max_pixels: u64,
@@ -53,6 +57,7 @@ impl WebDatasetConfig {
             index: None,
             shuffle_shards: shuffle_shards(),
             resampled: false,
+            deal: Deal::Anew,
             max_pixels: max_pixels(),
             caption: CaptionMember::default(),
         }
@@ -95,7 +100,8 @@ impl WebDataset {
         if let Some(path) = &config.index {
             shards.hold_against(path)?;
         }
-        let shuffle = Shuffle { shards: config.shuffle_shards, resampled: config.resampled };
+        let shuffle =
+            Shuffle { shards: config.shuffle_shards, resampled: config.resampled, deal: config.deal };
         Ok(WebDataset {
             name: config.shards.to_string(),
             windows: Windows::new(shards, shuffle),

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use rand::seq::SliceRandom;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::data::source::lane::Lane;
 use crate::data::source::opened::{lock, Opened, ShardSet};
@@ -30,6 +32,19 @@ pub(crate) struct Shuffle {
     pub shards: usize,
     /// The shards of a training pass are drawn with replacement.
     pub resampled: bool,
+    /// Shards of each epoch in a lane.
+    pub deal: Deal,
+}
+
+/// Shards that a lane has in each epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub enum Deal {
+    /// Others: lanes are cut anew from all shards.
+    #[default]
+    Anew,
+    /// The same: a host reads its share of the shards once, and has them in its cache in later epochs, in another order.
+    Kept,
 }
 
 /// The order over a set of shards.
@@ -105,6 +120,14 @@ impl<S: ShardSet> Windows<S> {
         drawn
     }
 
+    /// The epoch whose order of shards is cut into the lanes of this one.
+    fn cut(&self, epoch: u64) -> u64 {
+        match self.shuffle.deal {
+            Deal::Anew => epoch,
+            Deal::Kept => 0,
+        }
+    }
+
     /// Windows of an epoch.
     fn windows(&self, epoch: u64, order: Order) -> u64 {
         let (count, stride) = (self.shards().count(), self.shuffle.shards);
@@ -113,7 +136,7 @@ impl<S: ShardSet> Windows<S> {
             Some((_, lane)) if self.shuffle.resampled => {
                 pieces::windows(replaced_shards(count, lane), lane, stride)
             }
-            Some((seed, lane)) => self.epoch(seed, epoch, order).windows(lane, stride),
+            Some((seed, lane)) => self.epoch(seed, self.cut(epoch), order).windows(lane, stride),
         }
     }
 
@@ -129,7 +152,10 @@ impl<S: ShardSet> Windows<S> {
             Some((seed, lane)) if self.shuffle.resampled => {
                 replaced_window((seed, epoch), count, lane, stride, window)
             }
-            Some((seed, lane)) => self.epoch(seed, epoch, order).window(lane, stride, window),
+            Some((seed, lane)) => {
+                let again = (self.shuffle.deal == Deal::Kept).then_some(epoch);
+                self.epoch(seed, self.cut(epoch), order).window(lane, stride, window, again)
+            }
         }
     }
 
@@ -296,7 +322,7 @@ mod tests {
     fn windows(sizes: Vec<usize>, shards: usize, resampled: bool) -> Windows<Sizes> {
         Windows::new(
             Sizes { sizes, counted: None, opened: AtomicUsize::new(0) },
-            Shuffle { shards, resampled },
+            Shuffle { shards, resampled, deal: Deal::Anew },
         )
     }
 
@@ -390,7 +416,7 @@ mod tests {
         let counted = Some(sizes.iter().map(|&size| size as u32).collect());
         Windows::new(
             Sizes { sizes, counted, opened: AtomicUsize::new(0) },
-            Shuffle { shards, resampled: false },
+            Shuffle { shards, resampled: false, deal: Deal::Anew },
         )
     }
 
@@ -490,5 +516,25 @@ mod tests {
         let shards = |pass: &[Ticket]| -> Vec<u64> { pass.iter().map(|ticket| ticket.item.0).collect() };
         assert_ne!(shards(&passes[0]), shards(&passes[1]));
         assert!(passes.iter().any(|pass| shards(pass).iter().any(|shard| *shard > 40)));
+    }
+
+    #[test]
+    fn kept_shards_stay_in_their_lane_and_come_in_another_order() {
+        let sizes = vec![5, 9, 7, 3, 8, 6, 4, 10, 2, 11];
+        let counted = Some(sizes.iter().map(|&size| size as u32).collect());
+        let shuffle = Shuffle { shards: 2, resampled: false, deal: Deal::Kept };
+        let source = Windows::new(Sizes { sizes, counted, opened: AtomicUsize::new(0) }, shuffle);
+        let mut all = 0;
+        for order in lanes(4, 3) {
+            let epoch = |epoch| -> Vec<(u64, u64)> {
+                pass(&source, Cursor::epoch(epoch), order).iter().map(|ticket| ticket.item).collect()
+            };
+            let set = |items: &[(u64, u64)]| items.iter().copied().collect::<BTreeSet<_>>();
+            let (first, second) = (epoch(0), epoch(1));
+            assert_ne!(first, second);
+            assert_eq!(set(&first), set(&second));
+            all += first.len();
+        }
+        assert_eq!(all, 65);
     }
 }

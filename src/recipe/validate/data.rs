@@ -2,8 +2,8 @@
 
 use super::Findings;
 use crate::data::source::filter::FilterConfig;
-use crate::data::source::Files;
 use crate::data::source::{mix, pattern, scenes};
+use crate::data::source::{Deal, Files};
 use crate::data::storage::Location;
 use crate::data::{
     AugmentConfig, DataConfig, ScenesConfig, ScenesLevel, ScenesSplit, SourceConfig, Weighted,
@@ -61,7 +61,14 @@ fn filter(filter: &FilterConfig, findings: &mut Findings) {
 /// Problems of a source by itself.
 pub(super) fn source(source: &SourceConfig, path: &str, findings: &mut Findings) {
     match source {
-        SourceConfig::WebDataset(config) => files(&config.shards, &format!("{path}.shards"), findings),
+        SourceConfig::WebDataset(config) => {
+            files(&config.shards, &format!("{path}.shards"), findings);
+            if config.resampled && config.deal == Deal::Kept {
+                let message = "shards that are drawn with replacement are not kept".into();
+                let finding = findings.add(&format!("{path}.deal"), message);
+                finding.also(&format!("{path}.resampled"), "draws from all shards");
+            }
+        }
         SourceConfig::Table(config) => files(&config.files, &format!("{path}.files"), findings),
         SourceConfig::Mix(sources) => {
             let weights: Vec<f64> = sources.iter().map(|Weighted(_, weight)| *weight).collect();

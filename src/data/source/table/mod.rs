@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::data::decode::LONGEST_IMAGE;
 use crate::data::source::opened::ShardSet;
-use crate::data::source::windows::{Shuffle, Windows};
+use crate::data::source::windows::{Deal, Shuffle, Windows};
 use crate::data::source::{Lane, Order, Source, Ticket};
 use crate::data::storage::disk::{Base, OpenFile};
 use crate::data::storage::{Location, Progress, Storage, StorageError};
@@ -83,7 +83,8 @@ impl Table {
                 }
                 _ => None,
             };
-        let shuffle = Shuffle { shards: config.shuffle_blocks, resampled: config.resampled };
+        let shuffle =
+            Shuffle { shards: config.shuffle_blocks, resampled: config.resampled, deal: Deal::Anew };
         Ok(Table {
             name: config.files.to_string(),
             image: config.image.clone(),
