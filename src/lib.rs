@@ -25,7 +25,7 @@
 //! | [`command`] | the command line: one file a subcommand |
 //! | [`embeddings`] | files of embeddings, as they grow |
 //! | [`search`] | an index of images, and the nearest ones to a text or an image |
-//! | [`trained`] | a run opened for use: weights, tokenizer, recipe |
+//! | [`trained`] | a trained model opened for use: an image or a text embedded in a line |
 //! | [`terminal`] | standard output and error, which can be closed, full or gone |
 //! | [`outside`] | text from outside, made safe for where it is shown |
 //! | [`record`] | the files of a run folder: where they lie, their rows, writing and reading them |

@@ -259,6 +259,50 @@ fn mistakes_get_advice() {
 }
 
 #[test]
+fn imagenet_without_prompts_warns_and_binary_probes_have_a_curve() {
+    let there = tempfile::tempdir().unwrap();
+    let model = model();
+    let synsets: String = (0..1000).map(|class| format!("n{class:08} word{}\n", class % 60)).collect();
+    fs::write(there.path().join("words.txt"), synsets).unwrap();
+    fs::create_dir_all(there.path().join("images/n00000003")).unwrap();
+    let image = image::RgbImage::from_pixel(32, 32, image::Rgb([0, 200, 0]));
+    image.save(there.path().join("images/n00000003/1.png")).unwrap();
+    let source = "ImageNet(images: \"images\", synsets: \"words.txt\")";
+    let said = done(flip(there.path(), &arguments(&model, &["--zero-shot", source])));
+    assert!(said.contains("embedded without prompts") && said.contains("--prompts openai7"), "{said}");
+    fs::write(there.path().join("prompts.txt"), "word50 {c}\n").unwrap();
+    let more = ["--zero-shot", source, "--prompts", "prompts.txt"];
+    let said = done(flip(there.path(), &arguments(&model, &more)));
+    assert!(!said.contains("embedded without prompts"), "{said}");
+
+    for (split, shift) in [("train", 0), ("test", 1)] {
+        for (class, colour) in [("dark", 20), ("light", 200)] {
+            let folder = there.path().join("two").join(split).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for number in 0..6u8 {
+                let value = colour + 8 * number + shift;
+                let image = image::RgbImage::from_pixel(32, 32, image::Rgb([value, value, 255 - value]));
+                image.save(folder.join(format!("{number}.png"))).unwrap();
+            }
+        }
+    }
+    done(flip(there.path(), &arguments(&model, &["--linear-probe", "two"])));
+    assert_eq!(metric(&results(there.path()).results[0], "roc_auc"), 1.0);
+    // Images of several classes are not for classifiers, and the message says what is.
+    let voc = suite().join("sets/wds_voc2007_multilabel").display().to_string();
+    let copy = there.path().join("voc");
+    for split in ["train", "test"] {
+        fs::create_dir_all(copy.join(split)).unwrap();
+        for file in ["0.tar", "1.tar", "nshards.txt"] {
+            fs::copy(Path::new(&voc).join("test").join(file), copy.join(split).join(file)).unwrap();
+        }
+    }
+    fs::write(copy.join("dataset_type.txt"), "multilabel").unwrap();
+    let said = ends_with(1, flip(there.path(), &arguments(&model, &["--few-shot", "voc"])));
+    assert!(said.contains("Measure it with zero-shot classification"), "{said}");
+}
+
+#[test]
 fn the_numbers_are_those_that_open_clip_and_scikit_learn_say_now() {
     let Some(python) = std::env::var_os("FLIP_PYTHON") else {
         println!("skipped: FLIP_PYTHON names no Python");

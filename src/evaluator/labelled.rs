@@ -36,6 +36,8 @@ pub(super) struct Features {
     pub rows: Vec<f32>,
     /// [n]
     pub labels: Vec<i64>,
+    /// Images that may show several classes.
+    pub several: usize,
 }
 
 impl Features {
@@ -43,6 +45,7 @@ impl Features {
         let mut features = Features::default();
         while let Some(batch) = batches()? {
             let rows = embedder.embed_images(&batch)?;
+            features.several += batch.label_sets.iter().flatten().count();
             for (row, label) in rows.chunks_exact(embedder.dim).zip(&batch.labels) {
                 // Samples without a label are in other classes, or in none.
                 if let Some(label) = label {
@@ -92,7 +95,13 @@ impl Labelled {
         let test = Features::gather(material.test, embedder)?;
         for (what, features) in [("train", &train), ("data", &test)] {
             if features.labels.is_empty() {
-                let detail = format!("no sample of `{what}` has a label");
+                let detail = match features.several {
+                    0 => format!("no sample of `{what}` has a label"),
+                    n => format!(
+                        "{n} images of `{what}` may show several classes; classifiers here learn one class an image. Measure it \
+                         with zero-shot classification, which reports mean average precision"
+                    ),
+                };
                 return Err(EvaluatorError::NothingToMeasure { name: name.into(), detail });
             }
         }

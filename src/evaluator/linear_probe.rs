@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::labelled::Labelled;
 use super::logistic::{Classifier, Fit, Samples, ITERATIONS};
 use super::products::Products;
+use super::roc_auc::Sides;
+use super::tally::{Ranking, Tally};
 use super::{Embedder, Evaluated, Evaluator, EvaluatorError, Known, LabelsConfig, Material};
 use crate::data::load::LabelFrom;
 use crate::data::SourceConfig;
@@ -124,8 +126,13 @@ impl Evaluator for LinearProbeConfig {
         let fit = Fit { c, iterations: self.iterations, stop };
         let classifier = Classifier::fit(&mut products, labelled.training(), fit, start);
         let task = Labelled::task(&self.labels);
-        let tally = classifier.tried(&mut products, labelled.tests());
+        let (mut tally, mut sides) = (Tally::new(labelled.names.len()), Sides::default());
+        classifier.each(&mut products, labelled.tests(), |class, logits| {
+            tally.add(class, Ranking::of(logits, class));
+            sides.add(class, logits);
+        });
         let mut result = tally.finish(self.kind(), &self.name, task, &labelled.names);
+        result.metrics.extend(sides.roc_auc().map(|area| ("roc_auc".into(), area)));
         result.metrics.push(("c".into(), c));
         if let Some(swept) = chosen {
             result.metrics.push(("held_out_top1".into(), swept.accuracy));

@@ -69,15 +69,18 @@ impl Classifier {
 
     /// Share of samples that it gets right.
     pub fn tried(&self, products: &mut Products, samples: Samples<'_>) -> Tally {
+        let mut tally = Tally::new(samples.count);
+        self.each(products, samples, |class, logits| tally.add(class, Ranking::of(logits, class)));
+        tally
+    }
+
+    /// Calls `see` with the class of each sample and its logits.
+    pub fn each(&self, products: &mut Products, samples: Samples<'_>, mut see: impl FnMut(usize, &[f32])) {
         let Samples { rows, classes, dim, count } = samples;
-        let mut tally = Tally::new(count);
         for (rows, classes) in rows.chunks(TILE_ROWS * dim).zip(classes.chunks(TILE_ROWS)) {
             let logits = products.plus(rows, &self.weights, dim, Some(&self.bias)).chunks_exact(count);
-            for (logits, &class) in logits.zip(classes) {
-                tally.add(class, Ranking::of(logits, class));
-            }
+            logits.zip(classes).for_each(|(logits, &class)| see(class, logits));
         }
-        tally
     }
 }
 

@@ -18,6 +18,28 @@ pub(super) fn roc_auc(scores: &[f32], is_of_class: &[bool]) -> Option<f64> {
     (pairs > 0).then(|| doubled as f64 / (2 * pairs) as f64)
 }
 
+/// How far images lean to the second of two classes.
+#[derive(Debug, Default)]
+pub(super) struct Sides {
+    leanings: Vec<f32>,
+    is_second: Vec<bool>,
+}
+
+impl Sides {
+    /// An image of `class` with a score for each class; nothing where there are not two.
+    pub fn add(&mut self, class: usize, scores: &[f32]) {
+        if let [first, second] = scores {
+            self.leanings.push(second - first);
+            self.is_second.push(class == 1);
+        }
+    }
+
+    /// That of the probability of the second class.
+    pub fn roc_auc(&self) -> Option<f64> {
+        roc_auc(&self.leanings, &self.is_second)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

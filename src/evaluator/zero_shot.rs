@@ -7,7 +7,7 @@ use super::embedder::TEXTS_AT_ONCE;
 use super::examples::{thumbnail, Best, Thumbnail};
 use super::label_sets::LabelSets;
 use super::products::Products;
-use super::roc_auc::roc_auc;
+use super::roc_auc::Sides;
 use super::similarity::dot;
 use super::tally::{Ranking, Tally};
 use super::{Classes, ClassesConfig, Embedder, Evaluated, Evaluator, EvaluatorError, Known, Material};
@@ -63,6 +63,9 @@ impl Evaluator for ZeroShotConfig {
         embedder: &mut Embedder<'_>,
     ) -> Result<Evaluated, EvaluatorError> {
         let classes = Classes::read(&self.classes, material.known)?;
+        if let Some(warning) = plain_prompts(&classes) {
+            tracing::warn!(target: "flip::evaluate", "{}: {warning}", self.name);
+        }
         let dim = embedder.dim;
         let vectors = class_vectors(&classes, embedder)?;
         let mut products = Products::new()?;
@@ -109,6 +112,19 @@ impl Evaluator for ZeroShotConfig {
     }
 }
 
+/// Classes of ImageNet.
+const IMAGENET: usize = 1000;
+
+/// A warning where ImageNet's names are embedded without prompts.
+fn plain_prompts(classes: &Classes) -> Option<String> {
+    let plain = classes.templates.iter().all(|template| template == "{}");
+    (plain && classes.names.len() == IMAGENET).then(|| {
+        "the names of the classes are embedded without prompts: accuracies will be some points lower than those that papers \
+         report. Give templates: `classes: Source(templates: [...])` in a recipe, --prompts openai7 or a file for `flip evaluate`"
+            .into()
+    })
+}
+
 /// [classes, dim]: the mean over templates of the embeddings of the filled prompts, divided by its norm
 /// plus 1e-8.
 fn class_vectors(classes: &Classes, embedder: &mut Embedder<'_>) -> Result<Vec<f32>, EvaluatorError> {
@@ -129,28 +145,6 @@ fn class_vectors(classes: &Classes, embedder: &mut Embedder<'_>) -> Result<Vec<f
         }
     }
     Ok(vectors)
-}
-
-/// How far images lean to the second of two classes.
-#[derive(Default)]
-struct Sides {
-    leanings: Vec<f32>,
-    is_second: Vec<bool>,
-}
-
-impl Sides {
-    /// An image of `class`; nothing where there are not two classes.
-    fn add(&mut self, class: usize, similarities: &[f32]) {
-        if let [first, second] = similarities {
-            self.leanings.push(second - first);
-            self.is_second.push(class == 1);
-        }
-    }
-
-    /// That of the probability of the second class.
-    fn roc_auc(&self) -> Option<f64> {
-        roc_auc(&self.leanings, &self.is_second)
-    }
 }
 
 /// An image, its class, and the similarities of the classes in front of it.

@@ -51,7 +51,6 @@ fn makes_the_run_of_its_parent() {
         let recipe = read_text("tiny.ron", RECIPE, &[])?;
         let resume = RunPaths::new(&root).holds_run();
         let folder = RunFolder::enter(&root, if resume { Entry::Resume } else { Entry::Start })?;
-        if !resume {}
         let progress = Progress::lines(Duration::MAX);
         run_alone(&recipe, resume, &folder, &progress, &AtomicBool::new(false))?;
         report::write(folder.root())?;

@@ -17,6 +17,9 @@ use crate::parameter::{Flat, Role};
 pub(crate) type Back<E, D> =
     Box<dyn FnOnce(&mut Gradients<E, D>, &mut Flat<E, D>) -> Result<(), <D as HasErr>::Err> + 'static>;
 
+/// Embeddings, and features [batch, width] on the host.
+pub(crate) type WithFeatures<E, D> = Result<(Matrix<E, D>, Vec<f32>), <D as HasErr>::Err>;
+
 /// A node's result, and its backward pass where one was asked for.
 pub(crate) struct Node<S: Shape, E: Dtype, D: Storage<E>> {
     pub value: Tensor<S, E, D>,
@@ -82,11 +85,7 @@ pub(crate) trait Engine<E: Dtype, D: Storage<E>>: fmt::Debug + Send + Sync {
     ) -> Result<Node<(usize, usize), E, D>, D::Err>;
 
     /// Unit embeddings [batch, embed_dim] of a checked input, and what is projected to them, [batch, width], on the host.
-    fn image_features(
-        &self,
-        masters: &Flat<E, D>,
-        input: &ImageInput,
-    ) -> Result<(Matrix<E, D>, Vec<f32>), D::Err>;
+    fn image_features(&self, masters: &Flat<E, D>, input: &ImageInput) -> WithFeatures<E, D>;
 
     /// Unit embeddings [batch, embed_dim] of a checked input.
     fn texts(

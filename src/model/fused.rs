@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dfdx::prelude::*;
 
 use super::encoder::{gpu_lacks, sizes, Encoders, Pass};
-use super::engine::{Back, Engine, LogitScale, Node, Update};
+use super::engine::{Back, Engine, LogitScale, Node, Update, WithFeatures};
 use super::input::{ImageInput, TextInput};
 use super::layer::Matrix;
 use super::prefetch::{Held, Prefetch, Upcoming};
@@ -295,11 +295,7 @@ where
         Ok(node)
     }
 
-    fn image_features(
-        &self,
-        masters: &Flat<f32, D>,
-        input: &ImageInput,
-    ) -> Result<(Matrix<f32, D>, Vec<f32>), D::Err> {
+    fn image_features(&self, masters: &Flat<f32, D>, input: &ImageInput) -> WithFeatures<f32, D> {
         let mut features = Vec::new();
         let node = self.node(Tower::Image, masters, input.kept.batch, |encoders, weights, z| {
             encoders.encode_images(weights, input, z, false, Some(&mut features))

@@ -41,6 +41,7 @@ pub use error::{RecipeError, RecipeErrors};
 pub use field_path::{FieldPath, Segment};
 pub use initial::{model_of, ModelUnknown};
 pub use override_text::{Origin, Override};
+pub(crate) use read::options;
 pub use read::{argument_error, read, read_open, read_overridden, read_text, text};
 pub use schema::recipe_json;
 pub use shape::schema as recipe_schema;

@@ -192,7 +192,7 @@ pub(super) fn deserialise<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Prob
 }
 
 /// RON options of recipes, for reading and writing.
-pub(super) fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::default()
         .with_default_extension(Extensions::IMPLICIT_SOME)
         .with_default_extension(Extensions::UNWRAP_VARIANT_NEWTYPES)

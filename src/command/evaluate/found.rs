@@ -6,6 +6,7 @@ use crate::data::source::clip_benchmark::ClipBenchmarkConfig;
 use crate::data::storage::Storage;
 use crate::data::{DataError, FolderConfig, SourceConfig, WebDatasetConfig};
 use crate::evaluator::data_sets::{plain_name, DataSet, DATA_SETS};
+use crate::recipe;
 
 use super::super::Failure;
 
@@ -46,9 +47,14 @@ pub(super) fn find(flag: &str, place: &str, split: &str) -> Result<Found, Failur
         Found { name: plain_name(last), place: place.to_owned(), source, train }
     };
     if let Some((kind, _)) = place.split_once('(').filter(|_| place.trim_end().ends_with(')')) {
-        let source: SourceConfig = ron::from_str(place)
+        let source: SourceConfig = recipe::options()
+            .from_str(place)
             .map_err(|error| wrong(format!("not a source as recipes have it: {error}")))?;
-        return Ok(Found { name: kind.trim().to_lowercase(), ..found(source, None) });
+        let name = match &source {
+            SourceConfig::ImageNet(_) => "imagenet1k".into(),
+            _ => kind.trim().to_lowercase(),
+        };
+        return Ok(Found { name, ..found(source, None) });
     }
     let path = Path::new(place);
     let is_shards = SHARDS.iter().any(|ending| place.ends_with(ending)) || place.contains(['*', '{']);

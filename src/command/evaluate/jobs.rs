@@ -197,6 +197,10 @@ impl Found {
         if matches!(kind, Ok(Kind::Retrieval)) {
             return Ok(vec![self.retrieval()]);
         }
+        if matches!(kind, Ok(Kind::MultiLabel)) {
+            // Classifiers learn one class an image.
+            return Ok(vec![self.job(Asks::ZeroShot(named.clone()))]);
+        }
         let job = |evaluator: &SuiteEvaluator| match evaluator {
             SuiteEvaluator::ZeroShot => Ok(self.job(Asks::ZeroShot(named.clone()))),
             SuiteEvaluator::LinearProbe => self.linear_probe("--suite"),
