@@ -11,17 +11,16 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::command::number::whole;
-use crate::recipe::cluster::{self, Cluster, ClusterError};
-use crate::recipe::files::Presence;
+use crate::recipe::cluster::{self, Cluster, ClusterError, DataSize};
 use crate::recipe::forecast::StageForecast;
-use crate::recipe::{self, Recipe, RecipeError};
+use crate::recipe::{self, RecipeError};
 use crate::sweep::study;
 use crate::terminal;
 
 use super::{Failure, Outcome};
 use print::print;
 
-pub use report::{report, Export, Parameters, Report};
+pub use report::{report, Export, IndexedData, Parameters, Report};
 
 /// Devices to forecast for.
 #[derive(Debug, Clone, Default, Args)]
@@ -77,7 +76,7 @@ impl ClusterArgs {
         let device = cluster::device(name).map_err(usage)?;
         let link = cluster::link(speed).map_err(usage)?;
         let (measured, price) = (self.images_per_s, self.price);
-        Ok(Some(Cluster { ranks, per_host, device, link, measured, pair_bytes: None, price }))
+        Ok(Some(Cluster { ranks, per_host, device, link, measured, data: None, price }))
     }
 }
 
@@ -120,7 +119,11 @@ pub fn validate(
     }
     report.warnings.extend(found.warnings);
     if let Some(mut cluster) = cluster {
-        cluster.pair_bytes = pair_bytes(&recipe, &report.files);
+        let sized = |data: &IndexedData| {
+            let (pairs, bytes) = (data.samples as f64, data.bytes? as f64);
+            (pairs > 0.0).then_some(DataSize { pairs, bytes })
+        };
+        cluster.data = report.indexed.as_ref().and_then(sized);
         let plans: Vec<_> = report.stages.iter().map(StageForecast::training).collect();
         let first = plans.iter().flatten().next();
         let mut forecasts = Vec::new();
@@ -137,15 +140,6 @@ pub fn validate(
         print(&report, out)?;
     }
     Ok(Outcome::Done)
-}
-
-/// Bytes of a training pair, where all shards are on this machine and the recipe says how many pairs they hold.
-fn pair_bytes(recipe: &Recipe, files: &[Presence]) -> Option<f64> {
-    let pairs = recipe.data.epoch_samples?.get() as f64;
-    let shards = || files.iter().filter(|file| file.shards && file.field.starts_with("data.train"));
-    let all_here = shards().all(|file| file.complete && file.found == file.named);
-    let bytes: u64 = shards().map(|file| file.bytes).sum();
-    (all_here && bytes > 0).then(|| bytes as f64 / pairs)
 }
 
 /// An error of the data that a field names, as a fact.

@@ -39,7 +39,7 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         row(out, &file.field, &format!("{found}: {}", file.path))?;
     }
     if let Some(data) = &report.indexed {
-        print_indexed(data, report.cluster.first().map_or(1, |(_, on)| on.ranks), out)?;
+        print_indexed(data, out)?;
     }
     for (stage, forecast) in &report.cluster {
         print_cluster(*stage, forecast, out)?;
@@ -63,17 +63,11 @@ fn print_exports(exports: &[Export], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What an epoch is, and what each rank reads of it.
-fn print_indexed(data: &IndexedData, ranks: usize, out: &mut dyn Write) -> io::Result<()> {
+/// What an epoch is.
+fn print_indexed(data: &IndexedData, out: &mut dyn Write) -> io::Result<()> {
     let (shards, samples) = (grouped(data.shards), grouped(data.samples));
     let size = data.bytes.map_or(String::new(), |all| format!(", {}", bytes(all as f64)));
-    let share = match data.bytes {
-        Some(all) if ranks > 1 => {
-            format!("; each of {ranks} ranks reads {}", bytes(all as f64 / ranks as f64))
-        }
-        _ => String::new(),
-    };
-    row(out, "an epoch", &format!("{samples} pairs in {shards} shards{size}{share}"))
+    row(out, "an epoch", &format!("{samples} pairs in {shards} shards{size}"))
 }
 
 fn print_cluster(stage: usize, on: &ClusterForecast, out: &mut dyn Write) -> io::Result<()> {
@@ -102,7 +96,7 @@ fn print_cluster(stage: usize, on: &ClusterForecast, out: &mut dyn Write) -> io:
         let share = 100.0 * on.communication_share;
         row(out, "communication", &format!("{all}, {exposed} of it not hidden: {share:.1} % of the step"))?;
     }
-    let known = if on.pair_bytes_known { "" } else { ", assumed, as in LAION-400M" };
+    let known = if on.pair_bytes_known { "" } else { ", assumed, as in LAION-400M; name an index to know" };
     let epoch = on.read_per_epoch.map_or(String::new(), |read| format!(", {} an epoch", bytes(read)));
     let (each, pair) = (bytes(on.read_per_s), bytes(on.pair_bytes));
     row(out, "read by a host", &format!("{each} a second{epoch}: {pair} a pair{known}"))?;

@@ -50,7 +50,7 @@ const LOSS_RATE: f64 = 1e12;
 /// Bytes a second at which a checkpoint is assumed to be written.
 const DISK: f64 = 1e9;
 
-/// Bytes of a pair where its data is not on this machine: LAION-400M as img2dataset packs it at 256 pixels, 13.7 TB.
+/// Bytes of a pair where no index tells them: LAION-400M as img2dataset packs it at 256 pixels, 13.7 TB.
 const PAIR_BYTES: f64 = 34e3;
 
 /// Many devices.
@@ -66,10 +66,19 @@ pub struct Cluster {
     pub link: f64,
     /// Pairs a second of one device, measured for the first training stage; else an assumption.
     pub measured: Option<f64>,
-    /// Bytes of a pair in the shards, where they were looked at.
-    pub pair_bytes: Option<f64>,
+    /// The training data, where an index tells its size.
+    pub data: Option<DataSize>,
     /// Price of a device for an hour.
     pub price: Option<f64>,
+}
+
+/// Size of a set of training data.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DataSize {
+    /// Pairs.
+    pub pairs: f64,
+    /// Bytes of all shards, as they are stored.
+    pub bytes: f64,
 }
 
 /// A training stage on a cluster.
@@ -107,11 +116,11 @@ pub struct ClusterForecast {
     pub communication_share: f64,
     /// Bytes of a pair in the shards.
     pub pair_bytes: f64,
-    /// True if they were looked at; else it is an assumption.
+    /// True if an index tells it; else it is an assumption.
     pub pair_bytes_known: bool,
     /// Bytes that a host reads in a second.
     pub read_per_s: f64,
-    /// Bytes that a host reads in an epoch, where the size of one is known.
+    /// Bytes that a host reads in a pass over the data, where an index tells its size.
     pub read_per_epoch: Option<f64>,
     /// Bytes of a checkpoint.
     pub checkpoint_bytes: f64,
@@ -181,11 +190,10 @@ impl Cluster {
             _ => 8.0 * counts.total() as f64 * (1.0 - 1.0 / ranks as f64),
         };
         let memory = self.memory(recipe, plan);
-        let pair_bytes = self.pair_bytes.unwrap_or(PAIR_BYTES);
+        let pair_bytes = self.data.map_or(PAIR_BYTES, |data| data.bytes / data.pairs);
         let of_host = batch as f64 / hosts as f64 * pair_bytes;
         let hours = plan.steps.map(|steps| steps as f64 * step_s / 3600.0);
         let device_hours = hours.map(|hours| hours * ranks as f64);
-        let epoch = recipe.data.epoch_samples.map(|samples| samples.get() as f64);
         Ok(ClusterForecast {
             ranks,
             hosts,
@@ -203,9 +211,9 @@ impl Cluster {
             step_s,
             communication_share: exposed_s / step_s,
             pair_bytes,
-            pair_bytes_known: self.pair_bytes.is_some(),
+            pair_bytes_known: self.data.is_some(),
             read_per_s: of_host / step_s,
-            read_per_epoch: epoch.map(|epoch| epoch / hosts as f64 * pair_bytes),
+            read_per_epoch: self.data.map(|data| data.bytes / hosts as f64),
             checkpoint_bytes,
             checkpoint_s: checkpoint_bytes / DISK + elsewhere / self.link,
             fits: memory.total <= self.device.memory,
@@ -295,8 +303,7 @@ mod tests {
     use crate::recipe::forecast::{forecast, StageForecast};
 
     fn cluster(ranks: usize, measured: Option<f64>) -> Cluster {
-        let (per_host, pair_bytes, price) = (8, None, None);
-        Cluster { ranks, per_host, device: DEVICES[1], link: 1e9, measured, pair_bytes, price }
+        Cluster { ranks, per_host: 8, device: DEVICES[1], link: 1e9, measured, data: None, price: None }
     }
 
     #[test]
@@ -353,14 +360,14 @@ mod tests {
         let stages = forecast(&recipe);
         let plan = stages.iter().find_map(StageForecast::training).unwrap();
         let on = |ranks, per_host| {
-            let cluster = Cluster { per_host, link: 50e9, ..cluster(ranks, None) };
+            let data = Some(DataSize { pairs: 4e8, bytes: 13.7e12 });
+            let cluster = Cluster { per_host, link: 50e9, data, ..cluster(ranks, None) };
             cluster.forecast(&recipe, 0, plan, plan).unwrap()
         };
         let many = on(256, 8);
         assert_eq!(many.hosts, 32);
-        let epoch = recipe.data.epoch_samples.unwrap().get() as f64;
-        assert_eq!(many.read_per_epoch, Some(epoch / 32.0 * PAIR_BYTES));
-        assert!((many.read_per_s * many.step_s - plan.batch as f64 / 32.0 * PAIR_BYTES).abs() < 1.0);
+        assert_eq!(many.read_per_epoch, Some(13.7e12 / 32.0));
+        assert!((many.read_per_s * many.step_s - plan.batch as f64 / 32.0 * 34_250.0).abs() < 1.0);
         // 7 of 255 others are on the same host.
         assert!((many.leaving_bytes / many.gradient_bytes - 248.0 / 255.0).abs() < 1e-9);
         let (alone, one_host) = (on(1, 8), on(8, 8));
