@@ -37,10 +37,11 @@ use phase::Phase;
 use product::Product;
 
 /// The sources, by name of the operation; [`Launch::module`] is one of them.
-pub const MODULES: [&str; 10] = [
+pub const MODULES: [&str; 11] = [
     "activation",
     "adamw",
     "attention",
+    "attention_pool",
     "contrastive",
     "gemm",
     "global_norm",
