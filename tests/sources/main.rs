@@ -5,6 +5,7 @@
 mod answers;
 mod lanes;
 mod machine;
+mod pages;
 #[cfg(feature = "remote")]
 mod remote;
 #[cfg(feature = "remote")]
