@@ -27,6 +27,7 @@ impl<E: Dtype, D: Ranges<E>> AttentionPool<E, D> {
     pub fn new<T: Tape<E, D>>(
         leaves: &mut Leaves<E, D, T>,
         heads: usize,
+        activation: Activation,
         norm_eps: f64,
     ) -> Result<Self, D::Err> {
         let name = |part: &str| format!("{ATTENTION_POOL}.{part}");
@@ -35,7 +36,7 @@ impl<E: Dtype, D: Ranges<E>> AttentionPool<E, D> {
             kv: Linear::new(leaves, &name("kv"))?,
             out: Linear::new(leaves, &name("out"))?,
             norm: LayerNorm::new(leaves, &name("norm"), norm_eps)?,
-            mlp: Mlp::new(leaves, &name("mlp"), Activation::GeluExact)?,
+            mlp: Mlp::new(leaves, &name("mlp"), activation)?,
             heads,
         })
     }

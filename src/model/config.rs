@@ -153,7 +153,7 @@ pub enum ImagePool {
     /// Mean over the kept patches without the class token, then the final LayerNorm (CLIPA; open_clip's `avg` with
     /// `final_ln_after_pool`).
     Patches,
-    /// Attention of one learned query over all tokens, and an MLP with exact GELU behind it (SigLIP; timm's `map`).
+    /// Attention of one learned query over all tokens, and an MLP behind it (SigLIP; timm's `map`).
     Attention,
 }
 

@@ -49,7 +49,7 @@ impl<E: Dtype, D: Ranges<E>> ImageTower<E, D> {
                 .collect::<Result<_, _>>()?,
             norm: LayerNorm::new(leaves, "image.norm", norm_eps)?,
             attention_pool: match config.pool {
-                ImagePool::Attention => Some(AttentionPool::new(leaves, heads, norm_eps)?),
+                ImagePool::Attention => Some(AttentionPool::new(leaves, heads, activation, norm_eps)?),
                 _ => None,
             },
             projection: Linear::find_projection(leaves, "image")?,

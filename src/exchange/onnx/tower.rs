@@ -147,11 +147,7 @@ impl<'a> Tower<'_, 'a> {
         let y = self.linear(graph, &part("out"), &mixed);
         let normal = self.layer_norm(graph, &part("norm"), &y);
         let up = self.linear(graph, &part("mlp.up"), &normal);
-        let active = Tower { activation: Activation::GeluExact, hidden: None, ..*self }.activation(
-            graph,
-            &part("mlp.activation"),
-            &up,
-        );
+        let active = self.activation(graph, &part("mlp.activation"), &up);
         let down = self.linear(graph, &part("mlp.down"), &active);
         graph.op(part("thought"), "Add", &[&y, &down], &[])
     }

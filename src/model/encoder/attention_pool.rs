@@ -21,6 +21,7 @@ pub(super) struct LatentPool {
     heads: usize,
     width: usize,
     hidden: usize,
+    activation: Activation,
     norm_eps: f32,
 }
 
@@ -61,6 +62,7 @@ impl LatentPool {
             heads: shape.heads,
             width: shape.width,
             hidden: shape.hidden,
+            activation: shape.activation,
             norm_eps: shape.norm_eps,
         }
     }
@@ -112,7 +114,7 @@ impl LatentPool {
         backend.layer_norm(normed.reborrow(), saved, y.view(), weights.norm(self.norm, self.norm_eps))?;
         let to = Activated { before: before.reborrow(), after: after.reborrow() };
         let (weight, bias) = (weights.weight(self.up.weight), weights.rounded(self.up.bias));
-        backend.linear_activate(to, normed.view(), weight, bias, Activation::GeluExact)?;
+        backend.linear_activate(to, normed.view(), weight, bias, self.activation)?;
         let (weight, bias) = (weights.weight(self.down.weight), weights.vector(self.down.bias));
         backend.linear_add(y, after.view(), weight, bias)
     }
@@ -135,7 +137,7 @@ impl LatentPool {
         backend.round(rounded.reborrow(), dy.view())?;
         let to = Activated { before: before.reborrow(), after: after.reborrow() };
         let weight = weights.weight(self.down.weight);
-        backend.linear_activate_backward(to, rounded.view(), weight, Activation::GeluExact)?;
+        backend.linear_activate_backward(to, rounded.view(), weight, self.activation)?;
         let [dw, db] = gradients.at([self.down.weight, self.down.bias]);
         let x = Input::Rows { values: before.view(), width: self.hidden };
         backend.weight_gradient(dw, Some(db), x, rounded.view(), scratch.reborrow())?;
