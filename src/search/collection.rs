@@ -10,7 +10,6 @@ use super::error::SearchError;
 use crate::data::shard::Shard;
 use crate::data::source::{images, Order, Source, Ticket};
 use crate::data::storage::{Location, Progress, Storage};
-use crate::data::text::CaptionUse;
 use crate::data::{Cursor, DataError, LoadError, Raw};
 
 /// A file as it was when its images were listed. What has the same name, length and time is taken for the same; of what lies
@@ -55,12 +54,11 @@ impl Collection {
     /// # Errors
     /// Something that was named is not there, or is a folder without an image.
     pub fn open(named: &[String]) -> Result<Self, SearchError> {
-        let opened = images::open(named, CaptionUse::Optional)?;
-        let bare = images::open(named, CaptionUse::Unused)?.source;
-        let locations = opened.source.files();
+        let images::NamedImages { captioned, bare, are_shards } = images::open(named)?;
+        let locations = bare.files();
         let folder = Self::folder(named);
         let files = locations.iter().map(|location| indexed(location, folder)).collect::<Result<_, _>>()?;
-        let sources = Sources { captioned: opened.source, bare, are_shards: opened.are_shards };
+        let sources = Sources { captioned, bare, are_shards };
         Ok(Collection { sources, files, locations })
     }
 

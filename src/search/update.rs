@@ -6,6 +6,7 @@
 //! .NAME.lock      held by the process that updates it; others wait
 //! ```
 
+use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -95,9 +96,9 @@ pub fn update<D: GraphDevice>(
 fn former(path: &Path, model: &str, collection: &Collection) -> Result<Option<Index>, SearchError> {
     let Some(index) = Index::read(path)? else { return Ok(None) };
     let index = index.of_model(model, path)?;
-    let is_named = |name: &str| collection.files().iter().any(|file| file.name == name);
+    let named: HashSet<&str> = collection.files().iter().map(|file| &*file.name).collect();
     match index.contents.files.first() {
-        Some(first) if !index.contents.files.iter().any(|file| is_named(&file.name)) => {
+        Some(first) if !index.contents.files.iter().any(|file| named.contains(&*file.name)) => {
             Err(SearchError::refused(
                 path,
                 format!(

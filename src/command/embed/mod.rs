@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::data::load::{Loader, LoaderOptions};
 use crate::data::source::{images, Source};
-use crate::data::text::CaptionUse;
 use crate::data::DataError;
 use crate::embeddings::{EmbeddingsError, Format, Opened, Output, Subject};
 use crate::log::{Logging, Progress};
@@ -80,7 +79,7 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
     // Named before anything is created.
     let source = match args.images.is_empty() {
         true => None,
-        false => Some(images::open(&args.images, CaptionUse::Unused).map_err(unusable)?.source),
+        false => Some(images::open(&args.images).map_err(unusable)?.bare),
     };
     if let Some(path) = &args.texts {
         Texts::open(path, fields.clone(), Default::default())?;

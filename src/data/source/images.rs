@@ -16,36 +16,44 @@ const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 /// Endings of shards.
 const SHARDS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
 
-/// A source of images alone.
+/// Images that were named, in the order given, folders sorted.
 pub struct NamedImages {
-    /// The images, in the order given, folders sorted.
-    pub source: Arc<dyn Source>,
-    /// True if its [`files`](Source::files) are shards, false if they are the images themselves.
+    /// With captions where there are any: those of shards, and beside an image file those in the text file of its name.
+    pub captioned: Arc<dyn Source>,
+    /// Without captions.
+    pub bare: Arc<dyn Source>,
+    /// True if the [`files`](Source::files) of both are shards, false if they are the images themselves.
     pub are_shards: bool,
 }
 
-/// The source of what was named: either shards, or images in the order given, folders sorted. Captions are those of
-/// shards, and beside an image file those in the text file of its name.
+/// Finds what was named: either shards, or images and folders.
 ///
 /// # Errors
 /// Something that was named is not there, a folder has no image, or shards are mixed with images.
-pub fn open(named: &[String], captions: CaptionUse) -> Result<NamedImages, DataError> {
+pub fn open(named: &[String]) -> Result<NamedImages, DataError> {
     let is_shards = |name: &&String| SHARDS.iter().any(|ending| name.ends_with(ending));
-    match (named.iter().filter(is_shards).count(), named) {
-        (0, _) => {
-            let mut files = Vec::new();
-            for name in named {
-                collect(name, &mut files)?;
-            }
-            let source = Arc::new(Images { files, captions, storage: Storage::default() });
-            Ok(NamedImages { source, are_shards: false })
+    let shards = named.iter().filter(is_shards).count();
+    if shards == 0 {
+        let mut files = Vec::new();
+        for name in named {
+            collect(name, &mut files)?;
         }
-        (count, all) if count == all.len() => {
-            let shards = WebDataset::open(&WebDatasetConfig::new(all.to_vec()))?;
-            Ok(NamedImages { source: Arc::new(shards.captions(captions)), are_shards: true })
-        }
-        _ => Err(DataError::Invalid("--images: give either images and folders, or shards".into())),
+        let files = Arc::new(files);
+        let images =
+            |captions| Arc::new(Images { files: files.clone(), captions, storage: Storage::default() });
+        let (captioned, bare) = (images(CaptionUse::Optional), images(CaptionUse::Unused));
+        return Ok(NamedImages { captioned, bare, are_shards: false });
     }
+    if shards < named.len() {
+        return Err(DataError::Invalid("--images: give either images and folders, or shards".into()));
+    }
+    let config = WebDatasetConfig::new(named.to_vec());
+    let open = |captions| Ok::<_, DataError>(Arc::new(WebDataset::open(&config)?.captions(captions)));
+    Ok(NamedImages {
+        captioned: open(CaptionUse::Optional)?,
+        bare: open(CaptionUse::Unused)?,
+        are_shards: true,
+    })
 }
 
 /// The images that one name stands for.
@@ -98,7 +106,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
 /// Image files.
 #[derive(Debug)]
 struct Images {
-    files: Vec<PathBuf>,
+    files: Arc<Vec<PathBuf>>,
     captions: CaptionUse,
     storage: Storage,
 }
@@ -159,7 +167,7 @@ mod tests {
         }
         let name = |name: &str| folder.path().join(name).display().to_string();
         let keys = |named: &[String]| -> Vec<String> {
-            let source = open(named, CaptionUse::Unused).unwrap().source;
+            let source = open(named).unwrap().bare;
             let mut cursor = Cursor::default();
             let mut keys = Vec::new();
             while let Some(ticket) = source.ticket(cursor, Order::Stored).unwrap() {
@@ -173,7 +181,7 @@ mod tests {
         assert_eq!(keys(&[name("b/*.jpg")]), ["1.jpg"]);
         assert_eq!(keys(&[name("b/notes.txt")]), ["notes.txt"]);
         for wrong in [vec![name("none.jpg")], vec![name("a.webp"), "x.tar".into()]] {
-            assert!(matches!(open(&wrong, CaptionUse::Unused), Err(DataError::Invalid(_))), "{wrong:?}");
+            assert!(matches!(open(&wrong), Err(DataError::Invalid(_))), "{wrong:?}");
         }
     }
 }
