@@ -110,6 +110,24 @@ impl ModelConfig {
         }
     }
 
+    /// The same where some towers do not learn: of their encoders the forward pass counts alone.
+    pub fn flops_per_pair_without(
+        &self,
+        frozen: &[Tower],
+        kept_patches: usize,
+        kept_tokens: usize,
+        batch: usize,
+    ) -> f64 {
+        let all = self.flops_per_pair(kept_patches, kept_tokens, batch);
+        let text = self.text_flops_per_pair(kept_tokens);
+        let logits = 3.0 * 2.0 * batch as f64 * self.embed_dim as f64;
+        let backward = |tower: Tower, flops: f64| match frozen.contains(&tower) {
+            true => flops * 2.0 / 3.0,
+            false => 0.0,
+        };
+        all - backward(Tower::Text, text) - backward(Tower::Image, all - text - logits)
+    }
+
     /// The text encoder's part of it.
     pub fn text_flops_per_pair(&self, kept_tokens: usize) -> f64 {
         let projection = 2.0 * self.text.width as f64 * self.embed_dim as f64;

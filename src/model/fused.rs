@@ -121,7 +121,9 @@ fn masters<'a, D: DeviceStorage<B>, B: Backend>(
 ) -> Vec<Option<View<'a, f32>>> {
     let master = |(place, parameter): (usize, &Parameter)| {
         let range = masters.layout().range(place)?;
-        Some(D::view(masters.tower(parameter.tower)).part(range.start, range.len()))
+        let tower = D::view(masters.tower(parameter.tower));
+        // Of a tower that does not learn there are no gradients.
+        (range.end <= tower.len()).then(|| tower.part(range.start, range.len()))
     };
     parameters.iter().enumerate().map(master).collect()
 }
@@ -351,6 +353,10 @@ where
         }
         // Copies that are left were not updated.
         for tower in [Tower::Image, Tower::Text] {
+            // Of a tower that does not learn, nothing has changed.
+            if own.ranges(tower).next().is_none() {
+                continue;
+            }
             let behind =
                 |(copy, of): (&Option<&mut B::Copy>, &Parameter)| copy.is_some() && of.tower == tower;
             stale[tower as usize] = copies.iter().zip(self.shared.parameters.iter()).any(behind);

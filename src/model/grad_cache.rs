@@ -60,7 +60,8 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         }
         let began = Instant::now();
         let gradients = TapeGradients::empty();
-        gradients.put(self.zero_gradients(&Tower::ALL).map_err(ModelError::device)?);
+        let learning: Vec<Tower> = Tower::ALL.into_iter().filter(|&tower| self.tower_learns(tower)).collect();
+        gradients.put(self.zero_gradients(&learning).map_err(ModelError::device)?);
         let (loss, from) = match (images, texts) {
             ([images], [texts]) => self.at_once(images, texts, &gradients),
             _ => self.with_grad_cache(MicroBatches { images, texts }, &gradients),
@@ -78,8 +79,14 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         texts: &TextInput,
         gradients: &TapeGradients<E, D>,
     ) -> Result<LossAt, D::Err> {
-        let images = self.encode_images(images, Some(gradients))?;
-        let texts = self.encode_texts(texts, Some(gradients))?;
+        let images = match self.tower_learns(Tower::Image) {
+            true => self.encode_images(images, Some(gradients))?,
+            false => self.encode_images::<NoneTape>(images, None)?.retaped(),
+        };
+        let texts = match self.tower_learns(Tower::Text) {
+            true => self.encode_texts(texts, Some(gradients))?,
+            false => self.encode_texts::<NoneTape>(texts, None)?.retaped(),
+        };
         let (_, at) = self.backward_of_loss(images, texts, gradients)?;
         Ok(at)
     }
@@ -95,8 +102,11 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         let (of_loss, at) = self.backward_of_loss(images.retaped(), texts.retaped(), gradients)?;
         let (dimages, dtexts) = (of_loss.get(&images).as_vec(), of_loss.get(&texts).as_vec());
         drop((images, texts, of_loss));
-        self.backward(Tower::Image, of, Vec::new(), &dimages, gradients)?;
-        self.backward(Tower::Text, of, Vec::new(), &dtexts, gradients)?;
+        for (tower, dz) in [(Tower::Image, &dimages), (Tower::Text, &dtexts)] {
+            if self.tower_learns(tower) {
+                self.backward(tower, of, Vec::new(), dz, gradients)?;
+            }
+        }
         Ok(at)
     }
 

@@ -111,6 +111,8 @@ pub struct Flip<E: Dtype, D: Storage<E>> {
     engine: Option<Arc<dyn Engine<E, D>>>,
     /// Each master of a weight is on one rank alone.
     sharded: bool,
+    /// Towers that do not learn.
+    frozen: [bool; Tower::ALL.len()],
     /// Of all parameters, as gradients lie on every rank.
     gradient_layout: Arc<Layout>,
     spare: Spare<E, D>,
@@ -140,6 +142,7 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
             masters,
             engine: None,
             sharded: false,
+            frozen: [false; Tower::ALL.len()],
             gradient_layout: layout,
             spare: Arc::default(),
         })
@@ -168,6 +171,32 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
         &mut self.masters
     }
 
+    /// Makes these towers learn nothing from here on, and all others learn: they are encoded without a backward pass, and have no
+    /// gradients.
+    pub fn freeze(&mut self, towers: &[Tower]) {
+        self.frozen = Tower::ALL.map(|tower| towers.contains(&tower));
+    }
+
+    /// True if a tower learns.
+    pub fn tower_learns(&self, tower: Tower) -> bool {
+        !self.frozen[tower as usize]
+    }
+
+    /// True if the parameter at a place of the list learns.
+    pub fn learns(&self, place: usize) -> bool {
+        self.tower_learns(self.parameters[place].tower)
+    }
+
+    /// Places of the parameters that learn.
+    pub fn learning(&self) -> Vec<usize> {
+        (0..self.parameters.len()).filter(|&place| self.learns(place)).collect()
+    }
+
+    /// Values of the parameters for an update that keeps the copies of what it changes itself.
+    pub(crate) fn masters_to_update(&mut self) -> &mut Flat<E, D> {
+        &mut self.masters
+    }
+
     /// Exchanges the values of the parameters for others that are laid out alike.
     pub fn exchange(&mut self, others: &mut Flat<E, D>) {
         std::mem::swap(self.masters_mut(), others);
@@ -192,7 +221,10 @@ impl<E: Dtype, D: Ranges<E>> Flip<E, D> {
     pub(crate) fn recycle(&self, gradients: Flat<E, D>) {
         if *gradients.layout() == self.gradient_layout {
             let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-            *spare = gradients.into_towers().map(Some);
+            // A tower that does not learn has no gradients.
+            let kept = Tower::ALL.map(|tower| self.tower_learns(tower));
+            let mut kept = kept.into_iter();
+            *spare = gradients.into_towers().map(|tower| Some(tower).filter(|_| kept.next() == Some(true)));
         }
     }
 

@@ -80,10 +80,13 @@ impl<D: Ranges<f32>> Flip<f32, D> {
 
         let image_gradients = self.backward_parts(images, parts, &dimages)?;
         let (image_gradients, text_gradients) = std::thread::scope(|scope| {
-            let wanted = self.wanted(Tower::Image, own.owners);
+            let (wanted, learns) = (self.wanted(Tower::Image, own.owners), self.tower_learns(Tower::Image));
             let exchange = move || {
                 let from = began.elapsed();
-                let summed = wanted_sum(ranks, parts, image_gradients, wanted);
+                let summed = match learns {
+                    true => wanted_sum(ranks, parts, image_gradients, wanted),
+                    false => Ok(Vec::new()),
+                };
                 (summed, from, began.elapsed())
             };
             let exchange = scope.spawn(exchange);
@@ -100,7 +103,10 @@ impl<D: Ranges<f32>> Flip<f32, D> {
             );
             Ok::<_, ModelError>((image_gradients?, text_gradients?))
         })?;
-        let text_gradients = wanted_sum(ranks, parts, text_gradients, self.wanted(Tower::Text, own.owners))?;
+        let text_gradients = match self.tower_learns(Tower::Text) {
+            true => wanted_sum(ranks, parts, text_gradients, self.wanted(Tower::Text, own.owners))?,
+            false => Vec::new(),
+        };
 
         let mut gradients =
             self.sums(ranks, own.owners, image_gradients, text_gradients).map_err(ModelError::device)?;
@@ -142,7 +148,8 @@ impl<D: Ranges<f32>> Flip<f32, D> {
             let towers = [device.hold(image_gradients)?, device.hold(text_gradients)?, dlogit_scale];
             return Ok(Flat::new(device, self.gradient_layout.clone(), towers));
         };
-        let own = Layout::new(self.parameters(), |place| owners.owner(place) == ranks.rank());
+        let mine = |place: usize| owners.owner(place) == ranks.rank() && self.learns(place);
+        let own = Layout::new(self.parameters(), mine);
         let mut gradients = Flat::zeros(device, Arc::new(own))?;
         for (tower, sums) in [(Tower::Image, image_gradients), (Tower::Text, text_gradients)] {
             let (layout, mut rest) = (gradients.layout().clone(), sums.as_slice());
@@ -170,7 +177,8 @@ impl<D: Ranges<f32>> Flip<f32, D> {
         let (mut z, mut all) = (Vec::new(), Vec::new());
         let gradients = TapeGradients::empty();
         for part in 0..own.images.len() {
-            let embedded = self.embed(tower, own.part(part), own.keep.then_some(&gradients));
+            let keep = own.keep && self.tower_learns(tower);
+            let embedded = self.embed(tower, own.part(part), keep.then_some(&gradients));
             let (of_part, kept) = embedded.map_err(ModelError::device)?;
             z.extend(of_part);
             all.push(kept);
@@ -187,6 +195,9 @@ impl<D: Ranges<f32>> Flip<f32, D> {
         dz: &[f32],
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         let TowerParts { tower, own, gradients, kept } = of;
+        if !self.tower_learns(tower) {
+            return Ok(Vec::new());
+        }
         let (mine, values) = (parts.own(), parts.rows() * self.config.embed_dim);
         let mut kept = kept.into_iter();
         let mut leaf = |part: usize| -> Result<Vec<f32>, ModelError> {

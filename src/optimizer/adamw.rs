@@ -71,7 +71,8 @@ impl<E: Dtype, D: Ranges<E>> AdamW<E, D> {
         lr: f64,
         factor: f64,
     ) -> Result<(), OptimizerError> {
-        self.update_some(model, |_| true, gradients, lr, factor)
+        let learning = model.learning();
+        self.update_some(model, |place| learning.binary_search(&place).is_ok(), gradients, lr, factor)
     }
 
     /// As [`update`](Self::update), of those parameters alone that are `wanted`, by their places in the list of all;
@@ -106,9 +107,11 @@ impl<E: Dtype, D: Ranges<E>> AdamW<E, D> {
             t,
             gradient: factor,
         };
-        let masters = model.masters_mut();
+        let all = model.learning();
+        let masters = model.masters_to_update();
         let update = Update { masters, moments, gradients: &mut gradients, rule: &rule };
-        let whole = update.moments[0].layout() == update.gradients.layout();
+        let (updated, there) = (update.moments[0].layout(), update.gradients.layout());
+        let whole = all.iter().all(|&place| updated.range(place).is_some() && there.range(place).is_some());
         engine.adamw(update).map_err(OptimizerError::device)?;
         if whole {
             model.recycle(gradients);
@@ -164,8 +167,11 @@ impl<E: Dtype, D: Ranges<E>> AdamW<E, D> {
         }
         let (which, place) = (index / parameters.len(), index % parameters.len());
         match &self.moments {
-            Some(moments) => see(&moments[which].read_f32(place).map_err(OptimizerError::device)?),
-            None => see(&vec![0.0; parameters[place].len()]),
+            Some(moments) if moments[which].holds(place) => {
+                see(&moments[which].read_f32(place).map_err(OptimizerError::device)?)
+            }
+            // What does not learn has none.
+            _ => see(&vec![0.0; parameters[place].len()]),
         }
         Ok(())
     }

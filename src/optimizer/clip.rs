@@ -10,7 +10,7 @@ pub fn global_norm<E: Dtype, D: Ranges<E>>(
     model: &Flip<E, D>,
     gradients: &Flat<E, D>,
 ) -> Result<f64, D::Err> {
-    let all: Vec<usize> = (0..model.parameters().len()).collect();
+    let all = model.learning();
     let squares = match model.engine() {
         Some(engine) => engine.square_sum(gradients, &all)?,
         None => square_sum(model.parameters(), gradients, &all)?,

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Phase;
+use crate::parameter::Tower;
 
 /// The update rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -182,6 +183,25 @@ impl EmaConfig {
         match self.warmup {
             true => self.decay.min((1.0 + update as f64) / (10.0 + update as f64)),
             false => self.decay,
+        }
+    }
+}
+
+/// A part of the model that does not learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Frozen {
+    /// The image encoder (locked-image tuning, LiT, arXiv 2111.07991): a text encoder learns to read what it sees.
+    Image,
+    /// The text encoder.
+    Text,
+}
+
+impl Frozen {
+    /// The tower of the model.
+    pub fn tower(self) -> Tower {
+        match self {
+            Frozen::Image => Tower::Image,
+            Frozen::Text => Tower::Text,
         }
     }
 }

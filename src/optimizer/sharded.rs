@@ -18,20 +18,18 @@ pub fn sharded_norm<D: Ranges<f32>>(
     model: &Flip<f32, D>,
     gradients: &Flat<f32, D>,
 ) -> Result<f64, OptimizerError> {
-    let mine: Vec<usize> = owners.places(ranks.rank()).collect();
+    let places = |rank: usize| owners.places(rank).filter(|&place| model.learns(place));
+    let mine: Vec<usize> = places(ranks.rank()).collect();
     let own = squares(model, &mine, gradients).map_err(OptimizerError::device)?;
     let own: Vec<u8> = own.iter().flat_map(|square| square.to_le_bytes()).collect();
     let mut of_each = vec![0.0; model.parameters().len()];
     for (rank, own) in ranks.gather(&own)?.iter().enumerate() {
-        let size = RanksError::Size { expected: 8 * owners.places(rank).count(), got: own.len() };
+        let size = RanksError::Size { expected: 8 * places(rank).count(), got: own.len() };
         let (squares, rest) = own.as_chunks();
-        if squares.len() != owners.places(rank).count() || !rest.is_empty() {
+        if squares.len() != places(rank).count() || !rest.is_empty() {
             return Err(size.into());
         }
-        owners
-            .places(rank)
-            .zip(squares)
-            .for_each(|(place, &square)| of_each[place] = f64::from_le_bytes(square));
+        places(rank).zip(squares).for_each(|(place, &square)| of_each[place] = f64::from_le_bytes(square));
     }
     // In the order of all parameters, as one rank adds them up.
     Ok(of_each.iter().fold(0.0, |sum, square| sum + square).sqrt())
@@ -51,7 +49,9 @@ impl<D: Ranges<f32>> AdamW<f32, D> {
         lr: f64,
         factor: f64,
     ) -> Result<(), OptimizerError> {
-        let mine = |place: usize| owners.owner(place) == ranks.rank();
+        let learning = model.learning();
+        let mine =
+            |place: usize| owners.owner(place) == ranks.rank() && learning.binary_search(&place).is_ok();
         self.update_some(model, mine, gradients, lr, factor)?;
         Ok(model.broadcast(ranks, owners)?)
     }
@@ -114,7 +114,8 @@ impl<D: Ranges<f32>> AdamW<f32, D> {
             0 => Mismatch::places(&outline, there).map_err(OptimizerError::State)?,
             _ => Vec::new(),
         };
-        let wanted = |place: usize| owners.is_none_or(|owners| owners.owner(place) == rank);
+        let wanted =
+            |place: usize| model.learns(place) && owners.is_none_or(|owners| owners.owner(place) == rank);
         let mut state = Self::for_some(config, model.masters().device(), parameters, wanted)?;
         for (index, (_, shape)) in outline.iter().enumerate() {
             let moments = owners.filter(|_| index < 2 * parameters.len());

@@ -9,7 +9,7 @@ use super::Recipe;
 use crate::data::{DataConfig, ScenesConfig, SourceConfig};
 use crate::duration::{Duration, DurationError, Length, Phase};
 use crate::evaluator::EvaluatorConfig;
-use crate::optimizer::OptimizerConfig;
+use crate::optimizer::{Frozen, OptimizerConfig};
 use crate::train::{Stage, TrainingConfig};
 
 /// Number of pairs in an epoch.
@@ -127,6 +127,8 @@ pub struct TrainingForecast {
     pub decay_steps: Option<f64>,
     /// Hours of training, where the stage has so many; its steps are known when it has begun.
     pub hours: Option<f64>,
+    /// Parts of the model that do not learn.
+    pub frozen: Vec<Frozen>,
     /// The stage goes on with the moments of the one before it.
     pub continues: bool,
     /// Side of the training images, pixels.
@@ -180,7 +182,7 @@ fn training(recipe: &Recipe, config: &TrainingConfig) -> TrainingForecast {
     let flop = config.flops_per_step(model);
     let steps = epoch.length(config.length, batch as u64, flop).ok().flatten().map(f64::floor);
     let phase = |phase| epoch.phase(phase, batch as u64, steps).ok().flatten();
-    let flops_per_pair = model.flops_per_pair(kept_patches, kept_tokens, batch);
+    let flops_per_pair = config.flops_per_pair(model);
     let flops_per_step = flops_per_pair * batch as f64;
     let encoding_twice = if micro_batch < batch {
         // The forward pass of both encoders, without the loss.
@@ -190,7 +192,8 @@ fn training(recipe: &Recipe, config: &TrainingConfig) -> TrainingForecast {
     };
     let periodic = config.evaluate.as_ref();
     let ema = config.ema.is_some();
-    let update = Update { kept_patches, kept_tokens, batch, micro_batch, ema };
+    let update =
+        Update { kept_patches, kept_tokens, batch, micro_batch, ema, frozen: config.frozen_towers() };
     TrainingForecast {
         steps: steps.map(|steps| steps as u64),
         samples: steps.map(|steps| steps * batch as f64),
@@ -203,6 +206,7 @@ fn training(recipe: &Recipe, config: &TrainingConfig) -> TrainingForecast {
             Length::Hours(hours) => Some(hours),
             _ => None,
         },
+        frozen: config.freeze.clone(),
         continues: config.optimizer == OptimizerConfig::Continue,
         image_size,
         patches: grid * grid,

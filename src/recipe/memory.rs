@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{Compute, Fusion, Precision, Recipe};
 use crate::device::DeviceConfig;
 use crate::model::{arena_bytes, gpu_bytes, ModelConfig};
+use crate::parameter::Tower;
 
 /// Bytes that a training stage needs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -47,6 +48,8 @@ pub struct Update {
     pub micro_batch: usize,
     /// The stage has an average of the weights.
     pub ema: bool,
+    /// Towers that do not learn.
+    pub frozen: Vec<Tower>,
 }
 
 /// True if a recipe asks for fused encoders on a GPU. `Auto` does not: what it will find, the estimate cannot know.
@@ -91,7 +94,14 @@ impl Memory {
             (Compute::Fused, Precision::F32) => 2.0 * 4.0 * largest,
             (Compute::Fused, Precision::Bf16) => 2.0 * (parameters - table),
         };
-        let Update { kept_patches, kept_tokens, batch, micro_batch, ema } = *update;
+        let Update { kept_patches, kept_tokens, batch, micro_batch, ema, .. } = *update;
+        let counts = model.parameter_counts();
+        let frozen = update.frozen.iter().map(|tower| match tower {
+            Tower::Image => counts.image,
+            Tower::Text => counts.text,
+            Tower::Loss => 0,
+        });
+        let learning = parameters - frozen.sum::<u64>() as f64;
         // In each block the input of each token at least: what counts where the exact count would overflow.
         let inputs = |width: usize, depth: usize, tokens: usize| {
             4.0 * width as f64 * depth as f64 * tokens as f64 * micro_batch as f64
@@ -107,8 +117,8 @@ impl Memory {
         };
         let memory = Memory {
             parameters: 4.0 * parameters + copies,
-            gradients: 4.0 * parameters,
-            moments: 8.0 * parameters,
+            gradients: 4.0 * learning,
+            moments: 8.0 * learning,
             average: if ema { 4.0 * parameters } else { 0.0 },
             activations,
             embeddings: 4.0 * 2.0 * 2.0 * batch as f64 * model.embed_dim as f64,

@@ -9,7 +9,8 @@ use crate::duration::{Duration, Length};
 use crate::evaluator::EvaluatorConfig;
 use crate::mask::{ImageMask, TextMask};
 use crate::model::ModelConfig;
-use crate::optimizer::{EmaConfig, OptimizerConfig, ScheduleConfig};
+use crate::optimizer::{EmaConfig, Frozen, OptimizerConfig, ScheduleConfig};
+use crate::parameter::Tower;
 use crate::record::StageKind;
 
 /// One step of a recipe, run in sequence.
@@ -132,6 +133,10 @@ training_stages! {
         #[serde(default)]
         #[schemars(range(min = 0.0))]
         clip_grad_norm: Option<f64>,
+        /// Parts of the model that do not learn: they have no gradients, no moments and no backward pass. For weights that are good
+        /// already, such as an image encoder that `init` brings (LiT). Default: none, all of the model learns.
+        #[serde(default)]
+        freeze: Vec<Frozen>,
         /// Average of the weights, over this stage and those before it that have one. Default: none, as the paper.
         #[serde(default)]
         ema: Option<EmaConfig>,
@@ -148,10 +153,21 @@ impl TrainingConfig {
         (self.image_mask.kept(size / model.image.patch), self.text_mask.kept(model.text.context))
     }
 
-    /// Floating-point operations of an update, as [`ModelConfig::flops_per_pair`] counts them.
+    /// Towers that do not learn.
+    pub fn frozen_towers(&self) -> Vec<Tower> {
+        self.freeze.iter().map(|frozen| frozen.tower()).collect()
+    }
+
+    /// Floating-point operations of training on a pair, as [`ModelConfig::flops_per_pair`] counts them; of an encoder that does
+    /// not learn, those of the forward pass.
+    pub fn flops_per_pair(&self, model: &ModelConfig) -> f64 {
+        let (patches, tokens) = self.kept(model);
+        model.flops_per_pair_without(&self.frozen_towers(), patches, tokens, self.batch.get())
+    }
+
+    /// The same of an update.
     pub fn flops_per_step(&self, model: &ModelConfig) -> f64 {
-        let ((patches, tokens), batch) = (self.kept(model), self.batch.get());
-        model.flops_per_pair(patches, tokens, batch) * batch as f64
+        self.flops_per_pair(model) * self.batch.get() as f64
     }
 }
 

@@ -35,6 +35,7 @@ impl<D: GraphDevice> Learner<D> {
         plan: &TrainingPlan,
         resumed: Option<&Resumed>,
     ) -> Result<Self, TrainError> {
+        run.model.freeze(&plan.config.frozen_towers());
         let (ranks, config) = (run.processes.ranks, &plan.rule.adamw);
         let owners = owners(run)?;
         let handed_on = run.moments.take();
@@ -55,6 +56,7 @@ impl<D: GraphDevice> Learner<D> {
     /// # Errors
     /// The device fails.
     pub fn to_try(run: &mut Run<'_, D>, plan: &TrainingPlan) -> Result<Self, TrainError> {
+        run.model.freeze(&plan.config.frozen_towers());
         Ok(Learner { owners: owners(run)?, optimizer: AdamW::new(&plan.rule.adamw) })
     }
 

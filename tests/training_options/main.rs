@@ -4,6 +4,7 @@
 mod process;
 
 mod ema;
+mod freeze;
 mod lengths;
 mod runs;
 mod schedules;

@@ -100,10 +100,12 @@ pub fn go(
             }
         };
         let watching = scope.spawn(watch);
-        let ended = on(&recipe, &folder, resume, ranks, &interrupt);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            on(&recipe, &folder, resume, ranks, &interrupt)
+        }));
         done.store(true, Ordering::Relaxed);
         watching.join().unwrap();
-        ended
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 

@@ -25,6 +25,7 @@ use crate::mask::{Captions, ImageMask, Ratio, TextMask};
 use crate::model::{gpu_rates, ModelError};
 use crate::model::{Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, TextInput};
 use crate::optimizer::{AdamW, AdamWConfig};
+use crate::parameter::Tower;
 use crate::recipe::memory::{Memory, Update};
 use crate::recipe::{Compute, Fusion, Precision, Recipe};
 use crate::seed::{rng, Purpose};
@@ -171,6 +172,8 @@ struct Setting {
     fusion: Fusion,
     image_mask: ImageMask,
     text_mask: TextMask,
+    /// Towers that do not learn.
+    frozen: Vec<Tower>,
     batch: usize,
     steps: usize,
 }
@@ -191,7 +194,7 @@ impl Setting {
             return Err(Failure::Usage("--precision Bf16 needs --compute Fused".into()));
         }
         let first = recipe.stages.iter().find_map(Stage::training);
-        let TrainingConfig { batch, image_mask, text_mask, .. } =
+        let TrainingConfig { batch, image_mask, text_mask, freeze, .. } =
             first.ok_or_else(|| Failure::Usage("the recipe has no training stage to time".into()))?;
         let image_mask = match args.mask {
             None => image_mask,
@@ -205,15 +208,22 @@ impl Setting {
             return Err(Failure::Usage("--batch must be at least 2".into()));
         }
         let fusion = Fusion { precision, ..recipe.fusion() };
-        Ok(Setting { compute, fusion, image_mask, text_mask, batch, steps: args.steps })
+        let frozen = freeze.into_iter().map(|part| part.tower()).collect();
+        Ok(Setting { compute, fusion, image_mask, text_mask, frozen, batch, steps: args.steps })
     }
 
     /// Refuses a step that the CPU's memory cannot hold.
     fn fits_into_memory(&self, model: &ModelConfig, gpu: Option<usize>) -> Result<(), Failure> {
         let kept_patches = self.image_mask.kept(model.image.grid());
         let kept_tokens = self.text_mask.kept(model.text.context);
-        let update =
-            Update { kept_patches, kept_tokens, batch: self.batch, micro_batch: self.batch, ema: false };
+        let update = Update {
+            kept_patches,
+            kept_tokens,
+            batch: self.batch,
+            micro_batch: self.batch,
+            ema: false,
+            frozen: self.frozen.clone(),
+        };
         let needed = Memory::of(model, self.compute, self.fusion, &update).total;
         match crate::device::beyond_host("a step", needed).filter(|_| gpu.is_none()) {
             Some(message) => Err(Failure::Usage(format!("{message}; a smaller --batch needs less"))),
@@ -260,10 +270,12 @@ impl Setting {
             Compute::Reference => flip,
             Compute::Fused => D::fuse(flip, self.fusion)?,
         };
+        flip.freeze(&self.frozen);
         let times = self.time_steps(device, &mut flip, model, seed)?;
         let grid = model.image.size / model.image.patch;
         let kept_patches = self.image_mask.kept(grid);
-        let flops = model.flops_per_pair(kept_patches, self.text_mask.kept(model.text.context), self.batch);
+        let kept_tokens = self.text_mask.kept(model.text.context);
+        let flops = model.flops_per_pair_without(&self.frozen, kept_patches, kept_tokens, self.batch);
         let ms_step = median(&times.steps);
         let images_per_s = self.batch as f64 * 1e3 / ms_step;
         let gflop_per_s = images_per_s * flops / 1e9;

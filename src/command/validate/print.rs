@@ -149,6 +149,11 @@ fn print_training(
     let decay =
         plan.decay_steps.map_or(String::new(), |steps| format!(", decay {} steps", fractional(steps)));
     row(out, "learning rate", &format!("peak {:e}{warmup}{decay}", plan.peak_lr))?;
+    if !plan.frozen.is_empty() {
+        let frozen: Vec<_> = plan.frozen.iter().map(|part| format!("{part:?}")).collect();
+        let frozen = frozen.join(", ");
+        row(out, "frozen", &format!("{frozen}: no gradients, no moments, no backward pass"))?;
+    }
     if plan.continues {
         row(out, "optimizer", "goes on with the moments of the stage before")?;
     }

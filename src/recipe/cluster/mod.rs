@@ -264,6 +264,7 @@ impl Cluster {
             batch: pairs,
             micro_batch: plan.micro_batch.min(pairs),
             ema: plan.memory.average > 0.0,
+            frozen: plan.frozen.iter().map(|frozen| frozen.tower()).collect(),
         };
         let mut memory = match (recipe.compute, recipe.precision) {
             (Compute::Fused, Precision::Bf16) => Memory::on_gpu(&recipe.model, recipe.fusion(), &update),

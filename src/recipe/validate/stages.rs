@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use super::{evaluators, Findings};
 use crate::duration::DurationError;
-use crate::optimizer::{AdamWConfig, DecayShape, OptimizerConfig, ScheduleConfig};
+use crate::optimizer::{AdamWConfig, DecayShape, Frozen, OptimizerConfig, ScheduleConfig};
 use crate::recipe::forecast::Epoch;
 use crate::recipe::Recipe;
 use crate::train::{PeriodicEvaluationConfig, PretrainConfig, Stage, TrainingConfig};
@@ -20,7 +20,7 @@ pub(super) fn validate(recipe: &Recipe, findings: &mut Findings) {
             masks(recipe, config, &path, findings);
         }
         if let Some(config) = stage.training() {
-            Training { config: &config, recipe, path: &path }.validate(findings);
+            Training { config: &config, recipe, index, path: &path }.validate(findings);
             let before = recipe.stages[..index].iter().any(|stage| stage.training().is_some());
             if config.optimizer == OptimizerConfig::Continue && !before {
                 let message = "Continue needs a stage before it that trains, got none".into();
@@ -65,6 +65,7 @@ fn masks(recipe: &Recipe, config: &PretrainConfig, path: &str, findings: &mut Fi
 struct Training<'a> {
     config: &'a TrainingConfig,
     recipe: &'a Recipe,
+    index: usize,
     path: &'a str,
 }
 
@@ -74,6 +75,7 @@ impl Training<'_> {
         self.durations(findings);
         self.learning_rate(findings);
         self.optimizer(findings);
+        self.freeze(findings);
         if let Some(decay) =
             self.config.ema.as_ref().map(|ema| ema.decay).filter(|decay| !(0.0..1.0).contains(decay))
         {
@@ -87,7 +89,7 @@ impl Training<'_> {
 
     /// Evaluations in the course of training: a list that is no list of a stage, and a time for it.
     fn evaluations(self, periodic: &PeriodicEvaluationConfig, findings: &mut Findings) {
-        let Training { config, recipe, path } = self;
+        let Training { config, recipe, path, .. } = self;
         let batch = config.batch.get();
         let field = format!("{path}.evaluate.every");
         match Epoch::of(&recipe.data).steps(periodic.every, batch as u64) {
@@ -102,6 +104,28 @@ impl Training<'_> {
         }
         let field = format!("{path}.evaluate.evaluators");
         evaluators::validate(recipe, &periodic.evaluators, &field, findings);
+    }
+
+    fn freeze(self, findings: &mut Findings) {
+        let field = format!("{}.freeze", self.path);
+        let frozen = &self.config.freeze;
+        if frozen.contains(&Frozen::Image) && frozen.contains(&Frozen::Text) {
+            let message = "Image and Text: only the logit scale would learn".into();
+            findings.add(&field, message).help("freeze one of them");
+        }
+        let before = self.recipe.stages[..self.index].iter().rev().find_map(|stage| stage.training());
+        if let (OptimizerConfig::Continue, Some(before)) = (&self.config.optimizer, before) {
+            if frozen != &before.freeze {
+                let message = format!(
+                    "expected {:?}, as the stage before that Continue goes on with, got {frozen:?}",
+                    before.freeze
+                );
+                let finding = findings.add(&field, message);
+                finding
+                    .help("what did not learn has no moments")
+                    .also(&format!("{}.optimizer", self.path), "goes on");
+            }
+        }
     }
 
     fn optimizer(self, findings: &mut Findings) {
@@ -131,7 +155,7 @@ impl Training<'_> {
     }
 
     fn batches(self, findings: &mut Findings) {
-        let Training { config, recipe, path } = self;
+        let Training { config, recipe, path, .. } = self;
         let batch = config.batch.get();
         let field = format!("{path}.batch");
         if batch < 2 {
@@ -171,7 +195,7 @@ impl Training<'_> {
     }
 
     fn durations(self, findings: &mut Findings) {
-        let Training { config, recipe, path } = self;
+        let Training { config, recipe, path, .. } = self;
         let (epoch, batch) = (Epoch::of(&recipe.data), config.batch.get());
         let mut steps = |found: Result<Option<f64>, DurationError>, field: &str| {
             if let Err(error) = &found {
