@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::ClusterError;
+use super::error::ClusterError;
 
 /// A device as its data sheet has it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -76,7 +76,10 @@ pub const DEVICES: [Device; 4] = [
 /// None of the known ones is called so.
 pub fn device(name: &str) -> Result<Device, ClusterError> {
     let found = DEVICES.into_iter().find(|device| device.name == name.to_ascii_lowercase());
-    found.ok_or_else(|| ClusterError::Device { found: name.into() })
+    found.ok_or_else(|| {
+        let known = DEVICES.map(|device| device.name).join(", ");
+        ClusterError::Device { found: name.into(), known }
+    })
 }
 
 /// Bytes a second of `400Gb`, `50GB`, `1.6Tb`, with or without `/s`.

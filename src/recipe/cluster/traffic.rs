@@ -1,9 +1,12 @@
 //! What the ranks send each other in a step, and how long that takes.
 
-use super::{Cluster, HOP};
+use super::size::Cluster;
 use crate::ranks::reduce::messages;
 use crate::ranks::Shard;
 use crate::recipe::Recipe;
+
+/// Seconds that a message takes beside its bytes.
+const HOP: f64 = 5e-6;
 
 /// Bytes that each rank sends in a step, and seconds that they take.
 #[derive(Debug, Clone, Copy, PartialEq)]
