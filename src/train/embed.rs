@@ -6,20 +6,27 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluator::EvaluatorConfig;
 use crate::mask::ImageMask;
 use crate::model::GraphDevice;
 use crate::ranks::reduce::slice;
 use crate::ranks::{broadcast_bytes, cut, cut_mut};
 
-use super::error::{ExchangeError, TrainError};
+use super::error::TrainError;
 use super::inputs::{masked_images, whole_texts};
-use super::reader::{advance, OwnRows, Part};
 use super::run::Run;
 use super::state::Ended;
 
 /// Images or texts embedded at a time.
 pub const EMBED_BATCH: usize = 128;
+
+/// The two sets of samples that an evaluator may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Part {
+    /// Those that it is about.
+    Test = 0,
+    /// Those that it learns from.
+    Train = 1,
+}
 
 /// Message of rank 0 to the others, as JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,7 +43,7 @@ pub(super) enum Message {
     Fail { reason: String },
 }
 
-/// Unit embeddings of [rows, context] ids; called by rank 0 while the others [`serve`].
+/// Unit embeddings of [rows, context] ids; called by rank 0 while the others [serve](super::serve::serve).
 ///
 /// # Errors
 /// The model or an exchange fails.
@@ -50,28 +57,7 @@ pub fn texts<D: GraphDevice>(run: &Run<'_, D>, tokens: &[u32]) -> Result<Vec<f32
     embed_slice(run, count, &words)
 }
 
-/// Reads and embeds what rank 0 asks for, until it says that the evaluations are over.
-///
-/// # Errors
-/// The model or an exchange fails, or an evaluation on rank 0.
-pub fn serve<D: GraphDevice>(run: &Run<'_, D>, configs: &[EvaluatorConfig]) -> Result<Ended, TrainError> {
-    let mut opened = [OwnRows::none(), OwnRows::none()];
-    loop {
-        let message = broadcast_bytes(run.processes.ranks, &[])?;
-        match serde_json::from_slice(&message).map_err(TrainError::message)? {
-            Message::Open { evaluator, part } => {
-                opened[part as usize] = OwnRows::open(run, configs[evaluator].evaluator(), part);
-            }
-            Message::Read { part } => drop(advance(run, &mut opened[part as usize])?),
-            Message::Texts { count } => drop(embed_slice(run, count, &[])?),
-            Message::End { interrupted: true } => return Ok(Ended::Interrupted),
-            Message::End { interrupted: false } => return Ok(Ended::Complete),
-            Message::Fail { reason } => return Err(ExchangeError::OtherRank { rank: 0, reason }.into()),
-        };
-    }
-}
-
-/// Tells those that [`serve`] that the evaluations are over.
+/// Tells those that [serve](super::serve::serve) that the evaluations are over.
 ///
 /// # Errors
 /// The exchange fails.
@@ -79,7 +65,7 @@ pub fn end<D: GraphDevice>(run: &Run<'_, D>, ended: Ended) -> Result<(), TrainEr
     tell(run, &Message::End { interrupted: ended == Ended::Interrupted })
 }
 
-/// Tells those that [`serve`] that the data of an evaluation cannot be had.
+/// Tells those that [serve](super::serve::serve) that the data of an evaluation cannot be had.
 ///
 /// # Errors
 /// The exchange fails.
@@ -87,7 +73,7 @@ pub fn fail<D: GraphDevice>(run: &Run<'_, D>, error: &TrainError) -> Result<(), 
     tell(run, &Message::Fail { reason: error.to_string() })
 }
 
-/// Tells those that [`serve`] what is next.
+/// Tells those that [serve](super::serve::serve) what is next.
 pub(super) fn tell<D: GraphDevice>(run: &Run<'_, D>, message: &Message) -> Result<(), TrainError> {
     let message = serde_json::to_vec(message).map_err(TrainError::message)?;
     broadcast_bytes(run.processes.ranks, &message)?;
@@ -102,7 +88,7 @@ pub(super) fn leads_alone<D: GraphDevice>(run: &Run<'_, D>) -> bool {
 
 /// Takes this rank's slice of the texts whose ids rank 0 has in `words`, embeds it, and gives it to rank 0: all embeddings
 /// there, none elsewhere.
-fn embed_slice<D: GraphDevice>(
+pub(super) fn embed_slice<D: GraphDevice>(
     run: &Run<'_, D>,
     count: usize,
     words: &[f32],

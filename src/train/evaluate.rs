@@ -10,10 +10,11 @@ use crate::ranks::Owners;
 use crate::record::{Evaluation, EvaluationRow, Example, Examples, RunFolder};
 use crate::report;
 
-use super::embed::{self, EMBED_BATCH};
+use super::embed::{self, Part, EMBED_BATCH};
 use super::error::TrainError;
-use super::reader::{self, Embedded, Part, Reader};
+use super::reader::{self, Embedded, Reader};
 use super::run::Run;
+use super::serve::serve;
 use super::state::{Ended, Position};
 
 /// Runs the evaluators in turn with the weights, and where there is an average of these, with that too: its rows are of the
@@ -57,7 +58,7 @@ fn evaluate_with<D: GraphDevice>(
     configs: &[EvaluatorConfig],
     suffix: &str,
 ) -> Result<Ended, TrainError> {
-    let Some(recorder) = &run.recorder else { return embed::serve(run, configs) };
+    let Some(recorder) = &run.recorder else { return serve(run, configs) };
     let folder = recorder.folder;
     match evaluate_on_first(run, folder, configs, suffix) {
         Ok(ended) => {

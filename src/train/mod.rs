@@ -35,6 +35,7 @@ mod reader;
 mod recorder;
 pub mod resumed;
 pub mod run;
+mod serve;
 pub mod state;
 pub mod trainer;
 

@@ -4,8 +4,6 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::data::decode::Transform;
 use crate::data::load::{LabelFrom, Loader, LoaderOptions, Passes, Share};
 use crate::data::source::{Order, Source};
@@ -17,7 +15,7 @@ use crate::mask::ImageMask;
 use crate::model::GraphDevice;
 use crate::ranks::{cut, cut_mut};
 
-use super::embed::{embed_images, leads_alone, tell, Message, EMBED_BATCH};
+use super::embed::{embed_images, leads_alone, tell, Message, Part, EMBED_BATCH};
 use super::embedded_rows::{stack, Merge, Row, Told};
 use super::error::{ExchangeError, TrainError};
 use super::left_out::LeftOut;
@@ -25,15 +23,6 @@ use super::run::Run;
 
 /// Rows of all ranks that are on their way to rank 0 at a time, which bounds its memory.
 const ROWS_ON_THE_WAY: usize = 4096;
-
-/// The two sets of samples that an evaluator may read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Part {
-    /// Those that it is about.
-    Test = 0,
-    /// Those that it learns from.
-    Train = 1,
-}
 
 /// The source of a part of an evaluator's data, as this process opened it.
 pub(super) struct Opened {
@@ -107,7 +96,7 @@ impl OwnRows {
         OwnRows { loader: Err("nothing was opened; this is a bug".into()), mask: ImageMask::Keep }
     }
 
-    /// Opens a part of an evaluator's data on a rank that [serves](super::embed::serve); why that fails is told when rows
+    /// Opens a part of an evaluator's data on a rank that [serves](super::serve::serve); why that fails is told when rows
     /// are asked for.
     pub fn open<D: GraphDevice>(run: &Run<'_, D>, evaluator: &dyn Evaluator, part: Part) -> OwnRows {
         let opened = open(run, evaluator, part).map_err(|error| error.to_string());
