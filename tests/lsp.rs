@@ -109,6 +109,9 @@ fn quickstart() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/quickstart.ron")).unwrap()
 }
 
+/// Diagnostics of a document without mistakes.
+const NO_MISTAKES: [Value; 0] = [];
+
 /// Line and UTF-16 unit of a piece of text.
 fn place(text: &str, piece: &str) -> (usize, usize) {
     let before = &text[..text.find(piece).unwrap_or_else(|| panic!("{piece}"))];
@@ -127,7 +130,7 @@ fn errors_stand_at_their_place_and_go_when_they_are_mended() {
     assert_eq!(server["capabilities"]["positionEncoding"], "utf-16");
     let uri = format!("file://{}/a%20recipe.ron", there.path().display());
     let good = quickstart();
-    assert_eq!(editor.write(&uri, 1, &good), [json!(0); 0]);
+    assert_eq!(editor.write(&uri, 1, &good), NO_MISTAKES);
     // Behind characters of one and of two UTF-16 units.
     let (line, _) = place(&good, "image_mask");
     let text = good.lines().nth(line).unwrap();
@@ -152,7 +155,7 @@ fn errors_stand_at_their_place_and_go_when_they_are_mended() {
     let diagnostics = editor.write(&uri, 4, &minus);
     assert_eq!(diagnostics.len(), 1, "{diagnostics:?}");
     assert_eq!(diagnostics[0]["range"]["start"]["line"], place(&minus, "seed: -1").0);
-    assert_eq!(editor.write(&uri, 5, &good), [json!(0); 0]);
+    assert_eq!(editor.write(&uri, 5, &good), NO_MISTAKES);
     editor.tell("textDocument/didClose", json!({ "textDocument": { "uri": uri } }));
     assert_eq!(editor.message()["params"]["diagnostics"], json!([]));
     // A study is held against its own form, and logging is no recipe.
@@ -163,7 +166,7 @@ fn errors_stand_at_their_place_and_go_when_they_are_mended() {
         "{diagnostics:?}"
     );
     let logging = format!("file://{}/logging.ron", there.path().display());
-    assert_eq!(editor.write(&logging, 1, "(level: Info)"), [json!(0); 0]);
+    assert_eq!(editor.write(&logging, 1, "(level: Info)"), NO_MISTAKES);
 }
 
 #[test]
@@ -226,7 +229,7 @@ fn every_prefix_of_a_recipe_and_wrong_requests_are_answered() {
     }
     assert_eq!(editor.answer("textDocument/rename", json!({}))["error"]["code"], -32601);
     let long = "a".repeat(3 << 20);
-    assert_eq!(editor.write("untitled:long", 1, &long), [json!(0); 0]);
+    assert_eq!(editor.write("untitled:long", 1, &long), NO_MISTAKES);
     // The editor is killed: its server ends too.
     drop(editor.into.take());
     let _ = editor.child.wait().unwrap();

@@ -184,12 +184,11 @@ fn output(weight: &[f32], input: &[f32], bias: &[f32]) -> Vec<f32> {
     weight.chunks(input.len()).zip(bias).map(|(row, bias)| (dot(row) + f64::from(*bias)) as f32).collect()
 }
 
+/// What makes the values of a tensor.
+type Values<'a> = Box<dyn Fn() -> Vec<f32> + 'a>;
+
 /// The tensors of `original` out of `ours`: name, shape, and what makes the values.
-pub(super) fn apart<'a>(
-    ours: &'a NamedTensor,
-    original: &Original,
-) -> Vec<(String, Vec<usize>, Box<dyn Fn() -> Vec<f32> + 'a>)> {
-    type Values<'a> = Box<dyn Fn() -> Vec<f32> + 'a>;
+pub(super) fn apart<'a>(ours: &'a NamedTensor, original: &Original) -> Vec<(String, Vec<usize>, Values<'a>)> {
     if let (Layout::Output, [input, bias]) = (original.layout, &original.beside[..]) {
         // Of the identity our vector is the output for itself.
         let width = ours.data.len();

@@ -145,7 +145,7 @@ fn seconds_per_step<D: GraphDevice>(
         let enough = timed.len() >= TIMED[0]
             && (timed.len() >= TIMED[1] || timed.iter().sum::<f64>() >= most.as_secs_f64());
         // The median: a step that something else delayed does not count.
-        let answer = enough.then(|| median(timed)).unwrap_or_default();
+        let answer = if enough { median(timed) } else { 0.0 };
         let mut answer = [answer as f32];
         run.processes.ranks.broadcast(0, &mut answer)?;
         if answer[0] > 0.0 {

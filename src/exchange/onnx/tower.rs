@@ -139,7 +139,7 @@ impl<'a> Tower<'_, 'a> {
         let scale = (head as f32).sqrt().recip();
         let query = &self.weights.of(&format!("{}.attention_pool.query", self.name)).data;
         let query: Vec<f32> = query.iter().map(|x| scale * x).collect();
-        let query = graph.floats(&part("query.scaled"), &[self.heads, 1, head], query);
+        let query = graph.floats(part("query.scaled"), &[self.heads, 1, head], query);
         let scores = graph.op(part("scores"), "MatMul", &[&query, &k], &[]);
         let shares = graph.op(part("shares"), "Softmax", &[&scores], &[Attribute::int("axis", -1)]);
         let mixed = graph.op(part("mixed"), "MatMul", &[&shares, &v], &[]);

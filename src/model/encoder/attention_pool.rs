@@ -128,8 +128,7 @@ impl LatentPool {
         (dtokens, room): (ViewMut<B::Element>, ViewMut<B::Element>),
         (saved_tokens, norm_of_tokens): (&SavedNorm<B::Element>, Scaled<usize>),
         parts: &mut LatentParts<B::Element>,
-        gradients: &mut Gradients,
-        mut scratch: ViewMut<f32>,
+        (gradients, mut scratch): (&mut Gradients, ViewMut<f32>),
     ) -> Result<(), B::Error> {
         let (backend, of, width) = (weights.backend, self.sizes(parts), self.width);
         let LatentParts { kv, dkv, lse, mixed, norm: saved, normed, before, after, rounded, dqueries } =

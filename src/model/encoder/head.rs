@@ -221,7 +221,7 @@ impl Head {
                 let mut room = wide;
                 let places = (dtokens.reborrow(), room.part(0, dx.len()));
                 let (dy, tokens) = (dpooled.reborrow(), (&*saved, self.norm));
-                latent.backward(weights, dy, places, tokens, parts, gradients, scratch.reborrow())?;
+                latent.backward(weights, dy, places, tokens, parts, (gradients, scratch.reborrow()))?;
                 backend.clear(dx.reborrow())?;
                 let dnorm = gradients.at(norm);
                 backend.layer_norm_backward(dx, None, dnorm, dtokens.view(), saved, scale, scratch)
