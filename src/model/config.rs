@@ -187,7 +187,7 @@ pub enum TextPool {
     /// The token at the last position, or the last in the caption of those that are kept (open_clip's `last`). Padding counts.
     Last,
     /// The first occurrence of this token id, or the first token where there is none (open_clip's `eos`: MetaCLIP 2).
-    Token(u32),
+    Token(#[schemars(range(max = 4_294_967_295u32))] u32),
     /// Mean over all tokens.
     Mean,
 }
