@@ -14,6 +14,11 @@ use crate::data::load::{LoaderOptions, Passes, Share, Skipped};
 use crate::data::storage::StallWatch;
 use crate::data::{Batch, DataError, Skip};
 
+/// Samples left out by lanes that have found none that is usable, from which on one pass over the data tells that there is none.
+const SMALL_SET: u64 = 10_000;
+/// Passes over less than that before it is believed.
+const PASSES_OVER_A_SMALL_SET: u64 = 64;
+
 /// A batch or an end, as the threads hand it to the loader.
 pub(crate) struct Delivery {
     pub outcome: Result<Option<Batch>, DataError>,
@@ -152,9 +157,12 @@ impl Collator {
         let may_be_empty = self.options.share != Share::WHOLE && self.options.passes == Passes::Once;
         if usable == 0 && !may_be_empty {
             self.walks[walk].empty += 1;
-            // By then a lane has been through about as many samples as there are.
+            // By then a lane has been through about as many samples as there are. Of a small set chance may give it none of
+            // the usable ones in several epochs.
             let lanes = self.options.lanes.first().map_or(1, |(lane, _)| u64::from(lane.of));
-            if self.walks[walk].empty >= lanes {
+            let seen = self.earlier.total() + self.skipped.total();
+            let passes = if lanes == 1 || seen >= SMALL_SET { 1 } else { PASSES_OVER_A_SMALL_SET };
+            if self.walks[walk].empty >= passes * lanes {
                 // Counted over the whole pass, as nothing has been delivered in it.
                 let skipped = self.skipped.to_string();
                 return self.fail(DataError::NothingUsable { source_name: name, skipped });
