@@ -54,11 +54,16 @@ pub struct Batches<'p> {
 }
 
 impl<'p> Batches<'p> {
-    /// Starts a loader for each part of this rank where the run stands.
+    /// Starts a loader for each part of this rank where the run stands. `count` is the number of batches that will be taken,
+    /// where it is known.
     ///
     /// # Errors
     /// The batch cannot be divided among the ranks, or data cannot be had.
-    pub fn start<D: GraphDevice>(run: &mut Run<'_, D>, plan: &'p TrainingPlan) -> Result<Self, TrainError> {
+    pub fn start<D: GraphDevice>(
+        run: &mut Run<'_, D>,
+        plan: &'p TrainingPlan,
+        count: Option<u64>,
+    ) -> Result<Self, TrainError> {
         let config = run.config;
         let needs_frequencies = plan.config.text_mask.needs_frequencies();
         let frequencies = needs_frequencies.then(|| count_tokens(run)).transpose()?;
@@ -73,7 +78,7 @@ impl<'p> Batches<'p> {
             share: Share::WHOLE,
             start: position.cursor,
             lanes: Vec::new(),
-            batches: Some(plan.steps.saturating_sub(position.step)),
+            batches: count,
             batch: parts.rows(),
             keep_partial: false,
             transform: Transform::Train { size: plan.image_size, augment: config.data.augment.clone() },

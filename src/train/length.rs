@@ -120,7 +120,7 @@ fn seconds_per_step<D: GraphDevice>(
     budget: f64,
 ) -> Result<Option<f64>, TrainError> {
     let most = Duration::from_secs_f64(TRIAL.0.min(TRIAL.1 * budget));
-    let mut batches = Batches::start(run, plan)?;
+    let mut batches = Batches::start(run, plan, None)?;
     let mut learner = Learner::to_try(run, plan)?;
     let mut clock = Clock::start();
     let (mut began, mut times) = (Instant::now(), Vec::new());

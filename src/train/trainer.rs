@@ -78,7 +78,8 @@ impl<'t, 'r, D: GraphDevice> Trainer<'t, 'r, D> {
         plan: &'t TrainingPlan,
         learner: Learner<D>,
     ) -> Result<Self, TrainError> {
-        let batches = Batches::start(run, plan)?;
+        let left = plan.steps.saturating_sub(run.state.position.step);
+        let batches = Batches::start(run, plan, Some(left))?;
         let position = &run.state.position;
         let total = plan.steps * plan.batch as u64;
         let bar = run.processes.progress.stage_bar(position.stage, plan.config.kind.name(), total, "images");

@@ -41,6 +41,8 @@ pub struct Loader {
     prefetch: Prefetch,
     skipped: Skipped,
     waited: Duration,
+    /// Batches that will yet be taken, where that was said.
+    left: Option<u64>,
     state: State,
 }
 
@@ -79,6 +81,7 @@ impl Loader {
             }
         }
         Ok(Loader {
+            left: options.batches,
             prefetch: Prefetch::start(options)?,
             skipped: Skipped::default(),
             waited: Duration::ZERO,
@@ -99,6 +102,13 @@ impl Loader {
             State::Ended => return Ok(None),
             State::Failed => return Err(DataError::Invalid("the loader stopped at an earlier error".into())),
         }
+        self.left = match self.left {
+            Some(0) => {
+                let what = "a loader was asked for more batches than it was told of; this is a bug";
+                return Err(DataError::Invalid(what.into()));
+            }
+            left => left.map(|left| left - 1),
+        };
         let began = Instant::now();
         let Delivery { outcome, skipped } = self.prefetch.receive();
         self.waited += began.elapsed();
