@@ -79,6 +79,16 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Removes what processes that were killed left half-written in `folder`; one that is still writing keeps its file. A
 /// folder that is not there has none.
 pub fn remove_leftovers(folder: &Path) -> io::Result<()> {
+    remove_named(folder, ".")
+}
+
+/// The same of what was to become the file at `path`, in a folder where others may have hidden files of their own.
+pub fn remove_leftovers_of(path: &Path) -> io::Result<()> {
+    let path = behind_links(path);
+    remove_named(folder_of(&path), &prefix_of(&path))
+}
+
+fn remove_named(folder: &Path, prefix: &str) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -86,7 +96,7 @@ pub fn remove_leftovers(folder: &Path) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let hidden = name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(PARTIAL));
+        let hidden = name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(PARTIAL));
         if !hidden || !entry.file_type()?.is_file() {
             continue;
         }
@@ -100,8 +110,7 @@ pub fn remove_leftovers(folder: &Path) -> io::Result<()> {
 }
 
 fn create_beside(path: &Path, folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".{}.", name.chars().take(REPEATED).collect::<String>());
+    let prefix = prefix_of(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(PARTIAL);
     #[cfg(unix)]
@@ -114,6 +123,12 @@ fn create_beside(path: &Path, folder: &Path) -> io::Result<tempfile::NamedTempFi
     // Tells `remove_leftovers` of another process that this one lives. Not every file system locks.
     let _ = file.as_file().try_lock();
     Ok(file)
+}
+
+/// Begin of the name of a file that is to become the one at `path`.
+fn prefix_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!(".{}.", name.chars().take(REPEATED).collect::<String>())
 }
 
 /// The file that a link names: it is replaced, and the link stays.
@@ -208,6 +223,12 @@ mod tests {
         let path = there.path().join("eval.json");
         fs::write(there.path().join(".eval.json.x1y2z3.partial"), b"[{").unwrap();
         fs::write(there.path().join("mine.partial"), b"a person's").unwrap();
+        let other = there.path().join(".other.x1y2z3.partial");
+        fs::write(&other, b"[{").unwrap();
+        remove_leftovers_of(&there.path().join("absent.json")).unwrap();
+        remove_leftovers_of(&path).unwrap();
+        assert_eq!(names(there.path()), [".other.x1y2z3.partial", "mine.partial"]);
+        fs::write(there.path().join(".eval.json.x1y2z3.partial"), b"[{").unwrap();
         replace_with(&path, |out| {
             remove_leftovers(there.path())?;
             out.write_all(b"[]")

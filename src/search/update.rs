@@ -23,6 +23,7 @@ use crate::embeddings::{EmbeddingsError, Format, Opened, Output, Subject};
 use crate::log::Progress;
 use crate::model::GraphDevice;
 use crate::trained::Trained;
+use crate::whole_file;
 
 /// Where an index is kept.
 #[derive(Debug, Clone)]
@@ -66,6 +67,7 @@ pub fn update<D: GraphDevice>(
     }
     may_be_replaced(path)?;
     let _lock = lock(path)?;
+    whole_file::remove_leftovers_of(path).map_err(SearchError::io("clean up", path))?;
     // Another process may have brought it up to date meanwhile.
     let former = match rebuild {
         true => None,
