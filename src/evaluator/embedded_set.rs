@@ -26,7 +26,7 @@ pub struct EmbeddedSample {
 /// Embedded images, in the order of their source.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmbeddedSet {
-    /// [n]
+    /// `[n]`
     pub samples: Vec<EmbeddedSample>,
     /// [n, embed_dim] unit embeddings.
     pub rows: Vec<f32>,

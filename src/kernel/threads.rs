@@ -4,7 +4,7 @@
 //! A training step is some hundred such loops, many of about a millisecond. Between two of them helpers spin for a while
 //! before they park, as those of OpenMP do. On a machine with more runnable threads than cores that would cost more than it
 //! gains, so a loop never waits for a helper that has not begun, and where helpers that had begun were descheduled in the
-//! middle of a piece, the next loops run without them ([`crowding`]).
+//! middle of a piece, the next loops run without them (`crowding`).
 
 mod crowding;
 

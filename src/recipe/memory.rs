@@ -24,7 +24,7 @@ pub struct Memory {
     pub activations: f64,
     /// Embeddings of the whole batch and their gradients; on a GPU with the scratch memory of the loss.
     pub embeddings: f64,
-    /// Images of [`BATCHES`] batches, bytes in host memory.
+    /// Images of `BATCHES` batches, bytes in host memory.
     pub images: f64,
     /// Sum of all, bytes.
     pub total: f64,

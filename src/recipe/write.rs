@@ -19,7 +19,7 @@ pub fn write(recipe: &Recipe) -> String {
 /// The same of any document that is read as a recipe is.
 ///
 /// # Panics
-/// As [`write`].
+/// As [`write()`].
 pub fn written<T: Serialize>(document: &T) -> String {
     let pretty = PrettyConfig::new().compact_arrays(false);
     let text = options().to_string_pretty(document, pretty);

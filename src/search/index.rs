@@ -82,7 +82,7 @@ impl Index {
         self.entry(row).place
     }
 
-    /// Embedding of an image, [width].
+    /// Embedding of an image, `[width]`.
     pub fn embedding(&self, row: usize) -> &[f32] {
         &self.rows[row * self.width()..][..self.width()]
     }

@@ -35,7 +35,7 @@ impl Nearest {
         Ok(Nearest { threads: Threads::new(cores).map_err(SearchError::Threads)? })
     }
 
-    /// The `most` images nearest to a query [width], best first; of equals the earlier one. `except` is left out.
+    /// The `most` images nearest to a query `[width]`, best first; of equals the earlier one. `except` is left out.
     pub fn to(&self, index: &Index, query: &[f32], most: usize, except: Option<usize>) -> Vec<Found> {
         let width = index.width();
         assert_eq!(query.len(), width, "the query is of another model");

@@ -76,13 +76,13 @@ fn no_wish_against_colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// A line to standard output, as [`say!`] prints it. A failure is remembered for [`outcome`].
+/// A line to standard output, as `say!` prints it. A failure is remembered for [`outcome`].
 pub fn print_line(line: fmt::Arguments<'_>) {
     // A failure is remembered.
     let _ = writeln!(stdout(), "{line}");
 }
 
-/// A line to standard error, as [`say_error!`] prints it. It may hold the colours of a message that was made for a
+/// A line to standard error, as `say_error!` prints it. It may hold the colours of a message that was made for a
 /// terminal.
 pub fn print_error(line: fmt::Arguments<'_>) {
     let _ = write_error(format!("{line}\n").as_bytes());

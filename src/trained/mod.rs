@@ -197,7 +197,7 @@ impl<D: GraphDevice> Trained<D> {
         Ok(self.hash.get_or_init(|| hash))
     }
 
-    /// The embedding, [embed_dim], of an image file.
+    /// The embedding, `[embed_dim]`, of an image file.
     ///
     /// # Errors
     /// The file cannot be read or is no image; the model fails.
@@ -208,7 +208,7 @@ impl<D: GraphDevice> Trained<D> {
         self.embed_decoded(Image::Encoded(bytes), || path.display().to_string())
     }
 
-    /// The embedding, [embed_dim], of an image in memory: the bytes of a file, or pixels.
+    /// The embedding, `[embed_dim]`, of an image in memory: the bytes of a file, or pixels.
     ///
     /// # Errors
     /// It is no image; the model fails.
@@ -272,7 +272,7 @@ impl<D: GraphDevice> Trained<D> {
         Ok(())
     }
 
-    /// The embedding, [embed_dim], of a text.
+    /// The embedding, `[embed_dim]`, of a text.
     ///
     /// # Errors
     /// The weights came without a tokenizer; the model fails.

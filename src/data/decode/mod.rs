@@ -1,7 +1,7 @@
 //! From the bytes of an image file to the pixels that an encoder takes.
 //!
 //! Training decodes the crop that it drew and no more ([`CropDecoder`]); evaluation takes all of the image and cuts out the
-//! centre ([`eval_transform`]). Every processor gives the same bytes.
+//! centre (`eval_transform`). Every processor gives the same bytes.
 
 mod colour;
 mod decode_crop;

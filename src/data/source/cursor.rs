@@ -66,7 +66,7 @@ impl Default for MixCursors {
 }
 
 impl MixCursors {
-    /// The cursor of a source; `part` is less than [`MAX_MIX_SOURCES`].
+    /// The cursor of a source; `part` is less than `MAX_MIX_SOURCES`.
     pub fn get(&self, part: usize) -> Cursor {
         let [epoch, window, position] = self.cursors[part];
         Cursor { epoch, window, position, parts: MixCursors::default() }

@@ -7,7 +7,7 @@
 //! where there is no GPU.
 //!
 //! - Matrix products are the GPU's own: cuBLASLt's on a GPU, plain loops in tests; see [`product`].
-//! - Activations and weights are [`Bf16`]; sums, the residual stream, statistics, the loss and the optimizer are f32.
+//! - Activations and weights are [`Bf16`](crate::kernel::element::Bf16); sums, the residual stream, statistics, the loss and the optimizer are f32.
 //! - No atomics: a sum has one order, so a run is reproducible bit by bit on the same kind of GPU.
 //! - Sizes are `u32`: a slice has fewer than 2^32 elements.
 //!
