@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Batch, Cursor};
+use crate::data::Batch;
 
 use super::left_out::LeftOut;
 
-/// What a rank has to say when it is asked for its next rows.
+/// Answer of a rank that is asked for its next rows.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Told {
     /// Facts of each row; pixels and embeddings are beside them.
@@ -79,7 +79,7 @@ impl Told {
         Ok(words)
     }
 
-    /// What [`into_words`](Self::into_words) made, and its rows; `None` where they are cut short.
+    /// The facts that [`into_words`](Self::into_words) made, and its rows; `None` where they are cut short.
     pub fn from_words(words: &[f32], dim: usize) -> Option<(Told, Vec<Row>)> {
         let (first, rest) = words.split_first()?;
         let (facts, rest) = bytes(rest, first.to_bits() as usize)?;
@@ -154,21 +154,7 @@ impl Merge {
 /// A batch of rows, and their embeddings [rows, dim].
 pub(super) fn stack(rows: Vec<Row>, size: usize) -> (Batch, Vec<f32>) {
     let mut embeddings = Vec::new();
-    let mut batch = Batch {
-        pixels: Vec::new(),
-        size,
-        patches: Vec::new(),
-        tokens: Vec::new(),
-        lengths: Vec::new(),
-        captions: Vec::new(),
-        labels: Vec::new(),
-        label_sets: Vec::new(),
-        keys: Vec::new(),
-        images: Vec::new(),
-        numbers: Vec::new(),
-        cursor: Cursor::default(),
-        cursors: Vec::new(),
-    };
+    let mut batch = Batch { size, ..Batch::default() };
     for Row { facts, pixels, embedding } in rows {
         batch.pixels.extend(pixels);
         embeddings.extend(embedding);

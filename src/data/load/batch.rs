@@ -3,7 +3,7 @@
 use crate::data::source::Cursor;
 
 /// Pairs ready for the encoders.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Batch {
     /// Stored bytes: [batch, size, size, 3], or [batch, kept, patch * patch * 3] where the options cuts patches.
     pub pixels: Vec<u8>,

@@ -1,7 +1,8 @@
 //! The share of samples that one of several loaders takes.
 
-/// One share of a run: counted from the start of a pass, it takes the samples whose number is `rank` beyond a multiple of
-/// `ranks`. The order itself does not know of shares.
+/// One share of an order: counted from the start of a pass, it takes the samples whose number is `rank` beyond a multiple of
+/// `ranks`. The order itself does not know of shares. Ranks share an evaluation so; training does where a run was begun
+/// before there were lanes.
 ///
 /// A share replaces a broken sample by its own next one, and shares do not tell each other. So each resumes exactly from
 /// a cursor of its own; where their number changes, they go on from the furthest of their cursors, and a sample for each
