@@ -133,14 +133,7 @@ fn graphs_are_not_read_and_wrong_tensors_are_named() {
     let options = ImportOptions { format: Some(Format::Onnx), ..Default::default() };
     assert!(matches!(import(root.path(), &options), Err(ExchangeError::WriteOnly(Format::Onnx))));
     tensors.pop();
-    let outgoing = Outgoing {
-        config: &config,
-        tensors: &tensors,
-        tokenizer: None,
-        card: None,
-        stored: None,
-        inline: None,
-    };
+    let outgoing = outgoing(&config, &tensors);
     let message = export(&outgoing, Format::Onnx, &root.path().join("out")).unwrap_err().to_string();
     assert!(message.contains("logit_scale: missing"), "{message}");
     assert!(std::fs::read_dir(root.path()).unwrap().next().is_none());

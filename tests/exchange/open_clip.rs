@@ -115,14 +115,7 @@ fn every_option_that_open_clip_has_survives() {
         let (_, tensors) = model(&config);
         let folder = tempdir().unwrap();
         let out = folder.path().join("out");
-        let outgoing = Outgoing {
-            config: &config,
-            tensors: &tensors,
-            tokenizer: None,
-            card: None,
-            stored: None,
-            inline: None,
-        };
+        let outgoing = outgoing(&config, &tensors);
         export(&outgoing, Format::OpenClip, &out).unwrap();
         let back = import(&out, &ImportOptions::default()).unwrap();
         assert_eq!((back.config, back.tensors), (config, tensors), "change {number}");
@@ -137,14 +130,7 @@ fn what_open_clip_lacks_is_rewritten_to_the_same_function() {
     tensors.iter_mut().filter(|tensor| tensor.name == "logit_scale").for_each(|tensor| tensor.data[0] = 5.5);
     let folder = tempdir().unwrap();
     let out = folder.path().join("out");
-    let outgoing = Outgoing {
-        config: &config,
-        tensors: &tensors,
-        tokenizer: None,
-        card: None,
-        stored: None,
-        inline: None,
-    };
+    let outgoing = outgoing(&config, &tensors);
     let exported = export(&outgoing, Format::OpenClip, &out).unwrap();
     for word in ["sin-cos", "bias of the patch", "clipped", "1e-8"] {
         assert!(exported.notes.iter().any(|note| note.contains(word)), "{word}: {:?}", exported.notes);
@@ -163,14 +149,7 @@ fn options_in_the_way_are_all_named() {
     config.image.norm_eps = 2e-5;
     config.text.activation = Activation::QuickGelu;
     let (_, tensors) = model(&config);
-    let outgoing = Outgoing {
-        config: &config,
-        tensors: &tensors,
-        tokenizer: None,
-        card: None,
-        stored: None,
-        inline: None,
-    };
+    let outgoing = outgoing(&config, &tensors);
     let folder = tempdir().unwrap();
     let refusal = |format| export(&outgoing, format, &folder.path().join("out")).unwrap_err().to_string();
     let open_clip = refusal(Format::OpenClip);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use flip::exchange::{export, import, obstacles, Format, ImportOptions, Outgoing};
+use flip::exchange::{export, import, obstacles, Format, ImportOptions};
 use flip::model::ModelConfig;
 use half::{bf16, f16};
 use safetensors::tensor::{serialize_to_file, Dtype, TensorView};
@@ -145,14 +145,7 @@ fn the_paper_s_and_siglip_s_encoders_go_to_open_clip_and_come_back() {
         assert!(obstacles(&config, Format::OpenClip).is_empty(), "{name}");
         let (model, tensors) = model(&config);
         let folder = root.path().join(name);
-        let outgoing = Outgoing {
-            config: &config,
-            tensors: &tensors,
-            tokenizer: None,
-            card: None,
-            stored: None,
-            inline: None,
-        };
+        let outgoing = outgoing(&config, &tensors);
         let exported = export(&outgoing, Format::OpenClip, &folder).unwrap();
         assert!(exported.notes.iter().any(|note| note.contains("timm_model_name")), "{:?}", exported.notes);
         let back = import(&folder, &ImportOptions::default()).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dfdx::prelude::Cpu;
-use flip::exchange::Imported;
+use flip::exchange::{Imported, Outgoing};
 use flip::mask::Kept;
 use flip::model::{
     gather_patches, Flip, GraphDevice, ImageInput, ModelConfig, PatchValues, Precision, TextInput,
@@ -78,6 +78,11 @@ pub fn open_clip_folder(folder: &Path, change: impl FnOnce(&mut Value)) {
     change(&mut config);
     write_json(&folder.join("open_clip_config.json"), &config);
     std::fs::copy(fixture.join("params.safetensors"), folder.join("open_clip_model.safetensors")).unwrap();
+}
+
+/// A model on its way out, with nothing beside it.
+pub fn outgoing<'a>(config: &'a ModelConfig, tensors: &'a [NamedTensor]) -> Outgoing<'a> {
+    Outgoing { config, tensors, tokenizer: None, card: None, stored: None, inline: None }
 }
 
 /// An untrained model with no parameter at zero or one, so that every one of them shows.

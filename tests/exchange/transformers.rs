@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use flip::data::text::TokenizerConfig;
-use flip::exchange::{export, import, Format, ImportOptions, Outgoing};
+use flip::exchange::{export, import, Format, ImportOptions};
 use flip::model::{Activation, ModelConfig, PixelNorm};
 use flip::parameter::NamedTensor;
 use serde_json::{json, Value};
@@ -136,14 +136,7 @@ fn a_folder_comes_in_and_goes_out_bit_for_bit() {
     assert_eq!(imported(folder.path()), (config.clone(), tensors.clone()));
 
     let out = folder.path().join("out");
-    let outgoing = Outgoing {
-        config: &config,
-        tensors: &tensors,
-        tokenizer: None,
-        card: None,
-        stored: None,
-        inline: None,
-    };
+    let outgoing = outgoing(&config, &tensors);
     export(&outgoing, Format::Transformers, &out).unwrap();
     assert_same(&read(&out.join("model.safetensors")), &file);
     assert_eq!(imported(&out), (config, tensors));
