@@ -184,7 +184,7 @@ fn output(weight: &[f32], input: &[f32], bias: &[f32]) -> Vec<f32> {
     weight.chunks(input.len()).zip(bias).map(|(row, bias)| (dot(row) + f64::from(*bias)) as f32).collect()
 }
 
-/// What makes the values of a tensor.
+/// Maker of the values of a tensor.
 type Values<'a> = Box<dyn Fn() -> Vec<f32> + 'a>;
 
 /// The tensors of `original` out of `ours`: name, shape, and what makes the values.

@@ -16,7 +16,7 @@ pub enum Numbers {
     Bf16,
 }
 
-/// What a checkpoint of another tool looked like, beside its values.
+/// Form of a checkpoint of another tool, beside its values.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stored {

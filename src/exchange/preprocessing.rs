@@ -1,4 +1,4 @@
-//! What images go through before an encoder, in open_clip's `preprocess_cfg` and in the files of transformers.
+//! Preprocessing of images before an encoder, in open_clip's `preprocess_cfg` and in the files of transformers.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub(super) struct Preprocessing {
 }
 
 impl Preprocessing {
-    /// What open_clip does where nothing is said.
+    /// Behaviour of open_clip where nothing is said.
     pub const OPENAI: Preprocessing = Preprocessing {
         pixels: PixelNorm::OPENAI,
         resizing: Resizing { mode: ResizeMode::Shortest, interpolation: Interpolation::Bicubic, fill: 0 },
@@ -228,7 +228,7 @@ pub(super) fn for_transformers(image: &ImageTowerConfig) -> Value {
     })
 }
 
-/// What an image processor of transformers cannot do.
+/// Obstacles for an image processor of transformers.
 pub(super) fn obstacle(image: &ImageTowerConfig) -> Option<Obstacle> {
     let why = "Longest: transformers' image processors fill up no image around its middle; it would need Shortest or Squash";
     (image.resizing.mode == ResizeMode::Longest)

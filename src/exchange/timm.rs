@@ -32,7 +32,7 @@ pub(super) struct TimmTower {
     pub pre_norm: bool,
     pub qkv: QkvBias,
     pub layer_scale: bool,
-    /// What timm pools by where open_clip's `timm_pool` is empty.
+    /// Pooling of timm where open_clip's `timm_pool` is empty.
     pub pool: &'static str,
     /// The mean is over the class token, too.
     pub pool_include_prefix: bool,

@@ -248,7 +248,7 @@ impl Default for PixelNorm {
 }
 
 impl ImageTowerConfig {
-    /// What makes a square of an image that the model shall judge.
+    /// Resizing of an image that the model shall judge to a square.
     pub fn eval_transform(&self) -> Transform {
         Transform::Evaluate { size: self.size, resizing: self.resizing }
     }

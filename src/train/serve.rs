@@ -1,4 +1,4 @@
-//! What ranks other than 0 do during evaluations.
+//! Work of the ranks other than 0 during evaluations.
 
 use crate::evaluator::EvaluatorConfig;
 use crate::model::GraphDevice;

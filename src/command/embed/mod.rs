@@ -107,7 +107,7 @@ pub fn embed(args: &EmbedArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// What the arguments name and cannot be used is their fault.
+/// A mistake in the arguments: they name something that cannot be used.
 pub(super) fn unusable(error: DataError) -> Failure {
     match error {
         DataError::Invalid(message) => Failure::Usage(message),

@@ -30,7 +30,7 @@ pub struct EvaluateArgs {
     /// Every folder of CLIP_benchmark below this one. Behind https:// those are looked for that papers report.
     #[arg(long, value_name = "DIR", num_args = 1..)]
     pub suite: Vec<String>,
-    /// What the classification sets of the suite are measured with; those with captions are measured by retrieval.
+    /// Measurement of the classification sets of the suite; those with captions are measured by retrieval.
     #[arg(long, value_enum, num_args = 1.., default_values = ["zero-shot"], value_name = "EVALUATOR")]
     pub suite_with: Vec<SuiteEvaluator>,
     /// Prompt templates: a file, one a line with {} or {c} where the class name goes, or CLIP_benchmark's
@@ -59,7 +59,7 @@ pub struct EvaluateArgs {
     pub no_cache: bool,
 }
 
-/// What a classification set is measured with.
+/// Measurement of a classification set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SuiteEvaluator {
     ZeroShot,

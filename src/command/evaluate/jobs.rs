@@ -1,4 +1,4 @@
-//! What is to be measured, as the arguments say.
+//! Measurements that the arguments ask for.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// What the arguments ask for; the data is looked for, not opened.
+    /// Reads them from the arguments; the data is looked for, not opened.
     pub fn of(args: &EvaluateArgs) -> Result<Plan, Failure> {
         let asked = [&args.zero_shot, &args.retrieval, &args.linear_probe, &args.few_shot, &args.suite];
         if asked.iter().all(|places| places.is_empty()) {
@@ -187,7 +187,7 @@ impl Found {
         Ok(self.job(Asks::FewShot(FewShotConfig::new(&self.name, self.train(flag)?))))
     }
 
-    /// What a suite asks of a folder of CLIP_benchmark.
+    /// Measurement of a folder of CLIP_benchmark in a suite.
     fn of_suite(&self, with: &[SuiteEvaluator], named: &Arc<Named>) -> Result<Vec<Job>, Failure> {
         let kind = match &self.source {
             SourceConfig::ClipBenchmark(config) => config.kind(&Storage::default()),

@@ -55,7 +55,7 @@ struct Ready {
 enum Space {
     /// The embedding.
     Embedding,
-    /// What is projected to it.
+    /// Features that are projected to it.
     Features,
 }
 

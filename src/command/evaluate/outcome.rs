@@ -48,7 +48,7 @@ fn names(evaluation: &Evaluation, measure: Option<Measure>) -> Vec<String> {
     }
 }
 
-/// What guessing reaches.
+/// Value that guessing reaches.
 fn chance(evaluation: &Evaluation, metric: &str) -> Option<f64> {
     let classes = value(evaluation, "classes").filter(|classes| *classes > 0.0);
     match metric {

@@ -27,7 +27,7 @@ pub fn diagnostic(
     })
 }
 
-/// What may stand at a place.
+/// Completions at a place.
 pub fn completion(text: &str, encoding: Encoding, snippets: bool, found: &Proposals) -> Value {
     let range = encoding.range(text, &found.replaces);
     let items: Vec<Value> = found

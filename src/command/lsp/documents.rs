@@ -13,7 +13,7 @@ use crate::sweep::study;
 /// Longest text that is looked at, bytes: that of the longest recipe.
 const LONGEST: usize = 1 << 20;
 
-/// What is open, by its URI.
+/// Open documents, by their URI.
 pub struct Documents {
     encoding: Encoding,
     snippets: bool,
@@ -76,7 +76,7 @@ fn is_ours(uri: &str) -> bool {
     !uri.ends_with("/logging.ron")
 }
 
-/// What is wrong with a text.
+/// Mistakes in a text.
 fn errors(uri: &str, text: &str) -> Option<RecipeErrors> {
     if text.len() > LONGEST || text.trim().is_empty() || !is_ours(uri) {
         return None;

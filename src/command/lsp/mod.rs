@@ -81,7 +81,7 @@ fn answer(documents: &Documents, request: Request) -> Response {
     Response::new_ok(request.id, answered.unwrap_or(Value::Null))
 }
 
-/// What the editor told, and what it is told of it.
+/// A document as the editor told it, and the mistakes that the editor was told of.
 fn notice(documents: &mut Documents, notification: Notification) -> Option<Notification> {
     let parameters = &notification.params;
     let document = &parameters["textDocument"];

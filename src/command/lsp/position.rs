@@ -8,7 +8,7 @@ use serde_json::{json, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     Utf8,
-    /// What every editor knows.
+    /// Abilities of every editor.
     Utf16,
 }
 

@@ -87,7 +87,7 @@ impl IndexArgs {
     }
 }
 
-/// What the arguments name and cannot be used is their fault.
+/// A mistake in the arguments: they name something that cannot be used.
 fn failure(error: SearchError) -> Failure {
     match error {
         SearchError::Refused { .. }

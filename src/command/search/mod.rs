@@ -52,7 +52,7 @@ pub struct SearchArgs {
     html: Option<PathBuf>,
 }
 
-/// What is searched for.
+/// Query of a search.
 enum Query {
     Text(String),
     File(PathBuf, Vec<u8>),

@@ -16,7 +16,7 @@ use crate::trained::Trained;
 /// Queries that wait; more are turned away.
 const WAITING: usize = 32;
 
-/// What is searched for.
+/// Query of a search.
 pub enum Query {
     Text(String),
     Image(Vec<u8>),
@@ -24,7 +24,7 @@ pub enum Query {
     Row(usize),
 }
 
-/// What was found.
+/// Results of a search.
 pub struct Searched {
     pub found: Vec<Found>,
     /// Tokens of a text and how many of them the model read, where it did not read all.

@@ -63,7 +63,7 @@ fn print_exports(exports: &[Export], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What an epoch is.
+/// Size of an epoch.
 fn print_indexed(data: &IndexedData, out: &mut dyn Write) -> io::Result<()> {
     let (shards, samples) = (grouped(data.shards), grouped(data.samples));
     let size = data.bytes.map_or(String::new(), |all| format!(", {}", bytes(all as f64)));

@@ -1,4 +1,4 @@
-//! What makes a square of an image of any shape before an evaluation: the options of open_clip's `PreprocessCfg`.
+//! Resizing of an image of any shape to a square before an evaluation: the options of open_clip's `PreprocessCfg`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

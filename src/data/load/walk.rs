@@ -13,7 +13,7 @@ use crate::data::{Cursor, DataError, Skip};
 /// A chunk of rows, or what ended it.
 pub(crate) type Rows = Result<Vec<Result<Prepared, Skip>>, DataError>;
 
-/// What a walk has come to, as the walking thread passes it on.
+/// A step of a walk, as the walking thread passes it on.
 pub(crate) enum Step {
     /// Rows to come.
     Rows(Receiver<Rows>),

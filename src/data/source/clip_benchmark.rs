@@ -46,7 +46,7 @@ impl ClipBenchmarkConfig {
         ClipBenchmarkConfig { path: path.into(), split: split() }
     }
 
-    /// What the folder is about.
+    /// Task of the folder.
     ///
     /// # Errors
     /// `dataset_type.txt` says something else, or cannot be read.
@@ -63,7 +63,7 @@ impl ClipBenchmarkConfig {
     }
 }
 
-/// What a folder of CLIP_benchmark is about.
+/// Task of a folder of CLIP_benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// An image has a class.

@@ -16,7 +16,7 @@ const COUNTED_AT_ONCE: usize = 8;
 /// Longest `*_stats.json`, bytes.
 const LONGEST_STATS: u64 = 1 << 20;
 
-/// What img2dataset writes beside a shard.
+/// File that img2dataset writes beside a shard.
 #[derive(Deserialize)]
 struct Stats {
     successes: u64,

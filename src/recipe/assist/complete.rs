@@ -1,4 +1,4 @@
-//! What may stand at a place.
+//! Completions at a place.
 
 use serde_json::Value as Schema;
 
@@ -7,7 +7,7 @@ use super::describe::{expected, field, variant};
 use super::{Kind, Proposal, Proposals};
 use crate::recipe::shape::{FieldShape, Shape, Variant};
 
-/// What may stand at byte `at` of a document with this schema: fields that are not written yet, variants, other values.
+/// Completions at byte `at` of a document with this schema: fields that are not written yet, variants, other values.
 pub fn complete(text: &str, at: usize, root: &'static Schema) -> Proposals {
     let begun = word(text, at);
     let replaces = begun.start..at;

@@ -1,4 +1,4 @@
-//! What may stand at a place of a text that is being written.
+//! Completions at a place of a text that is being written.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use serde_json::Value as Schema;
 use crate::recipe::scan::Scanner;
 use crate::recipe::shape::{FieldShape, Shape, Struct};
 
-/// What may stand at a place.
+/// Completions at a place.
 pub(super) enum Slot {
     /// A field of this struct, of which these are written elsewhere.
     Field { of: Struct, written: Vec<String> },
@@ -33,7 +33,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What stands between the brackets of a frame.
+/// Text between the brackets of a frame.
 enum Inside {
     Fields(Struct),
     /// One element at each place.

@@ -1,4 +1,4 @@
-//! What the ranks send each other in a step, and how long that takes.
+//! Traffic of a step among the ranks, and how long it takes.
 
 use super::size::Cluster;
 use crate::ranks::reduce::messages;
